@@ -1,0 +1,256 @@
+"""The configuration: composed by Hydra from a suite and the command line, then checked into typed values.
+
+Everything that can be known to be wrong before work begins is a `UserError` of one sentence here.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.registry import near
+from cnnsens_bench.training.recipe import Recipe
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+PATHS = ("output", "cache", "data_root", "dataset.root", "weights")
+ENGINES = ("auto", "local", "ray")
+
+
+@dataclass
+class DatasetConfig:
+    """`name`: a registered dataset; `root`: its folder; `options`: keyword arguments of its loader."""
+
+    name: str = "plumage"
+    root: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ClusterConfig:
+    """Where the sweep runs. `engine`: "local" in this process, "ray" over a cluster, "auto": Ray where the command
+    is a Ray job, names an address or more than one worker, or finds several GPUs."""
+
+    engine: str = "auto"
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+    threads: int | None = None
+
+
+@dataclass
+class Config:
+    """Every key a user can set; see the README for what they mean."""
+
+    suite: str = "custom"
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    data_root: str | None = None
+    output: str | None = None
+    cache: str | None = None
+    models: list[Any] = field(default_factory=list)
+    weights: str = "auto"
+    input_size: int | None = None
+    training: Recipe = field(default_factory=Recipe)
+    defenses: list[str] = field(default_factory=lambda: ["none"])
+    degradations: list[Any] = field(default_factory=list)
+    trials: int = 10
+    limit: int | None = None
+    seed: int = 0
+    quantize: bool = False
+    precision: str = "float32"
+    batch_size: int = 32
+    plugins: list[str] = field(default_factory=list)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    @property
+    def output_folder(self) -> Path:
+        """Where results go."""
+        return Path(self.output or f"runs/{self.suite}")
+
+    def hash(self) -> str:
+        """Of all that shapes the results, not of where or by whom they are computed."""
+        shaping = dataclasses.asdict(self)
+        for key in ("output", "cache", "cluster", "data_root"):
+            del shaping[key]
+        del shaping["dataset"]["root"]
+        return hashlib.sha256(json.dumps(shaping, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """The suite and the hash: the same command goes on with the same run."""
+        return f"{self.suite}-{self.hash()[:12]}"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One entry of `models`: a name, or a mapping with `name` and what differs from the top of the config."""
+
+    name: str
+    weights: str
+    input_size: int | None
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class ConditionConfig:
+    """One entry of `degradations`: a name, or a mapping with `name` and its own `levels` and `trials`."""
+
+    name: str
+    levels: tuple[float, ...] | None
+    trials: int
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The config that the command line's `key=value` words ask for. Raises `UserError`."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    words = [_expanded(word) for word in overrides]
+    try:
+        with hydra.initialize_config_module("cnnsens_bench.conf", version_base="1.3"):
+            composed = hydra.compose("config", overrides=words)
+        config = OmegaConf.to_object(composed)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(_sentence(error)) from None
+    assert isinstance(config, Config)
+    _check(config)
+    return config
+
+
+def model_configs(config: Config) -> list[ModelConfig]:
+    """The entries of `models`, filled from the config. Raises `UserError`."""
+    if not config.models:
+        raise UserError("models is empty: name at least one, such as models=[timm/tf_efficientnet_lite0]")
+    entries = []
+    for entry in config.models:
+        given = _mapping("models", entry, ("name", "weights", "input_size", "training"))
+        training = given.get("training") or {}
+        known = [f.name for f in dataclasses.fields(Recipe)]
+        for key in training:
+            if key not in known:
+                raise UserError(f"models: unknown key 'training.{key}' of '{given['name']}'{near(key, known)}")
+        try:
+            merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.training), training))
+        except OmegaConfBaseException as error:
+            raise UserError(f"models: training of '{given['name']}': {_sentence(error)}") from None
+        assert isinstance(merged, Recipe)
+        merged.check()
+        size = given.get("input_size", config.input_size)
+        if size is not None and (not isinstance(size, int) or size < 16):
+            raise UserError(f"models: input_size of '{given['name']}' is {size!r}: it must be a number of at least 16")
+        entries.append(ModelConfig(given["name"], str(given.get("weights", config.weights)), size, merged))
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"models names '{name}' twice: run its variants with outputs of their own (output=…)")
+    return entries
+
+
+def condition_configs(config: Config) -> list[ConditionConfig]:
+    """The entries of `degradations`. Raises `UserError`."""
+    entries = []
+    for entry in config.degradations:
+        given = _mapping("degradations", entry, ("name", "levels", "trials"))
+        levels = given.get("levels")
+        if levels is not None and (not isinstance(levels, list) or not levels):
+            raise UserError(f"degradations: levels of '{given['name']}' must be a list of numbers, such as [1, 4, 16]")
+        trials = given.get("trials", config.trials)
+        if not isinstance(trials, int) or trials < 1:
+            raise UserError(f"degradations: trials of '{given['name']}' is {trials!r}: it must be at least 1")
+        entries.append(ConditionConfig(given["name"], tuple(levels) if levels is not None else None, trials))
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")
+    return entries
+
+
+def suites() -> dict[str, str]:
+    """Every suite's name and the comment that heads its file."""
+    found = {}
+    for file in sorted(resources.files("cnnsens_bench.conf").joinpath("suite").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml"):
+            lines = [line for line in file.read_text().splitlines() if line.startswith("# ")]
+            text = "\n".join(line[2:] for line in lines if not line.startswith("# @package"))
+            found[file.name.removesuffix(".yaml")] = text
+    return found
+
+
+def _mapping(key: str, entry: Any, known: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(entry, str):
+        return {"name": entry}
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise UserError(f"{key}: {entry!r} is neither a name nor a mapping with a name")
+    for inner in entry:
+        if inner not in known:
+            raise UserError(f"{key}: unknown key '{inner}' of '{entry['name']}'{near(str(inner), list(known))}")
+    return entry
+
+
+def _check(config: Config) -> None:
+    config.training.check()
+    rules = {
+        "trials": (config.trials >= 1, "at least 1"),
+        "limit": (config.limit is None or config.limit >= 1, "at least 1, or null for all images"),
+        "batch_size": (config.batch_size >= 1, "at least 1"),
+        "input_size": (config.input_size is None or config.input_size >= 16, "at least 16, or null"),
+        "precision": (config.precision in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
+        "cluster.engine": (config.cluster.engine in ENGINES, "one of " + ", ".join(ENGINES)),
+        "cluster.workers": (config.cluster.workers is None or config.cluster.workers >= 1, "at least 1"),
+        "cluster.threads": (config.cluster.threads is None or config.cluster.threads >= 1, "at least 1"),
+        "defenses": (len(config.defenses) > 0, "a list with at least 'none'"),
+        "seed": (0 <= config.seed < 2**63, "between 0 and 2^63 - 1"),
+    }
+    for key, (good, bound) in rules.items():
+        if not good:
+            section, _, inner = key.rpartition(".")
+            value = getattr(getattr(config, section) if section else config, inner)
+            raise UserError(f"{key} is {value!r}: it must be {bound}")
+
+
+def _expanded(word: str) -> str:
+    """`dataset=name` is short for `dataset.name=name`: datasets are a registry that users add to, not files."""
+    key, equals, value = word.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+        raise UserError(f"'{word}' is not an override: write key=value, such as suite=quick (--help shows the keys)")
+    if key in PATHS and value not in ("null", "") and value[0] not in "'\"":
+        # Hydra's grammar gives commas, brackets and equal signs a meaning that they do not have in a path.
+        value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return ("dataset.name" if key == "dataset" and not value.startswith("{") else key) + "=" + value
+
+
+def _known_keys(kind: Any = Config, prefix: str = "") -> list[str]:
+    keys = []
+    for f in dataclasses.fields(kind):
+        keys.append(prefix + f.name)
+        if dataclasses.is_dataclass(f.type):
+            keys += _known_keys(f.type, f"{prefix}{f.name}.")
+    return keys
+
+
+def _sentence(error: Exception) -> str:
+    """Hydra's and OmegaConf's paragraphs as one sentence that names the key or value."""
+    text = str(error)
+    inner = str(error.__cause__ or "")
+    missing = re.search(r"(?:find|load) '(?:suite/)?([^']+)'", text)
+    if isinstance(error, MissingConfigException) and missing:
+        return f"unknown suite '{missing[1]}'{near(missing[1], list(suites()))}"
+    absent = re.search(r"Could not override '([^']+)'", text)
+    unknown = re.search(r"Key '([^']+)' (?:is )?not in", text + inner)
+    if absent and unknown:
+        return f"unknown config key '{absent[1]}'{near(absent[1], _known_keys())}"
+    if isinstance(error, ConfigCompositionException) and inner:
+        text = inner
+    key = re.search(r"full_key: (\S+)", text + "\n" + inner)
+    first = " ".join(text.splitlines()[0].split()) if text else type(error).__name__
+    return f"config key '{key[1]}': {first}" if key else f"the command line cannot be read: {first}"

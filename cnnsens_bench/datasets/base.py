@@ -1,0 +1,126 @@
+"""What a dataset is here: a table of samples (ids, paths, labels, boxes), never pixels."""
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.registry import Registry, near
+
+COLUMNS = ("image_id", "split", "uri", "label", "class_name", "box_x", "box_y", "box_w", "box_h", "mask_uri")
+"""Columns of a sample table: `image_id` text, unique; `split` "train", "val" or "test"; `uri` a path or URI;
+`label` 0-based; boxes in pixels of the upright image, NaN where there is none; `mask_uri` None where none."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A dataset's sample table. `table` has exactly `COLUMNS`; `classes[label]` names a label;
+    `mask_range`: the inclusive range of gray values that mean object in its mask files."""
+
+    name: str
+    classes: tuple[str, ...]
+    table: pd.DataFrame
+    mask_range: tuple[int, int] = (128, 255)
+
+    def split(self, *names: str) -> pd.DataFrame:
+        """The rows of the given splits, in the table's order."""
+        return self.table[self.table["split"].isin(names)].reset_index(drop=True)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything in the table but where the files lie; the same on every machine."""
+        relative = self.table.drop(columns=["uri", "mask_uri"])
+        rows = pd.util.hash_pandas_object(relative, index=False).to_numpy().tobytes()
+        return hashlib.sha256(rows + repr(self.classes).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A registered dataset: how to make its sample table.
+
+    `function(root, **options)` returns `Samples`; `folder` is its official folder name below `data_root`
+    (None: it needs no folder); `source` says where people get it, for the error when it is absent.
+    """
+
+    name: str
+    function: Callable[..., Samples]
+    folder: str | None
+    source: str
+
+
+datasets: Registry[DatasetSource] = Registry("dataset")
+
+
+def dataset(name: str, *, folder: str | None, source: str) -> Callable[[Callable[..., Samples]], Callable[..., Samples]]:
+    """Register `function(root: Path | None, **options) -> Samples` under `name`."""
+
+    def decorate(function: Callable[..., Samples]) -> Callable[..., Samples]:
+        datasets.add(name, DatasetSource(name, function, folder, source))
+        return function
+
+    return decorate
+
+
+def make_samples(
+    name: str, classes: list[str], rows: pd.DataFrame, mask_range: tuple[int, int] = (128, 255)
+) -> Samples:
+    """Check a loader's rows and put them in `COLUMNS` order; missing box and mask columns are filled.
+
+    Raises `UserError` for duplicate ids, labels out of range or an empty table.
+    """
+    table = rows.copy()
+    for column in ("box_x", "box_y", "box_w", "box_h"):
+        if column not in table:
+            table[column] = float("nan")
+        table[column] = table[column].astype("float64")
+    if "mask_uri" not in table:
+        table["mask_uri"] = None
+    if "class_name" not in table:
+        table["class_name"] = [classes[i] for i in table["label"]]
+    if table.empty:
+        raise UserError(f"dataset '{name}' has no images: check its root and its lists")
+    if table["image_id"].duplicated().any():
+        twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
+        raise UserError(f"dataset '{name}' lists image '{twice}' twice: image ids must be unique")
+    if not table["label"].between(0, len(classes) - 1).all():
+        wrong = table.loc[~table["label"].between(0, len(classes) - 1), "image_id"].iloc[0]
+        raise UserError(f"dataset '{name}': image '{wrong}' has a label outside its {len(classes)} classes")
+    table["image_id"] = table["image_id"].astype(str)
+    return Samples(name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range)
+
+
+def require_folder(name: str, root: Path | None, expected: str) -> Path:
+    """`root`, once it exists; else a `UserError` naming the source and the layout `expected`."""
+    source = datasets[name].source
+    if root is None:
+        raise UserError(f"dataset '{name}' needs dataset.root=<folder> or data_root=<folder above it>: {source}")
+    if not root.is_dir():
+        raise UserError(f"dataset '{name}': the folder {root} does not exist; {source}; expected in it: {expected}")
+    return root
+
+
+def inside(root: Path, relative: str, listed_in: str) -> Path:
+    """`root / relative`, refused when it leaves `root` (absolute, `..`, a link that points outside)."""
+    path = root / relative
+    if Path(relative).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{listed_in} names '{relative}', which lies outside {root}: only files below it are read")
+    return path
+
+
+def load(name: str, root: Path | None, data_root: Path | None, options: dict[str, Any]) -> Samples:
+    """The samples of a registered dataset; its folder is `root`, or its official name below `data_root`.
+
+    Raises `UserError` for an unknown dataset or option.
+    """
+    source = datasets[name]
+    known = [parameter for parameter in inspect.signature(source.function).parameters if parameter != "root"]
+    for option in options:
+        if option not in known:
+            raise UserError(f"dataset '{name}' has no option '{option}'{near(option, known) or ': it has none'}")
+    if root is None and data_root is not None and source.folder is not None:
+        root = data_root / source.folder
+    return source.function(root, **options)

@@ -1,0 +1,350 @@
+"""The birds of `plumage`: species in look-alike pairs, their anatomy, and how one is drawn.
+
+A bird is drawn facing right in a unit frame (x right, y down, body about one unit long, its centre at 0), then
+posed. Shapes are filled at three times the resolution and averaged down, so that all edges are anti-aliased.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SUPERSAMPLING = 3
+Colour = tuple[int, int, int]
+Points = np.ndarray
+"""(K, 2) float: x, y."""
+
+
+@dataclass(frozen=True)
+class Species:
+    """A species; the two of one `pair` differ in their field mark alone.
+
+    `mark`: "breast" (its colour), "bar" (white wing bar), "streaks" (on the breast) or "crest"; `marked`: whether
+    this one has it. Colours are of back, breast, belly, bill. `stout` widens the body, `tail` and `bill` lengthen.
+    """
+
+    name: str
+    pair: int
+    field_mark: str
+    mark: str
+    marked: bool
+    back: Colour
+    breast: Colour
+    belly: Colour
+    beak: Colour
+    stout: float
+    tail: float
+    bill: float
+
+
+def _pair(number: int, names: tuple[str, str], marks: tuple[str, str], mark: str, **look: object) -> list[Species]:
+    breasts = look.pop("breasts", (look.get("breast"),) * 2)
+    both = zip(names, marks, (True, False), breasts, strict=True)  # type: ignore[call-overload]
+    return [Species(name, number, text, mark, marked, **{**look, "breast": b}) for name, text, marked, b in both]
+
+
+SPECIES: tuple[Species, ...] = (
+    *_pair(
+        0, ("ember_finch", "saffron_finch"), ("breast red", "breast yellow"), "breast",
+        back=(112, 84, 66), breasts=((196, 58, 34), (226, 178, 44)), belly=(214, 196, 168), beak=(92, 84, 80),
+        stout=1.1, tail=0.9, bill=0.75,
+    ),
+    *_pair(
+        1, ("barred_willowet", "plain_willowet"), ("broad white wing bar", "wing plain olive"), "bar",
+        back=(96, 118, 58), breast=(172, 178, 104), belly=(214, 212, 160), beak=(70, 60, 50),
+        stout=0.92, tail=1.0, bill=0.9,
+    ),
+    *_pair(
+        2, ("streaked_moorlark", "pale_moorlark"), ("dark streaks on the breast", "breast plain buff"), "streaks",
+        back=(122, 92, 60), breast=(228, 206, 168), belly=(238, 226, 204), beak=(110, 86, 60),
+        stout=1.05, tail=0.8, bill=1.2,
+    ),
+    *_pair(
+        3, ("crested_bluecap", "smooth_bluecap"), ("tall crest", "round head"), "crest",
+        back=(70, 96, 138), breast=(178, 192, 206), belly=(228, 230, 228), beak=(52, 52, 58),
+        stout=1.0, tail=1.25, bill=0.8,
+    ),
+)  # fmt: skip
+"""Eight species in four pairs; `field_mark` says what a person must look for."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A bird on a frame of H × W: `colour` (H, W, 3) float in [0, 255], `alpha` (H, W) float in [0, 1]."""
+
+    colour: np.ndarray
+    alpha: np.ndarray
+    feet: Points
+
+
+def draw_bird(species: Species, size: int, rng: np.random.Generator, texture: np.ndarray) -> Drawn:
+    """A bird of `species` in a random pose on a frame of `size` × `size` pixels.
+
+    `texture`: (size, size) noise of deviation 1, which becomes its feathers. The same `rng` state gives the same pose
+    and light for both species of a pair.
+    """
+    pose = _Pose(size, rng)
+    jitter = rng.normal(0, 9, (4, 3)) + rng.normal(0, 7, (4, 1))
+    stout = species.stout * rng.uniform(0.93, 1.08)
+    marks = np.random.default_rng(rng.integers(2**63))
+    colours = np.array([species.back, species.breast, species.belly, species.beak], float) + jitter
+    back, breast, belly, beak = np.clip(colours, 0, 255)
+    frame = _Frame(size)
+    body = pose.body(_spline(_BODY * (1, stout)))
+    head_centre, head_radius = np.array([0.27, -0.25]), 0.155
+    head = pose.head(_circle(head_centre, head_radius))
+    legs = [pose.body(np.array([[x, 0.2 * stout], [x + 0.03, 0.3 * stout], [x + 0.01, 0.4]])) for x in (-0.06, 0.06)]
+    for leg in legs:
+        frame.line(leg, 0.022 * pose.scale, beak * 0.8 + 30)
+    frame.paint(pose.tail(_TAIL * (species.tail, 1)), back * 0.72)
+    frame.line(pose.tail(np.array([[-0.42, 0.09], [-0.42 - 0.4 * species.tail, 0.19]])), 0.01 * pose.scale, back * 0.5)
+    if species.mark == "crest" and species.marked:
+        for shift in (0.0, 0.05, 0.1):
+            crest = np.array([[0.14 + shift, -0.34], [0.02 + shift * 1.3, -0.62 + shift * 0.6], [0.25 + shift, -0.39]])
+            frame.paint(pose.head(_spline(crest, 6)), back * (0.85 - shift))
+    outline = frame.union(body, head)
+    # From the back's colour down to the belly's, by how deep a pixel lies under the back's line.
+    across, depth = pose.local(size)
+    shade = np.clip((depth / stout + 0.1 + 0.35 * across) / 0.3, 0, 1)[..., None]
+    front = np.clip((across - 0.02) / 0.18, 0, 1)[..., None]
+    under = belly * (1 - front) + breast * front
+    frame.blend(outline, back * (1 - shade) + under * shade)
+    if species.mark == "streaks" and species.marked:
+        _streaks(frame, pose, outline, stout, marks)
+    cap = frame.mask(pose.head(_spline(np.array([[0.11, -0.24], [0.2, -0.42], [0.36, -0.38], [0.43, -0.27], [0.27, -0.27]]))))
+    frame.blend(cap * outline, back * 0.9)
+    _wing(frame, pose, species, back, stout)
+    tip = 0.42 + 0.13 * species.bill
+    frame.paint(pose.head(np.array([[0.4, -0.29], [tip, -0.235], [0.4, -0.2]])), beak)
+    frame.line(pose.head(np.array([[0.4, -0.245], [tip, -0.235]])), 0.008 * pose.scale, beak * 0.5)
+    frame.paint(pose.head(_circle(np.array([0.325, -0.275]), 0.034)), np.array([24, 18, 16]))
+    frame.paint(pose.head(_circle(np.array([0.334, -0.287]), 0.011)), np.array([250, 250, 250]))
+    # Roundness: lit from above, darker towards the belly's rim; feathers as fine texture.
+    roundness = 1.08 - 0.32 * np.clip(depth / stout / 0.26, -0.5, 1) ** 2 - 0.1 * (depth > 0.1)
+    frame.colour *= (roundness * (1 + 0.045 * texture))[..., None]
+    return Drawn(np.clip(frame.colour, 0, 255), frame.alpha, np.stack([leg[-1] for leg in legs]))
+
+
+_BODY = np.array(
+    [[0.18, -0.32], [0.02, -0.24], [-0.2, -0.12], [-0.42, 0.04], [-0.44, 0.12], [-0.24, 0.21], [0.0, 0.25], [0.22, 0.15],
+     [0.36, -0.04], [0.41, -0.18], [0.3, -0.3]]
+)  # fmt: skip
+_TAIL = np.array([[-0.34, 0.02], [-0.82, 0.11], [-0.84, 0.21], [-0.36, 0.15]])
+_WING = np.array(
+    [[0.17, -0.1], [0.02, -0.17], [-0.22, -0.09], [-0.5, 0.06], [-0.6, 0.15], [-0.32, 0.14], [-0.06, 0.13], [0.13, 0.05]]
+)
+
+
+def _wing(frame: "_Frame", pose: "_Pose", species: Species, back: np.ndarray, stout: float) -> None:
+    wing = frame.mask(pose.body(_spline(_WING * (1, stout))))
+    frame.blend(wing, back * 0.74)
+    for i in range(5):
+        start = np.array([0.02 - 0.1 * i, -0.09 + 0.03 * i])
+        feather = np.stack([start, start + [-0.16, 0.1], start + [-0.34, 0.17 - 0.012 * i]]) * (1, stout)
+        frame.blend(frame.stroke(pose.body(_spline_open(feather)), 0.012 * pose.scale) * wing, back * 0.48)
+    if species.mark == "bar" and species.marked:
+        bar = np.array([[0.07, -0.16], [-0.03, -0.18], [-0.13, 0.16], [-0.02, 0.16]]) * (1, stout)
+        frame.blend(frame.mask(pose.body(bar)) * wing, np.array([244, 242, 232]))
+
+
+def _streaks(frame: "_Frame", pose: "_Pose", outline: np.ndarray, stout: float, rng: np.random.Generator) -> None:
+    lines = []
+    for _ in range(26):
+        x, y = rng.uniform(-0.12, 0.36), rng.uniform(-0.12, 0.22)
+        lines.append(pose.body(np.array([[x, y], [x - 0.03, y + 0.065]]) * (1, stout)))
+    frame.blend(frame.strokes(lines, 0.026 * pose.scale) * outline, np.array([58, 38, 26]))
+
+
+class _Pose:
+    """Where a bird stands: unit frame → pixels, with head and tail turned about their joints."""
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self.scale = size * rng.uniform(0.40, 0.56)
+        self.mirror = rng.choice([-1.0, 1.0])
+        self.angle = np.deg2rad(rng.uniform(-20, 14))
+        self.head_angle = np.deg2rad(rng.uniform(-16, 20))
+        self.tail_angle = np.deg2rad(rng.uniform(-14, 22))
+        margin = 0.62 * self.scale
+        self.centre = np.array(
+            [rng.uniform(margin, size - margin), rng.uniform(margin + 0.02 * size, size - 0.46 * self.scale)]
+        )
+
+    def body(self, points: Points) -> Points:
+        turned = _rotated(points, self.angle, np.zeros(2))
+        return turned * (self.mirror * self.scale, self.scale) + self.centre
+
+    def head(self, points: Points) -> Points:
+        return self.body(_rotated(points, self.head_angle, np.array([0.2, -0.16])))
+
+    def tail(self, points: Points) -> Points:
+        return self.body(_rotated(points, self.tail_angle, np.array([-0.36, 0.08])))
+
+    def local(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Every pixel's x and y in the bird's unit frame, (size, size) each."""
+        rows, columns = np.mgrid[:size, :size] + 0.5
+        x, y = (columns - self.centre[0]) / self.scale * self.mirror, (rows - self.centre[1]) / self.scale
+        cosine, sine = np.cos(self.angle), np.sin(self.angle)
+        return x * cosine + y * sine, y * cosine - x * sine
+
+
+class _Frame:
+    """Colour and coverage that shapes are blended into, in their order."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.colour = np.zeros((size, size, 3))
+        self.alpha = np.zeros((size, size))
+
+    def paint(self, polygon: Points, colour: np.ndarray) -> None:
+        self.blend(self.mask(polygon), colour)
+
+    def line(self, points: Points, width: float, colour: np.ndarray) -> None:
+        self.blend(self.stroke(points, width), colour)
+
+    def blend(self, coverage: np.ndarray, colour: np.ndarray) -> None:
+        """Over what is there; `colour` one colour or one per pixel."""
+        total = coverage + self.alpha * (1 - coverage)
+        share = (coverage / np.maximum(total, 1e-9))[..., None]
+        self.colour = self.colour * (1 - share) + colour * share
+        self.alpha = total
+
+    def union(self, *polygons: Points) -> np.ndarray:
+        return _coverage(self.size, lambda draw: [draw.polygon(_flat(p), fill=255) for p in polygons])
+
+    def mask(self, polygon: Points) -> np.ndarray:
+        return self.union(polygon)
+
+    def strokes(self, lines: list[Points], width: float) -> np.ndarray:
+        thick = max(1, round(width * SUPERSAMPLING))
+        return _coverage(self.size, lambda draw: [draw.line(_flat(p), fill=255, width=thick) for p in lines])
+
+    def stroke(self, line: Points, width: float) -> np.ndarray:
+        return self.strokes([line], width)
+
+
+def _coverage(size: int, paint: object) -> np.ndarray:
+    canvas = Image.new("L", (size * SUPERSAMPLING, size * SUPERSAMPLING))
+    paint(ImageDraw.Draw(canvas))  # type: ignore[operator]
+    return np.asarray(canvas.reduce(SUPERSAMPLING)) / 255.0
+
+
+def _flat(points: Points) -> list[tuple[float, float]]:
+    return [(x * SUPERSAMPLING, y * SUPERSAMPLING) for x, y in points]
+
+
+def _rotated(points: Points, angle: float, about: np.ndarray) -> Points:
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return (points - about) @ np.array([[cosine, sine], [-sine, cosine]]) + about
+
+
+def _circle(centre: np.ndarray, radius: float) -> Points:
+    turns = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    return centre + radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+
+
+def _spline(points: Points, steps: int = 8) -> Points:
+    """The closed Catmull-Rom curve through `points`."""
+    before, here, after, later = (np.roll(points, k, axis=0)[:, None] for k in (1, 0, -1, -2))
+    return _catmull_rom(before, here, after, later, steps).reshape(-1, 2)
+
+
+def _spline_open(points: Points, steps: int = 6) -> Points:
+    padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])[:, None]
+    return _catmull_rom(padded[:-3], padded[1:-2], padded[2:-1], padded[3:], steps).reshape(-1, 2)
+
+
+def _catmull_rom(p0: np.ndarray, p1: np.ndarray, p2: np.ndarray, p3: np.ndarray, steps: int) -> np.ndarray:
+    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    return 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
+class Frame:
+    """A bird's pose: where points of its own frame lie in pixels, and back. All poses of a pair are shared."""
+
+    def __init__(self, species: Species, rng: Generator, length: float) -> None:
+        build = species.build
+        vary = rng.normal(1, 0.035, 5)
+        self.head_turn, self.tail_turn = rng.uniform(-20, 20), rng.uniform(-14, 14)
+        self.tilt, self.yaw = rng.uniform(-17, 15), rng.uniform(0.86, 1.0)
+        self.left = bool(rng.random() < 0.5)
+        self.head = build.head * vary[0]
+        self.head_at = np.array(build.head_at) + rng.normal(0, 0.02, 2)
+        self.plump, self.tail, self.bill = build.plump * vary[1], build.tail * vary[2], build.bill * vary[3]
+        self.leg, self.crest = build.leg * vary[4], 1.45 * rng.uniform(0.92, 1.12)
+        self.scale = length / (1.38 + build.tail + build.head * build.bill)
+        self.corner = np.zeros(2)
+
+    def place(self, points: Array) -> Array:
+        """Points of the bird's frame → pixels of its own arrays."""
+        p = turn(points, self.tilt) * np.array([self.yaw * (-1 if self.left else 1), 1.0])
+        return p * self.scale - self.corner
+
+    def head_points(self, points: Array | list[tuple[float, float]]) -> Array:
+        """Points relative to the head (in head radii, before it turns) → points of the bird's frame."""
+        return turn(np.asarray(points) * self.head, self.head_turn) + self.head_at
+
+    def grid(self, width: int, height: int) -> tuple[Array, Array]:
+        """(h, w) coordinates x and y in the bird's frame of every pixel's centre, float32."""
+        px = (np.arange(width, dtype=np.float32) + 0.5 + self.corner[0]) / self.scale / self.yaw
+        px = -px if self.left else px
+        py = (np.arange(height, dtype=np.float32) + 0.5 + self.corner[1]) / self.scale
+        c, s = math.cos(math.radians(self.tilt)), math.sin(math.radians(self.tilt))
+        x, y = px[None, :] * c + py[:, None] * s, py[:, None] * c - px[None, :] * s
+        return x.astype(np.float32), y.astype(np.float32)
+
+
+HEAD = [(0.92, -0.10), (0.72, -0.62), (0.12, -1.0), (-0.55, -0.84), (-0.98, -0.25)]
+BODY = [(0.00, -0.37), (-0.30, -0.21), (-0.56, 0.0), (-0.70, 0.13), (-0.64, 0.24), (-0.44, 0.33), (-0.08, 0.43)]
+BREAST = [(0.30, 0.31), (0.53, 0.02)]
+THROAT = [(0.62, 0.72), (0.92, 0.22)]
+CREST = [(0.72, -0.55), (0.25, -1.15), (-0.45, -1.75), (-1.15, -2.3), (-0.95, -1.75), (-1.2, -1.7), (-0.98, -1.2)]
+WING_TOP = [(0.33, -0.13), (0.12, -0.24), (-0.14, -0.22), (-0.42, -0.08), (-0.68, 0.07), (-0.92, 0.20)]
+WING_LOW = [(0.33, -0.05), (0.24, 0.13), (0.0, 0.23), (-0.28, 0.26), (-0.58, 0.24), (-0.92, 0.21)]
+
+
+def silhouette(frame: Frame) -> Array:
+    """Outline (n, 2) of head and body in the bird's frame, without crest, bill, tail and legs."""
+    body, breast = np.array(BODY), np.array(BREAST)
+    body[:, 1] *= frame.plump
+    breast = breast * [0.5 + frame.plump / 2, frame.plump]
+    points = np.vstack([frame.head_points(HEAD), body, breast, frame.head_points(THROAT)])
+    return smooth(points)
+
+
+def wing_point(a: Array | float, b: Array | float) -> Array:
+    """Point (…, 2) of the folded wing: `a` 0 at the shoulder, 1 at the tip; `b` 0 at the back, 1 at the lower edge."""
+    knots = np.linspace(0, 1, len(WING_TOP))
+    top = np.stack([np.interp(a, knots, [p[i] for p in WING_TOP]) for i in (0, 1)], axis=-1)
+    low = np.stack([np.interp(a, knots, [p[i] for p in WING_LOW]) for i in (0, 1)], axis=-1)
+    return top + (low - top) * np.asarray(b)[..., None]
+
+
+def tail_points(species: Species, frame: Frame) -> tuple[Array, Array]:
+    """Outline (n, 2) and feather lines (k, 2, 2) of the tail in the bird's frame."""
+    wide, notch, root = species.build.tail_width / 2, species.build.notch, np.array([-0.60, 0.13])
+    end = -frame.tail
+    outline = np.array([(0.10, -0.11), (end, -wide), (end + notch, 0.0), (end, wide), (0.10, 0.10)])
+    lines = np.array([[(0.0, k * 0.05), (end + notch * (1 - abs(k)) + 0.03, k * wide)] for k in (-0.6, -0.2, 0.2, 0.6)])
+    angle = -22 + frame.tail_turn
+    place = lambda p: turn(p, angle) + root  # noqa: E731
+    return place(outline), place(lines.reshape(-1, 2)).reshape(-1, 2, 2)
+
+
+def draw_bird(species: Species, pose: Generator, mark: Generator, length: float, light: tuple[float, float]) -> Bird:
+    """One bird about `length` pixels from bill to tail, lit from the direction `light` (x, y towards the light).
+
+    `pose` settles everything the species of a pair share (pose, proportions, jitter of colours), `mark` only how
+    the mark itself looks: the same `pose` gives both species of a pair the same bird.
+    """
+    frame = Frame(species, pose, length)
+    outline, crest = silhouette(frame), frame.head_points(_crest(frame))
+    tail, quills = tail_points(species, frame)
+    bill = _bill(species, frame)
+    hips = np.array([(-0.06, 0.38 * frame.plump), (0.06, 0.40 * frame.plump)])
+    every = frame.place(np.vstack([outline, crest, tail, bill, wing_point(np.array([1.0]), np.array([0.5])), hips]))
+    legs, feet = _legs(frame, pose, frame.place(hips))
+    every = np.vstack([every, *legs])
+    frame.corner = np.floor(every.min(axis=0)) - 2
+    width, height = (np.ceil(every.max(axis=0) - frame.corner) + 3).astype(int)
+    legs, feet = [leg - frame.corner for leg in legs], feet - frame.corner
+    return _Painter(species, frame, int(width), int(height), pose, mark).paint(
+        outline, crest, tail, quills, bill, legs, feet, light
+    )

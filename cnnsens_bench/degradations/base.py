@@ -1,0 +1,134 @@
+"""What a degradation is: a draw that serves every level, and a pure function of pixels, draw and level.
+
+    @degradation("gaussian_rgb", draw=normal_per_value, levels=(1, 4, 16), level_name="σ")
+    def gaussian_rgb(pixels, draw, level):
+        return pixels + level * draw
+
+A geometric degradation (`geometric=True`) says instead how the box moves over the full image: its function is
+`(draw, level) -> Motion`, and `images.py` renders the moved box.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.registry import Registry
+
+DrawFunction = Callable[[Streams, int], Any]
+"""(streams, input size in pixels) → one row of random numbers per image, shared by all levels of a trial."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the boxes of a batch move over their full images: `dx`, `dy` (N,) in pixels of the network's input
+    (right and down are positive)."""
+
+    dx: Tensor
+    dy: Tensor
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """A registered degradation.
+
+    `levels`: the paper's, used when the config names none; empty for one that has no level (stored as level 0).
+    `low`, `high`: the inclusive range of valid levels. `reach(level)`: how far, in pixels of the network's input,
+    the moved box can leave the unmoved one.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    draw_function: DrawFunction | None
+    levels: tuple[float, ...]
+    level_name: str = "level"
+    low: float = 0.0
+    high: float = float("inf")
+    geometric: bool = False
+    reach_function: Callable[[float], float] | None = None
+
+    @property
+    def random(self) -> bool:
+        """Whether trials differ; if not, one is run."""
+        return self.draw_function is not None
+
+    def draw(self, streams: Streams, size: int) -> Any:
+        """The random numbers of one trial for inputs of `size` × `size`; None if nothing is random."""
+        return self.draw_function(streams.of(self.name), size) if self.draw_function else None
+
+    def apply(self, pixels: Tensor, draw: Any, level: float) -> Tensor:
+        """`pixels` (N, 3, H, W) float32 in [0, 255], not changed → degraded, not yet clamped.
+
+        Of a geometric degradation the pixels are those of the moved box already.
+        """
+        return pixels if self.geometric else self.function(pixels, draw, level)
+
+    def motion(self, draw: Any, level: float) -> Motion:
+        """The motion of the boxes; only of a geometric degradation."""
+        return self.function(draw, level)
+
+    def reach(self, level: float) -> float:
+        """See the class; 0 unless geometric."""
+        return self.reach_function(level) if self.reach_function else 0.0
+
+    def check_level(self, level: object) -> float:
+        """`level` as a number, or a `UserError` when it is none or out of range."""
+        if isinstance(level, bool) or not isinstance(level, int | float):
+            raise UserError(f"degradation '{self.name}': level {level!r} is not a number")
+        if not self.low <= level <= self.high:
+            bounds = f"at least {self.low:g}" if self.high == float("inf") else f"between {self.low:g} and {self.high:g}"
+            raise UserError(f"degradation '{self.name}': level {level:g} is out of range: it must be {bounds}")
+        return float(level)
+
+
+degradations: Registry[Degradation] = Registry("degradation")
+
+
+def degradation(
+    name: str,
+    *,
+    draw: DrawFunction | None = None,
+    levels: tuple[float, ...] = (),
+    level_name: str = "level",
+    low: float = 0.0,
+    high: float = float("inf"),
+    geometric: bool = False,
+    reach: Callable[[float], float] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as a degradation; the parameters are those of `Degradation`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        degradations.add(name, Degradation(name, function, draw, levels, level_name, low, high, geometric, reach))
+        return function
+
+    return decorate
+
+
+def normal_per_value(streams: Streams, size: int) -> Tensor:
+    """(N, 3, H, W) N(0, 1), in channels_last memory as the pixels are."""
+    return streams.normal(size, size, 3).permute(0, 3, 1, 2)
+
+
+def normal_per_pixel(streams: Streams, size: int) -> Tensor:
+    """(N, 1, H, W) N(0, 1)."""
+    return streams.normal(1, size, size)
+
+
+def uniform_per_value(streams: Streams, size: int) -> Tensor:
+    """(N, 3, H, W) uniform in [0, 1), in channels_last memory."""
+    return streams.uniform(size, size, 3).permute(0, 3, 1, 2)
+
+
+def normal_shift(streams: Streams, size: int) -> Tensor:
+    """(N, 2) N(0, 1): one for x, one for y."""
+    return streams.normal(2)
+
+
+def draw_rows(draw: Any, index: Any) -> Any:
+    """The rows `index` (a slice or positions) of a draw: of a tensor, or of each part of a tuple; None stays None."""
+    if draw is None:
+        return None
+    return tuple(draw_rows(part, index) for part in draw) if isinstance(draw, tuple) else draw[index]

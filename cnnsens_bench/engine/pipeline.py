@@ -1,0 +1,198 @@
+"""The sweep over a Ray cluster: the only Ray Data code.
+
+Chunks of the plan are blocks of a dataset; free CPUs decode them, a pool of actors (one a GPU, or one for several
+CPU cores) holds the networks and writes the parts. Only counts come back to the driver.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+
+from cnnsens_bench import images
+from cnnsens_bench.engine.plan import Chunk, Sweep
+from cnnsens_bench.engine.worker import Outcome, Worker, decode_row, load_plugins
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a sweep lies on a cluster: `workers` actors, each with `threads` CPU threads and `gpus` GPUs.
+
+    `reserved_cpus`: what each actor asks Ray for; fewer than its threads, so that decoding always finds a core.
+    """
+
+    workers: int
+    threads: int
+    gpus: float
+    reserved_cpus: int
+
+
+def lay_out(cpus: int, gpus: float, workers: int | None, gpus_per_worker: float | None, threads: int | None) -> Layout:
+    """A layout for a cluster of `cpus` cores and `gpus` GPUs; None leaves a choice to us.
+
+    With GPUs: one worker a GPU. Without: workers of up to 8 threads that together have all cores. Raises
+    `UserError` when more is asked for than there is.
+    """
+    per_worker = gpus_per_worker if gpus_per_worker is not None else (1.0 if gpus else 0.0)
+    if per_worker > gpus:
+        raise UserError(f"cluster.gpus_per_worker is {per_worker:g}, but the cluster has {gpus:g} GPUs")
+    if workers is None:
+        workers = max(1, int(gpus / per_worker)) if per_worker else max(1, cpus // min(threads or 8, cpus))
+    if threads is None:
+        threads = max(1, min(8, cpus // workers))
+    # One core in all is left for decoding; with more workers than that allows they share cores.
+    reserved = max(0, min(threads - 1, (cpus - 1) // workers)) or (1 if workers < cpus else 0)
+    return Layout(workers, threads, per_worker, reserved)
+
+
+def connect(address: str | None) -> None:
+    """Join the cluster at `address` (or the job's own), or start one on this machine. Raises `UserError`."""
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"no Ray cluster can be reached at {address or 'this machine'} ({reason}): check cluster.address") from None
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+def run_ray(
+    sweep: Sweep,
+    chunks: Iterable[Chunk],
+    checkpoints: Mapping[str, Checkpoint],
+    parts: Path,
+    layout: Callable[[int, float], Layout],
+    address: str | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Iterator[Outcome]:
+    """As `run_local`, over the cluster; outcomes come in the order in which chunks end.
+
+    `layout`: (cores, GPUs of the cluster) → how to use them.
+    """
+    connect(address)
+    resources = ray.cluster_resources()
+    plan = layout(int(resources.get("CPU", 1)), resources.get("GPU", 0.0))
+    blocks = [_block(chunk) for chunk in chunks]
+    if not blocks:
+        return
+    smallest = min(c.preprocessing.input_size for c in checkpoints.values())
+    progress = _Progress.remote()
+    weights = {key: ray.put(checkpoint.to_bytes()) for key, checkpoint in checkpoints.items()}
+    outcomes = (
+        ray.data.from_arrow(blocks)
+        .map_batches(
+            _decode_block,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=1 if plan.reserved_cpus * plan.workers < int(resources.get("CPU", 1)) else 0,
+            fn_kwargs={"sweep": sweep, "reach": sweep.reach(smallest)},
+        )
+        .map_batches(
+            _RayWorker,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=plan.workers, max_tasks_in_flight_per_actor=2),
+            num_cpus=plan.reserved_cpus,
+            num_gpus=plan.gpus,
+            fn_constructor_kwargs={
+                "sweep": sweep,
+                "weights": weights,
+                "parts": parts,
+                "threads": plan.threads,
+                "progress": progress,
+            },
+        )
+    )
+    with _reporting(progress, report):
+        for row in outcomes.iter_rows(prefetch_batches=0):
+            yield Outcome(row["images"], row["evaluations"], row["failures"])
+
+
+@contextmanager
+def _reporting(progress: Any, report: Callable[[int], None] | None) -> Iterator[None]:
+    """While the body waits for outcomes, ask the workers' counter and report what is new."""
+    stop = threading.Event()
+
+    def poll() -> None:
+        told = 0
+        while report:
+            over = stop.wait(1.0)
+            total = ray.get(progress.total.remote())
+            if total > told:
+                report(total - told)
+                told = total
+            if over:
+                return
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+
+
+def _block(chunk: Chunk) -> pa.Table:
+    """One chunk as one block: the sample's columns and its packed row of the plan."""
+    packed = np.packbits(chunk.wanted.reshape(len(chunk.rows), -1), axis=1)
+    table = pa.Table.from_pandas(chunk.rows.reset_index(drop=True), preserve_index=False)
+    return table.append_column("wanted", pa.array([row.tobytes() for row in packed], pa.binary()))
+
+
+def _decode_block(block: pa.Table, sweep: Sweep, reach: float) -> pa.Table:
+    """Add the pixels, or the sentence that says why there are none, to a block."""
+    load_plugins(sweep.plugins)
+    rows = block.to_pylist()
+    empty = {**dict.fromkeys(images.ROW_COLUMNS), "error": None}
+    decoded = [decode_row(row, reach) for row in rows]
+    extra = [
+        {**empty, "error": image} if isinstance(image, str) else {**empty, **images.to_row(image)} for image in decoded
+    ]
+    return pa.Table.from_pylist([row | more for row, more in zip(rows, extra, strict=True)])
+
+
+class _RayWorker:
+    """An actor's `Worker`."""
+
+    def __init__(
+        self, sweep: Sweep, weights: dict[str, Any], parts: Path, threads: int, progress: Any
+    ) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        checkpoints = {key: checkpoint_from_bytes(ray.get(data)) for key, data in weights.items()}
+        self.shape = (len(sweep.entrants), len(sweep.cells()))
+        # Ray gives an actor OMP_NUM_THREADS=1; `threads` overrides it.
+        self.worker = Worker(sweep, checkpoints, parts, device, threads, lambda n: progress.add.remote(n))
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        rows = block.to_pylist()
+        decoded = [row["error"] or images.from_row(row) for row in rows]
+        bits = np.stack([np.frombuffer(row["wanted"], np.uint8) for row in rows])
+        count = self.shape[0] * self.shape[1]
+        wanted = np.unpackbits(bits, axis=1, count=count).astype(bool).reshape(len(rows), *self.shape)
+        return pa.Table.from_pylist([asdict(self.worker(rows, decoded, wanted))])
+
+
+@ray.remote(num_cpus=0)
+class _Progress:
+    """Counts evaluations as they are done: outcomes come only once a chunk."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def add(self, n: int) -> None:
+        self.done += n
+
+    def total(self) -> int:
+        return self.done

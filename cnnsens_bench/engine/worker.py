@@ -1,0 +1,181 @@
+"""What one worker does with a chunk: evaluate it, write its part files. Knows files, but neither Ray nor DuckDB."""
+
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from cnnsens_bench import images
+from cnnsens_bench.defenses import parse_defense
+from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant, Prediction
+from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.errors import ImageError, UserError
+from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.sensitivity.hue import hue_entropy
+from cnnsens_bench.store.parts import write_part
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a chunk: images computed, evaluations done, images that failed."""
+
+    images: int
+    evaluations: int
+    failures: int
+
+
+def load_plugins(names: Sequence[str]) -> None:
+    """Import the users' modules, which register their own degradations, datasets, … Raises `UserError`."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f"plugin '{name}' cannot be imported ({error}): put its file in the working folder, or install it"
+            ) from None
+
+
+def decode_row(row: Mapping[str, Any], reach: float) -> images.Decoded | str:
+    """A sample's image, or the sentence that says why there is none."""
+    box = (row["box_x"], row["box_y"], row["box_w"], row["box_h"])
+    try:
+        return images.decode(row["uri"], box, reach)
+    except ImageError as error:
+        return str(error)
+
+
+class Worker:
+    """Holds the networks of a sweep and writes part files into `parts`.
+
+    `checkpoints`: the sweep's, by key (`Entrant.checkpoint`); `report`: see `Evaluator`.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        checkpoints: Mapping[str, Checkpoint],
+        parts: Path,
+        device: torch.device | str,
+        threads: int | None = None,
+        report: Callable[[int], None] | None = None,
+    ) -> None:
+        load_plugins(sweep.plugins)
+        if threads:
+            torch.set_num_threads(threads)
+        self.sweep, self.parts = sweep, parts
+        classifiers = {key: checkpoint.classifier() for key, checkpoint in checkpoints.items()}
+        loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
+        self.evaluator = Evaluator(sweep, loaded, device, report)
+
+    def __call__(
+        self, rows: Sequence[Mapping[str, Any]], decoded: Sequence[images.Decoded | str], wanted: np.ndarray
+    ) -> Outcome:
+        """Compute a chunk. `rows`: of the sample table; `wanted`: (images, entrants, cells) bool."""
+        good = [i for i, image in enumerate(decoded) if not isinstance(image, str)]
+        failures = [(rows[i]["image_id"], "decode", str(decoded[i])) for i in range(len(rows)) if i not in set(good)]
+        evaluations = 0
+        name = self._name([rows[i]["image_id"] for i in range(len(rows))])
+        if good:
+            kept = [rows[i] for i in good]
+            pictures = [image for image in decoded if not isinstance(image, str)]
+            write_part(self.parts, "images", name, self._image_table(kept, pictures))
+            ids = [row["image_id"] for row in kept]
+            labels = [int(row["label"]) for row in kept]
+            for prediction in self.evaluator.evaluate(ids, labels, pictures, wanted[good]):
+                failures += [
+                    (ids[image], "predict", f"{self.sweep.entrants[e].model} gave no finite number on it "
+                     f"({prediction.degradation})")
+                    for image, e in prediction.not_finite
+                ]  # fmt: skip
+                if prediction.columns:
+                    table = self._prediction_table(kept, prediction)
+                    write_part(self.parts, "predictions", f"{name}-{_file_safe(prediction.degradation)}", table)
+                    evaluations += len(table)
+        if failures:
+            write_part(self.parts, "failures", name, self._failure_table(failures))
+        return Outcome(len(good), evaluations, len({image_id for image_id, _, _ in failures}))
+
+    def _name(self, ids: Sequence[str]) -> str:
+        """The same for the same work, so that a chunk that is retried replaces its own parts."""
+        return hashlib.blake2b("\0".join([self.sweep.run_id, *ids]).encode(), digest_size=12).hexdigest()
+
+    def _prediction_table(self, rows: Sequence[Mapping[str, Any]], prediction: Prediction) -> pa.Table:
+        columns = prediction.columns
+        image, entrant = columns["image"], columns["entrant"]
+
+        def spread(values: Sequence[Any], positions: np.ndarray) -> pa.DictionaryArray:
+            return pa.DictionaryArray.from_arrays(pa.array(positions.astype(np.int32)), pa.array(values))
+
+        count = len(image)
+        entrants = self.sweep.entrants
+        same = np.zeros(count, np.int32)
+        return pa.table(
+            {
+                "run_id": spread([self.sweep.run_id], same),
+                "dataset": spread([self.sweep.dataset], same),
+                "image_id": spread([row["image_id"] for row in rows], image),
+                "model": spread([e.model for e in entrants], entrant),
+                "architecture": spread([e.architecture for e in entrants], entrant),
+                "defense": spread([e.defense for e in entrants], entrant),
+                "degradation": spread([prediction.degradation], same),
+                "level": columns["level"],
+                "trial": columns["trial"].astype(np.int32),
+                "label": np.array([int(row["label"]) for row in rows], np.int32)[image],
+                "prediction": columns["prediction"].astype(np.int32),
+                "confidence": columns["confidence"],
+                "true_probability": columns["true_probability"],
+                "true_rank": columns["true_rank"].astype(np.int32),
+                "reference_logit": columns["reference_logit"],
+                "reference_probability": columns["reference_probability"],
+            }
+        )
+
+    def _image_table(self, rows: Sequence[Mapping[str, Any]], pictures: Sequence[images.Decoded]) -> pa.Table:
+        with ThreadPoolExecutor(2) as pool:
+            hues = list(pool.map(self._hue_entropy, rows, pictures))
+        boxes = np.array([picture.box for picture in pictures])
+        frame = pd.DataFrame([dict(row) for row in rows])
+        return pa.table(
+            {
+                "dataset": [self.sweep.dataset] * len(rows),
+                **{key: frame[key].to_numpy() for key in ("split", "image_id", "uri", "label", "class_name")},
+                **{key: boxes[:, i] for i, key in enumerate(("box_x", "box_y", "box_w", "box_h"))},
+                "width": [picture.width for picture in pictures],
+                "height": [picture.height for picture in pictures],
+                "hue_entropy": hues,
+            }
+        )
+
+    def _hue_entropy(self, row: Mapping[str, Any], picture: images.Decoded) -> float:
+        mask_uri = row.get("mask_uri")
+        mask = None
+        if isinstance(mask_uri, str) and mask_uri:
+            try:
+                mask = images.decode_mask(mask_uri, picture, self.sweep.mask_range)
+            except ImageError:
+                mask = None  # a mask only refines this figure: without it the whole box counts
+        return hue_entropy(images.box_pixels(picture), mask)
+
+    def _failure_table(self, failures: list[tuple[str, str, str]]) -> pa.Table:
+        frame = pd.DataFrame(failures, columns=["image_id", "stage", "error"]).drop_duplicates()
+        return pa.Table.from_pandas(
+            frame.assign(run_id=self.sweep.run_id, dataset=self.sweep.dataset), preserve_index=False
+        )
+
+
+def _file_safe(text: str) -> str:
+    """A degradation's name as a part of a file name: readable, and unique by its hash where it is not plain."""
+    plain = "".join(c if c.isalnum() or c in "_-" else "_" for c in text)[:40]
+    return plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"

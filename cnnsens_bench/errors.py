@@ -1,0 +1,9 @@
+"""The errors a user can cause and mend: one sentence each, naming what is wrong and the way out."""
+
+
+class UserError(Exception):
+    """The request itself is wrong (exit code 2). The message is one sentence, shown without a traceback."""
+
+
+class ImageError(Exception):
+    """One image cannot be read or cropped. The run goes on; the sentence becomes a row in `failures`."""

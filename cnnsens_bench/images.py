@@ -1,0 +1,207 @@
+"""The only image I/O: decode, crop, shift, resize.
+
+A file is decoded once per run. Every view of it (the undegraded one too) is resampled from the full image in one
+step, so that a shifted box sees what really lies beside it and nothing is blurred twice. Outside the full image
+its edge pixels repeat. Pillow's resampling of 8-bit images is integer arithmetic: the same bits on every machine.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cnnsens_bench.errors import ImageError
+
+Box = tuple[float, float, float, float]
+"""x, y, width, height in pixels of the upright image."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An upright 8-bit RGB image, or the part of it that a run needs.
+
+    `pixels`: (h, w, 3) uint8, the part whose upper left corner is at (`left`, `top`) of the full image of
+    `width` × `height`; `box`: the box clipped to the full image, in its coordinates.
+    """
+
+    pixels: np.ndarray
+    left: int
+    top: int
+    width: int
+    height: int
+    box: Box
+
+
+def decode(uri: str, box: Box | None = None, reach: float = float("inf")) -> Decoded:
+    """Read the image at `uri` (a path, or a URI that fsspec knows), upright and as 8-bit RGB.
+
+    `box`: clipped to the image; None or NaN: the whole image. `reach`: how far views can leave the box, as a share
+    of the box's side; pixels further away are not kept. Raises `ImageError` with one sentence.
+    """
+    image = _load(uri)
+    width, height = image.size
+    clipped = _clip(box, width, height, uri)
+    x, y, w, h = clipped
+    if reach == float("inf"):
+        keep = (0, 0, width, height)
+    else:
+        # Beside the reach: the support of the smallest filter anyone resizes with (one box to one pixel).
+        margin_x, margin_y = reach * w + 2 * max(w / 16, 1) + 2, reach * h + 2 * max(h / 16, 1) + 2
+        keep = (
+            max(0, int(np.floor(x - margin_x))),
+            max(0, int(np.floor(y - margin_y))),
+            min(width, int(np.ceil(x + w + margin_x))),
+            min(height, int(np.ceil(y + h + margin_y))),
+        )
+    return Decoded(np.asarray(image.crop(keep)), keep[0], keep[1], width, height, clipped)
+
+
+def render(image: Decoded, size: int, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
+    """The box, moved by (dx, dy) pixels of the result, resized straight to `size` × `size`: (size, size, 3) uint8.
+
+    Bicubic (a = −0.5), antialiased, from the full image with repeated edges.
+    """
+    x, y, w, h = image.box
+    return resample(image, (x + dx * w / size, y + dy * h / size, w, h), size)
+
+
+def resample(image: Decoded, window: Box, size: int) -> np.ndarray:
+    """The `window` (x, y, width, height; it may leave the full image) resized to (size, size, 3) uint8."""
+    x, y, w, h = window
+    # The filter reaches 2 source pixels, or 2 result pixels where it shrinks.
+    support_x, support_y = 2 * max(w / size, 1) + 1, 2 * max(h / size, 1) + 1
+    x0, x1 = int(np.floor(x - support_x)), int(np.ceil(x + w + support_x))
+    y0, y1 = int(np.floor(y - support_y)), int(np.ceil(y + h + support_y))
+    part = _with_repeated_edges(image, x0, y0, x1, y1)
+    resized = Image.fromarray(part).resize(
+        (size, size), Image.Resampling.BICUBIC, box=(x - x0, y - y0, x - x0 + w, y - y0 + h)
+    )
+    return np.asarray(resized)
+
+
+def render_batch(images: list[Decoded], size: int, out: np.ndarray) -> np.ndarray:
+    """The unmoved boxes into `out` (N, size, size, 3) uint8."""
+    for row, image in zip(out, images, strict=True):
+        row[...] = render(image, size)
+    return out
+
+
+def box_pixels(image: Decoded) -> np.ndarray:
+    """The box at its own resolution, (h, w, 3) uint8."""
+    rows, columns = _box_slices(image)
+    return image.pixels[rows, columns]
+
+
+def decode_mask(uri: str, image: Decoded, values: tuple[int, int]) -> np.ndarray:
+    """Where the object is inside `box_pixels(image)`: (h, w) bool.
+
+    `values`: the inclusive range of gray values in the mask file that mean object. Raises `ImageError`.
+    """
+    try:
+        with Image.open(io.BytesIO(_read(uri))) as mask:
+            full = np.asarray(mask.convert("L") if mask.mode not in ("L", "P") else mask)
+    except Exception as error:
+        raise ImageError(f"{uri}: the mask cannot be read ({type(error).__name__})") from None
+    if full.shape[:2] != (image.height, image.width):
+        raise ImageError(f"{uri}: the mask's size differs from its image's")
+    rows, columns = _box_slices(image)
+    moved_rows = slice(rows.start + image.top, rows.stop + image.top)
+    moved_columns = slice(columns.start + image.left, columns.stop + image.left)
+    part = full[moved_rows, moved_columns]
+    return (part >= values[0]) & (part <= values[1])
+
+
+def _box_slices(image: Decoded) -> tuple[slice, slice]:
+    x, y, w, h = image.box
+    left, top = int(np.floor(x)) - image.left, int(np.floor(y)) - image.top
+    right, bottom = int(np.ceil(x + w)) - image.left, int(np.ceil(y + h)) - image.top
+    return slice(top, bottom), slice(left, right)
+
+
+def _with_repeated_edges(image: Decoded, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    left, top = x0 - image.left, y0 - image.top
+    right, bottom = x1 - image.left, y1 - image.top
+    if x0 >= 0 and y0 >= 0 and x1 <= image.width and y1 <= image.height:
+        rows: Any = slice(top, bottom)
+        columns: Any = slice(left, right)
+    else:
+        rows = (np.arange(y0, y1).clip(0, image.height - 1) - image.top)[:, None]
+        columns = np.arange(x0, x1).clip(0, image.width - 1) - image.left
+        left, right, top, bottom = columns[0], columns[-1] + 1, rows[0, 0], rows[-1, 0] + 1
+    if left < 0 or top < 0 or bottom > image.pixels.shape[0] or right > image.pixels.shape[1]:
+        raise ValueError("a view leaves the part of the image that was kept: decode() got too small a reach")
+    return image.pixels[rows, columns]
+
+
+def _load(uri: str) -> Image.Image:
+    try:
+        # A file beyond the size that Pillow warns of is refused, not only those beyond twice that size.
+        with warnings.catch_warnings(), Image.open(io.BytesIO(_read(uri))) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise ImageError(f"{uri}: no such file") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{uri}: not an image that Pillow can read") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError(f"{uri}: refused as a decompression bomb ({error})") from None
+    except Exception as error:  # decoders raise nearly anything on a damaged file
+        raise ImageError(f"{uri}: cannot be decoded ({type(error).__name__}: {error})") from None
+
+
+def _read(uri: str) -> bytes:
+    if "://" in uri:
+        with fsspec.open(uri, "rb") as file:
+            data: bytes = file.read()
+    else:
+        with open(uri, "rb") as file:
+            data = file.read()
+    if not data:
+        raise ValueError("the file is empty")
+    return data
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB: 16-bit gray scaled by 1/257, alpha laid over white, CMYK, palette and gray converted."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray(np.clip(np.nan_to_num(np.asarray(image)), 0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        ground = Image.new("RGBA", layers.size, "white")
+        return Image.alpha_composite(ground, layers).convert("RGB")
+    return image.convert("RGB")
+
+
+def _clip(box: Box | None, width: int, height: int, uri: str) -> Box:
+    if box is None or any(np.isnan(box)):
+        return (0.0, 0.0, float(width), float(height))
+    x, y, w, h = map(float, box)
+    left, top = max(x, 0.0), max(y, 0.0)
+    right, bottom = min(x + w, width), min(y + h, height)
+    if not (right - left > 0 and bottom - top > 0):
+        raise ImageError(f"{uri}: the box ({x:g}, {y:g}, {w:g}, {h:g}) has no area inside the {width}×{height} image")
+    return (left, top, right - left, bottom - top)
+
+
+ROW_COLUMNS = ("pixels", "rows", "columns", "left", "top", "width", "height", "clip_x", "clip_y", "clip_w", "clip_h")
+
+
+def to_row(image: Decoded) -> dict[str, Any]:
+    """Flat columns, for a table of images on its way between processes."""
+    sizes = (*image.pixels.shape[:2], image.left, image.top, image.width, image.height)
+    return dict(zip(ROW_COLUMNS, (image.pixels.tobytes(), *sizes, *image.box), strict=True))
+
+
+def from_row(row: dict[str, Any]) -> Decoded:
+    """The inverse of `to_row`."""
+    pixels = np.frombuffer(row["pixels"], np.uint8).reshape(row["rows"], row["columns"], 3)
+    box = (row["clip_x"], row["clip_y"], row["clip_w"], row["clip_h"])
+    return Decoded(pixels, row["left"], row["top"], row["width"], row["height"], box)

@@ -1,0 +1,91 @@
+"""Model sources and the one kind of network the rest of the house sees: a `Classifier` of [0, 255] pixels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.registry import Registry
+
+
+class WeightsUnavailable(Exception):
+    """Pretrained weights are neither cached nor downloadable; the message says where they were looked for."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an architecture expects: the side of its square input, and mean and deviation of channels in [0, 1]."""
+
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where architectures come from.
+
+    `names()` lists them; `describe(name)` gives their preprocessing; `build(name, num_classes, input_size)` a
+    network with random weights; `pretrained(name)` a state dict (which may download) or `WeightsUnavailable`.
+    """
+
+    name: str
+    names: Callable[[], list[str]]
+    describe: Callable[[str], Preprocessing]
+    build: Callable[[str, int, int], nn.Module]
+    pretrained: Callable[[str], dict[str, Tensor]]
+
+
+model_sources: Registry[ModelSource] = Registry("model source")
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation inside: gradients are per unit of [0, 255] pixel.
+
+    `forward`: (N, 3, H, W) float in [0, 255] → (N, classes) logits.
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+        scale = 1 / (255 * torch.tensor(preprocessing.std, dtype=torch.float64))
+        shift = -torch.tensor(preprocessing.mean, dtype=torch.float64) / torch.tensor(preprocessing.std)
+        self.register_buffer("scale", scale.float().view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.float().view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network(pixels * self.scale + self.shift)
+
+
+def split_name(model: str) -> tuple[ModelSource, str]:
+    """`<source>/<architecture>` → its source and the architecture; an unknown one is a `UserError`."""
+    source_name, slash, architecture = model.partition("/")
+    if not slash:
+        raise UserError(f"model '{model}' lacks its source: write torchvision/{model} or timm/{model}")
+    source = model_sources[source_name]
+    names = source.names()
+    # timm's names may carry a tag of the weights: resnet18.a1_in1k
+    if architecture not in names and architecture.partition(".")[0] not in names:
+        from cnnsens_bench.registry import near
+
+        raise UserError(f"unknown model '{model}'{near(architecture, names)}")
+    return source, architecture
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Trainable and frozen weights, without buffers."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def logits_of(output: Any) -> Tensor:
+    """The main logits of a forward pass; GoogLeNet and Inception give auxiliary ones beside them in training."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def best_device() -> torch.device:
+    """The first GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

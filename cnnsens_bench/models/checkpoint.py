@@ -1,0 +1,101 @@
+"""Checkpoints: a state dict with all that is needed to use it (class count, input size, normalisation)."""
+
+import dataclasses
+import os
+import tempfile
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.models.base import Classifier, Preprocessing, num_parameters, split_name
+from cnnsens_bench.models.weights import load_safely, state_digest
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`state_dict` of the bare network, with the model's name, its classes and what its inputs must be."""
+
+    model: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    state_dict: dict[str, Tensor]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> str:
+        """The model's name without its source."""
+        return self.model.partition("/")[2]
+
+    def digest(self) -> str:
+        """SHA-256 of the weights."""
+        return state_digest(self.state_dict)
+
+    def classifier(self) -> Classifier:
+        """The network, in eval mode on the CPU. Raises `UserError` when the weights do not fit it."""
+        source, architecture = split_name(self.model)
+        network = source.build(architecture, len(self.classes), self.preprocessing.input_size)
+        try:
+            network.load_state_dict(self.state_dict)
+        except RuntimeError:
+            raise UserError(f"the checkpoint does not fit '{self.model}': it was made by another version or network") from None
+        return Classifier(network, self.preprocessing).eval()
+
+    def num_parameters(self) -> int:
+        """Of the network as it is used."""
+        return num_parameters(self.classifier())
+
+    def to_bytes(self) -> bytes:
+        """As a file would hold it."""
+        buffer = BytesIO()
+        torch.save(self._content(), buffer)
+        return buffer.getvalue()
+
+    def save(self, path: Path) -> None:
+        """Write to `path`, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+            try:
+                torch.save(self._content(), file)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "classes": list(self.classes),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "state_dict": self.state_dict,
+            "extra": self.extra,
+        }
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a file that `Checkpoint.save` wrote. Raises `UserError` if it is none."""
+    return _from_content(load_safely(path), str(path))
+
+
+def checkpoint_from_bytes(data: bytes) -> Checkpoint:
+    """The inverse of `Checkpoint.to_bytes`."""
+    return _from_content(torch.load(BytesIO(data), map_location="cpu", weights_only=True), "the checkpoint")
+
+
+def _from_content(content: Any, origin: str) -> Checkpoint:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{origin} is not a checkpoint of this program: give it as weights=<path> to start from it")
+    expected = content["preprocessing"]
+    preprocessing = Preprocessing(expected["input_size"], tuple(expected["mean"]), tuple(expected["std"]))
+    return Checkpoint(
+        content["model"], tuple(content["classes"]), preprocessing, content["state_dict"], content.get("extra", {})
+    )

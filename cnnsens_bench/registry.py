@@ -1,0 +1,62 @@
+"""The one kind of extension point: a table of names that a decorated function adds itself to."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from cnnsens_bench.errors import UserError
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T]):
+    """Names → registered things; an unknown name is a `UserError` that lists the near ones.
+
+    `kind` is the noun of its error messages ("degradation", "dataset", …).
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, T] = {}
+
+    def add(self, name: str, item: T) -> T:
+        """Register `item`; the same name twice is a `UserError` unless it is the same definition again."""
+        known = self._items.get(name)
+        if known is not None and _origin(known) != _origin(item):
+            raise UserError(f"the {self.kind} '{name}' is registered twice: give one of them another name")
+        self._items[name] = item
+        return item
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator form of `add`."""
+        return lambda item: self.add(name, item)
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._items[name]
+        except KeyError:
+            raise UserError(f"unknown {self.kind} '{name}'{near(name, self._items)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+def near(name: str, known: Mapping[str, object] | list[str], limit: int = 8) -> str:
+    """The end of an unknown-name sentence: the close matches, or what there is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f": did you mean {' or '.join(repr(c) for c in close)}?"
+    shown = ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+    return f": known are {shown}" if shown else ""
+
+
+def _origin(item: object) -> tuple[str, str]:
+    function = getattr(item, "function", item)
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(item))

@@ -1,0 +1,101 @@
+"""The entry: `python -m cnnsens_bench.run suite=quick` composes the config, runs the suite, says where results are.
+
+Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 130 stopped, resumable.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from rich.console import Console
+
+from cnnsens_bench import __version__
+from cnnsens_bench.config import Config, compose, suites
+from cnnsens_bench.errors import UserError
+
+DONE, INCOMPLETE, WRONG, STOPPED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # Standard output carries nothing else, so that it may be piped; colours only on a terminal.
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    if {"-h", "--help"} & set(words):
+        console.print(help_text(), markup=False)
+        return DONE
+    if "--version" in words:
+        console.print(__version__, markup=False)
+        return DONE
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        config = compose(words)
+        _quiet_libraries()
+        # Only now: a help text or a wrong word need not wait for torch.
+        from cnnsens_bench.suite import run_suite
+
+        return INCOMPLETE if run_suite(config, console) else DONE
+    except UserError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
+        return WRONG
+    except KeyboardInterrupt:
+        console.print("stopped: nothing computed is lost, the same command goes on", markup=False)
+        return STOPPED
+
+
+def help_text() -> str:
+    """Usage, every suite with what it needs, costs and gives, and every key with its default."""
+    import dataclasses
+
+    lines = [
+        "usage: python -m cnnsens_bench.run [suite=NAME] [key=value ...]",
+        "",
+        "How often does a network's label change when the picture gets worse? Any key below can be set as key=value;",
+        "lists are written models=[timm/resnet18,torchvision/alexnet], mappings {name: pepper, levels: [0.04]}.",
+        "",
+        "suites:",
+    ]
+    for name, text in suites().items():
+        lines += [f"  suite={name}", *(f"      {line}" for line in text.splitlines())]
+    lines += ["", "keys and their defaults (a suite sets some of them):"]
+
+    def describe(kind: object, prefix: str = "") -> None:
+        for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+            value = getattr(kind, f.name)
+            if dataclasses.is_dataclass(value):
+                describe(value, f"{prefix}{f.name}.")
+            else:
+                shown = {None: "null", True: "true", False: "false"}.get(value) if not isinstance(value, list | dict | int | float) or isinstance(value, bool) else None  # fmt: skip  # noqa: E501
+                lines.append(f"  {prefix}{f.name}={shown if shown is not None else value}")
+
+    describe(Config())
+    lines += ["", "names: " + ", ".join(f"{kind} {', '.join(names)}" for kind, names in _names().items())]
+    return "\n".join(lines)
+
+
+def _names() -> dict[str, list[str]]:
+    from cnnsens_bench.datasets import datasets
+    from cnnsens_bench.defenses import defenses
+    from cnnsens_bench.degradations import degradations
+
+    return {"datasets": sorted(datasets), "defenses": sorted(defenses), "degradations": sorted(degradations)}
+
+
+def _quiet_libraries() -> None:
+    """Their notes would tear the progress apart; errors still come through as exceptions."""
+    import logging
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name in ("huggingface_hub", "timm", "ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _stop(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+INSERT INTO predictions BY NAME SELECT * FROM read_parquet($files);

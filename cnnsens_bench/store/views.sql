@@ -1,0 +1,139 @@
+-- What is asked most, as views. Rows made under different protocols are never mixed: `protocol` is in every view.
+
+-- Kept apart so that the join with `runs` is written once.
+CREATE OR REPLACE VIEW protocol_predictions AS
+SELECT runs.protocol, predictions.*
+FROM predictions JOIN runs USING (run_id);
+
+-- Share of (image, trial) that are right or changed. Trials are nested in images, so the interval is of the mean of
+-- per-image means m_i: its variance var(m_i)/n gives an effective sample size (Kish's design effect; Korn & Graubard
+-- 1998), at least 1 and at most the number of draws, and that the 95 % Wilson score interval.
+CREATE OR REPLACE MACRO effective_size(share, variance, n_images, n_draws) AS
+    CASE
+        WHEN variance IS NULL OR variance <= 0 OR share <= 0 OR share >= 1 THEN n_images
+        ELSE least(greatest(share * (1 - share) / variance, 1), n_draws)
+    END;
+CREATE OR REPLACE MACRO wilson_centre(share, n) AS (share + 1.959963984540054 ^ 2 / (2 * n)) / (1 + 1.959963984540054 ^ 2 / n);
+CREATE OR REPLACE MACRO wilson_half(share, n) AS
+    1.959963984540054 * sqrt(share * (1 - share) / n + 1.959963984540054 ^ 2 / (4 * n * n)) / (1 + 1.959963984540054 ^ 2 / n);
+
+CREATE OR REPLACE VIEW accuracy AS
+WITH per_image AS (
+    SELECT protocol, dataset, model, architecture, defense, degradation, level, image_id,
+        avg((prediction = label)::DOUBLE) AS share, count(*) AS trials
+    FROM protocol_predictions
+    GROUP BY ALL
+),
+summed AS (
+    SELECT protocol, dataset, model, architecture, defense, degradation, level,
+        avg(share) AS value, count(*) AS n_images, max(trials) AS n_trials,
+        effective_size(avg(share), var_samp(share) / count(*), count(*), sum(trials)) AS n
+    FROM per_image
+    GROUP BY ALL
+)
+SELECT protocol, dataset, model, architecture, defense, degradation, level, value,
+    greatest(0, wilson_centre(value, n) - wilson_half(value, n)) AS low,
+    least(1, wilson_centre(value, n) + wilson_half(value, n)) AS high,
+    n_images, n_trials
+FROM summed;
+
+CREATE OR REPLACE VIEW label_change AS
+WITH undegraded AS (
+    SELECT protocol, dataset, model, defense, image_id, prediction AS reference
+    FROM protocol_predictions
+    WHERE degradation = 'none'
+),
+per_image AS (
+    SELECT protocol, dataset, model, architecture, defense, degradation, level, image_id,
+        avg((prediction <> reference)::DOUBLE) AS share, count(*) AS trials
+    FROM protocol_predictions JOIN undegraded USING (protocol, dataset, model, defense, image_id)
+    WHERE degradation <> 'none'
+    GROUP BY ALL
+),
+summed AS (
+    SELECT protocol, dataset, model, architecture, defense, degradation, level,
+        avg(share) AS value, count(*) AS n_images, max(trials) AS n_trials,
+        effective_size(avg(share), var_samp(share) / count(*), count(*), sum(trials)) AS n
+    FROM per_image
+    GROUP BY ALL
+)
+SELECT protocol, dataset, model, architecture, defense, degradation, level, value,
+    greatest(0, wilson_centre(value, n) - wilson_half(value, n)) AS low,
+    least(1, wilson_centre(value, n) + wilson_half(value, n)) AS high,
+    n_images, n_trials
+FROM summed;
+
+-- One row per protocol, dataset, model and defense. Means are over levels within a degradation, then over degradations.
+CREATE OR REPLACE VIEW leaderboard AS
+WITH degraded AS (
+    SELECT protocol, dataset, model, defense, avg(by_degradation) AS mean_degraded_accuracy
+    FROM (
+        SELECT protocol, dataset, model, defense, degradation, avg(value) AS by_degradation
+        FROM accuracy WHERE degradation <> 'none' GROUP BY ALL
+    )
+    GROUP BY ALL
+),
+changed AS (
+    SELECT protocol, dataset, model, defense, avg(by_degradation) AS mean_label_change
+    FROM (
+        SELECT protocol, dataset, model, defense, degradation, avg(value) AS by_degradation
+        FROM label_change GROUP BY ALL
+    )
+    GROUP BY ALL
+),
+worst AS (
+    SELECT protocol, dataset, model, defense,
+        arg_min(degradation, (value, degradation, level)) AS worst_degradation,
+        arg_min(level, (value, degradation, level)) AS worst_level,
+        min(value) AS worst_accuracy
+    FROM accuracy WHERE degradation <> 'none' GROUP BY ALL
+)
+SELECT a.protocol, a.dataset, a.model, a.architecture, a.defense, m.num_parameters, a.n_images,
+    a.value AS accuracy, a.low AS accuracy_low, a.high AS accuracy_high,
+    degraded.mean_degraded_accuracy, changed.mean_label_change,
+    worst.worst_degradation, worst.worst_level, worst.worst_accuracy
+FROM accuracy AS a
+LEFT JOIN models AS m USING (dataset, model, defense)
+LEFT JOIN degraded USING (protocol, dataset, model, defense)
+LEFT JOIN changed USING (protocol, dataset, model, defense)
+LEFT JOIN worst USING (protocol, dataset, model, defense)
+WHERE a.degradation = 'none';
+
+-- Predicted against measured sensitivity (paper, section 4): √V of one backward pass against the standard deviation of
+-- the same output over trials.
+CREATE OR REPLACE VIEW sensitivity_check AS
+WITH measured AS (
+    SELECT protocol, dataset, image_id, model, defense, degradation, level,
+        stddev_samp(reference_logit) AS logit, stddev_samp(reference_probability) AS probability
+    FROM protocol_predictions
+    WHERE degradation IN ('gaussian_rgb', 'pepper_pixel', 'translation')
+    GROUP BY ALL
+    HAVING count(*) > 1
+),
+paired AS (
+    SELECT runs.protocol, s.dataset, s.model, s.defense, s.output, m.degradation, m.level,
+        sqrt(CASE m.degradation
+            WHEN 'gaussian_rgb' THEN m.level ^ 2 * s.grad_sq_norm
+            WHEN 'pepper_pixel' THEN m.level ^ 2 * s.pepper_sum ^ 2 + m.level * (1 - m.level) * s.pepper_sq_norm
+            ELSE m.level ^ 2 * (s.shift_x ^ 2 + s.shift_y ^ 2)
+        END) AS predicted,
+        CASE s.output WHEN 'logit' THEN m.logit ELSE m.probability END AS empirical
+    FROM sensitivity AS s
+    JOIN runs USING (run_id)
+    JOIN measured AS m USING (protocol, dataset, image_id, model, defense)
+),
+-- Average ranks, as Spearman's correlation wants them for ties.
+ranked AS (
+    SELECT *,
+        rank() OVER (same ORDER BY predicted) + (count(*) OVER (same_predicted) - 1) / 2 AS predicted_rank,
+        rank() OVER (same ORDER BY empirical) + (count(*) OVER (same_empirical) - 1) / 2 AS empirical_rank
+    FROM paired
+    WINDOW
+        same AS (PARTITION BY protocol, dataset, model, defense, output, degradation, level),
+        same_predicted AS (PARTITION BY protocol, dataset, model, defense, output, degradation, level, predicted),
+        same_empirical AS (PARTITION BY protocol, dataset, model, defense, output, degradation, level, empirical)
+)
+SELECT protocol, dataset, model, defense, output, degradation, level,
+    corr(predicted, empirical) AS pearson, corr(predicted_rank, empirical_rank) AS spearman, count(*) AS n
+FROM ranked
+GROUP BY ALL;

@@ -1,0 +1,296 @@
+"""One suite from its config to its summary: samples → checkpoints → plan → sweep → store → what a person reads."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from cnnsens_bench import datasets as dataset_room
+from cnnsens_bench.cache import cache_dir
+from cnnsens_bench.config import Config, ModelConfig, condition_configs, model_configs
+from cnnsens_bench.console import meter
+from cnnsens_bench.datasets import Samples
+from cnnsens_bench.defenses import parse_defense
+from cnnsens_bench.degradations import degradations
+from cnnsens_bench.engine.local import run_local
+from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep, plan
+from cnnsens_bench.engine.worker import Outcome, load_plugins
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.figures.summary import print_summary
+from cnnsens_bench.models import Checkpoint, load_checkpoint, split_name
+from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
+from cnnsens_bench.training.finetune import finetune
+
+PROTOCOL_VERSION = 1
+"""Raised when crop, resize, a degradation or its draws change their meaning."""
+
+
+def run_suite(config: Config, console: Console) -> int:
+    """Run it all; gives the number of images that could not be computed. Raises `UserError` for a wrong request."""
+    load_plugins(config.plugins)
+    models = model_configs(config)
+    conditions = resolve_conditions(config)
+    defenses = tuple(dict.fromkeys(parse_defense(text).name for text in config.defenses))
+    for model in models:
+        split_name(model.name)
+    store = Store(config.output_folder)
+    store.open()
+    samples = load_samples(config)
+    images = limited(samples.split("test"), config.limit)
+    if images.empty:
+        raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
+    protocol = protocol_hash(config, samples)
+    run_id = config.run_id
+    # What an earlier, killed run left behind comes in first: it is not computed again.
+    store.ingest()
+    store.begin_run(run_id, config.suite, protocol, dataclasses.asdict(config), environment())
+    store.clear_failures(run_id)
+    parts = new_attempt(config.output_folder)
+    status = "interrupted"
+    try:
+        trained = train_all(config, models, samples, console, store, run_id, parts)
+        entrants = tuple(
+            Entrant(m.name, trained[m.name].architecture, defense, m.name) for m in models for defense in defenses
+        )
+        sweep = Sweep(
+            run_id=run_id,
+            dataset=samples.name,
+            entrants=entrants,
+            conditions=conditions,
+            seed=config.seed,
+            quantize=config.quantize,
+            precision=config.precision,
+            batch_size=config.batch_size,
+            mask_range=samples.mask_range,
+            plugins=tuple(config.plugins),
+        )
+        register_models(store, models, trained, samples, defenses, run_id)
+        failed = run_sweep(config, sweep, images, trained, parts, store, protocol, console)
+        status = "incomplete" if failed else "done"
+    finally:
+        store.ingest(patience=10)
+        store.finish_run(run_id, status)
+    print_summary(console, store, protocol, samples.name)
+    return tell_failures(console, store, run_id)
+
+
+def run_sweep(
+    config: Config,
+    sweep: Sweep,
+    images: pd.DataFrame,
+    checkpoints: dict[str, Checkpoint],
+    parts: Path,
+    store: Store,
+    protocol: str,
+    console: Console,
+) -> int:
+    """Compute what the store lacks; gives the number of failed images."""
+
+    def missing(image_ids: Any, wanted: pd.DataFrame) -> pd.DataFrame:
+        return store.missing(protocol, sweep.dataset, list(image_ids), wanted)
+
+    resumed = store.has_predictions(protocol, sweep.dataset)
+    everything = len(images) * len(sweep.entrants) * len(sweep.cells())
+    chunks = plan(sweep, images, missing if resumed else None)
+    total = everything
+    if resumed:
+        # Planned twice rather than held: a plan of everything need not fit into memory.
+        total = sum(chunk.evaluations for chunk in plan(sweep, images, missing))
+        console.print(f"resuming: {everything - total} of {everything} evaluations are in the store", markup=False)
+    if total == 0:
+        return 0
+    failed = computed = 0
+    with meter(console, "sweep", total, "evaluations") as progress:
+        for outcome in outcomes(config, sweep, chunks, checkpoints, parts, progress.advance):
+            failed += outcome.failures
+            computed += outcome.images
+            progress.detail = f"{computed}/{len(images)} images"
+    return failed
+
+
+def outcomes(
+    config: Config, sweep: Sweep, chunks: Iterator[Chunk], checkpoints: dict[str, Checkpoint], parts: Path, report: Any
+) -> Iterator[Outcome]:
+    """In this process, or over Ray: see `ClusterConfig.engine`."""
+    cluster = config.cluster
+    if not over_ray(config):
+        return run_local(sweep, chunks, checkpoints, parts, cluster.threads or os.cpu_count(), report)
+    # Imported only here: a run without Ray need not wait for it.
+    from cnnsens_bench.engine.pipeline import lay_out, run_ray
+
+    def layout(cpus: int, gpus: float) -> Any:
+        return lay_out(cpus, gpus, cluster.workers, cluster.gpus_per_worker, cluster.threads)
+
+    return run_ray(sweep, chunks, checkpoints, parts.absolute(), layout, cluster.address, report)
+
+
+def over_ray(config: Config) -> bool:
+    """Whether "auto" means Ray here."""
+    cluster = config.cluster
+    if cluster.engine != "auto":
+        return cluster.engine == "ray"
+    several = (cluster.workers or 1) > 1 or torch.cuda.device_count() > 1
+    return bool(cluster.address or os.environ.get("RAY_ADDRESS") or several)
+
+
+def resolve_conditions(config: Config) -> tuple[Condition, ...]:
+    """The config's degradations with their levels and trials checked. Raises `UserError`."""
+    resolved = []
+    for entry in condition_configs(config):
+        degradation = degradations[entry.name]
+        levels = entry.levels if entry.levels is not None else degradation.levels or (0.0,)
+        if entry.levels is not None and not degradation.levels:
+            raise UserError(f"degradation '{entry.name}' has no levels: leave levels out")
+        checked = tuple(dict.fromkeys(degradation.check_level(level) for level in levels))
+        resolved.append(Condition(entry.name, checked, entry.trials if degradation.random else 1))
+    return tuple(resolved)
+
+
+def load_samples(config: Config) -> Samples:
+    """The dataset of the config."""
+    root = Path(config.dataset.root).expanduser() if config.dataset.root else None
+    data_root = Path(config.data_root).expanduser() if config.data_root else None
+    return dataset_room.load(config.dataset.name, root, data_root, config.dataset.options)
+
+
+def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
+    """`limit` rows chosen by the hash of their id (a smaller limit's are among a larger one's), in table order."""
+    if limit is None or limit >= len(table):
+        return table
+    rank = table["image_id"].map(lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest())
+    return table[rank.isin(sorted(rank)[:limit])].reset_index(drop=True)
+
+
+def protocol_hash(config: Config, samples: Samples) -> str:
+    """Of all that decides what a prediction means and the written protocol leaves open."""
+    open_points = {
+        "version": PROTOCOL_VERSION,
+        "seed": config.seed,
+        "quantize": config.quantize,
+        "precision": config.precision,
+        "input_size": config.input_size,
+        "dataset": samples.name,
+        "samples": samples.fingerprint(),
+        "split": "test",
+    }
+    return hashlib.sha256(json.dumps(open_points, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def environment() -> dict[str, str | None]:
+    """Versions, commit and device: what a reader needs to repeat the run."""
+    packages = ("torch", "torchvision", "timm", "numpy", "pillow", "ray", "duckdb")
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "cnnsens_bench": version("cnnsens-bench"),
+        "commit": commit.stdout.strip() or None,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def train_all(
+    config: Config,
+    models: list[ModelConfig],
+    samples: Samples,
+    console: Console,
+    store: Store,
+    run_id: str,
+    parts: Path,
+) -> dict[str, Checkpoint]:
+    """Every model's checkpoint, from the cache or trained now. Unreadable training images become failures."""
+    torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
+    cache = Path(config.cache).expanduser() if config.cache else cache_dir()
+    failures: dict[str, str] = {}
+    trained = {}
+    for model in models:
+        with meter(console, f"fine-tune {model.name}", 0, "steps") as progress:
+
+            def report(done: int, steps: int, loss: float, progress: Any = progress) -> None:
+                progress.total, progress.detail = steps, f"loss {loss:.3f}"
+                progress.advance(done - progress.done)
+
+            result = finetune(
+                model.name,
+                samples,
+                model.recipe,
+                weights=model.weights,
+                input_size=model.input_size,
+                seed=config.seed,
+                cache=cache,
+                report=report,
+            )
+            if result.cached:
+                progress.detail = "(checkpoint from the cache)"
+        failures |= dict(result.failures)
+        trained[model.name] = load_checkpoint(result.path)
+    if failures:
+        rows = [(run_id, samples.name, image_id, "train", text) for image_id, text in failures.items()]
+        table = pd.DataFrame(rows, columns=FAILURES.names)
+        import pyarrow as pa
+
+        write_part(parts, "failures", "train", pa.Table.from_pandas(table, preserve_index=False))
+    return trained
+
+
+def register_models(
+    store: Store,
+    models: list[ModelConfig],
+    trained: dict[str, Checkpoint],
+    samples: Samples,
+    defenses: tuple[str, ...],
+    run_id: str,
+) -> None:
+    """Rows of `models`. Raises `UserError` when the store holds predictions of other weights under the same name."""
+    rows = []
+    for model in models:
+        checkpoint = trained[model.name]
+        digest = checkpoint.digest()
+        known = store.model_digest(model.name, samples.name)
+        if known is not None and known != digest:
+            raise UserError(
+                f"{store.path} holds predictions of '{model.name}' with other weights (another recipe, start or seed): "
+                "give this run an output=<folder> of its own"
+            )
+        for defense in defenses:
+            rows.append(
+                {
+                    "model": model.name,
+                    "architecture": checkpoint.architecture,
+                    "source": model.name.partition("/")[0],
+                    "dataset": samples.name,
+                    "defense": defense,
+                    "weights_sha256": digest,
+                    "num_parameters": checkpoint.num_parameters(),
+                    "input_size": checkpoint.preprocessing.input_size,
+                    "trained_by": run_id,
+                }
+            )
+    store.put_models(pd.DataFrame(rows))
+
+
+def tell_failures(console: Console, store: Store, run_id: str) -> int:
+    """Say which images failed, and where the database is; gives the number of images."""
+    failures = store.query("SELECT image_id, stage, error FROM failures WHERE run_id = ? ORDER BY image_id", [run_id])
+    if len(failures):
+        count = failures["image_id"].nunique()
+        console.print(f"\n{count} images were not computed (all are in the table failures):", markup=False)
+        for row in failures.head(10).itertuples():
+            console.print(f"  {row.image_id} [{row.stage}]: {row.error}", markup=False)
+    console.print(f"\nresults: {store.path}", markup=False, soft_wrap=True)
+    return int(failures["image_id"].nunique()) if len(failures) else 0

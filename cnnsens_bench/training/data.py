@@ -1,0 +1,99 @@
+"""Training batches: each image is decoded once, its box kept on disk a little larger than the network's input."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cnnsens_bench import images
+from cnnsens_bench.errors import ImageError
+from cnnsens_bench.training.recipe import Recipe
+
+CANVAS = 1.4
+"""Side of the kept box over the network's input: what a crop of half the area needs to lose no detail."""
+
+
+class TrainingImages:
+    """The boxes of a split as one memory-mapped array, so that memory does not grow with the data set.
+
+    `labels`: (N,) int64 of the readable images; `failures`: (image_id, sentence) of the others.
+    """
+
+    def __init__(self, table: pd.DataFrame, input_size: int, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.input_size = input_size
+        side = round(input_size * CANVAS)
+        self._file = tempfile.TemporaryFile(dir=folder)
+        self._canvas = np.memmap(self._file, np.uint8, "w+", shape=(max(1, len(table)), side, side, 3))
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self.failures: list[tuple[str, str]] = []
+        labels: list[int] = []
+        rows = table.itertuples(index=False)
+        for row, result in zip(table.itertuples(index=False), self._pool.map(self._decode, rows), strict=True):
+            if isinstance(result, str):
+                self.failures.append((str(row.image_id), result))
+            else:
+                self._canvas[len(labels)] = result
+                labels.append(int(row.label))
+        self.labels = torch.tensor(labels)
+
+    def _decode(self, row: tuple) -> np.ndarray | str:
+        uri, box = row.uri, (row.box_x, row.box_y, row.box_w, row.box_h)  # type: ignore[attr-defined]
+        try:
+            return images.render(images.decode(uri, box, reach=0), self._canvas.shape[1])
+        except ImageError as error:
+            return str(error)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch in random order: (B, 3, S, S) uint8 in channels_last memory, (B,) labels.
+
+        The last batch is dropped when it is not whole, unless it is the only one.
+        """
+        order = rng.permutation(len(self))
+        size = min(recipe.batch_size, len(self))
+        chunks = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+        seeds = rng.integers(2**63, size=len(chunks))
+        # One batch is prepared while another is trained on.
+        with ThreadPoolExecutor(1) as ahead:
+            waiting = [ahead.submit(self._batch, chunks[0], recipe, seeds[0])]
+            for i in range(len(chunks)):
+                if i + 1 < len(chunks):
+                    waiting.append(ahead.submit(self._batch, chunks[i + 1], recipe, seeds[i + 1]))
+                pixels = torch.from_numpy(waiting.pop(0).result()).permute(0, 3, 1, 2)
+                yield pixels, self.labels[torch.from_numpy(chunks[i])]
+
+    def _batch(self, chunk: np.ndarray, recipe: Recipe, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        crops = [random_crop(self._canvas.shape[1], recipe.min_area, rng) for _ in chunk]
+        flips = rng.random(len(chunk)) < 0.5 if recipe.flip else np.zeros(len(chunk), bool)
+        return np.stack(list(self._pool.map(self._view, chunk, crops, flips)))
+
+    def _view(self, index: int, crop: images.Box, flip: bool) -> np.ndarray:
+        x, y, w, h = crop
+        image = Image.fromarray(self._canvas[index])
+        size = (self.input_size, self.input_size)
+        view = np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=(x, y, x + w, y + h)))
+        return view[:, ::-1] if flip else view
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._pool.shutdown()
+        self._file.close()
+
+
+def random_crop(side: int, min_area: float, rng: np.random.Generator) -> images.Box:
+    """A random box in a square of `side`: area uniform in [min_area, 1], aspect log-uniform in [3/4, 4/3]."""
+    area = rng.uniform(min_area, 1)
+    stretch = np.exp(rng.uniform(-0.5, 0.5) * np.log(16 / 9)) ** 0.5
+    w, h = min(1.0, area**0.5 * stretch), min(1.0, area**0.5 / stretch)
+    return (rng.uniform(0, 1 - w) * side, rng.uniform(0, 1 - h) * side, w * side, h * side)

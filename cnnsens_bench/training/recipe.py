@@ -1,0 +1,42 @@
+"""How a network is fine-tuned: a plain, noise-free recipe (the study measures what training has not seen)."""
+
+from dataclasses import dataclass
+
+from cnnsens_bench.errors import UserError
+
+
+@dataclass
+class Recipe:
+    """AdamW with a one-cycle schedule; augmentation by random crop of the box and mirroring only.
+
+    `lr_head`, `lr_body`: peak learning rates of the last layer and of the rest; `min_area`: the smallest share of
+    the box's area that a random crop keeps; `freeze_norm`: keep a pretrained
+    network's batch-norm statistics (a small batch's are worse); `epochs` 0 evaluates the starting weights as they are.
+    """
+
+    epochs: int = 15
+    batch_size: int = 32
+    lr_head: float = 1e-2
+    lr_body: float = 5e-4
+    weight_decay: float = 0.02
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    min_area: float = 0.5
+    flip: bool = True
+    freeze_norm: bool = False
+
+    def check(self) -> None:
+        """Raises `UserError` for an impossible value."""
+        rules = {
+            "epochs": (self.epochs >= 0, "at least 0"),
+            "batch_size": (self.batch_size >= 2, "at least 2 (batch norm needs two images)"),
+            "lr_head": (self.lr_head > 0, "above 0"),
+            "lr_body": (self.lr_body >= 0, "at least 0"),
+            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "warmup": (0 < self.warmup < 1, "between 0 and 1"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "min_area": (0 < self.min_area <= 1, "in (0, 1]"),
+        }
+        for key, (good, bound) in rules.items():
+            if not good:
+                raise UserError(f"training.{key} is {getattr(self, key)}: it must be {bound}")
