@@ -103,6 +103,19 @@ def require_folder(name: str, root: Path | None, expected: str) -> Path:
     return root
 
 
+def download_with(name: str, torchvision_class: str, root: Path | None) -> None:
+    """Let a dataset class of torchvision fetch its archives to `root`. Raises `UserError` when it cannot."""
+    import torchvision.datasets
+
+    folder = datasets[name].folder
+    if root is None or root.name != folder:
+        raise UserError(f"dataset '{name}': a download needs data_root=<folder>, below which it makes {folder}/")
+    try:
+        getattr(torchvision.datasets, torchvision_class)(root.parent, download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"dataset '{name}' cannot be downloaded ({error}): {datasets[name].source}") from None
+
+
 def inside(root: Path, relative: str, listed_in: str) -> Path:
     """`root / relative`, refused when it leaves `root` (absolute, `..`, a link that points outside)."""
     path = root / relative

@@ -19,8 +19,8 @@ from PIL import Image
 
 from cnnsens_bench.cache import cache_dir
 from cnnsens_bench.datasets.base import Samples, dataset, make_samples
-from cnnsens_bench.datasets.plumage_birds import SPECIES
-from cnnsens_bench.datasets.plumage_scene import draw_scene
+from cnnsens_bench.datasets.plumage.birds import SPECIES
+from cnnsens_bench.datasets.plumage.scene import draw_scene
 from cnnsens_bench.errors import UserError
 
 VERSION = 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from cnnsens_bench.datasets.plumage_birds import Species, draw_bird
+from cnnsens_bench.datasets.plumage.birds import Species, draw_bird
 
 GROUNDS = np.array(
     [(92, 124, 70), (132, 140, 92), (150, 128, 96), (120, 150, 178), (168, 176, 172), (84, 96, 84), (158, 118, 84)],
