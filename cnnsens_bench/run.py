@@ -3,17 +3,20 @@
 Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 130 stopped, resumable.
 """
 
+import dataclasses
+import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from cnnsens_bench import __version__
 from cnnsens_bench.config import Config, compose, suites
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.memory import keep_freed_memory
 
 DONE, INCOMPLETE, WRONG, STOPPED = 0, 1, 2, 130
 
@@ -33,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = compose(words)
         _quiet_libraries()
+        keep_freed_memory()
         # Only now: a help text or a wrong word need not wait for torch.
         from cnnsens_bench.suite import run_suite
 
@@ -47,8 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def help_text() -> str:
     """Usage, every suite with what it needs, costs and gives, and every key with its default."""
-    import dataclasses
-
     lines = [
         "usage: python -m cnnsens_bench.run [suite=NAME] [key=value ...]",
         "",
@@ -61,18 +63,17 @@ def help_text() -> str:
         lines += [f"  suite={name}", *(f"      {line}" for line in text.splitlines())]
     lines += ["", "keys and their defaults (a suite sets some of them):"]
 
-    def describe(kind: object, prefix: str = "") -> None:
-        for f in dataclasses.fields(kind):  # type: ignore[arg-type]
-            value = getattr(kind, f.name)
-            if dataclasses.is_dataclass(value):
-                describe(value, f"{prefix}{f.name}.")
-            else:
-                shown = {None: "null", True: "true", False: "false"}.get(value) if not isinstance(value, list | dict | int | float) or isinstance(value, bool) else None  # fmt: skip  # noqa: E501
-                lines.append(f"  {prefix}{f.name}={shown if shown is not None else value}")
-
-    describe(Config())
+    lines += [f"  {key}={json.dumps(value)}" for key, value in _flat(dataclasses.asdict(Config()))]
     lines += ["", "names: " + ", ".join(f"{kind} {', '.join(names)}" for kind, names in _names().items())]
     return "\n".join(lines)
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _names() -> dict[str, list[str]]:

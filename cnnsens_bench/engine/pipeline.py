@@ -21,6 +21,7 @@ from cnnsens_bench import images
 from cnnsens_bench.engine.plan import Chunk, Sweep
 from cnnsens_bench.engine.worker import Outcome, Worker, decode_row, load_plugins
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.memory import keep_freed_memory
 from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
 
 
@@ -169,6 +170,7 @@ class _RayWorker:
     def __init__(
         self, sweep: Sweep, weights: dict[str, Any], parts: Path, threads: int, progress: Any
     ) -> None:
+        keep_freed_memory()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         checkpoints = {key: checkpoint_from_bytes(ray.get(data)) for key, data in weights.items()}
         self.shape = (len(sweep.entrants), len(sweep.cells()))

@@ -1,0 +1,31 @@
+# Every target works on a fresh machine: it makes .venv first if that is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test test-all check bench clean
+
+run: .venv
+	$(BIN)/python -m cnnsens_bench.run
+
+test: .venv
+	$(BIN)/python -m pytest
+
+test-all: .venv
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv
+	$(BIN)/python benchmarks/pipeline.py
+
+# Made anew when the dependencies change.
+.venv: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch .venv
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache
