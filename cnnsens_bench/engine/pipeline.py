@@ -116,8 +116,8 @@ def run_ray(
         )
     )
     with _reporting(progress, report):
-        for row in outcomes.iter_rows(prefetch_batches=0):
-            yield Outcome(row["images"], row["evaluations"], row["failures"])
+        for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from (Outcome(**row) for row in batch.to_pylist())
 
 
 @contextmanager
