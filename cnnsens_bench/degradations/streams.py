@@ -56,6 +56,7 @@ class Streams:
         self.seed, self.dataset, self.image_ids, self.trial = seed, dataset, tuple(image_ids), trial
         self.device = torch.device(device)
         self.degradation = degradation
+        self.on_host = self.device.type == "cpu"
         self._calls = 0
 
     def of(self, degradation: str) -> "Streams":
@@ -76,7 +77,7 @@ class Streams:
     def normal(self, *shape: int) -> Tensor:
         """(N, *shape) float32, N(0, 1)."""
         count = int(np.prod(shape))
-        if self.device.type == "cpu":
+        if self.on_host:
             table, out = normal_table(), np.empty((len(self.image_ids), count), np.float32)
             for row, words in zip(out, self._words(-(-count // 4)), strict=True):
                 np.take(table, words.view("<u2")[:count], out=row, mode="clip")
@@ -89,7 +90,7 @@ class Streams:
     def uniform(self, *shape: int) -> Tensor:
         """(N, *shape) float32, uniform on the multiples of 2⁻²⁴ in [0, 1)."""
         count = int(np.prod(shape))
-        if self.device.type == "cpu":
+        if self.on_host:
             out = np.empty((len(self.image_ids), count), np.float32)
             for row, words in zip(out, self._words(-(-count // 2)), strict=True):
                 np.multiply(words.view("<u4")[:count] >> 8, np.float32(2**-24), out=row, casting="unsafe")

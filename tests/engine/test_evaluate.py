@@ -1,0 +1,188 @@
+"""The evaluator against a plain loop, and what its results must not depend on."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnnsens_bench import images
+from cnnsens_bench.datasets import Samples
+from cnnsens_bench.defenses import parse_defense
+from cnnsens_bench.degradations import Streams, degradation, degradations
+from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
+from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
+from cnnsens_bench.models import Classifier, Preprocessing
+from tests.conftest import tiny_checkpoint
+
+CONDITIONS = (
+    Condition("gaussian_rgb", (4.0, 64.0), 2),
+    Condition("pepper", (0.04, 0.3), 2),
+    Condition("translation", (1.0, 8.0), 2),
+    Condition("flip_lr", (0.0,), 1),
+)
+DEFENSES = ("none", "gaussian_filter(size=3, sigma=0.5)")
+
+
+def make_sweep(**changes: object) -> Sweep:
+    entrants = tuple(Entrant(f"s/{m}", m, d, m) for m in ("a", "b") for d in DEFENSES)
+    return dataclasses.replace(Sweep("r", "data", entrants, CONDITIONS, batch_size=8), **changes)
+
+
+def loaded(sweep: Sweep) -> list[LoadedEntrant]:
+    # Two input sizes, so that there are two passes.
+    classifiers = {"a": tiny_checkpoint(0).classifier(), "b": tiny_checkpoint(1, input_size=32).classifier()}
+    return [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
+
+
+@pytest.fixture(scope="module")
+def chunk(samples: Samples) -> tuple[list[str], list[int], list[images.Decoded]]:
+    table = samples.table.iloc[::4]
+    reach = make_sweep().reach(32)
+    decoded = [images.decode(r.uri, (r.box_x, r.box_y, r.box_w, r.box_h), reach) for r in table.itertuples()]
+    return table["image_id"].tolist(), table["label"].tolist(), decoded
+
+
+def run(sweep: Sweep, chunk: tuple, wanted: np.ndarray | None = None, order: list[int] | None = None) -> pd.DataFrame:
+    ids, labels, decoded = ([part[i] for i in order] for part in chunk) if order else chunk
+    if wanted is None:
+        wanted = np.ones((len(ids), len(sweep.entrants), len(sweep.cells())), bool)
+    frames = []
+    for prediction in Evaluator(sweep, loaded(sweep)).evaluate(ids, labels, decoded, wanted):
+        assert not prediction.not_finite
+        if prediction.columns:
+            frames.append(pd.DataFrame(prediction.columns).assign(degradation=prediction.degradation))
+    table = pd.concat(frames)
+    table["image"] = [ids[i] for i in table["image"]]
+    keys = ["image", "entrant", "degradation", "level", "trial"]
+    return table.sort_values(keys).set_index(keys)
+
+
+def test_it_equals_a_plain_loop(chunk: tuple) -> None:
+    """One image, one condition, one network at a time, by the protocol's text."""
+    ids, labels, decoded = chunk
+    sweep = make_sweep()
+    table = run(sweep, chunk)
+    assert len(table) == len(ids) * 4 * len(sweep.cells())
+    assert not table.index.duplicated().any()
+    for position, entrant in enumerate(loaded(sweep)):
+        size = entrant.classifier.preprocessing.input_size
+        for image_id, label, picture in list(zip(ids, labels, decoded, strict=True))[:3]:
+            for cell in sweep.cells():
+                still = torch.from_numpy(images.render(picture, size)).permute(2, 0, 1)[None].float()
+                noisy = still
+                if cell.degradation != "none":
+                    d = degradations[cell.degradation]
+                    draw = d.draw(Streams(0, "data", [image_id], cell.trial), size)
+                    if d.geometric:
+                        shift = d.motion(draw, cell.level)
+                        moved = images.render(picture, size, shift.dx.item(), shift.dy.item())
+                        noisy = torch.from_numpy(moved).permute(2, 0, 1)[None].float()
+                    else:
+                        noisy = d.apply(still, draw, cell.level).clamp(0, 255)
+                filtered = [entrant.defense.prefilter(x) if entrant.defense.prefilter else x for x in (still, noisy)]
+                with torch.no_grad():
+                    reference, logits = (entrant.classifier(x)[0].double() for x in filtered)
+                row = table.loc[(image_id, position, cell.degradation, cell.level, cell.trial)]
+                probability = logits.softmax(0)
+                chosen = int(reference.argmax())
+                assert row["prediction"] == int(logits.argmax())
+                assert row["true_rank"] == 1 + int((logits > logits[label]).sum())
+                expected = [probability.max(), probability[label], logits[chosen], probability[chosen]]
+                found = row[["confidence", "true_probability", "reference_logit", "reference_probability"]]
+                np.testing.assert_allclose(found.to_numpy(float), [float(x) for x in expected], rtol=2e-4, atol=1e-5)
+
+
+def test_order_and_grouping_change_no_bit_of_the_predictions(chunk: tuple) -> None:
+    sweep = make_sweep()
+    whole = run(sweep, chunk)
+    order = list(reversed(range(len(chunk[0]))))
+    pd.testing.assert_frame_equal(run(sweep, chunk, order=order), whole, check_exact=True)
+    halves = [tuple(part[i::2] for part in chunk) for i in (0, 1)]
+    grouped = pd.concat([run(sweep, half) for half in halves]).sort_index()
+    pd.testing.assert_frame_equal(grouped, whole.sort_index(), check_exact=True)
+
+
+class Recorder(nn.Module):
+    """Keeps what a network would see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.seen.append(pixels.clone())
+        return torch.zeros(len(pixels), 3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_pixels_are_the_same_bits_for_any_batch_size(chunk: tuple, batch_size: int) -> None:
+    ids, labels, decoded = chunk
+
+    def pixels(sweep: Sweep, order: list[int]) -> dict[bytes, Tensor]:
+        recorder = Recorder()
+        classifier = Classifier(recorder, Preprocessing(40, (0.0, 0.0, 0.0), (1 / 255,) * 3))
+        evaluator = Evaluator(sweep, [LoadedEntrant(classifier, parse_defense("none"))])
+        wanted = np.ones((len(ids), 1, len(sweep.cells())), bool)
+        picked = ([part[i] for i in order] for part in (ids, labels, decoded))
+        rows = sum(len(p.columns["image"]) for p in evaluator.evaluate(*picked, wanted))
+        every = torch.cat(recorder.seen)
+        assert len(every) >= rows
+        return {row.contiguous().numpy().tobytes(): row for row in every if row.any()}
+
+    entrant = (Entrant("s/a", "a", "none", "a"),)
+    base = pixels(make_sweep(entrants=entrant), list(range(len(ids))))
+    other = pixels(make_sweep(entrants=entrant, batch_size=batch_size), list(range(len(ids)))[::-1])
+    assert base.keys() == other.keys()
+    assert len(base) == len(ids) * len(make_sweep().cells())
+
+
+def test_only_what_is_wanted_is_given(chunk: tuple) -> None:
+    sweep = make_sweep()
+    shape = (len(chunk[0]), 4, len(sweep.cells()))
+    wanted = np.random.default_rng(0).random(shape) < 0.15
+    some = run(sweep, chunk, wanted)
+    assert len(some) == wanted.sum()
+    whole = run(sweep, chunk)
+    pd.testing.assert_frame_equal(some, whole.loc[some.index], check_exact=True)
+
+
+def test_quantize_gives_whole_levels(chunk: tuple) -> None:
+    recorder = Recorder()
+    classifier = Classifier(recorder, Preprocessing(32, (0.0, 0.0, 0.0), (1 / 255,) * 3))
+    sweep = make_sweep(entrants=(Entrant("s/a", "a", "none", "a"),), quantize=True)
+    wanted = np.ones((len(chunk[0]), 1, len(sweep.cells())), bool)
+    list(Evaluator(sweep, [LoadedEntrant(classifier, parse_defense("none"))]).evaluate(*chunk, wanted))
+    pixels = torch.cat(recorder.seen) * 1.0
+    assert (pixels - pixels.round()).abs().max() < 1e-3
+    assert pixels.min() >= 0
+    assert pixels.max() <= 255.001
+
+
+def test_logits_that_are_no_numbers_are_told_apart(chunk: tuple) -> None:
+    class Broken(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            logits = pixels.mean((2, 3))
+            logits[pixels[:, 0].mean((1, 2)) > 0.55] = float("nan")
+            return logits
+
+    classifier = Classifier(Broken(), Preprocessing(32, (0.0, 0.0, 0.0), (1.0,) * 3))
+    sweep = make_sweep(entrants=(Entrant("s/a", "a", "none", "a"),))
+    wanted = np.ones((len(chunk[0]), 1, len(sweep.cells())), bool)
+    evaluator = Evaluator(sweep, [LoadedEntrant(classifier, parse_defense("none"))])
+    results = list(evaluator.evaluate(*chunk, wanted))
+    bad = {image for r in results for image, _ in r.not_finite}
+    assert 0 < len(bad) < len(chunk[0])
+    assert all(np.isfinite(r.columns["confidence"]).all() for r in results if r.columns)
+
+
+def test_a_degradation_that_changes_the_size_is_named(chunk: tuple) -> None:
+    degradation("test_crop")(lambda pixels, draw, level: pixels[..., 1:])
+    try:
+        sweep = make_sweep(conditions=(Condition("test_crop", (0.0,), 1),))
+        with pytest.raises(ValueError, match="'test_crop' returned"):
+            run(sweep, chunk)
+    finally:
+        del degradations._items["test_crop"]  # type: ignore[attr-defined]

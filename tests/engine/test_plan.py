@@ -1,0 +1,61 @@
+"""The plan: everything once, nothing twice, in chunks."""
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnsens_bench.engine.plan import Cell, Condition, Entrant, Sweep, plan
+
+SWEEP = Sweep(
+    run_id="r",
+    dataset="d",
+    entrants=(Entrant("s/a", "a", "none", "a"), Entrant("s/a", "a", "gaussian_filter", "a")),
+    conditions=(Condition("gaussian_rgb", (1.0, 4.0), 2), Condition("flip_lr", (0.0,), 1)),
+    batch_size=4,
+)
+IMAGES = pd.DataFrame({"image_id": [f"i{n}" for n in range(11)]})
+
+
+def test_cells_are_in_the_order_of_draws() -> None:
+    assert SWEEP.cells() == [
+        Cell("none", 0, 0),
+        Cell("gaussian_rgb", 1, 0),
+        Cell("gaussian_rgb", 4, 0),
+        Cell("gaussian_rgb", 1, 1),
+        Cell("gaussian_rgb", 4, 1),
+        Cell("flip_lr", 0, 0),
+    ]
+
+
+def test_a_fresh_plan_wants_everything_in_full_chunks() -> None:
+    chunks = list(plan(SWEEP, IMAGES, None))
+    assert [len(chunk.rows) for chunk in chunks] == [4, 4, 3]
+    assert sum(chunk.evaluations for chunk in chunks) == 11 * 2 * 6
+    assert [i for chunk in chunks for i in chunk.rows["image_id"]] == list(IMAGES["image_id"])
+
+
+@given(done=st.sets(st.tuples(st.integers(0, 10), st.integers(0, 1), st.integers(0, 5))))
+def test_a_resumed_plan_wants_what_is_missing(done: set[tuple[int, int, int]]) -> None:
+    cells = SWEEP.cells()
+
+    def missing(ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
+        product = pd.DataFrame({"image_id": ids}).merge(wanted, how="cross")
+        gone = {
+            (f"i{i}", SWEEP.entrants[e].model, SWEEP.entrants[e].defense, *vars(cells[c]).values()) for i, e, c in done
+        }
+        return product[[tuple(row) not in gone for row in product.itertuples(index=False, name=None)]]
+
+    left = set()
+    for chunk in plan(SWEEP, IMAGES, missing):
+        assert chunk.wanted.any(axis=(1, 2)).all()
+        numbers = [int(image_id[1:]) for image_id in chunk.rows["image_id"]]
+        left |= {(numbers[i], e, c) for i, e, c in np.argwhere(chunk.wanted).tolist()}
+    everything = {(i, e, c) for i in range(11) for e in range(2) for c in range(6)}
+    assert left == everything - done
+
+
+def test_the_reach_is_the_largest_shift_as_a_share_of_the_box() -> None:
+    assert SWEEP.reach(224) == 0
+    moving = Sweep("r", "d", SWEEP.entrants, (Condition("translation", (1.0, 16.0), 1),))
+    assert 16 * 4 / 224 < moving.reach(224) < 16 * 5 / 224

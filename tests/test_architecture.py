@@ -1,0 +1,105 @@
+"""The walls of the house: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "cnnsens_bench"
+FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "leaderboard").rglob("*.py"))
+
+ONLY_IN = {
+    "ray": {"engine/pipeline.py", "training/search.py"},
+    "ray.data": {"engine/pipeline.py"},
+    "ray.tune": {"training/search.py"},
+    "mlflow": {"tracking.py"},
+    "duckdb": {"store/database.py"},
+    "PIL": {"images.py", "training/data.py", "datasets/plumage/__init__.py", "datasets/plumage/birds.py",
+            "datasets/plumage/scene.py"},
+    "hydra": {"config.py"},
+}  # fmt: skip
+
+ROOMS = {
+    # A room → what of this package it may import, beside itself and what every room may.
+    "datasets": set(),
+    "images.py": set(),
+    "degradations": set(),
+    "models": set(),
+    "defenses": set(),
+    "sensitivity": set(),
+    "training": {"datasets", "images", "models"},
+    "store": set(),
+    "measures.py": set(),
+    "engine": {"images", "degradations", "models", "defenses", "sensitivity", "store"},
+    "figures": {"store", "measures"},
+    "config.py": {"training"},
+    "console.py": set(),
+}
+EVERYWHERE = {"errors", "registry", "cache", "memory"}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def inner(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_known_to_few_files(library: str) -> None:
+    users = {inner(f) for f in FILES if any(f"{name}.".startswith(f"{library}.") for name in imports(f))}
+    assert users <= ONLY_IN[library]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_below_it(room: str) -> None:
+    place = PACKAGE / room
+    allowed = ROOMS[room] | EVERYWHERE | {room.removesuffix(".py"), "__version__"}
+    for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
+        rooms = {name.split(".")[1] for name in imports(file) if name.startswith("cnnsens_bench.")}
+        assert rooms <= allowed, f"{inner(file)} reaches into {rooms - allowed}"
+
+
+def test_every_room_has_its_rule() -> None:
+    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name not in ("__pycache__", "conf")}
+    assert rooms <= set(ROOMS)
+
+
+@pytest.mark.parametrize("light", ["store", "measures.py", "figures", "datasets", "config.py", "console.py"])
+def test_light_rooms_import_no_torch_and_no_ray(light: str) -> None:
+    place = PACKAGE / light
+    for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
+        assert not {name for name in imports(file) if name.split(".")[0] in ("torch", "ray", "timm")}
+
+
+@pytest.mark.parametrize("maths", ["degradations", "defenses", "sensitivity", "measures.py"])
+def test_maths_knows_no_files(maths: str) -> None:
+    place = PACKAGE / maths
+    for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
+        assert not {name for name in imports(file) if name.split(".")[0] in ("pathlib", "io", "os", "fsspec", "PIL")}
+
+
+def test_no_sql_is_built_from_values() -> None:
+    """f-strings that hold SQL words; statements live in .sql files or are constants."""
+    words = ("SELECT ", "INSERT ", "DELETE ", "UPDATE ")
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(part.value for part in node.values if isinstance(part, ast.Constant))
+                assert not text.startswith(words), f"{inner(file)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=inner)
+def test_files_stay_small(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 350
