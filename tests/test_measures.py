@@ -1,0 +1,83 @@
+"""Measures against scikit-learn, scipy and worked examples."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import balanced_accuracy_score, log_loss
+
+from cnnsens_bench import measures
+
+
+@given(hits=st.lists(st.booleans(), min_size=2, max_size=200))
+@settings(deadline=None)
+def test_one_trial_an_image_is_wilsons_interval(hits: list[bool]) -> None:
+    n, k = len(hits), sum(hits)
+    estimate = measures.clustered_share(np.arange(n), np.array(hits))
+    assert estimate.value == pytest.approx(k / n)
+    # With one trial an image the effective size is n − 1 (the sample variance), or n at the ends.
+    size = n if k in (0, n) else n - 1
+    centre = stats.binomtest(k, n).proportion_ci(method="wilson")
+    low, high = wilson(k / n, size)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-9)
+    if k in (0, n):
+        assert (estimate.low, estimate.high) == pytest.approx((centre.low, centre.high), abs=1e-9)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """The roots of (share − p)² = z²·p(1 − p)/n."""
+    z2 = stats.norm.ppf(0.975) ** 2
+    low, high = sorted(np.roots([1 + z2 / n, -(2 * share + z2 / n), share**2]).real)
+    return max(low, 0.0), min(high, 1.0)
+
+
+def test_identical_trials_count_as_one() -> None:
+    """Ten copies of each image's outcome tell no more than one."""
+    hits = np.random.default_rng(0).random(60) < 0.7
+    one = measures.clustered_share(np.arange(60), hits)
+    ten = measures.clustered_share(np.repeat(np.arange(60), 10), np.repeat(hits, 10))
+    assert (ten.value, ten.low, ten.high) == pytest.approx((one.value, one.low, one.high))
+    assert ten.n_trials == 10
+
+
+def test_the_interval_covers_as_it_says() -> None:
+    """Images differ in how fragile they are: 95 % intervals hold the truth in about 95 % of repetitions."""
+    rng = np.random.default_rng(1)
+    inside = naive_inside = 0
+    for _ in range(600):
+        fragility = rng.beta(0.5, 0.8, 80)  # mean 0.3846
+        hits = rng.random((80, 10)) < fragility[:, None]
+        estimate = measures.clustered_share(np.repeat(np.arange(80), 10), hits.ravel())
+        inside += estimate.low <= 0.5 / 1.3 <= estimate.high
+        low, high = wilson(hits.mean(), 800)
+        naive_inside += low <= 0.5 / 1.3 <= high
+    assert 0.92 <= inside / 600 <= 0.98
+    assert naive_inside / 600 < 0.7
+
+
+def test_accuracy_and_label_change() -> None:
+    image = np.array(["a", "a", "b", "b"])
+    assert measures.accuracy(image, np.array([1, 1, 2, 2]), np.array([1, 0, 2, 2])).value == 0.75
+    assert measures.label_change(image, np.array([1, 0, 2, 2]), np.array([0, 0, 0, 0])).value == 0.75
+
+
+def test_the_others_equal_scikit_learn() -> None:
+    rng = np.random.default_rng(2)
+    label, prediction = rng.integers(0, 5, 300), rng.integers(0, 5, 300)
+    assert measures.mean_per_class_accuracy(label, prediction) == pytest.approx(balanced_accuracy_score(label, prediction))
+    probabilities = rng.dirichlet(np.ones(5), 300)
+    expected = log_loss(label, probabilities, labels=range(5))
+    assert measures.nll(probabilities[np.arange(300), label]) == pytest.approx(expected)
+    assert np.isfinite(measures.nll(np.array([0.0])))
+    assert measures.top5(np.array([1, 5, 6, 9])) == 0.5
+
+
+def test_calibration_error_of_a_worked_example() -> None:
+    # Bins of 0.1: 0.95 twice (right once), 0.55 twice (right twice): (2·|0.5−0.95| + 2·|1−0.55|)/4
+    assert measures.ece(np.array([0.95, 0.95, 0.55, 0.55]), np.array([1, 0, 1, 1]), bins=10) == pytest.approx(0.45)
+    assert measures.ece(np.array([1.0, 0.0]), np.array([1, 0])) == 0
+
+
+def test_users_register_their_own() -> None:
+    assert {"top5", "nll", "ece", "mean_per_class_accuracy"} <= set(measures.measures)
