@@ -146,8 +146,8 @@ def model_configs(config: Config) -> list[ModelConfig]:
         assert isinstance(merged, Recipe)
         merged.check()
         size = given.get("input_size", config.input_size)
-        if size is not None and (not isinstance(size, int) or size < 16):
-            raise UserError(f"models: input_size of '{given['name']}' is {size!r}: it must be a number of at least 16")
+        if size is not None and not _size_ok(size):
+            raise UserError(f"models: input_size of '{given['name']}' is {size!r}: it must be between 16 and 4096")
         entries.append(ModelConfig(given["name"], str(given.get("weights", config.weights)), size, merged))
     names = [entry.name for entry in entries]
     for name in names:
@@ -203,7 +203,7 @@ def _check(config: Config) -> None:
         "trials": (config.trials >= 1, "at least 1"),
         "limit": (config.limit is None or config.limit >= 1, "at least 1, or null for all images"),
         "batch_size": (config.batch_size >= 1, "at least 1"),
-        "input_size": (config.input_size is None or config.input_size >= 16, "at least 16, or null"),
+        "input_size": (config.input_size is None or _size_ok(config.input_size), "between 16 and 4096, or null"),
         "precision": (config.precision in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
         "cluster.engine": (config.cluster.engine in ENGINES, "one of " + ", ".join(ENGINES)),
         "cluster.workers": (config.cluster.workers is None or config.cluster.workers >= 1, "at least 1"),
@@ -216,6 +216,10 @@ def _check(config: Config) -> None:
             section, _, inner = key.rpartition(".")
             value = getattr(getattr(config, section) if section else config, inner)
             raise UserError(f"{key} is {value!r}: it must be {bound}")
+
+
+def _size_ok(size: Any) -> bool:
+    return isinstance(size, int) and 16 <= size <= 4096
 
 
 def _expanded(word: str) -> str:

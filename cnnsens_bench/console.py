@@ -50,7 +50,9 @@ class Meter:
         elapsed = time.monotonic() - self.began
         left = elapsed * (self.total - self.done) / self.done if self.done else float("nan")
         share = 100 * self.done / self.total if self.total else 100.0
-        return f"{self.title}: {share:3.0f} % ({self.done}/{self.total}), {self.rate()}, {left:.0f} s left {self.detail}"
+        return (
+            f"{self.title}: {share:3.0f} % ({self.done}/{self.total}), {self.rate()}, {left:.0f} s left {self.detail}"
+        )
 
     def close(self) -> None:
         """Leave the last state on the screen."""

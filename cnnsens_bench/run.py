@@ -24,7 +24,8 @@ DONE, INCOMPLETE, WRONG, STOPPED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Standard output carries nothing else, so that it may be piped; colours only on a terminal.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # progress in a log file is of use only while it is fresh
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if {"-h", "--help"} & set(words):
         console.print(help_text(), markup=False)

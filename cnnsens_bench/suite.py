@@ -52,6 +52,12 @@ def run_suite(config: Config, console: Console) -> int:
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
     protocol = protocol_hash(config, samples)
     run_id = config.run_id
+    console.print(
+        f"suite {config.suite}: {len(images)} test images of {samples.name}, {len(models)} models, "
+        f"{len(defenses)} defenses, {sum(len(c.levels) * c.trials for c in conditions)} conditions → {store.path}",
+        markup=False,
+        soft_wrap=True,
+    )
     # What an earlier, killed run left behind comes in first: it is not computed again.
     store.ingest()
     store.begin_run(run_id, config.suite, protocol, dataclasses.asdict(config), environment())
@@ -191,7 +197,11 @@ def environment() -> dict[str, str | None]:
     """Versions, commit and device: what a reader needs to repeat the run."""
     packages = ("torch", "torchvision", "timm", "numpy", "pillow", "ray", "duckdb")
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
     )
     return {
         "python": platform.python_version(),

@@ -89,7 +89,14 @@ def test_a_run_is_known_by_what_shapes_it() -> None:
     base = check([]).run_id
     for same in ("output=/tmp/x", "cluster.workers=7", "cache=/tmp/c", "dataset.root=/tmp/r"):
         assert check([same]).run_id == base
-    for other in ("seed=1", "trials=9", "models=[timm/resnet18]", "dataset=cub200", "training.epochs=1", "batch_size=8"):
+    for other in (
+        "seed=1",
+        "trials=9",
+        "models=[timm/resnet18]",
+        "dataset=cub200",
+        "training.epochs=1",
+        "batch_size=8",
+    ):
         assert check([other]).run_id != base
 
 

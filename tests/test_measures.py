@@ -65,7 +65,9 @@ def test_accuracy_and_label_change() -> None:
 def test_the_others_equal_scikit_learn() -> None:
     rng = np.random.default_rng(2)
     label, prediction = rng.integers(0, 5, 300), rng.integers(0, 5, 300)
-    assert measures.mean_per_class_accuracy(label, prediction) == pytest.approx(balanced_accuracy_score(label, prediction))
+    assert measures.mean_per_class_accuracy(label, prediction) == pytest.approx(
+        balanced_accuracy_score(label, prediction)
+    )
     probabilities = rng.dirichlet(np.ones(5), 300)
     expected = log_loss(label, probabilities, labels=range(5))
     assert measures.nll(probabilities[np.arange(300), label]) == pytest.approx(expected)

@@ -55,7 +55,9 @@ class DatasetSource:
 datasets: Registry[DatasetSource] = Registry("dataset")
 
 
-def dataset(name: str, *, folder: str | None, source: str) -> Callable[[Callable[..., Samples]], Callable[..., Samples]]:
+def dataset(
+    name: str, *, folder: str | None, source: str
+) -> Callable[[Callable[..., Samples]], Callable[..., Samples]]:
     """Register `function(root: Path | None, **options) -> Samples` under `name`."""
 
     def decorate(function: Callable[..., Samples]) -> Callable[..., Samples]:

@@ -24,19 +24,24 @@ def cub200(root: Path | None) -> Samples:
     paths = _read(folder, "images.txt", {"path": str})
     classes = _read(folder, "classes.txt", {"class_name": str})
     rows = paths
-    for file, columns in {
+    lists: dict[str, dict[str, type]] = {
         "image_class_labels.txt": {"class_id": int},
         "train_test_split.txt": {"is_training": int},
         "bounding_boxes.txt": dict.fromkeys(("box_x", "box_y", "box_w", "box_h"), float),
-    }.items():
+    }
+    for file, columns in lists.items():
         listed = _read(folder, file, columns)
         absent = paths.index.difference(listed.index)
         if len(absent):
-            raise UserError(f"{folder / file} lacks image '{absent[0]}', which images.txt lists: unpack the archive again")
+            raise UserError(
+                f"{folder / file} lacks image '{absent[0]}', which images.txt lists: unpack the archive again"
+            )
         rows = rows.join(listed)
     unknown = rows.loc[~rows["class_id"].astype(str).isin(classes.index)]
     if len(unknown):
-        raise UserError(f"{folder / 'image_class_labels.txt'}: class {unknown['class_id'].iloc[0]} is not in classes.txt")
+        raise UserError(
+            f"{folder / 'image_class_labels.txt'}: class {unknown['class_id'].iloc[0]} is not in classes.txt"
+        )
     # A part of the data set keeps the full lists of labels and classes: only classes with images count.
     classes = classes[classes.index.isin(rows["class_id"].astype(str))]
     label_of = {class_id: label for label, class_id in enumerate(classes.index)}
@@ -69,7 +74,9 @@ def _read(folder: Path, file: str, columns: dict[str, type]) -> pd.DataFrame:
         try:
             values.append([words[0], *(kind(word) for kind, word in zip(columns.values(), words[1:], strict=True))])
         except ValueError:
-            raise UserError(f"{path}, line {number}: expected an id and {', '.join(columns)}, found '{line[:80]}'") from None
+            raise UserError(
+                f"{path}, line {number}: expected an id and {', '.join(columns)}, found '{line[:80]}'"
+            ) from None
     frame = pd.DataFrame(values, columns=["id", *columns]).set_index("id")
     if frame.index.duplicated().any():
         raise UserError(f"{path} lists id '{frame.index[frame.index.duplicated()][0]}' twice")

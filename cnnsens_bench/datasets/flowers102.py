@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from cnnsens_bench.datasets.base import Samples, dataset, download_with, make_samples, require_folder
 from cnnsens_bench.errors import UserError
@@ -29,13 +31,13 @@ def flowers102(root: Path | None, *, download: bool = False) -> Samples:
     try:
         numbers = loadmat(folder / "imagelabels.mat", squeeze_me=True)["labels"]
         sets = loadmat(folder / "setid.mat", squeeze_me=True)
-        rows = [(split, int(number)) for key, split in SPLITS.items() for number in sets[key].reshape(-1)]
-    except (OSError, KeyError, ValueError, NotImplementedError, TypeError) as error:
+        rows = [(split, int(number)) for key, split in SPLITS.items() for number in np.atleast_1d(sets[key])]
+    except (OSError, KeyError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
         raise UserError(f"{folder}: imagelabels.mat or setid.mat cannot be read ({error}): get them again") from None
     table = pd.DataFrame(rows, columns=["split", "number"]).sort_values("number")
-    if table["number"].min() < 1 or table["number"].max() > len(numbers):
+    if table["number"].min() < 1 or table["number"].max() > np.size(numbers):
         raise UserError(f"{folder / 'setid.mat'} names images beyond those of imagelabels.mat: get both again")
-    class_ids = numbers[table["number"] - 1].astype(int)
+    class_ids = np.atleast_1d(numbers)[table["number"] - 1].astype(int)
     present = sorted(set(class_ids.tolist()))
     label_of = {class_id: label for label, class_id in enumerate(present)}
     names = [f"class_{class_id:03d}" for class_id in present]

@@ -38,7 +38,7 @@ def defense(name: str) -> Callable[[Callable[..., PreFilter | None]], Callable[.
 @defense("none")
 def none() -> None:
     """Images as they are."""
-    return None
+    return
 
 
 @defense("gaussian_filter")

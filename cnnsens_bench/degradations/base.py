@@ -79,7 +79,9 @@ class Degradation:
         if isinstance(level, bool) or not isinstance(level, int | float):
             raise UserError(f"degradation '{self.name}': level {level!r} is not a number")
         if not self.low <= level <= self.high:
-            bounds = f"at least {self.low:g}" if self.high == float("inf") else f"between {self.low:g} and {self.high:g}"
+            bounds = (
+                f"at least {self.low:g}" if self.high == float("inf") else f"between {self.low:g} and {self.high:g}"
+            )
             raise UserError(f"degradation '{self.name}': level {level:g} is out of range: it must be {bounds}")
         return float(level)
 

@@ -82,8 +82,8 @@ class Streams:
             for row, words in zip(out, self._words(-(-count // 4)), strict=True):
                 np.take(table, words.view("<u2")[:count], out=row, mode="clip")
             return torch.from_numpy(out).view(-1, *shape)
-        words = self._words_on_device(-(-count // 4))
-        bins = torch.stack([(words >> shift) & 0xFFFF for shift in (0, 16, 32, 48)], dim=-1)
+        bits = self._words_on_device(-(-count // 4))
+        bins = torch.stack([(bits >> shift) & 0xFFFF for shift in (0, 16, 32, 48)], dim=-1)
         bins = bins.flatten(1)[:, :count]
         return torch.from_numpy(normal_table().copy()).to(self.device)[bins].view(-1, *shape)
 
@@ -95,8 +95,8 @@ class Streams:
             for row, words in zip(out, self._words(-(-count // 2)), strict=True):
                 np.multiply(words.view("<u4")[:count] >> 8, np.float32(2**-24), out=row, casting="unsafe")
             return torch.from_numpy(out).view(-1, *shape)
-        words = self._words_on_device(-(-count // 2))
-        halves = torch.stack([(words >> 8) & 0xFFFFFF, (words >> 40) & 0xFFFFFF], dim=-1)
+        bits = self._words_on_device(-(-count // 2))
+        halves = torch.stack([(bits >> 8) & 0xFFFFFF, (bits >> 40) & 0xFFFFFF], dim=-1)
         return (halves.flatten(1)[:, :count].float() * 2**-24).view(-1, *shape)
 
     def integers(self) -> list[int]:

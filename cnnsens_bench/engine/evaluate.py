@@ -195,7 +195,9 @@ class _Pass:
         """Clamped pixels into the batch; a full batch is run."""
         if pixels.shape[1:] != self.buffer.shape[1:] or len(pixels) != len(rows):
             name = self.evaluator.cells[cell].degradation
-            raise ValueError(f"degradation '{name}' returned {tuple(pixels.shape)}, not {len(rows)} images of its input")
+            raise ValueError(
+                f"degradation '{name}' returned {tuple(pixels.shape)}, not {len(rows)} images of its input"
+            )
         done = 0
         while done < len(rows):
             room = min(len(rows) - done, len(self.buffer) - self.filled)
@@ -283,7 +285,7 @@ def _prepared(classifier: Classifier, device: torch.device) -> Classifier:
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
-    return classifier.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return classifier.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
 
 def _tiles(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -4,6 +4,7 @@ Chunks of the plan are blocks of a dataset; free CPUs decode them, a pool of act
 CPU cores) holds the networks and writes the parts. Only counts come back to the driver.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,10 +62,12 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"no Ray cluster can be reached at {address or 'this machine'} ({reason}): check cluster.address") from None
+        raise UserError(
+            f"no Ray cluster can be reached at {address or 'this machine'} ({reason}): check cluster.address"
+        ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
@@ -88,7 +91,7 @@ def run_ray(
     if not blocks:
         return
     smallest = min(c.preprocessing.input_size for c in checkpoints.values())
-    progress = _Progress.remote()
+    progress = ray.remote(num_cpus=0)(_Progress).remote()
     weights = {key: ray.put(checkpoint.to_bytes()) for key, checkpoint in checkpoints.items()}
     outcomes = (
         ray.data.from_arrow(blocks)
@@ -117,7 +120,7 @@ def run_ray(
     )
     with _reporting(progress, report):
         for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from (Outcome(**row) for row in batch.to_pylist())
+            yield from (Outcome(**row) for row in pa.Table.to_pylist(batch))
 
 
 @contextmanager
@@ -152,7 +155,7 @@ def _block(chunk: Chunk) -> pa.Table:
     return table.append_column("wanted", pa.array([row.tobytes() for row in packed], pa.binary()))
 
 
-def _decode_block(block: pa.Table, sweep: Sweep, reach: float) -> pa.Table:
+def _decode_block(block: Any, sweep: Sweep, reach: float) -> pa.Table:
     """Add the pixels, or the sentence that says why there are none, to a block."""
     load_plugins(sweep.plugins)
     rows = block.to_pylist()
@@ -167,9 +170,7 @@ def _decode_block(block: pa.Table, sweep: Sweep, reach: float) -> pa.Table:
 class _RayWorker:
     """An actor's `Worker`."""
 
-    def __init__(
-        self, sweep: Sweep, weights: dict[str, Any], parts: Path, threads: int, progress: Any
-    ) -> None:
+    def __init__(self, sweep: Sweep, weights: dict[str, Any], parts: Path, threads: int, progress: Any) -> None:
         keep_freed_memory()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         checkpoints = {key: checkpoint_from_bytes(ray.get(data)) for key, data in weights.items()}
@@ -186,7 +187,6 @@ class _RayWorker:
         return pa.Table.from_pylist([asdict(self.worker(rows, decoded, wanted))])
 
 
-@ray.remote(num_cpus=0)
 class _Progress:
     """Counts evaluations as they are done: outcomes come only once a chunk."""
 

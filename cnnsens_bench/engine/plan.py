@@ -58,7 +58,10 @@ class Sweep:
     def cells(self) -> list[Cell]:
         """The undegraded cell, then every condition's, trial by trial (a trial's levels share one draw)."""
         return [Cell(NONE, 0.0, 0)] + [
-            Cell(c.degradation, level, trial) for c in self.conditions for trial in range(c.trials) for level in c.levels
+            Cell(c.degradation, level, trial)
+            for c in self.conditions
+            for trial in range(c.trials)
+            for level in c.levels
         ]
 
     def reach(self, input_size: int) -> float:

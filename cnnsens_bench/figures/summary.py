@@ -77,7 +77,7 @@ def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
 
 def _levels(degradation: str, order: pd.DataFrame, accuracy: pd.DataFrame, change: pd.DataFrame) -> Table:
     levels = sorted(accuracy["level"].unique())
-    table = Table(title=Text(degradation), title_justify="left", show_lines=False)
+    table = Table(title=Text(f"{degradation}, by level"), title_justify="left")
     table.add_column("architecture")
     table.add_column("defense")
     table.add_column("")
@@ -92,7 +92,10 @@ def _levels(degradation: str, order: pd.DataFrame, accuracy: pd.DataFrame, chang
             ]
             first = name == "acc."
             table.add_row(
-                Text(key.model.partition("/")[2] if first else ""), Text(_short(key.defense) if first else ""), name, *cells
+                Text(key.model.partition("/")[2] if first else ""),
+                Text(_short(key.defense) if first else ""),
+                name,
+                *cells,
             )
     return table
 

@@ -48,6 +48,9 @@ class Classifier(nn.Module):
     `forward`: (N, 3, H, W) float in [0, 255] → (N, classes) logits.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network

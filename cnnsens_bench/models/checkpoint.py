@@ -44,7 +44,9 @@ class Checkpoint:
         try:
             network.load_state_dict(self.state_dict)
         except RuntimeError:
-            raise UserError(f"the checkpoint does not fit '{self.model}': it was made by another version or network") from None
+            raise UserError(
+                f"the checkpoint does not fit '{self.model}': it was made by another version or network"
+            ) from None
         return Classifier(network, self.preprocessing).eval()
 
     def num_parameters(self) -> int:

@@ -43,7 +43,9 @@ def torchvision_pretrained(name: str) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise WeightsUnavailable(f"{weights.url} ({_first_line(error)}); a copy of that file in {folder} is used") from None
+        raise WeightsUnavailable(
+            f"{weights.url} ({_first_line(error)}); a copy of that file in {folder} is used"
+        ) from None
 
 
 @functools.cache
@@ -56,7 +58,8 @@ def timm_describe(name: str) -> Preprocessing:
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if config is None:
         raise UserError(f"model 'timm/{name}': timm knows no such weights tag; `timm.list_pretrained()` lists them")
-    return Preprocessing(config.input_size[-1], tuple(config.mean), tuple(config.std))
+    mean, std = config.mean, config.std
+    return Preprocessing(config.input_size[-1], (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 
 def timm_build(name: str, num_classes: int, input_size: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Where starting weights come from: a local file, an installed package, the libraries' caches and downloads, or chance."""
+"""Where starting weights come from: a file, an installed package, the libraries' caches and downloads, or chance."""
 
 import hashlib
 import importlib
@@ -75,7 +75,9 @@ def load_safely(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise UserError(f"{path} is not a plain weights file (it would run code, or is damaged): it is not loaded") from None
+        raise UserError(
+            f"{path} is not a plain weights file (it would run code, or is damaged): it is not loaded"
+        ) from None
     except Exception as error:  # a truncated zip, a text file, …: torch raises many kinds
         raise UserError(f"{path} cannot be read as weights ({type(error).__name__}): is it damaged?") from None
 
@@ -120,5 +122,5 @@ def state_digest(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -43,7 +43,9 @@ class Store:
                 pass
         except OSError as error:
             reason = error.strerror or str(error)
-            raise UserError(f"the output folder {self.output} cannot be written ({reason}): choose another with output=…") from None
+            raise UserError(
+                f"the output folder {self.output} cannot be written ({reason}): choose another with output=…"
+            ) from None
         with self._connect() as connection:
             found = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'runs'").fetchone()
             if found and found[0]:
@@ -181,7 +183,9 @@ def _open_error(path: Path, error: duckdb.Error) -> str:
     if "lock" in text.lower():
         holder = re.search(r"PID (\d+)", text)
         who = f"process {holder[1]}" if holder else "another process"
-        return f"{path} is held by {who}: close it there and run the same command again, or choose another output=<folder>"
+        return (
+            f"{path} is held by {who}: close it there and run the same command again, or choose another output=<folder>"
+        )
     if isinstance(error, duckdb.IOException) and "not a valid" in text:
         return f"{path} is not a DuckDB database: move it away, or choose another output=<folder>"
     return f"{path} cannot be opened ({text.splitlines()[0]}): choose another output=<folder>"

@@ -12,7 +12,10 @@ TEXT = pa.dictionary(pa.int32(), pa.string())
 
 PREDICTIONS = pa.schema(
     [
-        *((name, TEXT) for name in ("run_id", "dataset", "image_id", "model", "architecture", "defense", "degradation")),
+        *(
+            (name, TEXT)
+            for name in ("run_id", "dataset", "image_id", "model", "architecture", "defense", "degradation")
+        ),
         ("level", pa.float64()),
         ("trial", pa.int32()),
         ("label", pa.int32()),

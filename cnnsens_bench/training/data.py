@@ -30,7 +30,7 @@ class TrainingImages:
         folder.mkdir(parents=True, exist_ok=True)
         self.input_size = input_size
         side = round(input_size * CANVAS)
-        self._file = tempfile.TemporaryFile(dir=folder)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by close())
         self._canvas = np.memmap(self._file, np.uint8, "w+", shape=(max(1, len(table)), side, side, 3))
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self.failures: list[tuple[str, str]] = []

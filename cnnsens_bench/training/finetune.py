@@ -14,7 +14,7 @@ from torch import nn
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.models.base import Classifier, best_device, logits_of, split_name
-from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
+from cnnsens_bench.models.checkpoint import Checkpoint
 from cnnsens_bench.models.weights import fit, starting_weights
 from cnnsens_bench.training.data import TrainingImages
 from cnnsens_bench.training.recipe import Recipe
@@ -74,7 +74,9 @@ def finetune(
     try:
         network = source.build(architecture, len(samples.classes), preprocessing.input_size)
     except (AssertionError, TypeError, RuntimeError, ValueError) as error:
-        raise UserError(f"model '{model}' cannot be built for inputs of {preprocessing.input_size} px: {error}") from None
+        raise UserError(
+            f"model '{model}' cannot be built for inputs of {preprocessing.input_size} px: {error}"
+        ) from None
     if state is not None:
         fit(network, state, model)
     failures: list[tuple[str, str]] = []
@@ -87,7 +89,9 @@ def finetune(
             train_network(Classifier(network, preprocessing), data, recipe, seed, report)
         finally:
             data.close()
-    Checkpoint(model, samples.classes, preprocessing, network.state_dict(), {"shaped_by": json.dumps(shaped_by)}).save(path)
+    Checkpoint(model, samples.classes, preprocessing, network.state_dict(), {"shaped_by": json.dumps(shaped_by)}).save(
+        path
+    )
     return Trained(path, cached=False, failures=tuple(failures))
 
 
@@ -98,7 +102,7 @@ def train_network(
     if len(data) < 2:
         raise UserError("fewer than two training images could be read: see the failures, or check the dataset's root")
     device = best_device()
-    classifier.to(device, memory_format=torch.channels_last).train()
+    classifier.to(device).to(memory_format=torch.channels_last).train()
     if recipe.freeze_norm:
         for layer in classifier.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):

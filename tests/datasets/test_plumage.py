@@ -1,4 +1,4 @@
-"""`plumage`: the same pictures everywhere, drawn once, boxes that fit, pairs that look alike, marks that can be learnt."""
+"""`plumage`: the same pictures everywhere, drawn once, boxes that fit, pairs that look alike, marks to learn."""
 
 from pathlib import Path
 
@@ -103,7 +103,9 @@ def test_marks_can_be_learnt(pair: int) -> None:
             edges = np.histogram(np.abs(np.diff(crop.mean(2), axis=1)), bins=8, range=(0, 120))[0]
             top = crop[:10].mean(2)
             layout = np.concatenate([np.minimum(top, top[:, ::-1])[:, ::2].ravel(), crop.mean(2)[::4, ::4].ravel()])
-            crops.append(np.concatenate([brightest / 50, np.percentile(chroma, [5, 50, 95]) / 20, edges / 50, layout / 200]))
+            crops.append(
+                np.concatenate([brightest / 50, np.percentile(chroma, [5, 50, 95]) / 20, edges / 50, layout / 200])
+            )
             labels.append(species.marked)
     score = cross_val_score(SVC(C=10, gamma="scale"), np.array(crops), labels, cv=5).mean()
     assert score > 0.6

@@ -36,7 +36,8 @@ def pets(root: Path, trainval: str = "Bengal_1 6 1 1\n", xml: str | None = None)
     return root
 
 
-BOX = "<annotation><object><bndbox><xmin>333</xmin><ymin>72</ymin><xmax>425</xmax><ymax>158</ymax></bndbox></object></annotation>"
+CORNERS = "<xmin>333</xmin><ymin>72</ymin><xmax>425</xmax><ymax>158</ymax>"
+BOX = f"<annotation><object><bndbox>{CORNERS}</bndbox></object></annotation>"
 
 
 def test_cub_in_its_official_layout(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ CONTRACT = {
     "runs": "run_id suite schema_version protocol status started_at finished_at config environment",
     "images": "dataset split image_id uri label class_name box_x box_y box_w box_h width height hue_entropy",
     "models": "model architecture source dataset defense weights_sha256 num_parameters input_size trained_by",
-    "predictions": "run_id dataset image_id model architecture defense degradation level trial label prediction confidence "
-    "true_probability true_rank reference_logit reference_probability",
+    "predictions": "run_id dataset image_id model architecture defense degradation level trial label prediction "
+    "confidence true_probability true_rank reference_logit reference_probability",
     "sensitivity": "run_id dataset image_id model defense output value grad_sq_norm pepper_sum pepper_sq_norm shift_x "
     "shift_y margin margin_grad_sq_norm",
     "failures": "run_id dataset image_id stage error",
@@ -64,7 +64,9 @@ def test_the_contract_of_tables_and_views(store: Store, table: str) -> None:
     assert set(CONTRACT[table].split()) <= columns
 
 
-@pytest.mark.parametrize(("table", "schema"), [("predictions", PREDICTIONS), ("images", IMAGES), ("failures", FAILURES)])
+@pytest.mark.parametrize(
+    ("table", "schema"), [("predictions", PREDICTIONS), ("images", IMAGES), ("failures", FAILURES)]
+)
 def test_parts_have_the_columns_of_their_table(store: Store, table: str, schema: pa.Schema) -> None:
     assert list(store.query(f"FROM {table} LIMIT 0").columns) == schema.names
 
@@ -126,7 +128,7 @@ def test_a_failed_write_leaves_nothing(store: Store) -> None:
 
 def test_images_and_failures_are_kept_once(store: Store) -> None:
     folder = new_attempt(store.output)
-    image = {name: None for name in IMAGES.names} | {"dataset": "d", "image_id": "i", "width": 7}
+    image = dict.fromkeys(IMAGES.names) | {"dataset": "d", "image_id": "i", "width": 7}
     failure = {"run_id": "r", "dataset": "d", "image_id": "j", "stage": "decode", "error": "bad"}
     for name in "ab":
         write_part(folder, "images", name, pa.Table.from_pylist([image], schema=IMAGES))
@@ -233,5 +235,5 @@ def test_values_survive_the_way(store: Store) -> None:
     write_part(folder, "predictions", "a", pa.Table.from_pandas(table, preserve_index=False))
     store.ingest()
     back = store.query("SELECT * FROM predictions ORDER BY image_id, level, trial")
-    expected = table.astype({name: str for name in table.columns[:7]}).sort_values(["image_id", "level", "trial"])
+    expected = table.astype(dict.fromkeys(table.columns[:7], str)).sort_values(["image_id", "level", "trial"])
     pd.testing.assert_frame_equal(back, expected.reset_index(drop=True), check_dtype=False)

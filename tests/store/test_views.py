@@ -18,21 +18,39 @@ def frame() -> pd.DataFrame:
     """Two protocols (one over two runs), two datasets, models, defenses; unequal trials; missing conditions."""
     rng = np.random.default_rng(0)
     rows = []
-    for run_id, dataset, images in [("r1", "d", range(30)), ("r2", "d", range(30, 40)), ("r3", "d", range(25)), ("r1", "e", range(9))]:  # fmt: skip  # noqa: E501
+    runs = [("r1", "d", range(30)), ("r2", "d", range(30, 40)), ("r3", "d", range(25)), ("r1", "e", range(9))]
+    for run_id, dataset, images in runs:
         for model in ("s/a", "s/b"):
             for defense in ("none", "f(x=1)"):
                 for image in images:
                     label = image % 4
                     fragile = rng.random()
-                    conditions = [("none", 0.0, 1), ("gaussian_rgb", 4.0, 3), ("gaussian_rgb", 8.0, 3), ("flip_lr", 0.0, 1)]
+                    conditions = [
+                        ("none", 0.0, 1),
+                        ("gaussian_rgb", 4.0, 3),
+                        ("gaussian_rgb", 8.0, 3),
+                        ("flip_lr", 0.0, 1),
+                    ]
                     for degradation, level, trials in conditions:
                         if (model == "s/b" and level == 8) or (degradation == "none" and image == 7 and dataset == "d"):
                             continue
                         for trial in range(trials - (image == 3)):
                             wrong = rng.random() < fragile * (0.2 + level / 10)
-                            rows.append((run_id, dataset, f"i{image}", model, defense, degradation, level, trial, label,
-                                         (label + wrong * rng.integers(1, 4)) % 4, rng.random(), rng.normal()))  # fmt: skip
-    names = ["run_id", "dataset", "image_id", "model", "defense", "degradation", "level", "trial", "label", "prediction"]
+                            key = (run_id, dataset, f"i{image}", model, defense, degradation, level, trial)
+                            predicted = (label + wrong * rng.integers(1, 4)) % 4
+                            rows.append((*key, label, predicted, rng.random(), rng.normal()))
+    names = [
+        "run_id",
+        "dataset",
+        "image_id",
+        "model",
+        "defense",
+        "degradation",
+        "level",
+        "trial",
+        "label",
+        "prediction",
+    ]
     table = pd.DataFrame(rows, columns=[*names, "reference_probability", "reference_logit"])
     return table.assign(architecture=table["model"].str[2:], confidence=0.5, true_probability=0.5, true_rank=1)
 
@@ -59,13 +77,13 @@ def check(view: pd.DataFrame, expected: dict[tuple, measures.Estimate]) -> None:
     for row in view.itertuples():
         estimate = expected[tuple(getattr(row, key) for key in GROUP)]
         found = (row.value, row.low, row.high, row.n_images, row.n_trials)
-        assert found == pytest.approx((estimate.value, estimate.low, estimate.high, estimate.n_images, estimate.n_trials))
+        assert found == pytest.approx(
+            (estimate.value, estimate.low, estimate.high, estimate.n_images, estimate.n_trials)
+        )
 
 
 def test_accuracy(store: Store, table: pd.DataFrame) -> None:
-    expected = {
-        key: measures.accuracy(g["image_id"], g["label"], g["prediction"]) for key, g in table.groupby(GROUP)
-    }
+    expected = {key: measures.accuracy(g["image_id"], g["label"], g["prediction"]) for key, g in table.groupby(GROUP)}
     check(store.query("FROM accuracy"), expected)
 
 
@@ -85,7 +103,9 @@ def test_leaderboard(store: Store, table: pd.DataFrame) -> None:
     assert len(view) == len(table[["protocol", "dataset", "model", "defense"]].drop_duplicates())
     for key, row in view.iterrows():
         mine = table.set_index(["protocol", "dataset", "model", "defense"]).loc[[key]]
-        right = (mine["label"] == mine["prediction"]).groupby([mine["degradation"], mine["level"], mine["image_id"]]).mean()
+        right = (
+            (mine["label"] == mine["prediction"]).groupby([mine["degradation"], mine["level"], mine["image_id"]]).mean()
+        )
         by_level = right.groupby(level=[0, 1]).mean()
         degraded = by_level.drop(index="none", level=0)
         assert row["accuracy"] == pytest.approx(by_level["none", 0.0])

@@ -111,7 +111,9 @@ def draw_bird(species: Species, size: int, rng: np.random.Generator, texture: np
     frame.blend(outline, back * (1 - shade) + under * shade)
     if species.mark == "streaks" and species.marked:
         _streaks(frame, pose, outline, stout, marks)
-    cap = frame.mask(pose.head(_spline(np.array([[0.11, -0.24], [0.2, -0.42], [0.36, -0.38], [0.43, -0.27], [0.27, -0.27]]))))
+    cap = frame.mask(
+        pose.head(_spline(np.array([[0.11, -0.24], [0.2, -0.42], [0.36, -0.38], [0.43, -0.27], [0.27, -0.27]])))
+    )
     frame.blend(cap * outline, back * 0.9)
     _wing(frame, pose, species, back, stout)
     tip = 0.42 + 0.13 * species.bill
@@ -126,12 +128,21 @@ def draw_bird(species: Species, size: int, rng: np.random.Generator, texture: np
 
 
 _BODY = np.array(
-    [[0.18, -0.32], [0.02, -0.24], [-0.2, -0.12], [-0.42, 0.04], [-0.44, 0.12], [-0.24, 0.21], [0.0, 0.25], [0.22, 0.15],
-     [0.36, -0.04], [0.41, -0.18], [0.3, -0.3]]
+    [[0.18, -0.32], [0.02, -0.24], [-0.2, -0.12], [-0.42, 0.04], [-0.44, 0.12], [-0.24, 0.21], [0.0, 0.25],
+     [0.22, 0.15], [0.36, -0.04], [0.41, -0.18], [0.3, -0.3]]
 )  # fmt: skip
 _TAIL = np.array([[-0.34, 0.02], [-0.82, 0.11], [-0.84, 0.21], [-0.36, 0.15]])
 _WING = np.array(
-    [[0.17, -0.1], [0.02, -0.17], [-0.22, -0.09], [-0.5, 0.06], [-0.6, 0.15], [-0.32, 0.14], [-0.06, 0.13], [0.13, 0.05]]
+    [
+        [0.17, -0.1],
+        [0.02, -0.17],
+        [-0.22, -0.09],
+        [-0.5, 0.06],
+        [-0.6, 0.15],
+        [-0.32, 0.14],
+        [-0.06, 0.13],
+        [0.13, 0.05],
+    ]
 )
 
 
@@ -140,7 +151,7 @@ def _wing(frame: "_Frame", pose: "_Pose", species: Species, back: np.ndarray, st
     frame.blend(wing, back * 0.74)
     for i in range(5):
         start = np.array([0.02 - 0.1 * i, -0.09 + 0.03 * i])
-        feather = np.stack([start, start + [-0.16, 0.1], start + [-0.34, 0.17 - 0.012 * i]]) * (1, stout)
+        feather = np.stack([start, [*start, -0.16, 0.1], [*start, -0.34, 0.17 - 0.012 * i]]) * (1, stout)
         frame.blend(frame.stroke(pose.body(_spline_open(feather)), 0.012 * pose.scale) * wing, back * 0.48)
     if species.mark == "bar" and species.marked:
         bar = np.array([[0.07, -0.16], [-0.03, -0.18], [-0.13, 0.16], [-0.02, 0.16]]) * (1, stout)

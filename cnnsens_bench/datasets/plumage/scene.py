@@ -110,9 +110,7 @@ def light(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return canvas * gains * slope[..., None]
 
 
-def _leaf(
-    size: int, rng: np.random.Generator, centre: np.ndarray, length: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _leaf(size: int, rng: np.random.Generator, centre: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
     """A leaf's colour (3,) and coverage (size, size)."""
     along = np.linspace(0, np.pi, 14)
     half = np.stack([-np.cos(along), 0.34 * np.sin(along)], axis=1)

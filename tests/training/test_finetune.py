@@ -1,0 +1,151 @@
+"""Fine-tuning: it learns, it is cached by what shapes it, and it says what went wrong."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cnnsens_bench import images
+from cnnsens_bench.datasets import Samples
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.models import load_checkpoint
+from cnnsens_bench.training.data import TrainingImages, random_crop
+from cnnsens_bench.training.finetune import finetune, head_layer, parameter_groups, train_network
+from cnnsens_bench.training.recipe import Recipe
+from tests.conftest import TINY, tiny_checkpoint
+
+RECIPE = Recipe(epochs=8, batch_size=8, lr_head=5e-3, lr_body=5e-3)
+
+
+def train(samples: Samples, cache: Path, recipe: Recipe = RECIPE, **changes: object):
+    arguments = {"weights": "random", "input_size": 48, "seed": 0, "cache": cache, **changes}
+    return finetune(TINY, samples, recipe, **arguments)  # type: ignore[arg-type]
+
+
+def test_it_learns_and_a_second_call_trains_nothing(samples: Samples, tmp_path: Path) -> None:
+    steps: list[tuple[int, int, float]] = []
+    first = train(samples, tmp_path, report=lambda *a: steps.append(a))
+    assert not first.cached
+    assert steps[-1][0] == steps[-1][1] == len(steps)
+    checkpoint = load_checkpoint(first.path)
+    assert checkpoint.classes == samples.classes
+    assert checkpoint.preprocessing.input_size == 48
+    test = samples.split("test")
+    views = [images.render(images.decode(r.uri, (r.box_x, r.box_y, r.box_w, r.box_h)), 48) for r in test.itertuples()]
+    pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        right = checkpoint.classifier()(pixels).argmax(1).numpy() == test["label"].to_numpy()
+    assert right.mean() > 0.8
+    steps.clear()
+    second = train(samples, tmp_path, report=lambda *a: steps.append(a))
+    assert second.cached
+    assert second.path == first.path
+    assert not steps
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_the_cache_key_is_everything_that_shapes_it(samples: Samples, tmp_path: Path) -> None:
+    short = dataclasses.replace(RECIPE, epochs=1)
+    base = train(samples, tmp_path, short).path
+    tiny_checkpoint(1).save(tmp_path / "w.pt")
+    others = [
+        train(samples, tmp_path, dataclasses.replace(short, lr_body=1e-3)).path,
+        train(samples, tmp_path, short, seed=1).path,
+        train(samples, tmp_path, short, input_size=40).path,
+        train(samples, tmp_path, short, weights=str(tmp_path / "w.pt")).path,
+        train(dataclasses.replace(samples, table=samples.split("train").iloc[1:]), tmp_path, short).path,
+    ]
+    assert len({base, *others}) == 6
+    # Test images shape nothing.
+    test_rows = samples.table.index[samples.table["split"] == "test"]
+    fewer = dataclasses.replace(samples, table=samples.table.drop(index=test_rows[0]))
+    assert train(fewer, tmp_path, short).cached
+
+
+def test_the_same_seed_trains_the_same_network(samples: Samples, tmp_path: Path) -> None:
+    short = dataclasses.replace(RECIPE, epochs=2)
+    one, two = (load_checkpoint(train(samples, tmp_path / name, short).path) for name in "ab")
+    assert one.digest() == two.digest()
+
+
+def test_no_epochs_keep_the_weights_as_they_are(samples: Samples, tmp_path: Path) -> None:
+    tiny_checkpoint(3).save(tmp_path / "w.pt")
+    result = train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=0), weights=str(tmp_path / "w.pt"))
+    assert load_checkpoint(result.path).digest() == tiny_checkpoint(3).digest()
+
+
+def test_unreadable_training_images_are_reported_not_fatal(samples: Samples, tmp_path: Path) -> None:
+    table = samples.table.copy()
+    first = table.index[table["split"] == "train"][0]
+    table.loc[first, "uri"] = str(tmp_path / "missing.jpg")
+    result = train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
+    assert [(i, "no such file" in text) for i, text in result.failures] == [(table.loc[first, "image_id"], True)]
+
+
+def test_a_loss_that_diverges_says_so(samples: Samples, tmp_path: Path) -> None:
+    wild = Recipe(epochs=3, batch_size=8, lr_head=1e30, lr_body=1e30)
+    with pytest.raises(UserError, match="diverged"):
+        train(samples, tmp_path, wild)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_an_empty_training_split_says_so(samples: Samples, tmp_path: Path) -> None:
+    only_test = dataclasses.replace(samples, table=samples.split("test"))
+    with pytest.raises(UserError, match="no training images"):
+        train(only_test, tmp_path)
+
+
+def test_batches_are_whole_epochs_of_plain_crops_and_flips(samples: Samples, tmp_path: Path) -> None:
+    table = samples.split("train")
+    data = TrainingImages(table, 32, tmp_path)
+    try:
+        whole = dataclasses.replace(RECIPE, min_area=1.0, flip=False, batch_size=4)
+        seen = [(x, y) for x, y in data.batches(whole, np.random.default_rng(0))]
+        assert sum(len(y) for _, y in seen) == len(table) // 4 * 4
+        again = [(x, y) for x, y in data.batches(whole, np.random.default_rng(0))]
+        assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(seen, again, strict=True))
+        # Class colours are so different that a picture's mean tells its label: pixels and labels belong together.
+        for pixels, labels in seen:
+            assert torch.equal(pixels.float().mean((2, 3)).argmax(1), labels)
+    finally:
+        data.close()
+
+
+def test_random_crops_keep_their_bounds() -> None:
+    rng = np.random.default_rng(0)
+    crops = np.array([random_crop(100, 0.5, rng) for _ in range(2000)])
+    x, y, w, h = crops.T
+    assert (x >= 0).all()
+    assert (y >= 0).all()
+    assert (x + w <= 100 + 1e-9).all()
+    assert (y + h <= 100 + 1e-9).all()
+    assert (w * h > 0.38 * 100**2).all()
+    assert (w / h <= 4 / 3 + 1e-9).all()
+    assert (w / h >= 3 / 4 - 1e-9).all()
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_frozen_norm_keeps_its_statistics(samples: Samples, tmp_path: Path, freeze: bool) -> None:
+    classifier = tiny_checkpoint().classifier()
+    before = {k: v.clone() for k, v in classifier.state_dict().items() if "running_mean" in k}
+    data = TrainingImages(samples.split("train"), 48, tmp_path)
+    try:
+        train_network(classifier, data, dataclasses.replace(RECIPE, epochs=1, freeze_norm=freeze), 0)
+    finally:
+        data.close()
+    same = all(torch.equal(before[k], classifier.state_dict()[k]) for k in before)
+    assert same == freeze
+    assert not classifier.training
+
+
+def test_groups_split_head_from_body_and_decay_from_none() -> None:
+    network = tiny_checkpoint().classifier().network
+    groups = parameter_groups(network, Recipe(lr_head=1.0, lr_body=0.1, weight_decay=0.5))
+    assert sum(len(g["params"]) for g in groups) == len(list(network.parameters()))
+    head = {id(p) for p in head_layer(network).parameters()}
+    for group in groups:
+        for parameter in group["params"]:
+            assert group["lr"] == (1.0 if id(parameter) in head else 0.1)
+            assert group["weight_decay"] == (0.5 if parameter.ndim > 1 else 0.0)
