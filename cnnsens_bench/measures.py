@@ -30,23 +30,34 @@ class Estimate:
     n_trials: int
 
 
-def clustered_share(image: np.ndarray, hit: np.ndarray) -> Estimate:
-    """The mean over images of each image's share of hits, with an interval that knows trials are nested in images.
+def clustered_interval(per_image_means: np.ndarray, n_trials: int) -> Estimate:
+    """The mean of the images' shares, with an interval that knows trials are nested in images.
 
-    `image` (N,) ids, `hit` (N,) bool, one per (image, trial). Wilson's score interval for an effective sample size
-    of value·(1 − value)/v, where v is the variance of the mean of the images' shares (Kish's design effect; Korn &
-    Graubard 1998), at least 1 and at most N; the number of images where v is 0.
+    `per_image_means` (images,) in [0, 1]; `n_trials`: the most trials of one image. Wilson's score interval for an
+    effective sample size of value·(1 − value)/v, where v is the variance of that mean (Kish's design effect; Korn &
+    Graubard 1998), at least 1 and at most images·trials; the number of images where v is 0. Raises `ValueError` when
+    there are no images.
     """
-    per_image = pd.Series(np.asarray(hit, float)).groupby(np.asarray(image)).agg(["mean", "count"])
-    shares = per_image["mean"].to_numpy()
-    value, n_images = float(shares.mean()), len(shares)
-    variance = float(shares.var(ddof=1)) / n_images if n_images > 1 else 0.0
+    means = np.asarray(per_image_means, float)
+    if not len(means):
+        raise ValueError("there is no share of no images")
+    value, n_images = float(means.mean()), len(means)
+    variance = float(means.var(ddof=1)) / n_images if n_images > 1 else 0.0
     size = float(n_images)
-    if variance > 0 and 0 < value < 1:
-        size = float(np.clip(value * (1 - value) / variance, 1, len(np.asarray(hit))))
+    # Below 1e-24 it is rounding: equal thirds do not average to a third.
+    if variance >= 1e-24 and 0 < value < 1:
+        size = float(np.clip(value * (1 - value) / variance, 1, n_images * n_trials))
     centre = (value + Z**2 / (2 * size)) / (1 + Z**2 / size)
     half = Z * np.sqrt(value * (1 - value) / size + Z**2 / (4 * size**2)) / (1 + Z**2 / size)
-    return Estimate(value, max(0.0, centre - half), min(1.0, centre + half), n_images, int(per_image["count"].max()))
+    # At 0 and 1 the bound is the value, and rounding must not put it beside.
+    low, high = min(value, float(centre - half)), max(value, float(centre + half))
+    return Estimate(value, max(0.0, low), min(1.0, high), n_images, n_trials)
+
+
+def clustered_share(image: np.ndarray, hit: np.ndarray) -> Estimate:
+    """`clustered_interval` of raw outcomes: `image` (N,) ids, `hit` (N,) bool, one per (image, trial)."""
+    per_image = pd.Series(np.asarray(hit, float)).groupby(np.asarray(image)).agg(["mean", "count"])
+    return clustered_interval(per_image["mean"].to_numpy(), int(per_image["count"].max()) if len(per_image) else 0)
 
 
 def accuracy(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> Estimate:
@@ -59,10 +70,15 @@ def label_change(image: np.ndarray, prediction: np.ndarray, reference: np.ndarra
     return clustered_share(image, np.asarray(prediction) != np.asarray(reference))
 
 
+def top_k(true_rank: np.ndarray, k: int) -> float:
+    """Share whose true label is among the `k` most probable; `true_rank` counts from 1."""
+    return float(np.mean(np.asarray(true_rank) <= k))
+
+
 @measure("top5")
 def top5(true_rank: np.ndarray) -> float:
-    """Share whose true label is among the five most probable; `true_rank` counts from 1."""
-    return float(np.mean(np.asarray(true_rank) <= 5))
+    """`top_k` of five."""
+    return top_k(true_rank, 5)
 
 
 @measure("mean_per_class_accuracy")
@@ -80,9 +96,12 @@ def nll(true_probability: np.ndarray) -> float:
 
 
 @measure("ece")
-def ece(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error over bins of equal width (Guo et al. 2017, equation 3)."""
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Over `bins` bins of equal width, each open below (Guo et al. 2017, equation 3). `confidence` (N,) in [0, 1]."""
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+ece = expected_calibration_error

@@ -96,7 +96,7 @@ def run_ray(
     outcomes = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            _decode_block,
+            _decode_block,  # type: ignore[arg-type]  # a function of one argument and keywords
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1 if plan.reserved_cpus * plan.workers < int(resources.get("CPU", 1)) else 0,

@@ -1,6 +1,7 @@
 """The tables that end a run: who suffers how much, in a form that a person reads."""
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,97 +13,159 @@ ACCURACY = "SELECT * FROM accuracy WHERE protocol = ? AND dataset = ? AND degrad
 CHANGE = "SELECT * FROM label_change WHERE protocol = ? AND dataset = ?"
 KEY = ["model", "defense"]
 
+UNITS = {
+    **dict.fromkeys(("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local"), ("σ={}", "")),
+    **dict.fromkeys(("pepper", "pepper_pixel"), ("p={}", "")),
+    "translation": ("σ={}", ", σ in pixels of the network's input"),
+    "rotation": ("±{}°", ""),
+}
+"""How the paper's degradations write a level, and what their titles add; others' levels are bare numbers."""
+
+PLAIN_WIDTH = 120
+"""Columns where there is no terminal."""
+NAMES = "architecture\ndefense"
+CELL, LABEL = 16, 6
+"""Columns that `100.0 [100–100]` and `acc.` take, with the space between columns."""
+
 
 def print_summary(console: Console, store: Store, protocol: str, dataset: str) -> None:
-    """Print what `summary_tables` gives."""
-    for table in summary_tables(store, protocol, dataset):
-        console.print()
-        console.print(table)
+    """Print what `summary_tables` gives: as wide as the terminal, or `PLAIN_WIDTH` where there is none."""
+    width = console.width
+    if not console.is_terminal:
+        console.width = max(width, PLAIN_WIDTH)
+    try:
+        for table in summary_tables(store, protocol, dataset, console.width):
+            console.print()
+            console.print(table)
+    finally:
+        console.width = width
 
 
-def summary_tables(store: Store, protocol: str, dataset: str) -> list[Table]:
-    """A ranking, then one table per degradation: accuracy and p_Δ per level, each with its 95 % interval.
+def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN_WIDTH) -> list[Table]:
+    """A ranking, then for each degradation accuracy and p_Δ per level, all in % with 95 % intervals.
 
-    All in per cent; sorted by mean degraded accuracy, best first.
+    Sorted by mean degraded accuracy, best first. A degradation whose levels do not fit into `width` columns gets
+    several tables. Empty when the store has no undegraded predictions of `dataset` under `protocol`.
     """
     which = [protocol, dataset]
     leaders = store.query(LEADERS, which).sort_values(
-        ["mean_degraded_accuracy", "accuracy", "model", "defense"], ascending=[False, False, True, True]
+        ["mean_degraded_accuracy", "accuracy", *KEY], ascending=[False, False, True, True]
     )
     if leaders.empty:
         return []
-    tables = [_ranking(leaders, dataset)]
+    leaders["name"] = _names(leaders)
     accuracy, change = store.query(ACCURACY, which), store.query(CHANGE, which)
+    tables = [_ranking(leaders, dataset)]
     for degradation in sorted(accuracy["degradation"].unique()):
-        tables.append(
-            _levels(
-                degradation,
-                leaders[KEY],
-                accuracy[accuracy["degradation"] == degradation],
-                change[change["degradation"] == degradation],
-            )
+        tables += _levels(
+            degradation,
+            leaders,
+            accuracy[accuracy["degradation"] == degradation],
+            change[change["degradation"] == degradation],
+            width,
         )
     return tables
 
 
 def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
-    table = Table(
-        title=f"{dataset}: accuracy and label change p_Δ in %, with 95 % intervals",
-        caption=f"{leaders['n_images'].max()} test images; means over levels, then over degradations",
-        title_justify="left",
-        caption_justify="left",
+    table = _table(
+        Text(f"{plain(dataset)}: accuracy and label change p_Δ in %, with 95 % intervals"),
+        f"{leaders['n_images'].max()} test images; means over levels, then over degradations",
     )
-    table.add_column("architecture")
-    table.add_column("defense")
-    table.add_column("undegraded", justify="right")
-    table.add_column("mean degraded", justify="right")
-    table.add_column("mean p_Δ", justify="right")
-    table.add_column("worst condition", justify="right")
-    for row in leaders.itertuples():
-        worst = (
-            f"{row.worst_degradation} {level_text(row.worst_level)}: {percent(row.worst_accuracy)}".replace(" :", ":")
-            if isinstance(row.worst_degradation, str)
-            else "–"
-        )
+    # Names may fold, numbers never.
+    table.add_column(NAMES, overflow="fold")
+    for heading in ("undegraded", "mean\ndegraded", "mean\np_Δ"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("worst condition\nits accuracy", justify="right", overflow="fold")
+    for row in leaders.to_dict("records"):
+        worst = Text("–")
+        if isinstance(row["worst_degradation"], str):
+            condition = f"{plain(row['worst_degradation'])} {level_text(row['worst_degradation'], row['worst_level'])}"
+            worst = Text(f"{condition.strip()}\n{percent(row['worst_accuracy'])}")
         table.add_row(
-            Text(str(row.architecture)),
-            Text(_short(row.defense)),
-            interval(row.accuracy, row.accuracy_low, row.accuracy_high),
-            percent(row.mean_degraded_accuracy),
-            percent(row.mean_label_change),
-            Text(worst),
+            _entrant(row["name"], short_defense(row["defense"])),
+            Text(interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])),
+            Text(percent(row["mean_degraded_accuracy"]), _colour(row["mean_degraded_accuracy"], row["accuracy"])),
+            Text(percent(row["mean_label_change"])),
+            worst,
         )
     return table
 
 
-def _levels(degradation: str, order: pd.DataFrame, accuracy: pd.DataFrame, change: pd.DataFrame) -> Table:
+def _levels(
+    degradation: str, leaders: pd.DataFrame, accuracy: pd.DataFrame, change: pd.DataFrame, width: int
+) -> list[Table]:
+    """Two lines an entrant: architecture beside accuracy, defense beside p_Δ."""
     levels = sorted(accuracy["level"].unique())
-    table = Table(title=Text(f"{degradation}, by level"), title_justify="left")
-    table.add_column("architecture")
-    table.add_column("defense")
-    table.add_column("")
-    for level in levels:
-        table.add_column(level_text(level) or "mirrored", justify="right")
-    for key in order.itertuples(index=False):
-        for name, source in (("acc.", accuracy), ("p_Δ", change)):
-            rows = source[(source["model"] == key.model) & (source["defense"] == key.defense)].set_index("level")
-            cells = [
-                interval(rows.value[level], rows.low[level], rows.high[level]) if level in rows.index else "–"
-                for level in levels
-            ]
-            first = name == "acc."
-            table.add_row(
-                Text(key.model.partition("/")[2] if first else ""),
-                Text(_short(key.defense) if first else ""),
-                name,
-                *cells,
-            )
-    return table
+    defenses = [short_defense(defense) for defense in leaders["defense"]]
+    longest = max(len(text) for text in ["defense", *leaders["name"], *defenses])
+    names = max(12, min(longest, width - LABEL - 2 * CELL)) + 3
+    fitting = max(1, (width - names - LABEL) // CELL)
+    values = {"acc.": _by_key(accuracy), "p_Δ": _by_key(change)}
+    tables = []
+    for start in range(0, len(levels), fitting):
+        some = levels[start : start + fitting]
+        table = _table(Text(f"{plain(degradation)}{UNITS.get(degradation, ('', ''))[1]}"))
+        table.add_column(NAMES, overflow="fold", max_width=names)
+        table.add_column("")
+        for level in some:
+            table.add_column(Text(level_text(degradation, level)), justify="right", no_wrap=True)
+        for row, defense in zip(leaders.to_dict("records"), defenses, strict=True):
+            cells = [_cell(values, (row["model"], row["defense"], level), row["accuracy"]) for level in some]
+            table.add_row(_entrant(row["name"], defense), "acc.\np_Δ", *cells)
+        tables.append(table)
+    return tables
 
 
-def level_text(level: float) -> str:
-    """A level as a column heading; none for what has no level."""
-    return f"{level:g}" if level else ""
+Values = dict[tuple[str, str, float], tuple[float, float, float]]
+"""(model, defense, level) → (value, low, high)."""
+
+
+def _by_key(rows: pd.DataFrame) -> Values:
+    return {
+        (row["model"], row["defense"], row["level"]): (row["value"], row["low"], row["high"])
+        for row in rows.to_dict("records")
+    }
+
+
+def _cell(values: dict[str, Values], key: tuple[str, str, float], undegraded: float) -> Text:
+    lines = []
+    for name, known in values.items():
+        found = known.get(key)
+        style = _colour(found[0], undegraded) if found and name == "acc." else ""
+        lines.append(Text(interval(*found) if found else "–", style))
+    return Text("\n").join(lines)
+
+
+def _entrant(name: str, defense: str) -> Text:
+    return Text(f"{name}\n{'' if defense == 'none' else defense}")
+
+
+def _table(title: Text, caption: str | None = None) -> Table:
+    return Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+
+
+def _names(leaders: pd.DataFrame) -> list[str]:
+    """The architecture, or the model where several models share one."""
+    models = leaders.groupby("architecture")["model"].nunique().to_dict()
+    return [
+        plain(architecture if models.get(architecture) == 1 else model)
+        for architecture, model in zip(leaders["architecture"], leaders["model"], strict=True)
+    ]
+
+
+def _colour(accuracy: float, undegraded: float) -> str:
+    """By the share that is left of the undegraded accuracy; only an addition to the number."""
+    if pd.isna(accuracy) or not undegraded > 0:
+        return ""
+    left = accuracy / undegraded
+    return "green" if left >= 0.8 else "yellow" if left >= 0.5 else "red"
+
+
+def level_text(degradation: str, level: float) -> str:
+    """A level as a column heading: `σ=4`, `p=0.04`, `±45°`; empty for what has no level."""
+    form, _ = UNITS.get(degradation, ("{}" if level else "", ""))
+    return form.format(f"{level:g}")
 
 
 def percent(value: float) -> str:
@@ -115,9 +178,15 @@ def interval(value: float, low: float, high: float) -> str:
     return "–" if pd.isna(value) else f"{100 * value:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
 
 
-def _short(defense: str) -> str:
+def plain(text: str) -> str:
+    """Escapes what would steer a terminal or tear a table (line ends, ANSI codes, changes of direction)."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def short_defense(defense: str) -> str:
     """`gaussian_filter(size=3, sigma=0.5)` → `gaussian_filter(3, 0.5)`."""
     name, bracket, inner = defense.partition("(")
     if not bracket:
-        return name
-    return f"{name}({', '.join(part.partition('=')[2] for part in inner.rstrip(')').split(', '))})"
+        return plain(defense)
+    values = [part.partition("=")[2] or part for part in inner.removesuffix(")").split(", ")]
+    return plain(f"{name}({', '.join(values)})")

@@ -3,13 +3,14 @@
 Connections are short, so that readers can ask between two operations of a run.
 """
 
+import contextlib
 import functools
 import json
+import logging
 import re
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ import duckdb
 import pandas as pd
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.store.parts import SCHEMAS, damage, kind_of
 
 SCHEMA_VERSION = 1
+"""Raised when tables or columns change their meaning; see `Store.open`."""
 FILES_AT_ONCE = 512
 """Part files that one transaction brings in."""
+
+logger = logging.getLogger(__name__)
 
 
 class Store:
@@ -37,6 +42,8 @@ class Store:
         Raises `UserError` when the folder cannot be written, another process holds the database, the file is none,
         or was made by another version.
         """
+        if "?" in str(self.path):  # DuckDB takes what follows for options, and its log lands elsewhere
+            raise UserError(f"the output folder {self.output} has a '?' in its name: choose another with output=…")
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.output):
@@ -47,18 +54,23 @@ class Store:
                 f"the output folder {self.output} cannot be written ({reason}): choose another with output=…"
             ) from None
         with self._connect() as connection:
-            found = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'runs'").fetchone()
-            if found and found[0]:
-                other = connection.execute(
-                    "SELECT schema_version FROM runs WHERE schema_version <> ? LIMIT 1", [SCHEMA_VERSION]
-                ).fetchone()
-                if other:
-                    raise UserError(
-                        f"{self.path} has schema version {other[0]}, this program writes {SCHEMA_VERSION}: "
-                        "choose another output=<folder>"
-                    )
-            connection.execute(_sql("schema"))
-            connection.execute(_sql("views"))
+            try:
+                found = _version(connection)
+                if found is None or found == SCHEMA_VERSION:
+                    # One transaction: a run killed here leaves no half of a schema.
+                    connection.begin()
+                    connection.execute(_sql("schema"), {"schema_version": SCHEMA_VERSION})
+                    connection.execute(_sql("views"))
+                    connection.commit()
+            except duckdb.Error as error:
+                raise UserError(
+                    f"{self.path} cannot be used ({_first_line(error)}): choose another output=<folder>"
+                ) from None
+        if found is not None and found != SCHEMA_VERSION:
+            raise UserError(
+                f"{self.path} has schema version {found}, this program writes {SCHEMA_VERSION}: "
+                "choose another output=<folder>"
+            )
 
     def begin_run(
         self, run_id: str, suite: str, protocol: str, config: dict[str, Any], environment: dict[str, Any]
@@ -91,6 +103,12 @@ class Store:
             connection.register("rows", rows)
             connection.execute("INSERT OR REPLACE INTO models BY NAME SELECT * FROM rows")
 
+    def put_images(self, rows: pd.DataFrame) -> None:
+        """Insert or replace rows of `images`, columns by name."""
+        with self._connect(10) as connection:
+            connection.register("rows", rows)
+            connection.execute("INSERT OR REPLACE INTO images BY NAME SELECT * FROM rows")
+
     def model_digest(self, model: str, dataset: str) -> str | None:
         """SHA-256 of the weights that predictions of this model in the store were made with; None: there are none."""
         with self._connect(10) as connection:
@@ -106,7 +124,8 @@ class Store:
     def missing(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
         """The rows of `image_ids` × `wanted` (model, defense, degradation, level, trial) that the store lacks."""
         with self._connect(10) as connection:
-            connection.register("wanted_images", pd.DataFrame({"image_id": image_ids}))
+            # Typed, for an empty list has no type of its own.
+            connection.register("wanted_images", pd.DataFrame({"image_id": pd.Series(image_ids, dtype="str")}))
             connection.register("wanted", wanted)
             return connection.execute(_sql("missing"), {"protocol": protocol, "dataset": dataset}).df()
 
@@ -115,51 +134,55 @@ class Store:
         with self._connect(10, read_only=True) as connection:
             return connection.execute(sql, parameters or []).df()
 
-    def ingest(self, keep: Path | None = None, patience: float = 0) -> int:
+    def ingest(
+        self,
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        keep: Path | None = None,
+        patience: float = 0,
+    ) -> int:
         """Bring every whole part into the tables, exactly once; gives the number of parts.
 
         The folders of ended attempts are removed with what is left in them; `keep` is the one still written to.
-        A part that cannot be read is set aside as `<name>.corrupt`.
+        A part that cannot be read is set aside as `<name>.corrupt`, with a warning. `on_progress(done, all)` counts
+        parts; `patience`: seconds to wait, for each batch, for a process that holds the database.
         """
         folders = sorted(path for path in (self.output / "parts").glob("*") if path.is_dir())
-        files = [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
-        for start in range(0, len(files), FILES_AT_ONCE):
-            self._ingest_files(files[start : start + FILES_AT_ONCE], patience)
-        for folder in folders:
-            if folder != keep:
-                for left in folder.glob("*.partial"):
-                    left.unlink(missing_ok=True)
-                if not any(folder.iterdir()):
-                    folder.rmdir()
-        return len(files)
+        waiting = {
+            folder: sorted(file for file in folder.glob("*.parquet") if kind_of(file) in SCHEMAS) for folder in folders
+        }
+        total, seen, brought = sum(map(len, waiting.values())), 0, 0
+        for folder, files in waiting.items():
+            # A transaction never spans attempts: what two of them computed is found in the table, and kept once.
+            for start in range(0, len(files), FILES_AT_ONCE):
+                batch = files[start : start + FILES_AT_ONCE]
+                brought += self._ingest_files(batch, patience)
+                seen += len(batch)
+                if on_progress:
+                    on_progress(seen, total)
+            if keep is None or folder.resolve() != keep.resolve():
+                _close(folder)
+        return brought
 
-    def _ingest_files(self, files: list[Path], patience: float) -> None:
+    def _ingest_files(self, files: list[Path], patience: float) -> int:
         with self._connect(patience) as connection:
             known = {row[0] for row in connection.execute("SELECT name FROM parts").fetchall()}
-            new = [file for file in files if _part_name(file) not in known and self._readable(connection, file)]
-            if new:
-                connection.begin()
-                for kind in ("images", "predictions", "failures"):
-                    chosen = [str(file) for file in new if file.name.startswith(f"{kind}-")]
-                    if chosen:
-                        connection.execute(_sql(f"ingest_{kind}"), {"files": chosen})
-                names = pd.DataFrame({"name": [_part_name(file) for file in new]})
-                connection.register("names", names)
-                connection.execute("INSERT INTO parts SELECT name, now() FROM names")
-                connection.commit()
+            new = [file for file in files if _part_name(file) not in known]
+            try:
+                _insert(connection, new)
+            except duckdb.Error:
+                # Looked for only now: the common case need not read every part twice.
+                whole = [file for file in new if not _set_aside(file)]
+                if len(whole) == len(new):
+                    raise  # the parts are good, so it is the disk or the memory
+                new = whole
+                _insert(connection, new)
         # Only after the commit: a crash between the two leaves parts that `parts` knows.
         for file in files:
             file.unlink(missing_ok=True)
+        return len(new)
 
-    def _readable(self, connection: duckdb.DuckDBPyConnection, file: Path) -> bool:
-        try:
-            connection.execute("SELECT count(*) FROM read_parquet(?)", [[str(file)]]).fetchone()
-        except duckdb.Error:
-            file.rename(file.with_suffix(".corrupt"))
-            return False
-        return True
-
-    @contextmanager
+    @contextlib.contextmanager
     def _connect(self, patience: float = 0, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """`patience`: seconds to wait for a process that holds the database."""
         until = time.monotonic() + patience
@@ -168,7 +191,7 @@ class Store:
                 connection = duckdb.connect(str(self.path), read_only=read_only)
                 break
             except duckdb.Error as error:
-                if "lock" in str(error).lower() and time.monotonic() < until:
+                if _is_held(error) and time.monotonic() < until:
                     time.sleep(0.2)
                     continue
                 raise UserError(_open_error(self.path, error)) from None
@@ -178,17 +201,92 @@ class Store:
             connection.close()
 
 
+def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """The schema version of a database; None: it is empty."""
+    tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    row = None
+    if "meta" in tables:
+        row = connection.execute("SELECT schema_version FROM meta").fetchone()
+    elif "runs" in tables:  # the first databases told it only there
+        row = connection.execute("SELECT max(schema_version) FROM runs").fetchone()
+    return row[0] if row else None
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
+    """The rows of the parts and their names, all or nothing."""
+    if not files:
+        return
+    connection.begin()
+    try:
+        counted = []
+        for kind in SCHEMAS:
+            chosen = {str(file): file for file in files if kind_of(file) == kind}
+            if chosen:
+                parameters = {"files": [_literal(name) for name in chosen]}
+                again = "_again" if kind == "predictions" and _overlaps(connection, parameters) else ""
+                connection.execute(_sql(f"ingest_{kind}{again}"), parameters)
+                rows = connection.execute(_sql("part_rows"), parameters).fetchall()
+                counted += [(_part_name(chosen[name]), count) for name, count in rows]
+        connection.register("counted", pd.DataFrame(counted, columns=["name", "rows"]))
+        connection.execute("INSERT INTO parts BY NAME SELECT name, rows, now() AS ingested_at FROM counted")
+        connection.unregister("counted")
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def _overlaps(connection: duckdb.DuckDBPyConnection, parameters: dict[str, list[str]]) -> bool:
+    """Whether new predictions could be there already; cheap where the table is empty or the images are new."""
+    if connection.execute("SELECT 1 FROM predictions LIMIT 1").fetchone() is None:
+        return False
+    found = connection.execute(_sql("overlap"), parameters).fetchone()
+    return bool(found and found[0])
+
+
+def _set_aside(file: Path) -> bool:
+    """Whether the part was unreadable, and so renamed."""
+    reason = damage(file)
+    if reason is None:
+        return False
+    aside = file.with_suffix(".corrupt")
+    file.rename(aside)
+    logger.warning("a part cannot be read, its rows will be computed again: %s (%s)", aside, reason)
+    return True
+
+
+def _close(folder: Path) -> None:
+    """Remove an ended attempt's folder and its unfinished files, unless something was set aside in it."""
+    for left in folder.glob("*.partial"):
+        left.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty; or a worker that outlived its run was just writing: next time
+        folder.rmdir()
+
+
+def _is_held(error: duckdb.Error) -> bool:
+    return "conflicting lock" in str(error).lower() or "could not set lock" in str(error).lower()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _open_error(path: Path, error: duckdb.Error) -> str:
     text = str(error)
-    if "lock" in text.lower():
-        holder = re.search(r"PID (\d+)", text)
+    if _is_held(error):
+        holder = re.search(r"\(PID (\d+)\)", text)
         who = f"process {holder[1]}" if holder else "another process"
         return (
             f"{path} is held by {who}: close it there and run the same command again, or choose another output=<folder>"
         )
     if isinstance(error, duckdb.IOException) and "not a valid" in text:
         return f"{path} is not a DuckDB database: move it away, or choose another output=<folder>"
-    return f"{path} cannot be opened ({text.splitlines()[0]}): choose another output=<folder>"
+    return f"{path} cannot be opened ({_first_line(error)}): choose another output=<folder>"
+
+
+def _literal(path: str) -> str:
+    """A path in which DuckDB finds no pattern: `runs/a*b` must not match its neighbours."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def _part_name(file: Path) -> str:

@@ -1,3 +1,5 @@
+-- EXCEPT keeps each row once, NULL errors too.
 INSERT INTO failures BY NAME
-SELECT DISTINCT run_id, dataset, image_id, stage, error FROM read_parquet($files)
-ANTI JOIN failures USING (run_id, dataset, image_id, stage, error);
+SELECT run_id, dataset, image_id, stage, error FROM read_parquet($files)
+EXCEPT
+SELECT run_id, dataset, image_id, stage, error FROM failures;

@@ -1,23 +1,26 @@
 """Part files: what workers write. A part is whole or absent, and one driver brings it into the database."""
 
 import os
-import tempfile
 import uuid
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+KEY = ("run_id", "dataset", "image_id", "model", "architecture", "defense", "degradation")
 TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    """A column that the database refuses NULL in: a worker hears of it, not the ingestion."""
+    return pa.field(name, kind, nullable=False)
+
 
 PREDICTIONS = pa.schema(
     [
-        *(
-            (name, TEXT)
-            for name in ("run_id", "dataset", "image_id", "model", "architecture", "defense", "degradation")
-        ),
-        ("level", pa.float64()),
-        ("trial", pa.int32()),
+        *((pa.field(name, TEXT) if name == "architecture" else _required(name, TEXT)) for name in KEY),
+        _required("level", pa.float64()),
+        _required("trial", pa.int32()),
         ("label", pa.int32()),
         ("prediction", pa.int32()),
         ("confidence", pa.float32()),
@@ -29,7 +32,10 @@ PREDICTIONS = pa.schema(
 )
 IMAGES = pa.schema(
     [
-        *((name, pa.string()) for name in ("dataset", "split", "image_id", "uri")),
+        _required("dataset", pa.string()),
+        ("split", pa.string()),
+        _required("image_id", pa.string()),
+        ("uri", pa.string()),
         ("label", pa.int32()),
         ("class_name", pa.string()),
         *((name, pa.float64()) for name in ("box_x", "box_y", "box_w", "box_h")),
@@ -38,8 +44,11 @@ IMAGES = pa.schema(
         ("hue_entropy", pa.float64()),
     ]
 )
-FAILURES = pa.schema([(name, pa.string()) for name in ("run_id", "dataset", "image_id", "stage", "error")])
+FAILURES = pa.schema(
+    [*(_required(name, pa.string()) for name in ("run_id", "dataset", "image_id", "stage")), ("error", pa.string())]
+)
 SCHEMAS = {"predictions": PREDICTIONS, "images": IMAGES, "failures": FAILURES}
+"""Kinds of parts: the columns of the table of the same name, in its order."""
 
 
 def new_attempt(output: Path) -> Path:
@@ -55,17 +64,42 @@ def new_attempt(output: Path) -> Path:
 def write_part(folder: Path, kind: str, name: str, table: pa.Table) -> Path:
     """Write `table` as `<folder>/<kind>-<name>.parquet`, whole or not at all; a part of that name is replaced.
 
-    `kind`: a key of `SCHEMAS`. Raises `FileNotFoundError` when the folder was closed, `OSError` on a full disk.
+    `kind`: a key of `SCHEMAS`, whose columns `table` must have, in any order. Raises `KeyError` for a column that is
+    missing, `ValueError` for one that does not fit, `FileNotFoundError` when the folder was closed, `OSError` on a full
+    disk; nothing is left behind then.
     """
     schema = SCHEMAS[kind]
+    whole = table.select(schema.names).cast(schema)
     path = folder / f"{kind}-{name}.parquet"
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as file:
-        try:
-            pq.write_table(table.select(schema.names).cast(schema), file, compression="zstd")
+    partial = folder / f"{kind}-{name}.{uuid.uuid4().hex[:12]}.partial"
+    try:
+        with partial.open("xb") as file:
+            pq.write_table(whole, file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        os.replace(partial, path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        # The folder is never made here: its absence is how a worker that outlived its run learns of it.
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{folder} is closed: the run that this worker belongs to has ended") from None
+        raise
     return path
+
+
+def kind_of(path: Path) -> str:
+    """The kind that a part's name tells."""
+    return path.name.partition("-")[0]
+
+
+def damage(path: Path) -> str | None:
+    """Why a part cannot be brought in; None: it can. Reads all of it."""
+    schema = SCHEMAS[kind_of(path)]
+    try:
+        table = pq.ParquetFile(path).read()
+        if sorted(table.column_names) != sorted(schema.names):
+            return "its columns are not those of its table"
+        table.select(schema.names).cast(schema)
+    except (OSError, ValueError) as error:
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return None

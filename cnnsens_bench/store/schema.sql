@@ -90,5 +90,12 @@ CREATE TABLE IF NOT EXISTS failures (
 -- Part files that are in the tables already: written in the same transaction as their rows.
 CREATE TABLE IF NOT EXISTS parts (
     name VARCHAR PRIMARY KEY,
+    rows BIGINT,
     ingested_at TIMESTAMPTZ NOT NULL
 );
+-- Databases made before this column came are whole without it.
+ALTER TABLE parts ADD COLUMN IF NOT EXISTS rows BIGINT;
+
+-- One row: the layout of this file.
+CREATE TABLE IF NOT EXISTS meta (schema_version INTEGER NOT NULL);
+INSERT INTO meta SELECT $schema_version WHERE NOT EXISTS (FROM meta);

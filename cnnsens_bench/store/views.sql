@@ -7,11 +7,12 @@ FROM predictions JOIN runs USING (run_id);
 
 -- Share of (image, trial) that are right or changed. Trials are nested in images, so the interval is of the mean of
 -- per-image means m_i: its variance var(m_i)/n gives an effective sample size (Kish's design effect; Korn & Graubard
--- 1998), at least 1 and at most the number of draws, and that the 95 % Wilson score interval.
-CREATE OR REPLACE MACRO effective_size(share, variance, n_images, n_draws) AS
+-- 1998), at least 1 and at most n_images·n_trials, and that the 95 % Wilson score interval. A variance below 1e-24 is
+-- rounding (equal thirds do not average to a third), not a variance.
+CREATE OR REPLACE MACRO effective_size(share, variance, n_images, n_trials) AS
     CASE
-        WHEN variance IS NULL OR variance <= 0 OR share <= 0 OR share >= 1 THEN n_images
-        ELSE least(greatest(share * (1 - share) / variance, 1), n_draws)
+        WHEN variance IS NULL OR variance < 1e-24 OR share <= 0 OR share >= 1 THEN n_images
+        ELSE least(greatest(share * (1 - share) / variance, 1), n_images * n_trials)
     END;
 CREATE OR REPLACE MACRO wilson_centre(share, n) AS (share + 1.959963984540054 ^ 2 / (2 * n)) / (1 + 1.959963984540054 ^ 2 / n);
 CREATE OR REPLACE MACRO wilson_half(share, n) AS
@@ -27,13 +28,13 @@ WITH per_image AS (
 summed AS (
     SELECT protocol, dataset, model, architecture, defense, degradation, level,
         avg(share) AS value, count(*) AS n_images, max(trials) AS n_trials,
-        effective_size(avg(share), var_samp(share) / count(*), count(*), sum(trials)) AS n
+        effective_size(avg(share), var_samp(share) / count(*), count(*), max(trials)) AS n
     FROM per_image
     GROUP BY ALL
 )
 SELECT protocol, dataset, model, architecture, defense, degradation, level, value,
-    greatest(0, wilson_centre(value, n) - wilson_half(value, n)) AS low,
-    least(1, wilson_centre(value, n) + wilson_half(value, n)) AS high,
+    greatest(0, least(value, wilson_centre(value, n) - wilson_half(value, n))) AS low,
+    least(1, greatest(value, wilson_centre(value, n) + wilson_half(value, n))) AS high,
     n_images, n_trials
 FROM summed;
 
@@ -41,7 +42,7 @@ CREATE OR REPLACE VIEW label_change AS
 WITH undegraded AS (
     SELECT protocol, dataset, model, defense, image_id, prediction AS reference
     FROM protocol_predictions
-    WHERE degradation = 'none'
+    WHERE degradation = 'none' AND level = 0 AND trial = 0
 ),
 per_image AS (
     SELECT protocol, dataset, model, architecture, defense, degradation, level, image_id,
@@ -53,23 +54,27 @@ per_image AS (
 summed AS (
     SELECT protocol, dataset, model, architecture, defense, degradation, level,
         avg(share) AS value, count(*) AS n_images, max(trials) AS n_trials,
-        effective_size(avg(share), var_samp(share) / count(*), count(*), sum(trials)) AS n
+        effective_size(avg(share), var_samp(share) / count(*), count(*), max(trials)) AS n
     FROM per_image
     GROUP BY ALL
 )
 SELECT protocol, dataset, model, architecture, defense, degradation, level, value,
-    greatest(0, wilson_centre(value, n) - wilson_half(value, n)) AS low,
-    least(1, wilson_centre(value, n) + wilson_half(value, n)) AS high,
+    greatest(0, least(value, wilson_centre(value, n) - wilson_half(value, n))) AS low,
+    least(1, greatest(value, wilson_centre(value, n) + wilson_half(value, n))) AS high,
     n_images, n_trials
 FROM summed;
 
 -- One row per protocol, dataset, model and defense. Means are over levels within a degradation, then over degradations.
 CREATE OR REPLACE VIEW leaderboard AS
-WITH degraded AS (
+WITH conditions AS MATERIALIZED (
+    SELECT protocol, dataset, model, architecture, defense, degradation, level, value, low, high, n_images
+    FROM accuracy
+),
+degraded AS (
     SELECT protocol, dataset, model, defense, avg(by_degradation) AS mean_degraded_accuracy
     FROM (
         SELECT protocol, dataset, model, defense, degradation, avg(value) AS by_degradation
-        FROM accuracy WHERE degradation <> 'none' GROUP BY ALL
+        FROM conditions WHERE degradation <> 'none' GROUP BY ALL
     )
     GROUP BY ALL
 ),
@@ -86,13 +91,13 @@ worst AS (
         arg_min(degradation, (value, degradation, level)) AS worst_degradation,
         arg_min(level, (value, degradation, level)) AS worst_level,
         min(value) AS worst_accuracy
-    FROM accuracy WHERE degradation <> 'none' GROUP BY ALL
+    FROM conditions WHERE degradation <> 'none' GROUP BY ALL
 )
 SELECT a.protocol, a.dataset, a.model, a.architecture, a.defense, m.num_parameters, a.n_images,
     a.value AS accuracy, a.low AS accuracy_low, a.high AS accuracy_high,
     degraded.mean_degraded_accuracy, changed.mean_label_change,
     worst.worst_degradation, worst.worst_level, worst.worst_accuracy
-FROM accuracy AS a
+FROM conditions AS a
 LEFT JOIN models AS m USING (dataset, model, defense)
 LEFT JOIN degraded USING (protocol, dataset, model, defense)
 LEFT JOIN changed USING (protocol, dataset, model, defense)
@@ -110,21 +115,25 @@ WITH measured AS (
     GROUP BY ALL
     HAVING count(*) > 1
 ),
+-- A resumed run may have scored an image again.
+scored AS (
+    SELECT DISTINCT ON (protocol, dataset, image_id, model, defense, output) runs.protocol, sensitivity.*
+    FROM sensitivity JOIN runs USING (run_id)
+),
 paired AS (
-    SELECT runs.protocol, s.dataset, s.model, s.defense, s.output, m.degradation, m.level,
+    SELECT s.protocol, s.dataset, s.model, s.defense, s.output, m.degradation, m.level,
         sqrt(CASE m.degradation
             WHEN 'gaussian_rgb' THEN m.level ^ 2 * s.grad_sq_norm
             WHEN 'pepper_pixel' THEN m.level ^ 2 * s.pepper_sum ^ 2 + m.level * (1 - m.level) * s.pepper_sq_norm
             ELSE m.level ^ 2 * (s.shift_x ^ 2 + s.shift_y ^ 2)
         END) AS predicted,
         CASE s.output WHEN 'logit' THEN m.logit ELSE m.probability END AS empirical
-    FROM sensitivity AS s
-    JOIN runs USING (run_id)
+    FROM scored AS s
     JOIN measured AS m USING (protocol, dataset, image_id, model, defense)
 ),
 -- Average ranks, as Spearman's correlation wants them for ties.
 ranked AS (
-    SELECT *,
+    SELECT paired.*,
         rank() OVER (same ORDER BY predicted) + (count(*) OVER (same_predicted) - 1) / 2 AS predicted_rank,
         rank() OVER (same ORDER BY empirical) + (count(*) OVER (same_empirical) - 1) / 2 AS empirical_rank
     FROM paired

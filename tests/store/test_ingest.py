@@ -1,0 +1,284 @@
+"""Ingestion when things go wrong: duplicates, damage, zombies, kills, odd folders; and what `open` says."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.store import FAILURES, PREDICTIONS, SCHEMA_VERSION, Store, new_attempt, write_part
+from cnnsens_bench.store.parts import damage
+
+CELL = {"model": "s/m", "defense": "none", "degradation": "g", "level": 4.0, "trial": 0}
+ROOT = Path(__file__).parents[2]
+
+
+def table(images: list[str], run_id: str = "r", **changes: object) -> pa.Table:
+    rest = {"architecture": "m", "label": 0, "prediction": 1, "confidence": 0.5, "true_probability": 0.25}
+    last = {"true_rank": 1, "reference_logit": 1.5, "reference_probability": 0.5}
+    rows = [{"run_id": run_id, "dataset": "d", "image_id": i, **CELL, **rest, **last, **changes} for i in images]
+    return pa.Table.from_pylist(rows, schema=PREDICTIONS)
+
+
+def opened(output: Path) -> Store:
+    store = Store(output)
+    store.open()
+    for run_id, protocol in (("r", "p"), ("resumed", "p"), ("other", "q")):
+        store.begin_run(run_id, "test", protocol, {}, {})
+    return store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return opened(tmp_path / "out")
+
+
+def ids(store: Store) -> list[str]:
+    return store.query("SELECT run_id || ':' || image_id AS id FROM predictions ORDER BY id")["id"].tolist()
+
+
+def test_what_a_protocol_has_is_not_taken_twice(store: Store) -> None:
+    """Whoever computed it: the same run, a resumed one, two attempts that come in together."""
+    write_part(new_attempt(store.output), "predictions", "a", table(["i", "j"]))
+    store.ingest()
+    write_part(new_attempt(store.output), "predictions", "a", table(["j", "k"], "resumed"))
+    write_part(new_attempt(store.output), "predictions", "a", table(["k"], "resumed"))
+    write_part(new_attempt(store.output), "predictions", "a", table(["i"], "other"))
+    write_part(new_attempt(store.output), "predictions", "a", table(["i"], "resumed", level=8.0))
+    assert store.ingest() == 4
+    assert ids(store) == ["other:i", "r:i", "r:j", "resumed:i", "resumed:k"]
+
+
+def test_parts_know_their_rows_and_progress_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnnsens_bench.store.database.FILES_AT_ONCE", 2)
+    folder = new_attempt(store.output)
+    for i in range(5):
+        write_part(folder, "predictions", str(i), table([f"{i}-{j}" for j in range(i + 1)]))
+    told: list[tuple[int, int]] = []
+    store.ingest(lambda *counts: told.append(counts), keep=Path(os.path.relpath(folder)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+    assert sorted(store.query("SELECT rows FROM parts")["rows"]) == [1, 2, 3, 4, 5]
+    assert folder.is_dir()  # kept: it is still written to
+
+
+def test_damage_inside_a_part_costs_only_that_part(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """A footer that reads well says nothing of the pages."""
+    folder = new_attempt(store.output)
+    path = write_part(folder, "predictions", "bad", table([f"i{i}" for i in range(2000)]))
+    content = bytearray(path.read_bytes())
+    content[4:400] = os.urandom(396)
+    path.write_bytes(content)
+    other = pa.table({"x": [1]})
+    pq.write_table(other, folder / "predictions-columns.parquet")
+    write_part(folder, "predictions", "good", table(["i"]))
+    with caplog.at_level(logging.WARNING):
+        assert store.ingest() == 1
+    assert ids(store) == ["r:i"]
+    assert sorted(p.name for p in folder.iterdir()) == ["predictions-bad.corrupt", "predictions-columns.corrupt"]
+    assert caplog.text.count("cannot be read") == 2
+
+
+def test_a_failure_that_is_not_the_parts_fault_keeps_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = new_attempt(store.output)
+    path = write_part(folder, "predictions", "a", table(["i"]))
+
+    def full(*_: object) -> None:
+        raise duckdb.IOException("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cnnsens_bench.store.database._insert", full)
+        with pytest.raises(duckdb.IOException, match="No space"):
+            store.ingest()
+    assert path.exists()
+    store.ingest()
+    assert ids(store) == ["r:i"]
+
+
+def test_a_file_of_an_unknown_kind_is_left_alone(store: Store) -> None:
+    folder = new_attempt(store.output)
+    pq.write_table(pa.table({"x": [1]}), folder / "future-a.parquet")
+    assert store.ingest() == 0
+    assert (folder / "future-a.parquet").exists()
+
+
+@pytest.mark.parametrize("name", ["a*b", "a[1]b", "it's", "blocked", "a {x} %20 é"])
+def test_odd_folders_are_no_patterns(tmp_path: Path, name: str) -> None:
+    """The same attempt below a folder that the name would match as a pattern must not come in."""
+    store = opened(tmp_path / name)
+    folder = new_attempt(store.output)
+    write_part(folder, "predictions", "x", table(["yes"]))
+    for neighbour in ("a-b", "a1b"):
+        decoy = tmp_path / neighbour / folder.relative_to(store.output)
+        decoy.mkdir(parents=True)
+        write_part(decoy, "predictions", "x", table(["no"]))
+    store.ingest()
+    assert ids(store) == ["r:yes"]
+
+
+def test_a_folder_that_duckdb_cannot_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has a '\?' in its name"):
+        Store(tmp_path / "a?b").open()
+
+
+def test_a_worker_that_outlived_its_run_is_told_so(store: Store) -> None:
+    folder = new_attempt(store.output)
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError, match="is closed: the run that this worker belongs to has ended"):
+        write_part(folder, "predictions", "late", table(["i"]))
+    assert not folder.exists()
+
+
+def test_a_folder_closed_while_a_part_is_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = new_attempt(store.output)
+    monkeypatch.setattr(os, "fsync", lambda _: store.ingest())
+    with pytest.raises(FileNotFoundError, match="is closed"):
+        write_part(folder, "predictions", "late", table(["i"]))
+    assert not folder.exists()
+    assert ids(store) == []
+
+
+def test_a_full_disk_leaves_no_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder = new_attempt(store.output)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_part(folder, "predictions", "a", table(["i"]))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_part_without_its_key_is_refused_when_written(store: Store) -> None:
+    folder = new_attempt(store.output)
+    columns = PREDICTIONS.names
+    broken = table(["i"]).to_pandas().assign(image_id=None)
+    with pytest.raises(ValueError, match="image_id"):
+        write_part(folder, "predictions", "a", pa.Table.from_pandas(broken[columns], preserve_index=False))
+    assert list(folder.iterdir()) == []
+
+
+def test_columns_in_another_order_and_of_wider_types(store: Store) -> None:
+    wide = table(["i"]).to_pandas()[PREDICTIONS.names[::-1]].astype({"trial": "int64", "confidence": "float64"})
+    path = write_part(new_attempt(store.output), "predictions", "a", pa.Table.from_pandas(wide, preserve_index=False))
+    assert damage(path) is None
+    assert pq.read_schema(path).names == PREDICTIONS.names
+
+
+def test_failures_without_a_sentence_are_kept_once(store: Store) -> None:
+    folder = new_attempt(store.output)
+    row = {"run_id": "r", "dataset": "d", "image_id": "i", "stage": "decode", "error": None}
+    for name in "ab":
+        write_part(folder, "failures", name, pa.Table.from_pylist([row, row], schema=FAILURES))
+    store.ingest()
+    assert len(store.query("FROM failures")) == 1
+
+
+def test_images_are_replaced(store: Store) -> None:
+    for width in (7, 8):
+        store.put_images(pd.DataFrame([{"dataset": "d", "image_id": "i", "width": width, "class_name": "<b>'"}]))
+    assert store.query("SELECT width, class_name FROM images").to_numpy().tolist() == [[8, "<b>'"]]
+
+
+def test_killed_while_it_ingests(tmp_path: Path) -> None:
+    """A real SIGKILL at a random moment, again and again: every row is there once in the end."""
+    store = opened(tmp_path)
+    expected = []
+    for batch in range(3):
+        folder = new_attempt(tmp_path)
+        for i in range(20):
+            expected.append(f"r:{batch}-{i:02d}")
+            write_part(folder, "predictions", str(i), table([expected[-1][2:]]))
+        code = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\n" + (
+            "from cnnsens_bench.store import Store, database\ndatabase.FILES_AT_ONCE = 2\n"
+            f"print('go', flush=True)\nStore(Path({str(tmp_path)!r})).ingest()"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.03 + 0.05 * batch)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    store.open()
+    store.ingest()
+    assert ids(store) == sorted(expected)
+    assert not list((tmp_path / "parts").iterdir())
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), st.integers(0, 2), st.booleans()),
+        max_size=12,
+        unique_by=lambda row: row[:2],
+    )
+)
+@settings(max_examples=8, deadline=None)
+def test_written_ingested_missing(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, bool]]) -> None:
+    """What is asked for is what was written or what is missing, for any names."""
+    store = opened(tmp_path_factory.mktemp("round"))
+    folder = new_attempt(store.output)
+    for number, (image, trial, there) in enumerate(rows):
+        if there:
+            write_part(folder, "predictions", str(number), table([image], trial=trial))
+    store.ingest()
+    images = sorted({row[0] for row in rows})
+    wanted = pd.DataFrame([{**CELL, "trial": trial} for trial in range(3)])
+    missing = store.missing("p", "d", images, wanted)
+    present = {(image, trial) for image, trial, there in rows if there}
+    product = {(image, trial) for image in images for trial in range(3)}
+    assert set(zip(missing["image_id"], missing["trial"], strict=True)) == product - present
+    assert len(missing) == len(product - present)
+
+
+def test_a_question_cannot_change_anything(store: Store) -> None:
+    with pytest.raises(duckdb.InvalidInputException, match="read-only"):
+        store.query("DELETE FROM runs")
+
+
+def test_the_version_is_in_the_database(store: Store) -> None:
+    store.open()
+    assert store.query("FROM meta")["schema_version"].tolist() == [SCHEMA_VERSION]
+
+
+def test_a_database_of_the_first_layout_goes_on(tmp_path: Path) -> None:
+    """It had no `meta`, and `parts` had no `rows`."""
+    store = opened(tmp_path)
+    with store._connect() as connection:
+        connection.execute("DROP TABLE meta; ALTER TABLE parts DROP COLUMN rows")
+    store.open()
+    write_part(new_attempt(tmp_path), "predictions", "a", table(["i"]))
+    store.ingest()
+    assert ids(store) == ["r:i"]
+
+
+def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "results.duckdb")) as connection:
+        connection.execute("CREATE TABLE runs (distance DOUBLE)")
+    with pytest.raises(UserError, match="cannot be used") as caught:
+        Store(tmp_path).open()
+    assert "\n" not in str(caught.value)
+
+
+def test_patience_waits_for_a_reader(store: Store) -> None:
+    path = str(store.path)
+    code = f"import duckdb, time; c = duckdb.connect({path!r}, read_only=True); print(1, flush=True); time.sleep(1)"
+    reader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert reader.stdout is not None
+    reader.stdout.readline()
+    write_part(new_attempt(store.output), "predictions", "a", table(["i"]))
+    with pytest.raises(UserError, match=f"held by process {reader.pid}"):
+        store.ingest()
+    assert store.query("SELECT count(*) AS n FROM predictions")["n"][0] == 0  # readers do not exclude readers
+    store.ingest(patience=10)
+    reader.wait()
+    assert ids(store) == ["r:i"]
