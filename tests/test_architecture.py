@@ -32,7 +32,7 @@ ROOMS = {
     "store": set(),
     "measures.py": set(),
     "engine": {"images", "degradations", "models", "defenses", "sensitivity", "store"},
-    "figures": {"store", "measures"},
+    "figures": {"datasets", "images", "store", "measures"},
     "config.py": {"training"},
     "console.py": set(),
 }

@@ -151,7 +151,7 @@ def _wing(frame: "_Frame", pose: "_Pose", species: Species, back: np.ndarray, st
     frame.blend(wing, back * 0.74)
     for i in range(5):
         start = np.array([0.02 - 0.1 * i, -0.09 + 0.03 * i])
-        feather = np.stack([start, [*start, -0.16, 0.1], [*start, -0.34, 0.17 - 0.012 * i]]) * (1, stout)
+        feather = (start + np.array([[0, 0], [-0.16, 0.1], [-0.34, 0.17 - 0.012 * i]])) * (1, stout)
         frame.blend(frame.stroke(pose.body(_spline_open(feather)), 0.012 * pose.scale) * wing, back * 0.48)
     if species.mark == "bar" and species.marked:
         bar = np.array([[0.07, -0.16], [-0.03, -0.18], [-0.13, 0.16], [-0.02, 0.16]]) * (1, stout)
@@ -214,10 +214,16 @@ class _Frame:
 
     def blend(self, coverage: np.ndarray, colour: np.ndarray) -> None:
         """Over what is there; `colour` one colour or one per pixel."""
-        total = coverage + self.alpha * (1 - coverage)
-        share = (coverage / np.maximum(total, 1e-9))[..., None]
-        self.colour = self.colour * (1 - share) + colour * share
-        self.alpha = total
+        rows, columns = np.flatnonzero(coverage.any(axis=1)), np.flatnonzero(coverage.any(axis=0))
+        if not len(rows):
+            return
+        here = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        cover, below = coverage[here], self.alpha[here]
+        total = cover + below * (1 - cover)
+        share = (cover / np.maximum(total, 1e-9))[..., None]
+        over = colour[here] if colour.ndim == 3 else colour
+        self.colour[here] = self.colour[here] * (1 - share) + over * share
+        self.alpha[here] = total
 
     def union(self, *polygons: Points) -> np.ndarray:
         return _coverage(self.size, lambda draw: [draw.polygon(_flat(p), fill=255) for p in polygons])
