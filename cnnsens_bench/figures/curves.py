@@ -35,8 +35,12 @@ def curves(store: Store, out: Path, defense: str = "none") -> None:
         for i, model in enumerate(models):
             rows = table[(table["model"] == model) & (table["degradation"] == degradation)]
             style = {"color": COLOURS[i % len(COLOURS)], "lw": 1.6}
-            axis.plot(rows["level"], 100 * rows["value"], marker=MARKERS[i % len(MARKERS)], ms=4.5, label=model, **style)
-            axis.fill_between(rows["level"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=0.13, lw=0)
+            axis.plot(
+                rows["level"], 100 * rows["value"], marker=MARKERS[i % len(MARKERS)], ms=4.5, label=model, **style
+            )
+            axis.fill_between(
+                rows["level"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=0.13, lw=0
+            )
             still = table[(table["model"] == model) & (table["degradation"] == "none")]["value"]
             axis.axhline(100 * still.iloc[0], ls=(0, (2, 3)), color=style["color"], lw=0.9)
         form, note = UNITS.get(degradation, ("level", ""))

@@ -1,0 +1,84 @@
+"""The Ray pipeline: how it lies on a cluster, and that it computes what one process computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnnsens_bench import images
+from cnnsens_bench.engine.pipeline import _block, _decode_block, lay_out
+from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.run import main
+from cnnsens_bench.store import Store
+from tests.test_run import ROWS, words
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "asked", "expected"),
+    [
+        # (workers, threads, gpus, reserved CPUs of each)
+        (1, 0, (None, None, None), (1, 1, 0.0, 0)),
+        (2, 0, (None, None, None), (1, 2, 0.0, 1)),
+        (2, 0, (2, None, None), (2, 1, 0.0, 0)),
+        (4, 0, (None, None, None), (1, 4, 0.0, 3)),
+        (16, 0, (None, None, None), (2, 8, 0.0, 7)),
+        (64, 0, (None, None, None), (8, 8, 0.0, 7)),
+        (16, 1, (None, None, None), (1, 8, 1.0, 7)),
+        (64, 8, (None, None, None), (8, 8, 1.0, 7)),
+        (16, 2, (None, 0.5, None), (4, 4, 0.5, 3)),
+        (8, 4, (None, None, 1), (4, 1, 1.0, 1)),
+        (8, 0, (None, None, 2), (4, 2, 0.0, 1)),
+    ],
+)
+def test_layouts(cpus: int, gpus: float, asked: tuple, expected: tuple) -> None:
+    layout = lay_out(cpus, gpus, *asked)
+    assert (layout.workers, layout.threads, layout.gpus, layout.reserved_cpus) == expected
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 96, 10_000])
+@pytest.mark.parametrize("gpus", [0, 1, 4, 100])
+@pytest.mark.parametrize("workers", [None, 1, 2, 7])
+def test_there_is_always_a_core_left_that_decodes(cpus: int, gpus: int, workers: int | None) -> None:
+    layout = lay_out(cpus, gpus, workers, None, None)
+    assert layout.workers >= 1
+    assert layout.threads >= 1
+    assert layout.workers * layout.reserved_cpus <= max(0, cpus - 1)
+
+
+def test_more_gpus_than_there_are_are_refused() -> None:
+    with pytest.raises(UserError, match="gpus_per_worker is 2"):
+        lay_out(8, 1, None, 2.0, None)
+
+
+def test_blocks_carry_the_plan_and_the_pixels(pictures: Path) -> None:
+    from cnnsens_bench.datasets import load
+
+    rows = load("folder", pictures, None, {}).table.head(5).copy()
+    rows.loc[2, "uri"] = "/nowhere.png"
+    wanted = np.random.default_rng(0).random((5, 3, 7)) < 0.5
+    sweep = Sweep("r", "d", (Entrant("s/a", "a", "none", "a"),), (Condition("flip_lr", (0.0,), 1),))
+    block = _decode_block(_block(Chunk(rows, wanted)), sweep, 0.5)
+    back = block.to_pylist()
+    bits = np.stack([np.frombuffer(row["wanted"], np.uint8) for row in back])
+    assert np.array_equal(np.unpackbits(bits, axis=1, count=21).reshape(5, 3, 7), wanted)
+    assert [bool(row["error"]) for row in back] == [False, False, True, False, False]
+    first = images.from_row(back[0])
+    box = (rows["box_x"][0], rows["box_y"][0], rows["box_w"][0], rows["box_h"][0])
+    expected = images.decode(rows["uri"][0], box, 0.5)
+    assert np.array_equal(first.pixels, expected.pixels)
+    assert first.box == expected.box
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_same_rows_as_one_process(
+    workers: int, pictures: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "ray-cache"
+    here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
+    assert main(words(pictures, cache, here)) == 0
+    assert main(words(pictures, cache, there, "cluster.engine=ray", f"cluster.workers={workers}")) == 0
+    one, other = (Store(output).query(ROWS) for output in (here, there))
+    pd.testing.assert_frame_equal(other, one)
+    assert "evaluations" in capsys.readouterr().out

@@ -1,0 +1,74 @@
+"""Figures are drawn from a store or a data set, and refuse what they cannot draw."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from cnnsens_bench.figures.__main__ import main
+from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "out")
+    made.open()
+    made.begin_run("r", "test", "p", {}, {})
+    rows = [
+        {"run_id": "r", "dataset": "d", "image_id": f"i{i}", "model": f"s/{m}", "architecture": m, "defense": "none",
+         "degradation": name, "level": level, "trial": 0, "label": i % 2, "prediction": (i + (i % 7 < level / 8)) % 2,
+         "confidence": 0.5, "true_probability": 0.5, "true_rank": 1, "reference_logit": 0.0,
+         "reference_probability": 0.5}
+        for i in range(20) for m in ("<a>", "b")
+        for name, level in [("none", 0.0), ("gaussian_rgb", 4.0), ("gaussian_rgb", 32.0), ("flip_lr", 0.0)]
+    ]  # fmt: skip
+    write_part(new_attempt(made.output), "predictions", "a", pa.Table.from_pylist(rows, schema=PREDICTIONS))
+    made.ingest()
+    return made
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_curves(store: Store, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"curves.{ending}"
+    assert main(["curves", "--db", str(store.path), "--out", str(out)]) == 0
+    assert out.stat().st_size > 2000
+
+
+def test_curves_hold_one_panel_per_degradation_with_levels(store: Store, tmp_path: Path) -> None:
+    main(["curves", "--db", str(store.path), "--out", str(tmp_path / "a.svg")])
+    text = (tmp_path / "a.svg").read_text()
+    assert "<!-- gaussian_rgb -->" in text
+    assert "<!-- flip_lr -->" not in text
+    assert "<a>" not in text.replace("<!-- s/<a> -->", "")  # a hostile name is text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--db", "/nowhere/results.duckdb"], "there is no database"),
+        (["--db", "DB", "--defense", "moat"], "no degradation with several levels for the defense 'moat'"),
+    ],
+)
+def test_what_cannot_be_drawn(
+    store: Store, tmp_path: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(store.path) if word == "DB" else word for word in arguments]
+    assert main(["curves", *words, "--out", str(tmp_path / "a.png")]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_protocols_are_not_drawn_together(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store.begin_run("r2", "test", "another", {}, {})
+    row = dict.fromkeys(PREDICTIONS.names[:7], "x") | {"run_id": "r2", "defense": "none", "level": 0.0, "trial": 0}
+    write_part(new_attempt(store.output), "predictions", "b", pa.Table.from_pylist([row], schema=PREDICTIONS))
+    store.ingest()
+    assert main(["curves", "--db", str(store.path), "--out", str(tmp_path / "a.png")]) == 2
+    assert "several protocols" in capsys.readouterr().err
+
+
+def test_a_contact_sheet_of_any_data_set(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    assert main(["contact-sheet", "--dataset", "folder", "--root", str(pictures), "--out", str(out)]) == 0
+    assert Image.open(out).size[0] > 600
+    assert main(["contact-sheet", "--dataset", "cub200", "--out", str(out)]) == 2
