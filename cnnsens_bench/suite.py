@@ -28,7 +28,7 @@ from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep, plan
 from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.summary import print_summary
-from cnnsens_bench.models import Checkpoint, load_checkpoint, split_name
+from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
 from cnnsens_bench.training.finetune import finetune
 
@@ -248,7 +248,7 @@ def train_all(
             if result.cached:
                 progress.detail = "(checkpoint from the cache)"
         failures |= dict(result.failures)
-        trained[model.name] = load_checkpoint(result.path)
+        trained[model.name] = result.checkpoint
     if failures:
         rows = [(run_id, samples.name, image_id, "train", text) for image_id, text in failures.items()]
         table = pd.DataFrame(rows, columns=FAILURES.names)

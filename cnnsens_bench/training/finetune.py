@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.models.base import Classifier, best_device, logits_of, split_name
-from cnnsens_bench.models.checkpoint import Checkpoint
+from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.weights import fit, starting_weights
 from cnnsens_bench.training.data import TrainingImages
 from cnnsens_bench.training.recipe import Recipe
@@ -28,9 +29,11 @@ Report = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """`path` of the checkpoint; `cached`: it was there before; `failures`: unreadable training images."""
+    """`path` of the checkpoint; `cached`: it was there before; `failures`: (image_id, sentence) of training images
+    that could not be read."""
 
     path: Path
+    checkpoint: Checkpoint
     cached: bool
     failures: tuple[tuple[str, str], ...] = ()
 
@@ -62,14 +65,16 @@ def finetune(
         "model": model,
         "weights": identity,
         "preprocessing": dataclasses.asdict(preprocessing),
-        "data": dataclasses.replace(samples, table=train).fingerprint() if recipe.epochs else samples.classes,
+        "data": [dataclasses.replace(samples, table=train).fingerprint(), file_sizes(train)] if recipe.epochs else None,
+        "classes": samples.classes,
         "recipe": dataclasses.asdict(recipe) if recipe.epochs else None,
         "seed": seed,
     }
     digest = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()
     path = cache / "checkpoints" / f"{architecture}-{samples.name}-{digest[:16]}.pt"
     if path.is_file():
-        return Trained(path, cached=True)
+        checkpoint = load_checkpoint(path)
+        return Trained(path, checkpoint, True, tuple((i, text) for i, text in checkpoint.extra.get("failures", ())))
     torch.manual_seed(seed)
     try:
         network = source.build(architecture, len(samples.classes), preprocessing.input_size)
@@ -89,10 +94,16 @@ def finetune(
             train_network(Classifier(network, preprocessing), data, recipe, seed, report)
         finally:
             data.close()
-    Checkpoint(model, samples.classes, preprocessing, network.state_dict(), {"shaped_by": json.dumps(shaped_by)}).save(
-        path
-    )
-    return Trained(path, cached=False, failures=tuple(failures))
+    extra = {"shaped_by": json.dumps(shaped_by), "failures": failures}
+    checkpoint = Checkpoint(model, samples.classes, preprocessing, network.state_dict(), extra)
+    checkpoint.save(path)
+    return Trained(path, checkpoint, False, tuple(failures))
+
+
+def file_sizes(table: pd.DataFrame) -> str:
+    """SHA-256 of the sizes of a table's files: a file that is mended or exchanged shapes what is trained on it."""
+    sizes = [Path(uri).stat().st_size if Path(uri).is_file() else -1 for uri in table["uri"]]
+    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
 
 def train_network(

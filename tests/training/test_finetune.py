@@ -82,6 +82,14 @@ def test_unreadable_training_images_are_reported_not_fatal(samples: Samples, tmp
     table.loc[first, "uri"] = str(tmp_path / "missing.jpg")
     result = train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
     assert [(i, "no such file" in text) for i, text in result.failures] == [(table.loc[first, "image_id"], True)]
+    again = train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
+    assert again.cached
+    assert again.failures == result.failures
+    # Once the file is there, the network is another.
+    (tmp_path / "missing.jpg").write_bytes(Path(samples.table.loc[first, "uri"]).read_bytes())
+    mended = train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
+    assert not mended.cached
+    assert not mended.failures
 
 
 def test_a_loss_that_diverges_says_so(samples: Samples, tmp_path: Path) -> None:
