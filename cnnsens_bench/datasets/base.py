@@ -1,6 +1,7 @@
 """What a dataset is here: a table of samples (ids, paths, labels, boxes), never pixels."""
 
 import hashlib
+import http.client
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from typing import Any
 import pandas as pd
 
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.registry import Registry, near
+from cnnsens_bench.registry import Registry
 
 COLUMNS = ("image_id", "split", "uri", "label", "class_name", "box_x", "box_y", "box_w", "box_h", "mask_uri")
 """Columns of a sample table: `image_id` text, unique; `split` "train", "val" or "test"; `uri` a path or URI;
 `label` 0-based; boxes in pixels of the upright image, NaN where there is none; `mask_uri` None where none."""
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def make_samples(
 ) -> Samples:
     """Check a loader's rows and put them in `COLUMNS` order; missing box and mask columns are filled.
 
-    Raises `UserError` for duplicate ids, labels out of range or an empty table.
+    Raises `UserError` for duplicate ids, labels out of range, unknown splits or an empty table.
     """
     table = rows.copy()
     for column in ("box_x", "box_y", "box_w", "box_h"):
@@ -81,6 +83,8 @@ def make_samples(
         table[column] = table[column].astype("float64")
     if "mask_uri" not in table:
         table["mask_uri"] = None
+    # pandas turns None into NaN in a column that has texts too.
+    table["mask_uri"] = table["mask_uri"].astype(object).where(table["mask_uri"].notna(), None)
     if "class_name" not in table:
         table["class_name"] = [classes[i] for i in table["label"]]
     if table.empty:
@@ -91,6 +95,9 @@ def make_samples(
     if not table["label"].between(0, len(classes) - 1).all():
         wrong = table.loc[~table["label"].between(0, len(classes) - 1), "image_id"].iloc[0]
         raise UserError(f"dataset '{name}': image '{wrong}' has a label outside its {len(classes)} classes")
+    if not table["split"].isin(SPLITS).all():
+        wrong = table.loc[~table["split"].isin(SPLITS), "image_id"].iloc[0]
+        raise UserError(f"dataset '{name}': image '{wrong}' is in no split: use one of {', '.join(SPLITS)}")
     table["image_id"] = table["image_id"].astype(str)
     return Samples(name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range)
 
@@ -105,8 +112,11 @@ def require_folder(name: str, root: Path | None, expected: str) -> Path:
     return root
 
 
-def download_with(name: str, torchvision_class: str, root: Path | None) -> None:
-    """Let a dataset class of torchvision fetch its archives to `root`. Raises `UserError` when it cannot."""
+def download_with(name: str, torchvision_class: str, root: Path | None, expected: str) -> None:
+    """Let a dataset class of torchvision fetch its archives to `root`.
+
+    Raises `UserError`, naming the source and the layout `expected`, when it cannot.
+    """
     import torchvision.datasets
 
     folder = datasets[name].folder
@@ -114,14 +124,23 @@ def download_with(name: str, torchvision_class: str, root: Path | None) -> None:
         raise UserError(f"dataset '{name}': a download needs data_root=<folder>, below which it makes {folder}/")
     try:
         getattr(torchvision.datasets, torchvision_class)(root.parent, download=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"dataset '{name}' cannot be downloaded ({error}): {datasets[name].source}") from None
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise UserError(
+            f"dataset '{name}' cannot be downloaded ({error}): {datasets[name].source}; expected in {root}: {expected}"
+        ) from None
 
 
 def inside(root: Path, relative: str, listed_in: str) -> Path:
-    """`root / relative`, refused when it leaves `root` (absolute, `..`, a link that points outside)."""
+    """`root / relative`, which need not exist. `listed_in`: what names it, for the error.
+
+    Raises `UserError` when it is not below `root` (absolute, `..`, a link that points outside) or is no path at all.
+    """
     path = root / relative
-    if Path(relative).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+    try:
+        top, target = root.resolve(), path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a NUL byte
+        raise UserError(f"{listed_in} names {relative[:80]!r}, which is no path ({error}): mend or remove it") from None
+    if Path(relative).is_absolute() or target == top or not target.is_relative_to(top):
         raise UserError(f"{listed_in} names '{relative}', which lies outside {root}: only files below it are read")
     return path
 
@@ -132,10 +151,13 @@ def load(name: str, root: Path | None, data_root: Path | None, options: dict[str
     Raises `UserError` for an unknown dataset or option.
     """
     source = datasets[name]
-    known = [parameter for parameter in inspect.signature(source.function).parameters if parameter != "root"]
+    parameters = inspect.signature(source.function).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = [parameter for parameter in parameters if parameter != "root"]
     for option in options:
-        if option not in known:
-            raise UserError(f"dataset '{name}' has no option '{option}'{near(option, known) or ': it has none'}")
+        if option not in known and not takes_any:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            raise UserError(f"dataset '{name}' has no option '{option}': {has}")
     if root is None and data_root is not None and source.folder is not None:
         root = data_root / source.folder
     return source.function(root, **options)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from cnnsens_bench.datasets.base import Samples, dataset, download_with, make_samples, require_folder
 from cnnsens_bench.errors import UserError
@@ -23,28 +22,60 @@ SPLITS = {"trnid": "train", "valid": "val", "tstid": "test"}
 def flowers102(root: Path | None, *, download: bool = False) -> Samples:
     """Image ids are file names without ending; there are no boxes. The official split: train, val and test.
 
+    Labels count the classes that occur, from 0. A listed image that is absent fails when it is decoded.
     `download`: let torchvision fetch it. Raises `UserError` for an absent folder or a damaged list.
     """
     if download:
-        download_with("flowers102", "Flowers102", root)
+        download_with("flowers102", "Flowers102", root, LAYOUT)
     folder = require_folder("flowers102", root, LAYOUT)
-    try:
-        numbers = loadmat(folder / "imagelabels.mat", squeeze_me=True)["labels"]
-        sets = loadmat(folder / "setid.mat", squeeze_me=True)
-        rows = [(split, int(number)) for key, split in SPLITS.items() for number in np.atleast_1d(sets[key])]
-    except (OSError, KeyError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
-        raise UserError(f"{folder}: imagelabels.mat or setid.mat cannot be read ({error}): get them again") from None
-    table = pd.DataFrame(rows, columns=["split", "number"]).sort_values("number")
-    if table["number"].min() < 1 or table["number"].max() > np.size(numbers):
+    class_ids = _read(folder / "imagelabels.mat", "labels")["labels"]
+    sets = _read(folder / "setid.mat", *SPLITS)
+    rows = [(split, number) for key, split in SPLITS.items() for number in sets[key]]
+    table = pd.DataFrame(rows, columns=["split", "number"]).astype({"number": int}).sort_values("number", kind="stable")
+    if not table["number"].between(1, len(class_ids)).all():
         raise UserError(f"{folder / 'setid.mat'} names images beyond those of imagelabels.mat: get both again")
-    class_ids = np.atleast_1d(numbers)[table["number"] - 1].astype(int)
-    present = sorted(set(class_ids.tolist()))
-    label_of = {class_id: label for label, class_id in enumerate(present)}
-    names = [f"class_{class_id:03d}" for class_id in present]
+    table["class_id"] = [class_ids[number - 1] for number in table["number"]]
+    if not table["class_id"].between(1, len(NAMES)).all():
+        raise UserError(f"{folder / 'imagelabels.mat'} has classes beyond 1 to {len(NAMES)}: get it again")
+    present = sorted(table["class_id"].unique())
     ids = [f"image_{number:05d}" for number in table["number"]]
     table = table.assign(
         image_id=ids,
         uri=[str(folder / "jpg" / f"{image_id}.jpg") for image_id in ids],
-        label=[label_of[class_id] for class_id in class_ids],
+        label=table["class_id"].map({class_id: label for label, class_id in enumerate(present)}),
     )
-    return make_samples("flowers102", names, table)
+    return make_samples("flowers102", [NAMES[class_id - 1] for class_id in present], table)
+
+
+def _read(path: Path, *keys: str) -> dict[str, list[int]]:
+    """Lists of whole numbers from a MATLAB file."""
+    try:
+        with path.open("rb") as file:
+            content = loadmat(file)
+        arrays = {key: np.asarray(content[key]).reshape(-1) for key in keys}
+    except Exception as error:  # scipy raises nearly anything on a damaged file
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): get it again") from None
+    for key, array in arrays.items():
+        if array.dtype.kind not in "iuf" or not (np.isfinite(array) & (array == np.floor(array))).all():
+            raise UserError(f"{path} cannot be read ({key} is no list of whole numbers): get it again")
+    return {key: [int(value) for value in array] for key, array in arrays.items()}
+
+
+# Here, and not torchvision's own list: only some of its versions have one, and names are part of the fingerprint.
+NAMES = (
+    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
+    "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot", "king protea",
+    "spear thistle", "yellow iris", "globe-flower", "purple coneflower", "peruvian lily", "balloon flower",
+    "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger", "grape hyacinth",
+    "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke", "sweet william", "carnation",
+    "garden phlox", "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya", "cape flower",
+    "great masterwort", "siam tulip", "lenten rose", "barbeton daisy", "daffodil", "sword lily", "poinsettia",
+    "bolero deep blue", "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion", "petunia",
+    "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura", "geranium", "orange dahlia",
+    "pink-yellow dahlia?", "cautleya spicata", "japanese anemone", "black-eyed susan", "silverbush",
+    "californian poppy", "osteospermum", "spring crocus", "bearded iris", "windflower", "tree poppy", "gazania",
+    "azalea", "water lily", "rose", "thorn apple", "morning glory", "passion flower", "lotus", "toad lily",
+    "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow", "magnolia",
+    "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove", "bougainvillea",
+    "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper", "blackberry lily",
+)  # fmt: skip

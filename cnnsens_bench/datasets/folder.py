@@ -1,6 +1,8 @@
 """Any folder of class sub-folders, with an optional list of boxes."""
 
+import csv
 import hashlib
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -16,14 +18,16 @@ BOX = ("x", "y", "w", "h")
 
 @dataset("folder", folder=None, source="name your own folder with dataset.root=<folder>")
 def folder(root: Path | None, *, boxes: str | None = None, test_fraction: float = 0.3) -> Samples:
-    """Image ids are paths below `root`. `boxes`: a CSV with the columns path, x, y, w, h (default: `root`/boxes.csv).
+    """Image ids are paths below `root`; classes are sorted by name, and may have images in one split only.
 
-    Without train/ and test/ folders, `test_fraction` of the images of each class are test images, chosen by the hash
-    of their path: adding images moves none from one split to the other. Raises `UserError`.
+    `boxes`: a CSV with the columns path (below `root`), x, y, w, h (pixels, from 0); default: `root`/boxes.csv, if any.
+    Without train/ and test/ (or val/, valid/) folders, about `test_fraction` of the images are test images, chosen by
+    the hash of their path: adding images moves none from one split to the other. Hidden files and class folders
+    without images are left out. Raises `UserError`.
     """
     base = require_folder("folder", root, LAYOUT)
-    if not 0 < test_fraction < 1:
-        raise UserError(f"dataset 'folder': test_fraction is {test_fraction}: it must be between 0 and 1")
+    if not isinstance(test_fraction, int | float) or not 0 < test_fraction < 1:
+        raise UserError(f"dataset 'folder': test_fraction is {test_fraction}: it must be a number between 0 and 1")
     splits = {name: split for name, split in SPLIT_FOLDERS.items() if (base / name).is_dir()}
     if {"train", "test"} <= set(splits.values()) or {"train", "val"} <= set(splits.values()):
         # Where there is no test folder, the validation folder is what is tested on.
@@ -54,27 +58,57 @@ def _images(root: Path, base: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for class_folder in sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")):
         for path in sorted(class_folder.rglob("*")):
-            if path.suffix.lower() in ENDINGS and not path.name.startswith("."):
-                relative = path.relative_to(root).as_posix()
-                inside(root, relative, str(class_folder))
-                rows.append({"image_id": relative, "uri": str(path), "class_name": class_folder.name})
+            hidden = any(part.startswith(".") for part in path.relative_to(class_folder).parts)
+            if path.suffix.lower() not in ENDINGS or hidden or path.is_dir():
+                continue
+            relative = path.relative_to(root).as_posix()
+            # Such a name cannot be stored with the results.
+            if not _is_unicode(relative):
+                raise UserError(f"{root} has an image whose name is not UTF-8 ({relative!r}): rename it")
+            inside(root, relative, str(root))
+            rows.append({"image_id": relative, "uri": str(path), "class_name": class_folder.name})
     return rows
 
 
-def _boxes(root: Path, path: Path, known: set[str]) -> pd.DataFrame:
+def _is_unicode(text: str) -> bool:
     try:
-        table = pd.read_csv(path, dtype={"path": str})
-    except (OSError, ValueError) as error:
-        raise UserError(f"the boxes {path} cannot be read ({str(error).splitlines()[0]})") from None
-    absent = [column for column in ("path", *BOX) if column not in table]
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _boxes(root: Path, path: Path, known: set[str]) -> pd.DataFrame:
+    """Boxes by image id. Read as CSV lines, not by pandas: its errors and types do not tell the line."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            header = list(reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"the boxes {path} cannot be read ({error}): they must be a CSV in UTF-8") from None
+    if not header:
+        raise UserError(f"the boxes {path} cannot be read (no header): its header must be path,x,y,w,h")
+    absent = [column for column in ("path", *BOX) if column not in header]
     if absent:
         raise UserError(f"{path} lacks the column '{absent[0]}': its header must be path,x,y,w,h")
-    for line, row in enumerate(table.to_dict("records"), 2):
-        inside(root, str(row["path"]), f"{path}, line {line}")
-        if row["path"] not in known:
-            raise UserError(f"{path}, line {line}: there is no image '{row['path']}' below {root}")
-        if not all(isinstance(row[key], int | float) for key in BOX):
-            raise UserError(f"{path}, line {line}: x, y, w and h must be numbers")
-    if table["path"].duplicated().any():
-        raise UserError(f"{path} lists '{table.loc[table['path'].duplicated(), 'path'].iloc[0]}' twice")
-    return table.set_index("path")[list(BOX)].add_prefix("box_")
+    boxes: dict[str, list[float]] = {}
+    for line, row in rows:
+        if None in row:
+            raise UserError(
+                f"{path}, line {line} has more cells than the header: put a path that holds commas in quotes"
+            )
+        name = row["path"]
+        inside(root, name, f"{path}, line {line}")
+        if name not in known:
+            raise UserError(f"{path}, line {line}: there is no image '{name}' below {root}: mend or remove the line")
+        if name in boxes:
+            raise UserError(f"{path} lists '{name}' twice (again in line {line}): remove one of the lines")
+        try:
+            boxes[name] = [float(row[key]) for key in BOX]
+        except ValueError:
+            boxes[name] = [math.nan]
+        if not all(map(math.isfinite, boxes[name])):
+            raise UserError(f"{path}, line {line}: x, y, w and h must be numbers: mend or remove the line")
+    index = pd.Index(list(boxes), dtype="str")
+    return pd.DataFrame(list(boxes.values()), index=index, columns=[f"box_{key}" for key in BOX], dtype="float64")

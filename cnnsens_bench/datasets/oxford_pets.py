@@ -1,5 +1,8 @@
 """Oxford-IIIT Pet in its official layout, as torchvision lays it out."""
 
+import math
+import os
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,63 +21,90 @@ LAYOUT = "images/ and annotations/ with trainval.txt, test.txt, trimaps/ and xml
     "dataset.options.download=true",
 )
 def oxford_pets(root: Path | None, *, download: bool = False) -> Samples:
-    """Image ids are file names without ending. Boxes are of the head, and there are some for training images only.
+    """Image ids are file names without ending; trainval.txt is the split "train", test.txt is "test".
 
-    Masks are the trimaps (1 is pet). `download`: let torchvision fetch it. Raises `UserError` for an absent folder or
-    a damaged list.
+    Boxes are of the head (the first, where there are two), and only most of the training images have one. Masks are the
+    trimaps: 1 is pet, 2 is background, 3 is the border between them. Labels count the classes that occur, from 0.
+    A listed image that is absent fails when it is decoded. `download`: let torchvision fetch it. Raises `UserError` for
+    an absent folder or a damaged list.
     """
     if download:
-        download_with("oxford_pets", "OxfordIIITPet", root)
+        download_with("oxford_pets", "OxfordIIITPet", root, LAYOUT)
     folder = require_folder("oxford_pets", root, LAYOUT)
-    rows = []
-    for split, file in (("train", "trainval.txt"), ("test", "test.txt")):
-        path = folder / "annotations" / file
-        try:
-            lines = path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read ({type(error).__name__}): oxford_pets needs {LAYOUT}") from None
-        for number, line in enumerate(lines, 1):
-            words = line.split()
-            if not words or line.startswith("#"):
-                continue
-            if len(words) < 2 or not words[1].isdigit():
-                raise UserError(f"{path}, line {number}: expected an image and a class number, found '{line[:80]}'")
-            rows.append(_row(folder, split, words[0], int(words[1]), path))
+    rows = [
+        _row(folder, split, name, class_id, path)
+        for split, path in (
+            ("train", folder / "annotations" / "trainval.txt"),
+            ("test", folder / "annotations" / "test.txt"),
+        )
+        for name, class_id in _read(path)
+    ]
     table = pd.DataFrame(rows)
     if table.empty:
         raise UserError(f"{folder / 'annotations'} lists no images: unpack annotations.tar.gz again")
+    pairs = table[["class_id", "class_name"]].drop_duplicates().sort_values("class_id", kind="stable")
+    for column in pairs:
+        if pairs[column].duplicated().any():
+            twice = pairs.loc[pairs[column].duplicated(keep=False)].iloc[:2].to_numpy().tolist()
+            one, two = (f"{number} '{name}'" for number, name in twice)
+            raise UserError(
+                f"{folder / 'annotations'} lists class {one} and class {two}: unpack annotations.tar.gz again"
+            )
     # A part of the data set keeps its official class numbers: labels count only those that occur.
-    numbers = sorted(table["class_id"].unique())
-    table["label"] = table["class_id"].map({number: label for label, number in enumerate(numbers)})
-    names = [table.loc[table["class_id"] == number, "class_name"].iloc[0] for number in numbers]
-    return make_samples("oxford_pets", names, table, mask_range=(1, 1))
+    table["label"] = table["class_id"].map({number: label for label, number in enumerate(pairs["class_id"])})
+    return make_samples("oxford_pets", pairs["class_name"].tolist(), table, mask_range=(1, 1))
+
+
+def _read(path: Path) -> list[tuple[str, int]]:
+    """The names and class numbers (from 1) of a list of `name class species breed` lines."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): oxford_pets needs {LAYOUT}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or line.startswith("#"):
+            continue
+        if len(words) < 2 or not re.fullmatch("[0-9]{1,9}", words[1]):
+            wanted = f"expected an image and a class number, found '{line[:80]}'"
+            raise UserError(f"{path}, line {number}: {wanted}: unpack annotations.tar.gz again")
+        found.append((words[0], int(words[1])))
+    return found
 
 
 def _row(folder: Path, split: str, name: str, class_id: int, listed_in: Path) -> dict[str, object]:
-    uri = inside(folder / "images", f"{name}.jpg", str(listed_in))
-    trimap = folder / "annotations" / "trimaps" / f"{name}.png"
+    trimap = _if_there(folder, f"annotations/trimaps/{name}.png", listed_in)
+    xml = _if_there(folder, f"annotations/xmls/{name}.xml", listed_in)
     return {
         "image_id": name,
         "split": split,
-        "uri": str(uri),
+        "uri": str(inside(folder / "images", f"{name}.jpg", str(listed_in))),
         "class_id": class_id,
-        "class_name": name.rpartition("_")[0],
-        "mask_uri": str(trimap) if trimap.is_file() else None,
-        **_box(folder / "annotations" / "xmls" / f"{name}.xml"),
+        "class_name": re.sub(r"_[0-9]+$", "", name),
+        "mask_uri": str(trimap) if trimap else None,
+        **(_box(xml) if xml else {}),
     }
 
 
+def _if_there(folder: Path, relative: str, listed_in: Path) -> Path | None:
+    # os.path.isfile: unlike Path.is_file, no error for a name too long for the disk.
+    return inside(folder, relative, str(listed_in)) if os.path.isfile(folder / relative) else None
+
+
 def _box(path: Path) -> dict[str, float]:
-    """The box of an annotation, whose corners are counted from 1 and lie inside it; nothing where there is no file."""
-    if not path.is_file():
-        return {}
-    text = path.read_text(errors="replace")
-    if "<!" in text:
-        raise UserError(f"{path} declares entities, which annotations do not need: it is not read")
+    """The box of an annotation. Its corners are pixels counted from 1 and lie inside the box; ours count from 0."""
     try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if "<!DOCTYPE" in text:
+            raise UserError(
+                f"{path} declares entities, which annotations do not need: remove the file, or get it again"
+            )
         box = ElementTree.fromstring(text).find("object/bndbox")
         corners = {key: float(box.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax")}  # type: ignore[union-attr]
-    except (ElementTree.ParseError, AttributeError, ValueError):
+        if not all(map(math.isfinite, corners.values())):
+            raise ValueError("a corner is not finite")
+    except (OSError, ElementTree.ParseError, AttributeError, ValueError):
         raise UserError(f"{path} has no readable bndbox: remove the file, or get it again") from None
     return {
         "box_x": corners["xmin"] - 1,
