@@ -90,6 +90,7 @@ def _quiet_libraries() -> None:
     import logging
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for name in ("huggingface_hub", "timm", "ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -19,6 +19,7 @@ import ray.data
 import torch
 
 from cnnsens_bench import images
+from cnnsens_bench.engine.desk import Desk
 from cnnsens_bench.engine.plan import Chunk, Sweep
 from cnnsens_bench.engine.worker import Outcome, Worker, decode_row, load_plugins
 from cnnsens_bench.errors import UserError
@@ -69,6 +70,8 @@ def connect(address: str | None) -> None:
             f"no Ray cluster can be reached at {address or 'this machine'} ({reason}): check cluster.address"
         ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # its notes would tear our own progress apart
 
 
 def run_ray(
@@ -91,8 +94,7 @@ def run_ray(
     if not blocks:
         return
     smallest = min(c.preprocessing.input_size for c in checkpoints.values())
-    progress = ray.remote(num_cpus=0)(_Progress).remote()
-    weights = {key: ray.put(checkpoint.to_bytes()) for key, checkpoint in checkpoints.items()}
+    desk = ray.remote(num_cpus=0)(Desk).remote({key: c.to_bytes() for key, c in checkpoints.items()})
     outcomes = (
         ray.data.from_arrow(blocks)
         .map_batches(
@@ -111,20 +113,19 @@ def run_ray(
             num_gpus=plan.gpus,
             fn_constructor_kwargs={
                 "sweep": sweep,
-                "weights": weights,
                 "parts": parts,
                 "threads": plan.threads,
-                "progress": progress,
+                "desk": desk,
             },
         )
     )
-    with _reporting(progress, report):
+    with _reporting(desk, report):
         for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from (Outcome(**row) for row in pa.Table.to_pylist(batch))
 
 
 @contextmanager
-def _reporting(progress: Any, report: Callable[[int], None] | None) -> Iterator[None]:
+def _reporting(desk: Any, report: Callable[[int], None] | None) -> Iterator[None]:
     """While the body waits for outcomes, ask the workers' counter and report what is new."""
     stop = threading.Event()
 
@@ -132,7 +133,7 @@ def _reporting(progress: Any, report: Callable[[int], None] | None) -> Iterator[
         told = 0
         while report:
             over = stop.wait(1.0)
-            total = ray.get(progress.total.remote())
+            total = ray.get(desk.total.remote())
             if total > told:
                 report(total - told)
                 told = total
@@ -170,13 +171,14 @@ def _decode_block(block: Any, sweep: Sweep, reach: float) -> pa.Table:
 class _RayWorker:
     """An actor's `Worker`."""
 
-    def __init__(self, sweep: Sweep, weights: dict[str, Any], parts: Path, threads: int, progress: Any) -> None:
+    def __init__(self, sweep: Sweep, parts: Path, threads: int, desk: Any) -> None:
         keep_freed_memory()
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        checkpoints = {key: checkpoint_from_bytes(ray.get(data)) for key, data in weights.items()}
+        weights = ray.get(desk.weights.remote())
+        checkpoints = {key: checkpoint_from_bytes(data) for key, data in weights.items()}
         self.shape = (len(sweep.entrants), len(sweep.cells()))
         # Ray gives an actor OMP_NUM_THREADS=1; `threads` overrides it.
-        self.worker = Worker(sweep, checkpoints, parts, device, threads, lambda n: progress.add.remote(n))
+        self.worker = Worker(sweep, checkpoints, parts, device, threads, lambda n: desk.add.remote(n))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block.to_pylist()
@@ -185,16 +187,3 @@ class _RayWorker:
         count = self.shape[0] * self.shape[1]
         wanted = np.unpackbits(bits, axis=1, count=count).astype(bool).reshape(len(rows), *self.shape)
         return pa.Table.from_pylist([asdict(self.worker(rows, decoded, wanted))])
-
-
-class _Progress:
-    """Counts evaluations as they are done: outcomes come only once a chunk."""
-
-    def __init__(self) -> None:
-        self.done = 0
-
-    def add(self, n: int) -> None:
-        self.done += n
-
-    def total(self) -> int:
-        return self.done
