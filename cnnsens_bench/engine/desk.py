@@ -1,4 +1,4 @@
-"""What the driver of a sweep over a cluster shares with its workers. Imports nothing, so that its actor starts at once."""
+"""What the driver of a sweep over a cluster shares with its workers. Imports nothing: its actor starts at once."""
 
 
 class Desk:

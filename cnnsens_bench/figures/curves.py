@@ -28,7 +28,7 @@ def curves(store: Store, out: Path, defense: str = "none") -> None:
     shown = list(levels.index[levels > 1])
     if not shown:
         raise UserError(f"{store.path} has no degradation with several levels for the defense '{defense}'")
-    figure = Figure(figsize=(3.1 * len(shown), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.1 * len(shown), 3.4), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     models = sorted(table["model"].unique())
     for axis, degradation in zip(axes, shown, strict=True):
@@ -48,11 +48,11 @@ def curves(store: Store, out: Path, defense: str = "none") -> None:
         ticks = sorted(table.loc[table["degradation"] == degradation, "level"].unique())
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
-        axis.set(title=degradation, xlabel=form.format("").rstrip("=°") + note, ylim=(0, 101))
+        axis.set(title=degradation, xlabel=note.lstrip(", ") or form.format("").rstrip("=°"), ylim=(0, 101))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("accuracy in %")
-    axes[0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     dataset = kinds["dataset"].iloc[0]
     suffix = "" if defense == "none" else f", defense {short_defense(defense)}"
     figure.suptitle(f"{dataset}{suffix} (bands: 95 % intervals; dotted: undegraded)", fontsize=10)
