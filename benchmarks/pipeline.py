@@ -170,7 +170,7 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     checkpoint = make_checkpoint()
     every = load("plumage", None, None, {}).split("test", "train")
-    images = every.iloc[:: len(every) // 64][:64]
+    images = every.iloc[:: len(every) // 96][:96]
 
     full = sweep_of(list(degradations), trials=1)
     batches = batches_of(full, len(images))
@@ -183,7 +183,7 @@ def main() -> None:
     per_image = statistics.median(alone for alone, _ in rounds) / (batches * BATCH)
     common = sweep_of(list(PLAIN), trials=1)
     pairs = [
-        (time_plain(common, images[::2], checkpoint), time_sweep(common, images[::2], checkpoint, ray=False))
+        (time_plain(common, images[::3], checkpoint), time_sweep(common, images[::3], checkpoint, ray=False))
         for _ in range(given.rounds)
     ]
     figures: dict[str, Any] = {
