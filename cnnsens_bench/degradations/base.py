@@ -36,8 +36,8 @@ class Degradation:
     """A registered degradation.
 
     `levels`: the paper's, used when the config names none; empty for one that has no level (stored as level 0).
-    `low`, `high`: the inclusive range of valid levels. `reach(level)`: how far, in pixels of the network's input,
-    the moved box can leave the unmoved one.
+    `low`, `high`: the inclusive range of valid levels; `whole`: only whole numbers are levels.
+    `reach(level)`: how far, in pixels of the network's input, the moved box can leave the unmoved one.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Degradation:
     level_name: str = "level"
     low: float = 0.0
     high: float = float("inf")
+    whole: bool = False
     geometric: bool = False
     reach_function: Callable[[float], float] | None = None
 
@@ -83,6 +84,8 @@ class Degradation:
                 f"at least {self.low:g}" if self.high == float("inf") else f"between {self.low:g} and {self.high:g}"
             )
             raise UserError(f"degradation '{self.name}': level {level:g} is out of range: it must be {bounds}")
+        if self.whole and level != int(level):
+            raise UserError(f"degradation '{self.name}': level {level:g} must be a whole number")
         return float(level)
 
 
@@ -97,13 +100,15 @@ def degradation(
     level_name: str = "level",
     low: float = 0.0,
     high: float = float("inf"),
+    whole: bool = False,
     geometric: bool = False,
     reach: Callable[[float], float] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a degradation; the parameters are those of `Degradation`."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        degradations.add(name, Degradation(name, function, draw, levels, level_name, low, high, geometric, reach))
+        made = Degradation(name, function, draw, levels, level_name, low, high, whole, geometric, reach)
+        degradations.add(name, made)
         return function
 
     return decorate
