@@ -124,6 +124,16 @@ def normal_per_pixel(streams: Streams, size: int) -> Tensor:
     return streams.normal(1, size, size)
 
 
+def normal_per_image(streams: Streams, size: int) -> Tensor:
+    """(N, 1, 1, 1) N(0, 1)."""
+    return streams.normal(1, 1, 1)
+
+
+def uniform_per_pixel(streams: Streams, size: int) -> Tensor:
+    """(N, 1, H, W) uniform in [0, 1)."""
+    return streams.uniform(1, size, size)
+
+
 def uniform_per_value(streams: Streams, size: int) -> Tensor:
     """(N, 3, H, W) uniform in [0, 1), in channels_last memory."""
     return streams.uniform(size, size, 3).permute(0, 3, 1, 2)

@@ -1,10 +1,23 @@
-"""Gaussian noise on the colour channels (paper, section 2)."""
+"""Gaussian noise on the colour channels and on hue, saturation and intensity (paper, section 2).
 
+HSI is Gonzalez & Woods'. With I the mean of the channels and c = rgb − I, noise on one of its channels needs no
+conversion and no trigonometry of the pixels: intensity is rgb·(I′/I), saturation I + c·(S′/S), and a hue turn by φ
+turns c about the gray axis by φ and rescales it so that its smallest channel is −I·S again. Black and gray pixels
+have no hue: turning or saturating them changes nothing.
+"""
+
+import math
+
+import numpy as np
 from torch import Tensor
 
-from cnnsens_bench.degradations.base import degradation, normal_per_pixel, normal_per_value
+from cnnsens_bench.degradations.base import degradation, normal_per_image, normal_per_pixel, normal_per_value
+from cnnsens_bench.degradations.pixelwise import Maths, Pixel, pixelwise
 
 SIGMAS = (1, 2, 4, 8, 16, 32, 64)
+
+# float32 throughout: a Python number would lift a compiled loop to float64.
+ZERO, HALF, ONE, TWO, THREE, FULL = (np.float32(value) for value in (0, 0.5, 1, 2, 3, 255))
 
 
 @degradation("gaussian_rgb", draw=normal_per_value, levels=SIGMAS, level_name="σ")
@@ -15,16 +28,103 @@ def gaussian_rgb(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
 
 
 @degradation("gaussian_intensity", draw=normal_per_pixel, levels=SIGMAS, level_name="σ")
-def gaussian_intensity(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
-    """N(0, σ²) added to I of HSI, I′ kept in [0, 255]; hue and saturation stay: rgb·(I′/I).
+@pixelwise
+def gaussian_intensity(maths: Maths) -> Pixel:
+    """N(0, σ²) per pixel on I of HSI, I′ kept in [0, 255]; hue and saturation stay: rgb·(I′/I).
 
-    A black pixel has no hue: its limit is the gray of the new intensity.
+    A black pixel's limit is the gray of the new intensity.
     """
-    red, green, blue = pixels.unbind(1)
-    intensity = (red + green).add_(blue).div_(3).unsqueeze_(1)
-    noisy = (draw * level).add_(intensity).clamp_(0, 255)
-    gain = noisy / intensity
-    black = intensity == 0
-    if not black.any():
-        return pixels * gain
-    return (pixels * gain.masked_fill_(black, 0)).add_(noisy.masked_fill_(~black, 0))
+    clip, where = maths.clip, maths.where
+
+    def pixel(red, green, blue, noise):  # type: ignore[no-untyped-def]
+        intensity = (red + green + blue) / THREE
+        noisy = clip(noise + intensity, ZERO, FULL)
+        black = intensity == ZERO
+        gain = where(black, ZERO, noisy / intensity)
+        gray = where(black, noisy, ZERO)
+        return red * gain + gray, green * gain + gray, blue * gain + gray
+
+    return pixel
+
+
+@degradation("saturation", draw=normal_per_pixel, levels=SIGMAS, level_name="σ")
+@pixelwise
+def saturation(maths: Maths) -> Pixel:
+    """N(0, σ²) per pixel on S of HSI, S scaled to [0, 255] and clamped; hue and intensity stay: I + c·(S′/S)."""
+    minimum, clip, where = maths.minimum, maths.clip, maths.where
+
+    def pixel(red, green, blue, noise):  # type: ignore[no-untyped-def]
+        # Differences to the smallest channel are exact where channels are close: gray is told from nearly gray.
+        low = minimum(red, minimum(green, blue))
+        red, green, blue = red - low, green - low, blue - low
+        chroma = (red + green + blue) / THREE  # I·S
+        intensity = low + chroma
+        changed = clip(noise / FULL + chroma / intensity, ZERO, ONE)
+        gain = where(chroma > ZERO, changed * intensity / chroma, ZERO)
+        return (
+            (red - chroma) * gain + intensity,
+            (green - chroma) * gain + intensity,
+            (blue - chroma) * gain + intensity,
+        )
+
+    return pixel
+
+
+TURN = np.float32(1 / 256)
+ROOT_3, ROOT_3_HALVES = np.float32(3**-0.5), np.float32(3**0.5 / 2)
+# Taylor terms of sine and cosine of an angle in turns, good to float32 up to a quarter.
+SINE = tuple(np.float32((-1) ** i * (2 * np.pi) ** (2 * i + 1) / math.factorial(2 * i + 1)) for i in range(7))
+COSINE = tuple(np.float32((-1) ** i * (2 * np.pi) ** (2 * i) / math.factorial(2 * i)) for i in range(7))
+
+
+def hue_turn(maths: Maths) -> Pixel:
+    """The formula that turns H by `noise` (256 is a full turn); S and I stay."""
+    minimum, absolute, floor, where = maths.minimum, maths.absolute, maths.floor, maths.where
+    s1, s3, s5, s7, s9, s11, s13 = SINE
+    _, c2, c4, c6, c8, c10, c12 = COSINE
+
+    def pixel(red, green, blue, noise):  # type: ignore[no-untyped-def]
+        turns = noise * TURN
+        turns = turns - floor(turns + HALF)
+        half = floor(turns * TWO + HALF)
+        turns = turns - half * HALF
+        square = turns * turns
+        sine = s7 + square * (s9 + square * (s11 + square * s13))
+        sine = turns * (s1 + square * (s3 + square * (s5 + square * sine)))
+        cosine = c6 + square * (c8 + square * (c10 + square * c12))
+        cosine = ONE + square * (c2 + square * (c4 + square * cosine))
+        sign = ONE - absolute(half) * TWO
+        sine, cosine = sine * sign, cosine * sign
+
+        low = minimum(red, minimum(green, blue))
+        along = (green - blue) * ROOT_3  # c in the plane across the gray axis: `first` along red, `along` across it
+        red, green, blue = red - low, green - low, blue - low
+        chroma = (red + green + blue) / THREE  # I·S
+        first = red - chroma
+        intensity = low + chroma
+        turned_red = first * cosine - along * sine
+        across = (first * sine + along * cosine) * ROOT_3_HALVES
+        middle = -(turned_red * HALF)
+        smallest = minimum(turned_red, middle - absolute(across))
+        scale = where(chroma > ZERO, chroma / -smallest, ZERO)
+        return (
+            turned_red * scale + intensity,
+            (middle + across) * scale + intensity,
+            (middle - across) * scale + intensity,
+        )
+
+    return pixel
+
+
+@degradation("hue_global", draw=normal_per_image, levels=SIGMAS, level_name="σ")
+@pixelwise
+def hue_global(maths: Maths) -> Pixel:
+    """One N(0, σ²) per image on H of HSI, H scaled so that 256 is a full turn, wrapping."""
+    return hue_turn(maths)
+
+
+@degradation("hue_local", draw=normal_per_pixel, levels=SIGMAS, level_name="σ")
+@pixelwise
+def hue_local(maths: Maths) -> Pixel:
+    """N(0, σ²) per pixel on H of HSI, H scaled so that 256 is a full turn, wrapping."""
+    return hue_turn(maths)
