@@ -38,8 +38,8 @@ def pixelwise(factory: Callable[[Maths], Pixel]) -> Callable[[Tensor, Tensor, fl
     @functools.wraps(factory)
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         if pixels.device.type != "cpu":
-            planes = factory(TENSORS)(*pixels.split(1, dim=1), draw * level)
-            return torch.cat(planes, dim=1)
+            red, green, blue = pixels.split(1, dim=1)
+            return torch.cat(factory(TENSORS)(red, green, blue, draw * level), dim=1)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(pixels, memory_format=torch.channels_last)
         per_pixel, per_image = loops()
