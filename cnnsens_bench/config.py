@@ -25,6 +25,7 @@ from cnnsens_bench.training.recipe import Recipe
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 PATHS = ("output", "cache", "data_root", "dataset.root", "weights")
+CONDITION_KEYS = ("name", "level", "arguments", "levels", "trials")
 ENGINES = ("auto", "local", "ray")
 
 
@@ -104,9 +105,9 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ConditionConfig:
-    """One entry of `degradations`: a name, or a mapping with `name` and its own `levels` and `trials`."""
+    """One entry of `degradations`, as `degradations.expression` reads what is `written`; its `levels` and `trials`."""
 
-    name: str
+    written: Any
     levels: tuple[float, ...] | None
     trials: int
 
@@ -160,18 +161,15 @@ def condition_configs(config: Config) -> list[ConditionConfig]:
     """The entries of `degradations`. Raises `UserError`."""
     entries = []
     for entry in config.degradations:
-        given = _mapping("degradations", entry, ("name", "levels", "trials"))
+        given = {"name": str(entry)} if isinstance(entry, list) else _mapping("degradations", entry, CONDITION_KEYS)
+        name = given["name"]
         levels = given.get("levels")
         if levels is not None and (not isinstance(levels, list) or not levels):
-            raise UserError(f"degradations: levels of '{given['name']}' must be a list of numbers, such as [1, 4, 16]")
+            raise UserError(f"degradations: levels of '{name}' must be a list of numbers, such as [1, 4, 16]")
         trials = given.get("trials", config.trials)
         if not isinstance(trials, int) or trials < 1:
-            raise UserError(f"degradations: trials of '{given['name']}' is {trials!r}: it must be at least 1")
-        entries.append(ConditionConfig(given["name"], tuple(levels) if levels is not None else None, trials))
-    names = [entry.name for entry in entries]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")
+            raise UserError(f"degradations: trials of '{name}' is {trials!r}: it must be at least 1")
+        entries.append(ConditionConfig(entry, tuple(levels) if levels is not None else None, trials))
     return entries
 
 

@@ -1,8 +1,9 @@
-"""The only image I/O: decode, crop, shift, resize.
+"""The only image I/O: decode, crop, shift, turn, bend, resize.
 
 A file is decoded once per run. Every view of it (the undegraded one too) is resampled from the full image in one
 step, so that a shifted box sees what really lies beside it and nothing is blurred twice. Outside the full image
 its edge pixels repeat. Pillow's resampling of 8-bit images is integer arithmetic: the same bits on every machine.
+A turned or bent view is sampled on a grid finer than the result first, then reduced as every other.
 """
 
 import io
@@ -10,11 +11,14 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import fsspec
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cnnsens_bench.errors import ImageError
+
+cv2.setNumThreads(1)  # views are rendered side by side already
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels of the upright image."""
@@ -36,37 +40,43 @@ class Decoded:
     box: Box
 
 
-def decode(uri: str, box: Box | None = None, reach: float = float("inf")) -> Decoded:
+def decode(uri: str, box: Box | None = None, shift: float = float("inf"), radius: float = 0.0) -> Decoded:
     """Read the image at `uri` (a path, or a URI that fsspec knows), upright and as 8-bit RGB.
 
-    `box`: clipped to the image; None or NaN: the whole image. `reach`: how far views can leave the box, as a share
-    of the box's side; pixels further away are not kept. Raises `ImageError` with one sentence.
+    `box`: clipped to the image; None or NaN: the whole image. How far views can leave the box, beyond which pixels
+    are not kept: `shift` as a share of its sides, `radius` around its centre in half diagonals (a turned box: 1).
+    Raises `ImageError` with one sentence.
     """
     image = _load(uri)
     width, height = image.size
     clipped = _clip(box, width, height, uri)
     x, y, w, h = clipped
-    if reach == float("inf"):
+    if np.isinf(shift) or np.isinf(radius):
         keep = (0, 0, width, height)
     else:
-        # Beside the reach: the support of the smallest filter anyone resizes with (one box to one pixel).
-        margin_x, margin_y = reach * w + 2 * max(w / 16, 1) + 2, reach * h + 2 * max(h / 16, 1) + 2
+        # Beside the views: the support of the smallest filter anyone resizes with (one box to one pixel).
+        around = radius * np.hypot(w, h) / 2
+        reach_x = max(w / 2, around) + shift * w + 3 * max(w / 16, 1) + 4
+        reach_y = max(h / 2, around) + shift * h + 3 * max(h / 16, 1) + 4
         keep = (
-            max(0, int(np.floor(x - margin_x))),
-            max(0, int(np.floor(y - margin_y))),
-            min(width, int(np.ceil(x + w + margin_x))),
-            min(height, int(np.ceil(y + h + margin_y))),
+            max(0, int(np.floor(x + w / 2 - reach_x))),
+            max(0, int(np.floor(y + h / 2 - reach_y))),
+            min(width, int(np.ceil(x + w / 2 + reach_x))),
+            min(height, int(np.ceil(y + h / 2 + reach_y))),
         )
     return Decoded(np.asarray(image.crop(keep)), keep[0], keep[1], width, height, clipped)
 
 
-def render(image: Decoded, size: int, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
+def render(
+    image: Decoded, size: int, dx: float = 0.0, dy: float = 0.0, angle: float = 0.0, bend: float = 0.0
+) -> np.ndarray:
     """The box, moved by (dx, dy) pixels of the result, resized straight to `size` × `size`: (size, size, 3) uint8.
 
-    Bicubic (a = −0.5), antialiased, from the full image with repeated edges.
+    `angle` and `bend`: see `warp`. Bicubic (a = −0.5), antialiased, from the full image with repeated edges.
     """
     x, y, w, h = image.box
-    return resample(image, (x + dx * w / size, y + dy * h / size, w, h), size)
+    window = (x + dx * w / size, y + dy * h / size, w, h)
+    return warp(image, window, size, angle, bend) if angle or bend else resample(image, window, size)
 
 
 def resample(image: Decoded, window: Box, size: int) -> np.ndarray:
@@ -81,6 +91,61 @@ def resample(image: Decoded, window: Box, size: int) -> np.ndarray:
         (size, size), Image.Resampling.BICUBIC, box=(x - x0, y - y0, x - x0 + w, y - y0 + h)
     )
     return np.asarray(resized)
+
+
+FINE = 2
+"""How many times finer than the result a turned or bent view is sampled."""
+
+LONGEST_SIDE = 32_000
+"""In pixels, of what OpenCV can sample."""
+
+
+def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> np.ndarray:
+    """The window turned by `angle` degrees about its centre (what is seen turns counter-clockwise) and seen through a
+    lens: (size, size, 3) uint8.
+
+    A point of the result at the distance r from the centre (the corner's being 1, the window stretched to the square)
+    shows what a perfect lens shows at r / (1 + bend·r²) (Fitzgibbon 2001). The window is turned in the image's own
+    pixels, as a camera would be, then resized straight to the square.
+    """
+    x, y, w, h = window
+    margin = 2 * FINE + 2
+    steps = (np.arange(-margin, FINE * size + margin) + 0.5) / (FINE * size) - 0.5
+    across, down = np.meshgrid(steps * w, steps * h)
+    if bend:
+        square = 4 * (across**2 + down**2) / (w**2 + h**2)
+        scale = 1 / (1 + bend * np.minimum(square, 1))  # beyond the corners, in the margin, as at them
+        across, down = across * scale, down * scale
+    turn = np.deg2rad(angle)
+    columns = x + w / 2 + np.cos(turn) * across - np.sin(turn) * down
+    rows = y + h / 2 + np.sin(turn) * across + np.cos(turn) * down
+    part, x0, y0, shrink_x, shrink_y = _reduced(image, columns, rows, FINE * size / w, FINE * size / h)
+    sampled = cv2.remap(
+        part,
+        ((columns - x0) * shrink_x - 0.5).astype(np.float32),
+        ((rows - y0) * shrink_y - 0.5).astype(np.float32),
+        cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    end = margin + FINE * size
+    result = Image.fromarray(sampled).resize((size, size), Image.Resampling.BICUBIC, box=(margin, margin, end, end))
+    return np.asarray(result)
+
+
+def _reduced(
+    image: Decoded, columns: np.ndarray, rows: np.ndarray, fine_x: float, fine_y: float
+) -> tuple[np.ndarray, int, int, float, float]:
+    """The part of the image around the given points, no more than needed finer than the grid that samples it: its
+    pixels, its left and top in the image, and its reduction in x and y."""
+    x0, x1 = int(np.floor(columns.min())) - 3, int(np.ceil(columns.max())) + 3
+    y0, y1 = int(np.floor(rows.min())) - 3, int(np.ceil(rows.max())) + 3
+    part = _with_repeated_edges(image, x0, y0, x1, y1)
+    shrink = min(1.0, max(fine_x, fine_y), LONGEST_SIDE / max(part.shape))
+    if shrink == 1:
+        return part, x0, y0, 1.0, 1.0
+    width, height = int(np.ceil((x1 - x0) * shrink)), int(np.ceil((y1 - y0) * shrink))
+    small = np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BICUBIC))
+    return small, x0, y0, width / (x1 - x0), height / (y1 - y0)
 
 
 def render_batch(images: list[Decoded], size: int, out: np.ndarray) -> np.ndarray:

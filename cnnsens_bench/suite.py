@@ -1,6 +1,7 @@
 """One suite from its config to its summary: samples → checkpoints → plan → sweep → store → what a person reads."""
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
 import os
@@ -22,13 +23,15 @@ from cnnsens_bench.config import Config, ModelConfig, condition_configs, model_c
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
-from cnnsens_bench.degradations import degradations
+from cnnsens_bench.degradations import Degradation, degradations, expression, parse_degradation
 from cnnsens_bench.engine.local import run_local
 from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep, plan
+from cnnsens_bench.engine.probe import probe
 from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, split_name
+from cnnsens_bench.registry import near
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
 from cnnsens_bench.training.finetune import finetune
 
@@ -42,8 +45,7 @@ def run_suite(config: Config, console: Console) -> int:
     models = model_configs(config)
     conditions = resolve_conditions(config)
     defenses = tuple(dict.fromkeys(parse_defense(text).name for text in config.defenses))
-    for model in models:
-        split_name(model.name)
+    probe(conditions, input_sizes(models))
     store = Store(config.output_folder)
     store.open()
     samples = load_samples(config)
@@ -152,15 +154,36 @@ def over_ray(config: Config) -> bool:
 
 def resolve_conditions(config: Config) -> tuple[Condition, ...]:
     """The config's degradations with their levels and trials checked. Raises `UserError`."""
-    resolved = []
+    resolved: dict[str, Condition] = {}
     for entry in condition_configs(config):
-        degradation = degradations[entry.name]
-        levels = entry.levels if entry.levels is not None else degradation.levels or (0.0,)
-        if entry.levels is not None and not degradation.levels:
-            raise UserError(f"degradation '{entry.name}' has no levels: leave levels out")
-        checked = tuple(dict.fromkeys(degradation.check_level(level) for level in levels))
-        resolved.append(Condition(entry.name, checked, entry.trials if degradation.random else 1))
-    return tuple(resolved)
+        text = expression(entry.written)
+        names = fnmatch.filter(degradations, text) if "*" in text else [text]
+        if not names:
+            raise UserError(f"degradations: no name matches '{text}'{near(text, degradations)}")
+        for degradation in map(parse_degradation, names):
+            name = degradation.name
+            if name in resolved:
+                raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")
+            trials = entry.trials if degradation.random else 1
+            resolved[name] = Condition(name, _levels(degradation, entry.levels), trials)
+    return tuple(resolved.values())
+
+
+def _levels(degradation: Degradation, levels: tuple[float, ...] | None) -> tuple[float, ...]:
+    if levels is None and degradation.needs_levels:
+        raise UserError(f"degradation '{degradation.name}' is swept over levels of your choice: name them in levels")
+    if levels is not None and not degradation.has_levels:
+        raise UserError(f"degradation '{degradation.name}' has no levels: leave levels out")
+    return tuple(dict.fromkeys(degradation.check_level(level) for level in levels or degradation.levels or (0.0,)))
+
+
+def input_sizes(models: list[ModelConfig]) -> set[int]:
+    """The sides of the inputs that the models will see."""
+    sizes = set()
+    for model in models:
+        source, architecture = split_name(model.name)
+        sizes.add(model.input_size or source.describe(architecture).input_size)
+    return sizes
 
 
 def load_samples(config: Config) -> Samples:
@@ -195,7 +218,10 @@ def protocol_hash(config: Config, samples: Samples) -> str:
 
 def environment() -> dict[str, str | None]:
     """Versions, commit and device: what a reader needs to repeat the run."""
-    packages = ("torch", "torchvision", "timm", "numpy", "pillow", "ray", "duckdb")
+    packages = (
+        *("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless"),
+        *("numba", "albumentations", "ray", "duckdb"),
+    )
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         capture_output=True,

@@ -4,13 +4,14 @@
     def gaussian_rgb(pixels, draw, level):
         return pixels + level * draw
 
-A geometric degradation (`geometric=True`) says instead how the box moves over the full image: its function is
-`(draw, level) -> Motion`, and `images.py` renders the moved box.
+A geometric degradation (`geometric=True`) says instead how the box lies in the full image: its function is
+`(draw, level) -> Motion`, and `images.py` renders that view.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -24,20 +25,48 @@ DrawFunction = Callable[[Streams, int], Any]
 
 @dataclass(frozen=True)
 class Motion:
-    """How the boxes of a batch move over their full images: `dx`, `dy` (N,) in pixels of the network's input
-    (right and down are positive)."""
+    """How the boxes of a batch lie in their full images; each a number for all, or a tensor (N,).
 
-    dx: Tensor
-    dy: Tensor
+    `dx`, `dy`: moved, in pixels of the network's input, right and down positive. `angle`: then turned about the
+    box's centre, degrees, what is seen turns counter-clockwise. `bend`: seen through a lens of that radial distortion
+    (Δr / r at the box's corners; negative is barrel), centred on the box.
+    """
+
+    dx: Tensor | float = 0.0
+    dy: Tensor | float = 0.0
+    angle: Tensor | float = 0.0
+    bend: Tensor | float = 0.0
+
+    def views(self, count: int) -> list[tuple[float, float, float, float]]:
+        """(dx, dy, angle, bend) of each of `count` images."""
+        parts = (self.dx, self.dy, self.angle, self.bend)
+        columns = [part.tolist() if isinstance(part, Tensor) else [float(part)] * count for part in parts]
+        return list(zip(*columns, strict=True))
+
+    def then(self, other: "Motion") -> "Motion":
+        """Both: shifts and angles add, and so do small distortions."""
+        return Motion(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+class Reach(NamedTuple):
+    """How far views can leave the box: `shift` in pixels of the network's input beyond its sides, and `radius`
+    around its centre in half diagonals of the box (its corners are at 1)."""
+
+    shift: float = 0.0
+    radius: float = 0.0
+
+
+EVERYWHERE = Reach(float("inf"), float("inf"))
 
 
 @dataclass(frozen=True)
 class Degradation:
     """A registered degradation.
 
-    `levels`: the paper's, used when the config names none; empty for one that has no level (stored as level 0).
-    `low`, `high`: the inclusive range of valid levels; `whole`: only whole numbers are levels.
-    `reach(level)`: how far, in pixels of the network's input, the moved box can leave the unmoved one.
+    `levels`: the paper's, used when the config names none; empty for one that has no level (stored as level 0), or
+    whose levels the config must name (`needs_levels`). `low`, `high`: the inclusive range of valid levels; `whole`:
+    only whole numbers are levels.
+    `reach(level)`: how far the views of a geometric one can leave the box.
     """
 
     name: str
@@ -49,16 +78,25 @@ class Degradation:
     high: float = float("inf")
     whole: bool = False
     geometric: bool = False
-    reach_function: Callable[[float], float] | None = None
+    reach_function: Callable[[float], Reach] | None = None
+    needs_levels: bool = False
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether it can be swept over levels."""
+        return bool(self.levels) or self.needs_levels
 
     @property
     def random(self) -> bool:
         """Whether trials differ; if not, one is run."""
         return self.draw_function is not None
 
-    def draw(self, streams: Streams, size: int) -> Any:
-        """The random numbers of one trial for inputs of `size` × `size`; None if nothing is random."""
-        return self.draw_function(streams.of(self.name), size) if self.draw_function else None
+    def draw(self, streams: Streams, size: int, key: str | None = None) -> Any:
+        """The random numbers of one trial for inputs of `size` × `size`; None if nothing is random.
+
+        `key`: what the streams are keyed to, the name unless given.
+        """
+        return self.draw_function(streams.of(key or self.name), size) if self.draw_function else None
 
     def apply(self, pixels: Tensor, draw: Any, level: float) -> Tensor:
         """`pixels` (N, 3, H, W) float32 in [0, 255], not changed → degraded, not yet clamped.
@@ -71,14 +109,18 @@ class Degradation:
         """The motion of the boxes; only of a geometric degradation."""
         return self.function(draw, level)
 
-    def reach(self, level: float) -> float:
-        """See the class; 0 unless geometric."""
-        return self.reach_function(level) if self.reach_function else 0.0
+    def reach(self, level: float) -> Reach:
+        """See the class; nowhere unless geometric, anywhere unless it is said."""
+        if not self.geometric:
+            return Reach()
+        return self.reach_function(level) if self.reach_function else EVERYWHERE
 
     def check_level(self, level: object) -> float:
         """`level` as a number, or a `UserError` when it is none or out of range."""
         if isinstance(level, bool) or not isinstance(level, int | float):
             raise UserError(f"degradation '{self.name}': level {level!r} is not a number")
+        if not math.isfinite(level):
+            raise UserError(f"degradation '{self.name}': level {level} is not finite")
         if not self.low <= level <= self.high:
             bounds = (
                 f"at least {self.low:g}" if self.high == float("inf") else f"between {self.low:g} and {self.high:g}"
@@ -102,7 +144,7 @@ def degradation(
     high: float = float("inf"),
     whole: bool = False,
     geometric: bool = False,
-    reach: Callable[[float], float] | None = None,
+    reach: Callable[[float], Reach] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a degradation; the parameters are those of `Degradation`."""
 
@@ -142,6 +184,11 @@ def uniform_per_value(streams: Streams, size: int) -> Tensor:
 def normal_shift(streams: Streams, size: int) -> Tensor:
     """(N, 2) N(0, 1): one for x, one for y."""
     return streams.normal(2)
+
+
+def uniform_per_image(streams: Streams, size: int) -> Tensor:
+    """(N,) uniform in [0, 1)."""
+    return streams.uniform(1)[:, 0]
 
 
 def draw_rows(draw: Any, index: Any) -> Any:

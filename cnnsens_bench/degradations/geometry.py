@@ -1,8 +1,8 @@
-"""Moved and mirrored boxes (paper, section 2 and Table 1)."""
+"""Moved, turned, bent and mirrored boxes (paper, section 2, Table 1 and section 5)."""
 
 from torch import Tensor
 
-from cnnsens_bench.degradations.base import Motion, degradation, normal_shift
+from cnnsens_bench.degradations.base import Motion, Reach, degradation, normal_shift, uniform_per_image
 from cnnsens_bench.degradations.streams import NORMAL_MAX
 
 
@@ -12,11 +12,44 @@ from cnnsens_bench.degradations.streams import NORMAL_MAX
     levels=(0.5, 1, 2, 4, 8, 16),
     level_name="σ",
     geometric=True,
-    reach=lambda level: NORMAL_MAX * level,
+    reach=lambda level: Reach(shift=NORMAL_MAX * level),
 )
 def translation(draw: Tensor, level: float) -> Motion:
     """The box moves by N(0, σ²) in x and in y, in pixels of the network's input, and is cropped from the full image."""
     return Motion(dx=draw[:, 0] * level, dy=draw[:, 1] * level)
+
+
+@degradation(
+    "rotation",
+    draw=uniform_per_image,
+    levels=(45,),
+    level_name="degrees",
+    high=180.0,
+    geometric=True,
+    reach=lambda level: Reach(radius=1.0),
+)
+def rotation(draw: Tensor, level: float) -> Motion:
+    """Turned by an angle uniform in [−level, level], about the box's centre, taken from the full image."""
+    return Motion(angle=(draw * 2 - 1) * level)
+
+
+@degradation(
+    "radial_distortion",
+    levels=(2, 5, 10, 20, 30, 40),
+    level_name="%",
+    low=-50.0,
+    high=50.0,
+    geometric=True,
+    reach=lambda level: Reach(radius=1 / (1 - max(level, 0.0) / 100)),
+)
+def radial_distortion(draw: None, level: float) -> Motion:
+    """Barrel distortion of `level` per cent at the box's corners (negative: pincushion), the lens's axis at its centre.
+
+    The usual figure of a lens, (r − r₀) / r₀ of an image point at the radius r that belongs at r₀ (ISO 17850), with
+    the division model r₀ = r / (1 − level/100 · (r/R)²), R half the diagonal (Fitzgibbon, CVPR 2001). A webcam has
+    1 to 5 %, a wide-angle camera 20 to 40 %.
+    """
+    return Motion(bend=-level / 100)
 
 
 @degradation("flip_lr")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +15,9 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
-from cnnsens_bench.degradations import Degradation, Streams, degradations
-from cnnsens_bench.degradations.base import draw_rows
-from cnnsens_bench.engine.plan import Cell, Condition, Sweep
+from cnnsens_bench.engine.degrade import Degrader, Failure
+from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.models import Classifier
-
-TILE_BYTES = 1 << 20
-"""Pixels that are degraded at a time on a CPU: as many as its second-level cache holds."""
 
 Columns = dict[str, np.ndarray]
 
@@ -38,11 +33,11 @@ class LoadedEntrant:
 @dataclass(frozen=True)
 class Prediction:
     """The rows that one degradation gave. `columns` are arrays of one length: `image` and `entrant` positions,
-    `level`, `trial` and the outputs of `predictions`; `not_finite`: (image, entrant) whose logits were not numbers."""
+    `level`, `trial` and the outputs of `predictions`; `failures`: what could not be degraded or predicted."""
 
     degradation: str
     columns: Columns
-    not_finite: list[tuple[int, int]]
+    failures: list[Failure]
 
 
 class Evaluator:
@@ -64,7 +59,7 @@ class Evaluator:
             LoadedEntrant(_prepared(entrant.classifier, self.device), entrant.defense) for entrant in entrants
         ]
         self.sizes = sorted({entrant.classifier.preprocessing.input_size for entrant in entrants})
-        self._pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
+        self.pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
 
     def evaluate(
         self, image_ids: Sequence[str], labels: Sequence[int], decoded: list[images.Decoded], wanted: np.ndarray
@@ -113,78 +108,25 @@ class _Pass:
         self.wanted = wanted[:, self.positions]
         self.labels = torch.tensor(list(labels), device=self.device)
         self.reference = torch.zeros(len(self.members), len(image_ids), dtype=torch.long, device=self.device)
-        canvas = np.empty((len(decoded), size, size, 3), np.uint8)
-        views = evaluator._pool.map(lambda image: images.render(image, size), decoded)
-        for i, view in enumerate(views):
-            canvas[i] = view
-        self.pixels = self._to_device(canvas)
+        self.degrader = Degrader(evaluator.sweep, size, image_ids, decoded, self.device, evaluator.pool)
         shape = (evaluator.sweep.batch_size, 3, size, size)
         self.buffer = torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last)
-        image_bytes = 12 * size * size
-        self.tile = len(decoded) if self.device.type != "cpu" else max(1, TILE_BYTES // image_bytes)
         self._start()
 
-    def undegraded(self) -> tuple[Columns, list[tuple[int, int]]]:
+    def undegraded(self) -> tuple[Columns, list[Failure]]:
         self._start()
-        everything = np.arange(len(self.image_ids))
-        for part in _tiles(everything, self.tile):
-            self._add(self.pixels[part[0] : part[-1] + 1], part, 0)
+        self._add(self.degrader.pixels, np.arange(len(self.image_ids)), 0)
         return self._finish()
 
-    def degraded(self, condition: Condition, first_cell: int) -> tuple[Columns, list[tuple[int, int]]]:
+    def degraded(self, condition: Condition, first_cell: int) -> tuple[Columns, list[Failure]]:
         """All levels and trials of a condition, whose cells begin at `first_cell`."""
         self._start()
-        degradation = degradations[condition.degradation]
         cells = range(first_cell, first_cell + condition.trials * len(condition.levels))
-        views = self._views(degradation, cells) if degradation.geometric else None
-        width = len(condition.levels)
-        for trial in range(condition.trials):
-            of_trial = cells[trial * width : (trial + 1) * width]
-            rows = self._rows(of_trial)
-            if not len(rows):
-                continue
-            draw = self._draw(degradation, rows, trial)
-            for cell in of_trial:
-                level = self.evaluator.cells[cell].level
-                source = next(views) if views else None
-                here = np.flatnonzero(np.isin(rows, self._rows([cell])))
-                for part in _tiles(here, self.tile):
-                    index: Any = slice(part[0], part[-1] + 1) if part[-1] - part[0] == len(part) - 1 else part
-                    pixels = source[index] if source is not None else self.pixels[_span(rows[part])]
-                    self._add(degradation.apply(pixels, draw_rows(draw, index), level), rows[part], cell)
-        return self._finish()
-
-    def _rows(self, cells: Sequence[int]) -> np.ndarray:
-        return np.flatnonzero(self.wanted[:, :, list(cells)].any(axis=(1, 2)))
-
-    def _draw(self, degradation: Degradation, rows: np.ndarray, trial: int) -> Any:
-        ids = [self.image_ids[i] for i in rows]
-        sweep = self.evaluator.sweep
-        return degradation.draw(Streams(sweep.seed, sweep.dataset, ids, trial, self.device), self.size)
-
-    def _views(self, degradation: Degradation, cells: Sequence[int]) -> Iterator[Tensor]:
-        """The moved boxes, cell by cell, on the device; the next cell's are rendered while one is used."""
-
-        def submit(cell: Cell, of_trial: np.ndarray) -> list:
-            draw = self._draw(degradation, of_trial, cell.trial)
-            motion = degradation.motion(draw, cell.level)
-            shifts = zip(of_trial, motion.dx.tolist(), motion.dy.tolist(), strict=True)
-            return [
-                self.evaluator._pool.submit(images.render, self.decoded[i], self.size, dx, dy) for i, dx, dy in shifts
-            ]
-
-        trials: dict[int, list[int]] = {}
-        for cell in cells:
-            trials.setdefault(self.evaluator.cells[cell].trial, []).append(cell)
-        jobs = [(self.evaluator.cells[c], rows) for t in trials.values() if len(rows := self._rows(t)) for c in t]
-        waiting = submit(*jobs[0]) if jobs else []
-        for i in range(len(jobs)):
-            ahead = submit(*jobs[i + 1]) if i + 1 < len(jobs) else []
-            yield self._to_device(np.stack([future.result() for future in waiting]))
-            waiting = ahead
-
-    def _to_device(self, pixels: np.ndarray) -> Tensor:
-        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
+        rows = [np.flatnonzero(self.wanted[:, :, cell].any(axis=1)) for cell in cells]
+        for position, pixels, here in self.degrader.run(condition, rows):
+            self._add(pixels, here, cells[position])
+        columns, failures = self._finish()
+        return columns, self.degrader.failures + failures
 
     def _start(self) -> None:
         self.filled = 0
@@ -193,11 +135,6 @@ class _Pass:
 
     def _add(self, pixels: Tensor, rows: np.ndarray, cell: int) -> None:
         """Clamped pixels into the batch; a full batch is run."""
-        if pixels.shape[1:] != self.buffer.shape[1:] or len(pixels) != len(rows):
-            name = self.evaluator.cells[cell].degradation
-            raise ValueError(
-                f"degradation '{name}' returned {tuple(pixels.shape)}, not {len(rows)} images of its input"
-            )
         done = 0
         while done < len(rows):
             room = min(len(rows) - done, len(self.buffer) - self.filled)
@@ -216,6 +153,7 @@ class _Pass:
         rows = np.concatenate([rows for rows, _ in self.held])
         cells = np.concatenate([np.full(len(rows), cell) for rows, cell in self.held])
         image = torch.from_numpy(rows).to(self.device)
+        broken = self.buffer[: self.filled].sum((1, 2, 3)).isnan()
         filtered: dict[str, Tensor] = {}
         for member, (_, entrant) in enumerate(self.members):
             asked = self.wanted[rows, member, cells]
@@ -230,15 +168,15 @@ class _Pass:
             logits = logits[: self.filled].float()
             if is_reference:
                 self.reference[member, image] = logits.argmax(1)
-            outputs = _outputs(logits, self.labels[image], self.reference[member, image])
+            outputs = _outputs(logits, self.labels[image], self.reference[member, image], broken)
             self.results.append((member, rows[asked], cells[asked], outputs[torch.from_numpy(asked)]))
             if self.evaluator.report:
                 self.evaluator.report(int(asked.sum()))
         self.filled = 0
         self.held = []
 
-    def _finish(self) -> tuple[Columns, list[tuple[int, int]]]:
-        """Run what is left in the batch; give all rows since `_start`, those that are no numbers apart."""
+    def _finish(self) -> tuple[Columns, list[Failure]]:
+        """Run what is left in the batch; give all rows since `_start`, those that are no numbers as failures."""
         if self.filled:
             self._run()
         if not self.results:
@@ -248,7 +186,6 @@ class _Pass:
         image = np.concatenate([r[1] for r in self.results])
         cell = np.concatenate([r[2] for r in self.results])
         good = np.isfinite(outputs).all(axis=1)
-        bad = sorted(set(zip(image[~good].tolist(), entrant[~good].tolist(), strict=True)))
         levels = np.array([c.level for c in self.evaluator.cells])
         trials = np.array([c.trial for c in self.evaluator.cells])
         columns = {
@@ -258,14 +195,31 @@ class _Pass:
             "trial": trials[cell[good]],
             **{name: outputs[good, i] for i, name in enumerate(OUTPUTS)},
         }
-        return columns, bad
+        failures = [
+            self._not_finite(int(image[i]), int(entrant[i]), int(cell[i]), outputs[i, -1] == 1)
+            for i in np.flatnonzero(~good)
+        ]
+        return columns, failures
+
+    def _not_finite(self, image: int, entrant: int, cell: int, broken: bool) -> Failure:
+        degradation = self.evaluator.cells[cell].degradation
+        if broken:
+            return image, "degrade", f"'{degradation}' returned NaN"
+        return (
+            image,
+            "predict",
+            f"{self.evaluator.sweep.entrants[entrant].model} gave no finite number on it ({degradation})",
+        )
 
 
 OUTPUTS = ("prediction", "confidence", "true_probability", "true_rank", "reference_logit", "reference_probability")
 
 
-def _outputs(logits: Tensor, label: Tensor, reference: Tensor) -> Tensor:
-    """(N, classes) logits → (N, 6) float64, the columns of `OUTPUTS`; NaN where logits are not finite."""
+def _outputs(logits: Tensor, label: Tensor, reference: Tensor, broken: Tensor) -> Tensor:
+    """(N, classes) logits → (N, 7) float64, the columns of `OUTPUTS`, and whether the pixels were `broken` (N,) bool.
+
+    NaN where pixels were broken or logits are not finite.
+    """
     probabilities = logits.softmax(1)
     true_logit = logits.gather(1, label[:, None])
     columns = [
@@ -277,7 +231,8 @@ def _outputs(logits: Tensor, label: Tensor, reference: Tensor) -> Tensor:
         probabilities.gather(1, reference[:, None])[:, 0],
     ]
     table = torch.stack([column.double() for column in columns], dim=1)
-    return table.masked_fill_(~logits.isfinite().all(1, keepdim=True), float("nan"))
+    table.masked_fill_(broken[:, None] | ~logits.isfinite().all(1, keepdim=True), float("nan"))
+    return torch.cat([table, broken[:, None].double()], dim=1)
 
 
 def _prepared(classifier: Classifier, device: torch.device) -> Classifier:
@@ -288,17 +243,7 @@ def _prepared(classifier: Classifier, device: torch.device) -> Classifier:
     return classifier.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
 
-def _tiles(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
-
-
-def _span(rows: np.ndarray) -> Any:
-    """A slice where the rows follow each other (a view, no copy), else the rows."""
-    return slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows
-
-
-def _joined(degradation: str, results: list[tuple[Columns, list[tuple[int, int]]]]) -> Prediction:
+def _joined(degradation: str, results: list[tuple[Columns, list[Failure]]]) -> Prediction:
     parts = [columns for columns, _ in results if columns]
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
-    return Prediction(degradation, columns, [pair for _, bad in results for pair in bad])
+    return Prediction(degradation, columns, list(dict.fromkeys(f for _, failures in results for f in failures)))

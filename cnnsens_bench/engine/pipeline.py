@@ -19,6 +19,7 @@ import ray.data
 import torch
 
 from cnnsens_bench import images
+from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.desk import Desk
 from cnnsens_bench.engine.plan import Chunk, Sweep
 from cnnsens_bench.engine.worker import Outcome, Worker, decode_row, load_plugins
@@ -156,7 +157,7 @@ def _block(chunk: Chunk) -> pa.Table:
     return table.append_column("wanted", pa.array([row.tobytes() for row in packed], pa.binary()))
 
 
-def _decode_block(block: Any, sweep: Sweep, reach: float) -> pa.Table:
+def _decode_block(block: Any, sweep: Sweep, reach: Reach) -> pa.Table:
     """Add the pixels, or the sentence that says why there are none, to a block."""
     load_plugins(sweep.plugins)
     rows = block.to_pylist()

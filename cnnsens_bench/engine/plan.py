@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.degradations import degradations
+from cnnsens_bench.degradations import Reach, parse_degradation
 
 NONE = "none"
 """The name of the undegraded condition: level 0, trial 0."""
@@ -14,7 +14,7 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Condition:
-    """A degradation by name, its levels, and how many trials of each."""
+    """A degradation as `parse_degradation` reads it, its levels, and how many trials of each."""
 
     degradation: str
     levels: tuple[float, ...]
@@ -64,10 +64,11 @@ class Sweep:
             for level in c.levels
         ]
 
-    def reach(self, input_size: int) -> float:
-        """How far any view can leave the box, as a share of the box's side."""
-        reaches = [degradations[c.degradation].reach(level) for c in self.conditions for level in c.levels]
-        return max([0.0, *reaches]) / input_size
+    def reach(self, input_size: int) -> Reach:
+        """How far any view can leave the box; its `shift` as a share of the box's side, as `images.decode` takes it."""
+        reaches = [parse_degradation(c.degradation).reach(level) for c in self.conditions for level in c.levels]
+        shift = max([0.0, *(reach.shift for reach in reaches)]) / input_size
+        return Reach(shift, max([0.0, *(reach.radius for reach in reaches)]))
 
     def wanted_table(self) -> pd.DataFrame:
         """Columns model, defense, degradation, level, trial: what each image needs, entrant by entrant."""

@@ -17,6 +17,7 @@ import torch
 
 from cnnsens_bench import images
 from cnnsens_bench.defenses import parse_defense
+from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant, Prediction
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.errors import ImageError, UserError
@@ -47,11 +48,11 @@ def load_plugins(names: Sequence[str]) -> None:
             ) from None
 
 
-def decode_row(row: Mapping[str, Any], reach: float) -> images.Decoded | str:
+def decode_row(row: Mapping[str, Any], reach: Reach) -> images.Decoded | str:
     """A sample's image, or the sentence that says why there is none."""
     box = (row["box_x"], row["box_y"], row["box_w"], row["box_h"])
     try:
-        return images.decode(row["uri"], box, reach)
+        return images.decode(row["uri"], box, *reach)
     except ImageError as error:
         return str(error)
 
@@ -94,11 +95,7 @@ class Worker:
             ids = [row["image_id"] for row in kept]
             labels = [int(row["label"]) for row in kept]
             for prediction in self.evaluator.evaluate(ids, labels, pictures, wanted[good]):
-                failures += [
-                    (ids[image], "predict", f"{self.sweep.entrants[e].model} gave no finite number on it "
-                     f"({prediction.degradation})")
-                    for image, e in prediction.not_finite
-                ]  # fmt: skip
+                failures += [(ids[image], stage, sentence) for image, stage, sentence in prediction.failures]
                 if prediction.columns:
                     table = self._prediction_table(kept, prediction)
                     write_part(self.parts, "predictions", f"{name}-{_file_safe(prediction.degradation)}", table)

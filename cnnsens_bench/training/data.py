@@ -47,7 +47,7 @@ class TrainingImages:
     def _decode(self, row: tuple) -> np.ndarray | str:
         uri, box = row.uri, (row.box_x, row.box_y, row.box_w, row.box_h)  # type: ignore[attr-defined]
         try:
-            return images.render(images.decode(uri, box, reach=0), self._canvas.shape[1])
+            return images.render(images.decode(uri, box, shift=0), self._canvas.shape[1])
         except ImageError as error:
             return str(error)
 

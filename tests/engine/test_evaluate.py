@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from cnnsens_bench import images
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
-from cnnsens_bench.degradations import Streams, degradation, degradations
+from cnnsens_bench.degradations import Motion, Streams, degradation, degradations, parse_degradation
+from cnnsens_bench.degradations.base import uniform_per_image
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
 from cnnsens_bench.models import Classifier, Preprocessing
@@ -41,7 +42,7 @@ def loaded(sweep: Sweep) -> list[LoadedEntrant]:
 def chunk(samples: Samples) -> tuple[list[str], list[int], list[images.Decoded]]:
     table = samples.table.iloc[::4]
     reach = make_sweep().reach(32)
-    decoded = [images.decode(r.uri, (r.box_x, r.box_y, r.box_w, r.box_h), reach) for r in table.itertuples()]
+    decoded = [images.decode(r.uri, (r.box_x, r.box_y, r.box_w, r.box_h), *reach) for r in table.itertuples()]
     return table["image_id"].tolist(), table["label"].tolist(), decoded
 
 
@@ -51,7 +52,7 @@ def run(sweep: Sweep, chunk: tuple, wanted: np.ndarray | None = None, order: lis
         wanted = np.ones((len(ids), len(sweep.entrants), len(sweep.cells())), bool)
     frames = []
     for prediction in Evaluator(sweep, loaded(sweep)).evaluate(ids, labels, decoded, wanted):
-        assert not prediction.not_finite
+        assert not prediction.failures
         if prediction.columns:
             frames.append(pd.DataFrame(prediction.columns).assign(degradation=prediction.degradation))
     table = pd.concat(frames)
@@ -74,14 +75,12 @@ def test_it_equals_a_plain_loop(chunk: tuple) -> None:
                 still = torch.from_numpy(images.render(picture, size)).permute(2, 0, 1)[None].float()
                 noisy = still
                 if cell.degradation != "none":
-                    d = degradations[cell.degradation]
+                    d = parse_degradation(cell.degradation)
                     draw = d.draw(Streams(0, "data", [image_id], cell.trial), size)
                     if d.geometric:
-                        shift = d.motion(draw, cell.level)
-                        moved = images.render(picture, size, shift.dx.item(), shift.dy.item())
+                        moved = images.render(picture, size, *d.motion(draw, cell.level).views(1)[0])
                         noisy = torch.from_numpy(moved).permute(2, 0, 1)[None].float()
-                    else:
-                        noisy = d.apply(still, draw, cell.level).clamp(0, 255)
+                    noisy = d.apply(noisy, draw, cell.level).clamp(0, 255)
                 filtered = [entrant.defense.prefilter(x) if entrant.defense.prefilter else x for x in (still, noisy)]
                 with torch.no_grad():
                     reference, logits = (entrant.classifier(x)[0].double() for x in filtered)
@@ -173,16 +172,60 @@ def test_logits_that_are_no_numbers_are_told_apart(chunk: tuple) -> None:
     wanted = np.ones((len(chunk[0]), 1, len(sweep.cells())), bool)
     evaluator = Evaluator(sweep, [LoadedEntrant(classifier, parse_defense("none"))])
     results = list(evaluator.evaluate(*chunk, wanted))
-    bad = {image for r in results for image, _ in r.not_finite}
-    assert 0 < len(bad) < len(chunk[0])
+    failures = [failure for r in results for failure in r.failures]
+    assert {stage for _, stage, _ in failures} == {"predict"}
+    assert 0 < len({image for image, _, _ in failures}) < len(chunk[0])
     assert all(np.isfinite(r.columns["confidence"]).all() for r in results if r.columns)
 
 
-def test_a_degradation_that_changes_the_size_is_named(chunk: tuple) -> None:
-    degradation("test_crop")(lambda pixels, draw, level: pixels[..., 1:])
+def raising(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
+    if (draw < 0.3).any():
+        raise ValueError("too dark")
+    return pixels - level
+
+
+def cropping(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
+    return pixels[..., 1:] if (draw < 0.3).any() else pixels - level
+
+
+def not_a_number(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
+    return torch.where((draw < 0.3)[:, None, None, None], float("nan"), pixels - level)
+
+
+def moving(draw: Tensor, level: float) -> Motion:
+    if (draw < 0.3).any():
+        raise ValueError("too far")
+    return Motion(dx=level * draw)
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (raising, "'test_bad' raised ValueError: too dark"),
+        (cropping, "'test_bad' raised ValueError: it returned"),
+        (not_a_number, "'test_bad' returned NaN"),
+        (moving, "'test_bad' raised ValueError: too far"),
+    ],
+)
+def test_a_bad_degradation_fails_on_those_images_alone(chunk: tuple, function: object, sentence: str) -> None:
+    geometric = function is moving
+    degradation("test_bad", draw=uniform_per_image, levels=(1,), geometric=geometric)(function)
     try:
-        sweep = make_sweep(conditions=(Condition("test_crop", (0.0,), 1),))
-        with pytest.raises(ValueError, match="'test_crop' returned"):
-            run(sweep, chunk)
+        sweep = make_sweep(conditions=(Condition("test_bad", (5.0, 9.0), 2), *CONDITIONS[:1]), batch_size=64)
+        wanted = np.ones((len(chunk[0]), len(sweep.entrants), len(sweep.cells())), bool)
+        undegraded, bad, other = Evaluator(sweep, loaded(sweep)).evaluate(*chunk, wanted)
+        draws = [degradations["test_bad"].draw(Streams(0, "data", chunk[0], t), 40) for t in (0, 1)]
+        hit = [set(np.flatnonzero(draw < 0.3)) for draw in draws]
+        if geometric:  # one motion for all: nobody's draw is good alone
+            assert {image for image, _, _ in bad.failures} == set(range(len(chunk[0])))
+        else:
+            assert {image for image, _, _ in bad.failures} == hit[0] | hit[1]
+            rows = pd.DataFrame(bad.columns)
+            for trial in (0, 1):
+                assert set(rows[rows["trial"] == trial]["image"]) == set(range(len(chunk[0]))) - hit[trial]
+        assert 0 < len(hit[0]) < len(chunk[0])
+        assert all(stage == "degrade" and text.startswith(sentence) for _, stage, text in bad.failures)
+        assert not undegraded.failures + other.failures
+        assert len(other.columns["image"]) == wanted[:, :, -len(CONDITIONS[0].levels) * CONDITIONS[0].trials :].sum()
     finally:
-        del degradations._items["test_crop"]  # type: ignore[attr-defined]
+        del degradations._items["test_bad"]  # type: ignore[attr-defined]

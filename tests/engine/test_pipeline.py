@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cnnsens_bench import images
+from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.pipeline import _block, _decode_block, lay_out
 from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep
 from cnnsens_bench.errors import UserError
@@ -59,7 +60,7 @@ def test_blocks_carry_the_plan_and_the_pixels(pictures: Path) -> None:
     rows.loc[2, "uri"] = "/nowhere.png"
     wanted = np.random.default_rng(0).random((5, 3, 7)) < 0.5
     sweep = Sweep("r", "d", (Entrant("s/a", "a", "none", "a"),), (Condition("flip_lr", (0.0,), 1),))
-    block = _decode_block(_block(Chunk(rows, wanted)), sweep, 0.5)
+    block = _decode_block(_block(Chunk(rows, wanted)), sweep, Reach(0.5))
     back = block.to_pylist()
     bits = np.stack([np.frombuffer(row["wanted"], np.uint8) for row in back])
     assert np.array_equal(np.unpackbits(bits, axis=1, count=21).reshape(5, 3, 7), wanted)

@@ -5,6 +5,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.plan import Cell, Condition, Entrant, Sweep, plan
 
 SWEEP = Sweep(
@@ -56,6 +57,9 @@ def test_a_resumed_plan_wants_what_is_missing(done: set[tuple[int, int, int]]) -
 
 
 def test_the_reach_is_the_largest_shift_as_a_share_of_the_box() -> None:
-    assert SWEEP.reach(224) == 0
-    moving = Sweep("r", "d", SWEEP.entrants, (Condition("translation", (1.0, 16.0), 1),))
-    assert 16 * 4 / 224 < moving.reach(224) < 16 * 5 / 224
+    assert SWEEP.reach(224) == Reach()
+    conditions = (Condition("translation", (1.0, 16.0), 1), Condition("translation(16) + rotation", (45.0,), 1))
+    moving = Sweep("r", "d", SWEEP.entrants, conditions[:1]).reach(224)
+    assert 16 * 4 / 224 < moving.shift < 16 * 5 / 224
+    assert moving.radius == 0
+    assert Sweep("r", "d", SWEEP.entrants, conditions).reach(224) == Reach(moving.shift, 1.0)
