@@ -45,23 +45,25 @@ model_sources: Registry[ModelSource] = Registry("model source")
 class Classifier(nn.Module):
     """A network with its normalisation inside: gradients are per unit of [0, 255] pixel.
 
-    `forward`: (N, 3, H, W) float in [0, 255] → (N, classes) logits.
+    `forward`: (N, 3, H, W) float in [0, 255] → (N, classes) logits. `input_dropout`: the probability of a dropout layer
+    between the normalised input and the network (paper, section 3); like every dropout it is off in eval mode.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, input_dropout: float = 0.0) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
+        self.input_dropout = nn.Dropout(input_dropout)
         scale = 1 / (255 * torch.tensor(preprocessing.std, dtype=torch.float64))
         shift = -torch.tensor(preprocessing.mean, dtype=torch.float64) / torch.tensor(preprocessing.std)
         self.register_buffer("scale", scale.float().view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.float().view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.network(pixels * self.scale + self.shift)
+        return self.network(self.input_dropout(pixels * self.scale + self.shift))
 
 
 def split_name(model: str) -> tuple[ModelSource, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.errors import UserError
@@ -20,7 +20,7 @@ from cnnsens_bench.models.weights import fit, starting_weights
 from cnnsens_bench.training.data import TrainingImages
 from cnnsens_bench.training.recipe import Recipe
 
-VERSION = 1
+VERSION = 2
 """Raised when this code changes what it trains, so that older checkpoints are not taken for it."""
 
 Report = Callable[[int, int, float], None]
@@ -91,7 +91,7 @@ def finetune(
         data = TrainingImages(train, preprocessing.input_size, cache)
         failures = data.failures
         try:
-            train_network(Classifier(network, preprocessing), data, recipe, seed, report)
+            train_network(Classifier(network, preprocessing, recipe.input_dropout), data, recipe, seed, report)
         finally:
             data.close()
     extra = {"shaped_by": json.dumps(shaped_by), "failures": failures}
@@ -129,7 +129,7 @@ def train_network(
     done, smooth = 0, float("nan")
     for epoch in range(recipe.epochs):
         for pixels, labels in data.batches(recipe, np.random.default_rng([seed, epoch])):
-            inputs = pixels.to(device).float()
+            inputs = with_noise(pixels.to(device).float(), recipe.input_noise)
             loss = loss_function(logits_of(classifier(inputs)), labels.to(device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -144,6 +144,14 @@ def train_network(
             if report:
                 report(done, steps, smooth)
     classifier.to("cpu").eval()
+
+
+def with_noise(pixels: Tensor, sigma: float) -> Tensor:
+    """N(0, σ²) on the images of a batch (N, 3, H, W) in [0, 255], each with probability 1/2, clamped again."""
+    if not sigma:
+        return pixels
+    chosen = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < 0.5
+    return torch.where(chosen, (pixels + sigma * torch.randn_like(pixels)).clamp(0, 255), pixels)
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict]:

@@ -12,6 +12,9 @@ class Recipe:
     `lr_head`, `lr_body`: peak learning rates of the last layer and of the rest; `min_area`: the smallest share of
     the box's area that a random crop keeps; `freeze_norm`: keep a pretrained
     network's batch-norm statistics (a small batch's are worse); `epochs` 0 evaluates the starting weights as they are.
+    What defends against noise, both off: `input_dropout`, the probability of a dropout layer between the normalised
+    input and the first convolution (paper, section 3); `input_noise`, the σ in gray levels of Gaussian noise added
+    to half of the training images (Rusak et al. 2020).
     """
 
     epochs: int = 15
@@ -24,6 +27,8 @@ class Recipe:
     min_area: float = 0.5
     flip: bool = True
     freeze_norm: bool = False
+    input_dropout: float = 0.0
+    input_noise: float = 0.0
 
     def check(self) -> None:
         """Raises `UserError` for an impossible value."""
@@ -36,6 +41,8 @@ class Recipe:
             "warmup": (0 < self.warmup < 1, "between 0 and 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
             "min_area": (0 < self.min_area <= 1, "in (0, 1]"),
+            "input_dropout": (0 <= self.input_dropout < 1, "in [0, 1)"),
+            "input_noise": (self.input_noise >= 0, "at least 0"),
         }
         for key, (good, bound) in rules.items():
             if not good:
