@@ -20,12 +20,21 @@ from torch import Tensor
 Pixel = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]
 """(red, green, blue, noise) → (red, green, blue): arithmetic, float32 constants and the functions of `Maths`."""
 
+Value = Callable[[Any, Any, Any], Any]
+"""(value, number, level) → value, likewise."""
+
 Maths = Any
-"""What a formula may call: `minimum(a, b)`, `maximum(a, b)`, `absolute(a)`, `floor(a)`, `clip(a, low, high)` and
-`where(condition, a, b)`."""
+"""What a formula may call: `minimum(a, b)`, `maximum(a, b)`, `absolute(a)`, `floor(a)`, `root(a)`,
+`clip(a, low, high)`, `where(condition, a, b)` and `lookup(table, a)`, which interpolates in a float32 table. A
+function of its own that a formula calls goes through `function(f)`; `scalar` tells a loop from tensors."""
 
 SMALLEST_SHARE = 1 << 15
 """Pixels below which another thread costs more than it gives."""
+
+
+def on_cpu(pixels: Tensor) -> bool:
+    """Whether compiled loops run here, and not operations on tensors."""
+    return pixels.device.type == "cpu"
 
 
 def pixelwise(factory: Callable[[Maths], Pixel]) -> Callable[[Tensor, Tensor, float], Tensor]:
@@ -37,7 +46,7 @@ def pixelwise(factory: Callable[[Maths], Pixel]) -> Callable[[Tensor, Tensor, fl
 
     @functools.wraps(factory)
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
-        if pixels.device.type != "cpu":
+        if not on_cpu(pixels):
             red, green, blue = pixels.split(1, dim=1)
             return torch.cat(factory(TENSORS)(red, green, blue, draw * level), dim=1)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
@@ -46,16 +55,39 @@ def pixelwise(factory: Callable[[Maths], Pixel]) -> Callable[[Tensor, Tensor, fl
         source, target = (t.permute(0, 2, 3, 1).reshape(-1).numpy() for t in (pixels, out))
         noise, strength = draw.reshape(-1).numpy(), np.float32(level)
         if draw.numel() == len(pixels):
-            _share(len(pixels), pixels[0].numel() // 3, lambda a, b: per_image(source, noise, strength, target, a, b))
+            share(len(pixels), pixels[0].numel() // 3, lambda a, b: per_image(source, noise, strength, target, a, b))
         else:
-            _share(draw.numel(), 1, lambda a, b: per_pixel(source, noise, strength, target, a, b))
+            share(draw.numel(), 1, lambda a, b: per_pixel(source, noise, strength, target, a, b))
         return out
 
     return apply
 
 
-def _share(count: int, pixels_each: int, work: Callable[[int, int], None]) -> None:
-    """Call `work(first, last)` on shares of `range(count)`, over as many threads as torch uses."""
+def valuewise(factory: Callable[[Maths], Value]) -> Callable[[Tensor, Tensor, float], Tensor]:
+    """As `pixelwise`, of a formula of one channel's value; the draw is of the pixels' shape, or expands to it."""
+    loop = functools.cache(lambda: _compiled_value(factory))
+
+    @functools.wraps(factory)
+    def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
+        numbers = draw.expand_as(pixels)
+        if not on_cpu(pixels):
+            return factory(TENSORS)(pixels, numbers, torch.tensor(level, device=pixels.device))
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        numbers = numbers.contiguous(memory_format=torch.channels_last)
+        out = torch.empty_like(pixels, memory_format=torch.channels_last)
+        per_value, strength = loop(), np.float32(level)
+        source, given, target = (t.permute(0, 2, 3, 1).reshape(-1).numpy() for t in (pixels, numbers, out))
+        share(pixels.numel(), 1, lambda a, b: per_value(source, given, strength, target, a, b))
+        return out
+
+    return apply
+
+
+def share(count: int, pixels_each: int, work: Callable[[int, int], None]) -> None:
+    """Call `work(first, last)` on shares of `range(count)`, over as many threads as torch uses.
+
+    `pixels_each`: how much work one of `count` is, in pixels.
+    """
     shares = max(1, min(torch.get_num_threads(), count, count * pixels_each // SMALLEST_SHARE))
     if shares == 1:
         work(0, count)
@@ -98,13 +130,39 @@ def _compiled(factory: Callable[[Maths], Pixel]) -> tuple[Any, Any]:
     return per_pixel, per_image
 
 
+def _compiled_value(factory: Callable[[Maths], Value]) -> Any:
+    formula = numba.njit(error_model="numpy")(factory(_scalars()))
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def per_value(source, numbers, strength, target, first, last):  # type: ignore[no-untyped-def]
+        for i in range(np.uint64(first), np.uint64(last)):
+            target[i] = formula(source[i], numbers[i], strength)
+
+    return per_value
+
+
+def _lookup_in_tensor(table: np.ndarray, a: Tensor) -> Tensor:
+    values = _on_device(table.tobytes(), a.device)
+    below = torch.clamp(a.long(), 0, len(values) - 2)
+    return values[below] + (values[below + 1] - values[below]) * (a - below)
+
+
+@functools.lru_cache(maxsize=32)
+def _on_device(table: bytes, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.frombuffer(table, np.float32).copy()).to(device)
+
+
 TENSORS = SimpleNamespace(
     minimum=torch.minimum,
     maximum=torch.maximum,
     absolute=torch.abs,
     floor=torch.floor,
+    root=torch.sqrt,
     clip=lambda a, low, high: torch.clamp(a, float(low), float(high)),
     where=torch.where,
+    lookup=_lookup_in_tensor,
+    function=lambda f: f,
+    scalar=False,
 )
 
 
@@ -139,5 +197,14 @@ def _scalars() -> SimpleNamespace:
     def where(condition, a, b):  # type: ignore[no-untyped-def]
         return a if condition else b
 
-    names = ("minimum", "maximum", "absolute", "floor", "clip", "where")
-    return SimpleNamespace(**dict(zip(names, (minimum, maximum, absolute, floor, clip, where), strict=True)))
+    @inline
+    def root(a):  # type: ignore[no-untyped-def]
+        return np.sqrt(a)
+
+    @inline
+    def lookup(table, a):  # type: ignore[no-untyped-def]
+        below = min(max(np.int64(a), 0), len(table) - 2)
+        return table[below] + (table[below + 1] - table[below]) * (a - np.float32(below))
+
+    named = {"minimum": minimum, "maximum": maximum, "absolute": absolute, "floor": floor, "root": root}
+    return SimpleNamespace(**named, clip=clip, where=where, lookup=lookup, function=inline, scalar=True)
