@@ -32,8 +32,8 @@ def shot_noise(maths: Maths) -> Value:
     """
     light, pixel, count = (maths.function(make(maths)) for make in (to_light, to_pixel, quantile))
 
-    def value(given, u, electrons):  # type: ignore[no-untyped-def]
-        return pixel(count(light(given) * electrons, u) / electrons)
+    def value(given, uniform, electrons):  # type: ignore[no-untyped-def]
+        return pixel(count(light(given) * electrons, uniform) / electrons)
 
     return value
 

@@ -9,10 +9,9 @@ have no hue: turning or saturating them changes nothing.
 import math
 
 import numpy as np
-from torch import Tensor
 
 from cnnsens_bench.degradations.base import degradation, normal_per_image, normal_per_pixel, normal_per_value
-from cnnsens_bench.degradations.pixelwise import Maths, Pixel, pixelwise
+from cnnsens_bench.degradations.pixelwise import Maths, Pixel, Value, pixelwise, valuewise
 
 SIGMAS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -21,10 +20,14 @@ ZERO, HALF, ONE, TWO, THREE, FULL = (np.float32(value) for value in (0, 0.5, 1, 
 
 
 @degradation("gaussian_rgb", draw=normal_per_value, levels=SIGMAS, level_name="σ")
-def gaussian_rgb(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
+@valuewise
+def gaussian_rgb(maths: Maths) -> Value:
     """N(0, σ²) added to every pixel and channel on its own."""
-    # Two steps, not add(alpha=…): a fused multiply-add would round differently in vector and scalar code.
-    return (draw * level).add_(pixels)
+
+    def value(given, normal, sigma):  # type: ignore[no-untyped-def]
+        return normal * sigma + given
+
+    return value
 
 
 @degradation("gaussian_intensity", draw=normal_per_pixel, levels=SIGMAS, level_name="σ")
@@ -36,9 +39,9 @@ def gaussian_intensity(maths: Maths) -> Pixel:
     """
     clip, where = maths.clip, maths.where
 
-    def pixel(red, green, blue, noise):  # type: ignore[no-untyped-def]
+    def pixel(red, green, blue, normal, sigma):  # type: ignore[no-untyped-def]
         intensity = (red + green + blue) / THREE
-        noisy = clip(noise + intensity, ZERO, FULL)
+        noisy = clip(normal * sigma + intensity, ZERO, FULL)
         black = intensity == ZERO
         gain = where(black, ZERO, noisy / intensity)
         gray = where(black, noisy, ZERO)
@@ -53,13 +56,13 @@ def saturation(maths: Maths) -> Pixel:
     """N(0, σ²) per pixel on S of HSI, S scaled to [0, 255] and clamped; hue and intensity stay: I + c·(S′/S)."""
     minimum, clip, where = maths.minimum, maths.clip, maths.where
 
-    def pixel(red, green, blue, noise):  # type: ignore[no-untyped-def]
+    def pixel(red, green, blue, normal, sigma):  # type: ignore[no-untyped-def]
         # Differences to the smallest channel are exact where channels are close: gray is told from nearly gray.
         low = minimum(red, minimum(green, blue))
         red, green, blue = red - low, green - low, blue - low
         chroma = (red + green + blue) / THREE  # I·S
         intensity = low + chroma
-        changed = clip(noise / FULL + chroma / intensity, ZERO, ONE)
+        changed = clip(normal * sigma / FULL + chroma / intensity, ZERO, ONE)
         gain = where(chroma > ZERO, changed * intensity / chroma, ZERO)
         return (
             (red - chroma) * gain + intensity,
@@ -78,13 +81,13 @@ COSINE = tuple(np.float32((-1) ** i * (2 * np.pi) ** (2 * i) / math.factorial(2 
 
 
 def hue_turn(maths: Maths) -> Pixel:
-    """The formula that turns H by `noise` (256 is a full turn); S and I stay."""
+    """The formula that turns H by normal · σ (256 is a full turn); S and I stay."""
     minimum, absolute, floor, where = maths.minimum, maths.absolute, maths.floor, maths.where
     s1, s3, s5, s7, s9, s11, s13 = SINE
     _, c2, c4, c6, c8, c10, c12 = COSINE
 
-    def pixel(red, green, blue, noise):  # type: ignore[no-untyped-def]
-        turns = noise * TURN
+    def pixel(red, green, blue, normal, sigma):  # type: ignore[no-untyped-def]
+        turns = normal * sigma * TURN
         turns = turns - floor(turns + HALF)
         half = floor(turns * TWO + HALF)
         turns = turns - half * HALF

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Pixel = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]
-"""(red, green, blue, noise) → (red, green, blue): arithmetic, float32 constants and the functions of `Maths`."""
+Pixel = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any]]
+"""(red, green, blue, number, level) → (red, green, blue), `number` being the draw's: arithmetic, float32 constants and
+the functions of `Maths`."""
 
 Value = Callable[[Any, Any, Any], Any]
 """(value, number, level) → value, likewise."""
@@ -40,7 +41,7 @@ def on_cpu(pixels: Tensor) -> bool:
 def pixelwise(factory: Callable[[Maths], Pixel]) -> Callable[[Tensor, Tensor, float], Tensor]:
     """A degradation's function (pixels, draw, level) from the factory of its formula.
 
-    The formula's `noise` is level · draw; the draw has one number per pixel, (N, 1, H, W), or per image, (N, 1, 1, 1).
+    The draw has one number per pixel, (N, 1, H, W), or per image, (N, 1, 1, 1).
     """
     loops = functools.cache(lambda: _compiled(factory))
 
@@ -48,16 +49,20 @@ def pixelwise(factory: Callable[[Maths], Pixel]) -> Callable[[Tensor, Tensor, fl
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         if not on_cpu(pixels):
             red, green, blue = pixels.split(1, dim=1)
-            return torch.cat(factory(TENSORS)(red, green, blue, draw * level), dim=1)
+            return torch.cat(factory(TENSORS)(red, green, blue, draw, _scalar(level, pixels)), dim=1)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(pixels, memory_format=torch.channels_last)
         per_pixel, per_image = loops()
         source, target = (t.permute(0, 2, 3, 1).reshape(-1).numpy() for t in (pixels, out))
-        noise, strength = draw.reshape(-1).numpy(), np.float32(level)
+        numbers, strength = draw.reshape(-1).numpy(), np.float32(level)
         if draw.numel() == len(pixels):
-            share(len(pixels), pixels[0].numel() // 3, lambda a, b: per_image(source, noise, strength, target, a, b))
+            share(
+                len(pixels),
+                pixels[0].numel() // 3,
+                lambda a, b: per_image(source, numbers, strength, target, a, b),
+            )
         else:
-            share(draw.numel(), 1, lambda a, b: per_pixel(source, noise, strength, target, a, b))
+            share(draw.numel(), 1, lambda a, b: per_pixel(source, numbers, strength, target, a, b))
         return out
 
     return apply
@@ -71,7 +76,7 @@ def valuewise(factory: Callable[[Maths], Value]) -> Callable[[Tensor, Tensor, fl
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         numbers = draw.expand_as(pixels)
         if not on_cpu(pixels):
-            return factory(TENSORS)(pixels, numbers, torch.tensor(level, device=pixels.device))
+            return factory(TENSORS)(pixels, numbers, _scalar(level, pixels))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         numbers = numbers.contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(pixels, memory_format=torch.channels_last)
@@ -81,6 +86,10 @@ def valuewise(factory: Callable[[Maths], Value]) -> Callable[[Tensor, Tensor, fl
         return out
 
     return apply
+
+
+def _scalar(level: float, beside: Tensor) -> Tensor:
+    return torch.tensor(level, dtype=torch.float32, device=beside.device)
 
 
 def share(count: int, pixels_each: int, work: Callable[[int, int], None]) -> None:
@@ -107,22 +116,22 @@ def _compiled(factory: Callable[[Maths], Pixel]) -> tuple[Any, Any]:
     three, one, two = np.uint64(3), np.uint64(1), np.uint64(2)
 
     @numba.njit(nogil=True, error_model="numpy")
-    def per_pixel(source, noise, strength, target, first, last):  # type: ignore[no-untyped-def]
+    def per_pixel(source, numbers, level, target, first, last):  # type: ignore[no-untyped-def]
         for i in range(np.uint64(first), np.uint64(last)):
             j = i * three
-            red, green, blue = formula(source[j], source[j + one], source[j + two], noise[i] * strength)
+            red, green, blue = formula(source[j], source[j + one], source[j + two], numbers[i], level)
             target[j] = red
             target[j + one] = green
             target[j + two] = blue
 
     @numba.njit(nogil=True, error_model="numpy")
-    def per_image(source, noise, strength, target, first, last):  # type: ignore[no-untyped-def]
-        pixels = np.uint64(source.shape[0] // (3 * noise.shape[0]))
+    def per_image(source, numbers, level, target, first, last):  # type: ignore[no-untyped-def]
+        pixels = np.uint64(source.shape[0] // (3 * numbers.shape[0]))
         for image in range(np.uint64(first), np.uint64(last)):
-            value = noise[image] * strength
+            number = numbers[image]
             for i in range(image * pixels, (image + one) * pixels):
                 j = i * three
-                red, green, blue = formula(source[j], source[j + one], source[j + two], value)
+                red, green, blue = formula(source[j], source[j + one], source[j + two], number, level)
                 target[j] = red
                 target[j + one] = green
                 target[j + two] = blue
@@ -134,9 +143,9 @@ def _compiled_value(factory: Callable[[Maths], Value]) -> Any:
     formula = numba.njit(error_model="numpy")(factory(_scalars()))
 
     @numba.njit(nogil=True, error_model="numpy")
-    def per_value(source, numbers, strength, target, first, last):  # type: ignore[no-untyped-def]
+    def per_value(source, numbers, level, target, first, last):  # type: ignore[no-untyped-def]
         for i in range(np.uint64(first), np.uint64(last)):
-            target[i] = formula(source[i], numbers[i], strength)
+            target[i] = formula(source[i], numbers[i], level)
 
     return per_value
 

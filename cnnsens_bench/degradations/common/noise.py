@@ -1,19 +1,24 @@
 """Noise of Hendrycks & Dietterich (2019)."""
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cnnsens_bench.degradations.base import normal_per_value, uniform_per_value
 from cnnsens_bench.degradations.common.severity import common
 from cnnsens_bench.degradations.pixelwise import Maths, Value, valuewise
 from cnnsens_bench.degradations.poisson import quantile
 
+ZERO, HALF, ONE, FULL = (np.float32(value) for value in (0, 0.5, 1, 255))
+
 
 @common((0.08, 0.12, 0.18, 0.26, 0.38), draw=normal_per_value)
-def gaussian_noise(pixels: Tensor, draw: Tensor, deviation: float) -> Tensor:
+@valuewise
+def gaussian_noise(maths: Maths) -> Value:
     """N(0, deviation²) on every value of an image in [0, 1]."""
-    return (draw * (255 * deviation)).add_(pixels)
+
+    def value(given, normal, deviation):  # type: ignore[no-untyped-def]
+        return normal * (deviation * FULL) + given
+
+    return value
 
 
 @common((60, 25, 12, 5, 3), draw=uniform_per_value)
@@ -21,17 +26,22 @@ def gaussian_noise(pixels: Tensor, draw: Tensor, deviation: float) -> Tensor:
 def shot_noise(maths: Maths) -> Value:
     """Every value a Poisson count, its mean the image in [0, 1] times the parameter; no linear light."""
     count = maths.function(quantile(maths))
-    full = np.float32(255)
 
-    def value(pixel, u, photons):  # type: ignore[no-untyped-def]
-        return count(pixel / full * photons, u) / photons * full
+    def value(given, uniform, photons):  # type: ignore[no-untyped-def]
+        return count(given / FULL * photons, uniform) / photons * FULL
 
     return value
 
 
 @common((0.03, 0.06, 0.09, 0.17, 0.27), draw=uniform_per_value)
-def impulse_noise(pixels: Tensor, draw: Tensor, amount: float) -> Tensor:
+@valuewise
+def impulse_noise(maths: Maths) -> Value:
     """Each value 0 or 255, half of them each, with probability `amount`."""
+    where = maths.where
+
     # The draw's ends: below amount/2 pepper, from 1 − amount/2 salt, so that severities are nested.
-    noisy = torch.where(draw < amount / 2, 0.0, pixels)
-    return torch.where(draw >= 1 - amount / 2, 255.0, noisy)
+    def value(given, uniform, amount):  # type: ignore[no-untyped-def]
+        noisy = where(uniform < amount * HALF, ZERO, given)
+        return where(uniform >= ONE - amount * HALF, FULL, noisy)
+
+    return value
