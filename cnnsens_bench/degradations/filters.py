@@ -181,9 +181,10 @@ def box_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
     half = 0.5 * max(scale, 1.0)
     first = np.maximum((centres - half + 0.5).astype(int), 0)
     last = np.minimum((centres + half + 0.5).astype(int), source)
-    steps = np.arange((last - first).max())[:, None]
-    inside = steps < last - first
-    return np.minimum(first + steps, source - 1), (inside / (last - first)).astype(np.float32)
+    places = first + np.arange((last - first).max())[:, None]
+    distance = (places - centres + 0.5) * (1 / max(scale, 1.0))
+    inside = (places < last) & (distance > -0.5) & (distance <= 0.5)
+    return np.minimum(places, source - 1), (inside / inside.sum(0)).astype(np.float32)
 
 
 def resize(pixels: Tensor, size: int, weights: Callable[[int, int], tuple[np.ndarray, np.ndarray]]) -> Tensor:
