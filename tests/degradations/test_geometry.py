@@ -1,0 +1,174 @@
+"""Moved, turned and bent views land where they should, and nothing is invented inside the original frame."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from cnnsens_bench import images
+from cnnsens_bench.degradations import Streams, degradations, parse_degradation
+from cnnsens_bench.images import Decoded, render
+
+SIDE, SIZE = 900, 224
+BOX = (250.0, 200.0, 400.0, 480.0)
+DOT = 4.0
+
+
+def decoded(pixels: np.ndarray, box: images.Box = BOX) -> Decoded:
+    return Decoded(pixels, 0, 0, pixels.shape[1], pixels.shape[0], box)
+
+
+def dots(places: np.ndarray) -> Decoded:
+    """A dark full image with a soft bright dot at each (x, y)."""
+    y, x = np.mgrid[:SIDE, :SIDE] + 0.5
+    total = sum(np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * DOT**2)) for px, py in places)
+    return decoded(np.repeat((20 + 200 * np.clip(total, 0, 1)).round().astype(np.uint8)[..., None], 3, 2))
+
+
+def centre_of(view: np.ndarray, near: np.ndarray, reach: int = 9) -> np.ndarray:
+    """(x, y) of the dot next to `near`: the centre of gravity of what is brighter than the ground."""
+    left, top = np.round(near - reach).astype(int)
+    window = view[top : top + 2 * reach, left : left + 2 * reach, 0].astype(float)
+    weights = np.clip(window - 26, 0, None)
+    y, x = ndimage.center_of_mass(weights)
+    return np.array([left + x + 0.5, top + y + 0.5])
+
+
+def on_input(places: np.ndarray) -> np.ndarray:
+    """Where (x, y) of the full image lies on the network's input."""
+    x, y, w, h = BOX
+    return (places - [x, y]) * [SIZE / w, SIZE / h]
+
+
+GRID = np.array([(x, y) for x in (330, 450, 570) for y in (290, 440, 590)], float)
+CENTRE = np.array([BOX[0] + BOX[2] / 2, BOX[1] + BOX[3] / 2])
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.37, -0.61), (-12.25, 7.5), (30.0, 25.0)])
+def test_translation_lands_where_it_should(shift: tuple[float, float]) -> None:
+    view = render(dots(GRID), SIZE, *shift)
+    for place in on_input(GRID) - shift:
+        if (place > 12).all() and (place < SIZE - 12).all():
+            np.testing.assert_allclose(centre_of(view, place), place, atol=0.1)
+
+
+def turned(places: np.ndarray, degrees: float) -> np.ndarray:
+    """What is seen turns counter-clockwise, y pointing down."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    x, y = (places - CENTRE).T
+    return np.stack([c * x + s * y, -s * x + c * y], 1) + CENTRE
+
+
+@pytest.mark.parametrize("degrees", [-45.0, -10.0, 0.5, 7.0, 30.0, 90.0, 180.0])
+def test_rotation_lands_where_it_should(degrees: float) -> None:
+    view = render(dots(GRID), SIZE, angle=degrees)
+    found = 0
+    for place in on_input(turned(GRID, degrees)):
+        if (place > 12).all() and (place < SIZE - 12).all():
+            np.testing.assert_allclose(centre_of(view, place), place, atol=0.1)
+            found += 1
+    assert found >= 5
+
+
+@pytest.mark.parametrize("percent", [2.0, 10.0, 30.0, -10.0])
+def test_radial_distortion_lands_where_its_formula_says(percent: float) -> None:
+    """A point at the radius r of the picture shows what lies at r / (1 − level · r²), the corner's radius being 1."""
+    motion = degradations["radial_distortion"].motion(None, percent)
+    view = render(dots(GRID), SIZE, *motion.views(1)[0])
+    corner = np.hypot(BOX[2], BOX[3]) / 2
+    for place in GRID:
+        true = np.linalg.norm(place - CENTRE) / corner
+        seen = true
+        for _ in range(200):  # r = r₀ · (1 − k r²), by fixed-point iteration
+            seen = true * (1 - percent / 100 * seen**2)
+        expected = CENTRE + (place - CENTRE) * (seen / true if true else 1)
+        where = on_input(expected[None])[0]
+        np.testing.assert_allclose(centre_of(view, where), where, atol=0.1)
+
+
+def test_rotation_invents_nothing_inside_the_frame() -> None:
+    """A smooth picture, turned exactly by scipy's splines from the full image, also in the corners of the box."""
+    y, x = np.mgrid[:SIDE, :SIDE].astype(float)
+    wave = 127 + 60 * np.sin(x / 31) * np.cos(y / 23) + 50 * np.sin((x + y) / 57)
+    picture = decoded(np.repeat(wave.round().astype(np.uint8)[..., None], 3, 2))
+    steps = (np.arange(SIZE) + 0.5) / SIZE
+    across, down = np.meshgrid(BOX[0] + steps * BOX[2], BOX[1] + steps * BOX[3])
+    for degrees in (13.0, 45.0, -45.0):
+        view = render(picture, SIZE, angle=degrees)[..., 0].astype(float)
+        source = turned(np.stack([across.ravel(), down.ravel()], 1), -degrees)
+        expected = ndimage.map_coordinates(wave, [source[:, 1] - 0.5, source[:, 0] - 0.5], order=3)
+        assert np.abs(view - expected.reshape(SIZE, SIZE)).max() < 2.5
+        assert np.abs(view - expected.reshape(SIZE, SIZE)).mean() < 0.5
+
+
+def test_outside_the_full_image_its_edges_repeat() -> None:
+    pixels = np.full((60, 60, 3), 100, np.uint8)
+    pixels[:, :5] = 200
+    for view in (
+        render(decoded(pixels, (0, 0, 60, 60)), 64, angle=45),
+        render(decoded(pixels, (0, 0, 60, 60)), 64, -30),
+    ):
+        assert view.min() >= 95
+        assert view.max() <= 205
+
+
+def test_no_motion_is_the_undegraded_view() -> None:
+    picture = dots(GRID)
+    still = render(picture, SIZE)
+    for name in ("translation", "rotation", "radial_distortion"):
+        d = degradations[name]
+        draw = d.draw(Streams(0, "data", ["a"], 0), SIZE)
+        assert np.array_equal(render(picture, SIZE, *d.motion(draw, 0.0).views(1)[0]), still)
+
+
+@pytest.mark.parametrize("name", [n for n in degradations if degradations[n].geometric])
+def test_views_stay_within_what_is_decoded(name: str, tmp_path: object) -> None:
+    """The part of an image that `decode` keeps is enough for every view, at every level."""
+    from pathlib import Path
+
+    from PIL import Image
+
+    path = Path(str(tmp_path)) / "a.png"
+    Image.fromarray(dots(GRID).pixels).save(path)
+    d = degradations[name]
+    for level in (*d.levels, d.low if d.low > -1e9 else 0.0):
+        reach = d.reach(level)
+        kept = images.decode(str(path), BOX, reach.shift / SIZE, reach.radius)
+        whole = images.decode(str(path), BOX)
+        for trial in range(6):
+            draw = d.draw(Streams(0, "data", ["a"], trial), SIZE)
+            view = d.motion(draw, level).views(1)[0]
+            assert np.array_equal(render(kept, SIZE, *view), render(whole, SIZE, *view))
+
+
+def test_rotation_is_uniform_within_its_level() -> None:
+    d = degradations["rotation"]
+    draw = d.draw(Streams(0, "data", [str(i) for i in range(20_000)], 0), SIZE)
+    angles = torch.as_tensor(d.motion(draw, 45.0).angle)
+    assert angles.abs().max() <= 45
+    assert abs(angles.mean()) < 5 * 45 / 3**0.5 / 20_000**0.5
+    assert abs(angles.std() - 45 / 3**0.5) < 0.5
+    torch.testing.assert_close(torch.as_tensor(d.motion(draw, 90.0).angle), 2 * angles)
+
+
+def test_a_chain_of_motions_is_one_view() -> None:
+    both = parse_degradation("translation(4) + rotation(20)")
+    draw = both.draw(Streams(0, "data", ["a", "b"], 3), SIZE)
+    together = both.motion(draw, 0.0).views(2)
+    moved = degradations["translation"].motion(draw[0], 4.0).views(2)
+    turned_ = degradations["rotation"].motion(draw[1], 20.0).views(2)
+    for one, shift, turn in zip(together, moved, turned_, strict=True):
+        assert one == pytest.approx((shift[0], shift[1], turn[2], 0.0))
+
+
+def test_translation_moves_by_sigma_within_its_reach() -> None:
+    d = degradations["translation"]
+    ids = [str(i) for i in range(20_000)]
+    draw = d.draw(Streams(0, "data", ids, 0), 224)
+    motion = d.motion(draw, 4.0)
+    for shift in (motion.dx, motion.dy):
+        assert abs(shift.mean()) < 5 * 4 / 20_000**0.5
+        assert abs(shift.std() / 4 - 1) < 5 / 40_000**0.5
+        assert shift.abs().max() < d.reach(4.0).shift
+    assert abs(np.corrcoef(motion.dx, motion.dy)[0, 1]) < 5 / 20_000**0.5
+    torch.testing.assert_close(d.motion(draw, 8.0).dx, 2 * motion.dx)
