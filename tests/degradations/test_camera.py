@@ -20,7 +20,7 @@ from cnnsens_bench.degradations.camera import (
     linear_weights,
     mosaic,
 )
-from cnnsens_bench.degradations.filters import resize
+from cnnsens_bench.degradations.filters import gaussian_blur, resize
 from cnnsens_bench.degradations.light import DAYLIGHT, LIGHT, PIXEL, STEPS, illuminant_gains, planckian
 from cnnsens_bench.errors import UserError
 
@@ -46,7 +46,7 @@ def test_the_curve_is_srgbs_and_its_own_inverse() -> None:
 
 @pytest.mark.parametrize(
     ("kelvin", "x", "y"),
-    # Black bodies after CIE 15, table T.? of the locus: chromaticities at whole temperatures.
+    # Planck's law under the CIE 1931 observer.
     [
         (2000, 0.5267, 0.4133),
         (2856, 0.4476, 0.4074),
@@ -124,7 +124,7 @@ def test_demosaicing_is_malvar_he_and_cutlers() -> None:
 def test_bayer_keeps_flat_colours_and_loses_detail_with_its_pitch() -> None:
     d = degradations["bayer"]
     flat = torch.tensor([200.0, 40.0, 90.0]).view(1, 3, 1, 1).expand(1, 3, 40, 40).contiguous()
-    given, losses = noise(), []
+    given, losses = gaussian_blur(noise(), 1.0), []
     for level in (1.0, 2.0, 2.5, 4.0):
         torch.testing.assert_close(d.apply(flat, None, level), flat, atol=1e-3, rtol=0)
         losses.append(((d.apply(given, None, level) - given) ** 2).mean().item())
@@ -144,7 +144,7 @@ def test_area_means_keep_the_light(source: int, result: int) -> None:
 def test_enlarging_is_torchs_bilinear(source: int, result: int) -> None:
     given = noise(source)
     expected = torch.nn.functional.interpolate(given, size=result, mode="bilinear")
-    torch.testing.assert_close(resize(given, result, linear_weights), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(resize(given, result, linear_weights), expected, atol=3e-3, rtol=0)
 
 
 @pytest.mark.parametrize("quality", [1, 5, 50, 100])

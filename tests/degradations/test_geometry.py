@@ -104,12 +104,11 @@ def test_rotation_invents_nothing_inside_the_frame() -> None:
 def test_outside_the_full_image_its_edges_repeat() -> None:
     pixels = np.full((60, 60, 3), 100, np.uint8)
     pixels[:, :5] = 200
-    for view in (
-        render(decoded(pixels, (0, 0, 60, 60)), 64, angle=45),
-        render(decoded(pixels, (0, 0, 60, 60)), 64, -30),
-    ):
-        assert view.min() >= 95
-        assert view.max() <= 205
+    whole = decoded(pixels, (0, 0, 60, 60))
+    for view in (render(whole, 64, angle=45), render(whole, 64, -30)):
+        # Nothing but the two colours, and what a bicubic filter overshoots at an edge.
+        assert view.min() >= 88
+        assert view.max() <= 212
 
 
 def test_no_motion_is_the_undegraded_view() -> None:
