@@ -21,6 +21,8 @@ from cnnsens_bench.errors import UserError
 from cnnsens_bench.registry import near
 
 PREFIX = "albumentations:"
+BASES = albumentations.BasicTransform.__module__
+"""Where what all transforms inherit from is defined, which are none themselves."""
 
 
 class Level:
@@ -37,7 +39,7 @@ def transforms() -> dict[str, Any]:
     """The installed version's transforms, by name."""
     found = {}
     for name, item in vars(albumentations).items():
-        if inspect.isclass(item) and issubclass(item, albumentations.BasicTransform) and not inspect.isabstract(item):
+        if inspect.isclass(item) and issubclass(item, albumentations.BasicTransform) and item.__module__ != BASES:
             found[name] = item
     return found
 
@@ -64,8 +66,8 @@ def albumentations_degradation(name: str, transform: str, arguments: Mapping[str
             # Pydantic's complaints are many lines, the first of which only counts them.
             return kind(**_with_level(given, level))
         except Exception as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise UserError(f"'{name}' at level {level:g}: {'; '.join(lines[1:3] or lines)}") from None
+            lines = [line.partition("[type=")[0].strip() for line in str(error).splitlines() if line.strip()]
+            raise UserError(f"'{name}' at level {level:g}: {': '.join(lines[1:3] or lines)}") from None
 
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         eight_bit = pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
@@ -79,6 +81,8 @@ def albumentations_degradation(name: str, transform: str, arguments: Mapping[str
                     f"'{name}' makes {'×'.join(map(str, result.shape))} of {'×'.join(map(str, image.shape))}: "
                     "only transforms that keep the image's size can be swept"
                 )
+            if result.dtype != image.dtype:
+                raise ValueError(f"'{name}' makes numbers of type {result.dtype}, no 8-bit picture")
             results.append(result)
         stacked = torch.from_numpy(np.stack(results)).to(pixels.device)
         return stacked.permute(0, 3, 1, 2).to(pixels.dtype)
