@@ -20,6 +20,7 @@ check: .venv
 
 bench: .venv
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/degradations.py
 
 # Made anew when the dependencies change.
 .venv: pyproject.toml constraints.txt

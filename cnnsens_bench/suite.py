@@ -1,7 +1,6 @@
 """One suite from its config to its summary: samples → checkpoints → plan → sweep → store → what a person reads."""
 
 import dataclasses
-import fnmatch
 import hashlib
 import json
 import os
@@ -23,7 +22,8 @@ from cnnsens_bench.config import Config, ModelConfig, condition_configs, model_c
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
-from cnnsens_bench.degradations import Degradation, degradations, expression, parse_degradation
+from cnnsens_bench.degradations import expression
+from cnnsens_bench.engine.conditions import levels_of, named
 from cnnsens_bench.engine.local import run_local
 from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep, plan
 from cnnsens_bench.engine.probe import probe
@@ -31,7 +31,6 @@ from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, split_name
-from cnnsens_bench.registry import near
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
 from cnnsens_bench.training.finetune import finetune
 
@@ -156,25 +155,13 @@ def resolve_conditions(config: Config) -> tuple[Condition, ...]:
     """The config's degradations with their levels and trials checked. Raises `UserError`."""
     resolved: dict[str, Condition] = {}
     for entry in condition_configs(config):
-        text = expression(entry.written)
-        names = fnmatch.filter(degradations, text) if "*" in text else [text]
-        if not names:
-            raise UserError(f"degradations: no name matches '{text}'{near(text, degradations)}")
-        for degradation in map(parse_degradation, names):
+        for degradation in named(expression(entry.written)):
             name = degradation.name
             if name in resolved:
                 raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")
             trials = entry.trials if degradation.random else 1
-            resolved[name] = Condition(name, _levels(degradation, entry.levels), trials)
+            resolved[name] = Condition(name, levels_of(degradation, entry.levels), trials)
     return tuple(resolved.values())
-
-
-def _levels(degradation: Degradation, levels: tuple[float, ...] | None) -> tuple[float, ...]:
-    if levels is None and degradation.needs_levels:
-        raise UserError(f"degradation '{degradation.name}' is swept over levels of your choice: name them in levels")
-    if levels is not None and not degradation.has_levels:
-        raise UserError(f"degradation '{degradation.name}' has no levels: leave levels out")
-    return tuple(dict.fromkeys(degradation.check_level(level) for level in levels or degradation.levels or (0.0,)))
 
 
 def input_sizes(models: list[ModelConfig]) -> set[int]:

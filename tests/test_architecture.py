@@ -37,6 +37,8 @@ ROOMS = {
     "console.py": set(),
 }
 EVERYWHERE = {"errors", "registry", "cache", "memory"}
+ENTRIES = {"degradations/__main__.py"}
+"""Command lines, which bring rooms together as `run.py` does; nobody imports them."""
 
 
 def imports(path: Path) -> set[str]:
@@ -52,6 +54,12 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def files(place: Path) -> list[Path]:
+    """Of a room, without its command line."""
+    every = [place] if place.is_file() else sorted(place.rglob("*.py"))
+    return [file for file in every if inner(file) not in ENTRIES]
+
+
 def inner(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.relative_to(ROOT).as_posix()
 
@@ -64,11 +72,15 @@ def test_a_library_is_known_to_few_files(library: str) -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_rooms_below_it(room: str) -> None:
-    place = PACKAGE / room
     allowed = ROOMS[room] | EVERYWHERE | {room.removesuffix(".py"), "__version__"}
-    for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
+    for file in files(PACKAGE / room):
         rooms = {name.split(".")[1] for name in imports(file) if name.startswith("cnnsens_bench.")}
         assert rooms <= allowed, f"{inner(file)} reaches into {rooms - allowed}"
+
+
+def test_nobody_imports_an_entry() -> None:
+    names = {"cnnsens_bench." + entry.removesuffix(".py").replace("/", ".") for entry in ENTRIES}
+    assert not {inner(file) for file in FILES if imports(file) & names}
 
 
 def test_every_room_has_its_rule() -> None:
@@ -85,8 +97,7 @@ def test_light_rooms_import_no_torch_and_no_ray(light: str) -> None:
 
 @pytest.mark.parametrize("maths", ["degradations", "defenses", "sensitivity", "measures.py"])
 def test_maths_knows_no_files(maths: str) -> None:
-    place = PACKAGE / maths
-    for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
+    for file in files(PACKAGE / maths):
         assert not {name for name in imports(file) if name.split(".")[0] in ("pathlib", "io", "os", "fsspec", "PIL")}
 
 

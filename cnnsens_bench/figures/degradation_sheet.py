@@ -1,0 +1,240 @@
+"""A contact sheet of degradations: one row each, one column a level (paper, figure 1, right)."""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnnsens_bench import images
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.figures.summary import UNITS, level_text, plain
+
+matplotlib.rcParams["svg.hashsalt"] = "cnnsens_bench"  # the same picture gives the same file
+
+SUFFIXES = (".png", ".pdf", ".svg")
+PAPER, COMMON = "The paper's (Rodner et al. 2016)", "Common corruptions (Hendrycks & Dietterich 2019)"
+BEYOND = "Beyond the paper"
+ORDER = (
+    *("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local", "pepper", "pepper_pixel"),
+    *("translation", "rotation", "flip_lr", "flip_ud"),
+)
+"""The paper's, as its protocol lists them."""
+
+# All lengths in pixels of a PNG.
+DPI = 100
+MARGIN, GAP, PANEL_GAP = 12, 5, 30
+TEXT, HEADING = 14, 30
+"""Height of a level above its tile, and of a group's heading."""
+CHARACTER, LINE = 6.3, 13
+"""Width of a character and height of a line of a row's label."""
+LONGEST_LINE, MOST_LINES = 21, 6
+WIDEST = 10
+"""Tiles beside each other; a row of more goes on below."""
+TALLEST = 18
+"""Rows below each other; more are laid out in two columns."""
+NOTES = 420
+"""Width that the notes beside the undegraded image need."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A degradation and its tiles: `tiles[i]` is (size, size, 3) uint8, at `levels[i]`; `level_name` as registered."""
+
+    name: str
+    level_name: str
+    levels: tuple[float, ...]
+    tiles: tuple[np.ndarray, ...]
+
+
+def check_suffix(out: Path) -> None:
+    """Raises `UserError` unless `out` can be drawn: known before anything is computed."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{out}: the name of the sheet must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: there is no folder {out.parent}")
+
+
+def degradation_sheet(
+    rows: Sequence[Row],
+    undegraded: np.ndarray,
+    title: str,
+    notes: str,
+    out: Path,
+    tile: int = 112,
+    grouped: bool = True,
+) -> None:
+    """Draw `rows` below the `undegraded` image, its `title` and `notes` beside it, into `out` (see `SUFFIXES`).
+
+    `tile`: side of a tile in pixels; larger images are reduced to it. `grouped`: under headings (the paper's, beyond
+    the paper, common corruptions), else in the order given.
+    """
+    check_suffix(out)
+    groups = _grouped(rows) if grouped else [("", list(rows))]
+    panels = _panels(groups, tile)
+    sizes = [_panel_size(panel, tile) for panel in panels]
+    width = max(sum(w for w, _ in sizes) + PANEL_GAP * (len(sizes) - 1), tile + NOTES) + 2 * MARGIN
+    top = MARGIN + tile + GAP
+    figure, axes = _canvas(width, top + max(h for _, h in sizes) + MARGIN)
+    _put(axes, undegraded, MARGIN, MARGIN, tile)
+    beside = MARGIN + tile + 2 * GAP
+    _write(axes, beside, MARGIN + tile / 2 - LINE, title, 10, weight="bold")
+    _write(axes, beside, MARGIN + tile / 2 + LINE / 2, notes, 8, linespacing=1.5)
+    left = float(MARGIN)
+    for panel, (across, _) in zip(panels, sizes, strict=True):
+        _draw_panel(axes, panel, left, top, tile)
+        left += across + PANEL_GAP
+    _save(figure, out)
+
+
+Group = tuple[str, list[Row]]
+
+
+def _grouped(rows: Sequence[Row]) -> list[Group]:
+    found: dict[str, list[Row]] = {PAPER: [], BEYOND: [], COMMON: []}
+    for row in rows:
+        if row.name in ORDER:
+            found[PAPER].append(row)
+        else:
+            found[COMMON if row.name.startswith("common:") else BEYOND].append(row)
+    found[PAPER].sort(key=lambda row: ORDER.index(row.name))
+    return [(name, members) for name, members in found.items() if members]
+
+
+def _panels(groups: list[Group], tile: int) -> list[list[Group]]:
+    """One column, or two of heights as equal as a cut between groups (or, of a single one, between rows) makes them."""
+    if sum(len(members) for _, members in groups) <= TALLEST:
+        return [groups]
+    if len(groups) == 1:
+        [(name, members)] = groups
+        half = -(-len(members) // 2)
+        return [[(name, members[:half])], [("", members[half:])]]
+    cuts = [(groups[:i], groups[i:]) for i in range(1, len(groups))]
+    return list(min(cuts, key=lambda cut: max(_panel_size(side, tile)[1] for side in cut)))
+
+
+def _columns(groups: list[Group]) -> int:
+    return max(min(len(row.tiles), WIDEST) for _, members in groups for row in members)
+
+
+def _lines(members: list[Row], columns: int, tile: int) -> Iterator[list[Row]]:
+    """One row a line; rows of one tile share a line, each label in the column before its tile, where they fit."""
+    line: list[Row] = []
+    for row in members:
+        fits = 2 * len(line) < columns and _label_width([row]) <= tile + GAP
+        if line and not (fits and len(row.tiles) == len(line[0].tiles) == 1):
+            yield line
+            line = []
+        line.append(row)
+    yield line
+
+
+def _panel_size(groups: list[Group], tile: int) -> tuple[float, float]:
+    columns = _columns(groups)
+    lines = [line for _, members in groups for line in _lines(members, columns, tile)]
+    height = sum(HEADING for name, _ in groups if name) + sum(_height(line[0], tile) for line in lines)
+    return _label_width([line[0] for line in lines]) + columns * (tile + GAP) - GAP, height
+
+
+def _height(row: Row, tile: int) -> int:
+    return -(-len(row.tiles) // WIDEST) * (TEXT + tile + GAP)
+
+
+def _label_width(rows: Sequence[Row]) -> float:
+    return max(len(line) for row in rows for line in _label(row).splitlines()) * CHARACTER + 2 * GAP
+
+
+def _draw_panel(axes: Axes, groups: list[Group], left: float, top: float, tile: int) -> None:
+    columns = _columns(groups)
+    lines = [(name, list(_lines(members, columns, tile))) for name, members in groups]
+    start = left + _label_width([line[0] for _, members in lines for line in members])
+    for name, members in lines:
+        if name:
+            _write(axes, left, top + HEADING / 2 + 2, name, 9.5, weight="bold")
+            top += HEADING
+        for line in members:
+            for i, row in enumerate(line):
+                _draw_row(axes, row, start + 2 * i * (tile + GAP), top, tile)
+            top += _height(line[0], tile)
+
+
+def _draw_row(axes: Axes, row: Row, left: float, top: float, tile: int) -> None:
+    """The tiles from `left`, the label before it."""
+    _write(axes, left - 2 * GAP, top + TEXT + tile / 2, _label(row), 7.5, ha="right", linespacing=1.3)
+    for i, (level, pixels) in enumerate(zip(row.levels, row.tiles, strict=True)):
+        x, y = left + i % WIDEST * (tile + GAP), top + i // WIDEST * (TEXT + tile + GAP)
+        _write(axes, x + tile / 2, y + TEXT / 2, tile_text(row, level), 7.5, ha="center")
+        _put(axes, pixels, round(x), round(y) + TEXT, tile)
+
+
+def tile_text(row: Row, level: float) -> str:
+    """What stands above a tile: `σ=4`, `±45°`; a bare number where the row's label names the unit."""
+    return f"{row.level_name}={level:g}" if _is_symbol(row) else level_text(row.name, level)
+
+
+def _is_symbol(row: Row) -> bool:
+    return row.name not in UNITS and any(row.levels) and len(row.level_name) == 1 and row.level_name.isalpha()
+
+
+def _label(row: Row) -> str:
+    """The name in lines that fit, and the unit of levels that are bare numbers."""
+    lines = list(_wrapped(plain(row.name)))
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], lines[MOST_LINES - 1][: LONGEST_LINE - 1] + "…"]
+    bare = row.name not in UNITS and any(row.levels) and not _is_symbol(row) and row.level_name != "level"
+    return "\n".join([*lines, *([f"({plain(row.level_name)})"] if bare else [])])
+
+
+def _wrapped(name: str) -> Iterator[str]:
+    """Broken before a sum's sign and after a prefix's colon; elsewhere only where a line is full."""
+    for part in re.split(r" (?=\+ )|(?<=:)(?=\w)", name):
+        line = ""
+        for word in re.findall(r"[^_,(=]+[_,(=]*|[_,(=]+", part):
+            while len(line) + len(word) > LONGEST_LINE:
+                room = 0 if line else LONGEST_LINE
+                yield (line + word[:room]).strip()
+                line, word = "", word[room:]
+            line += word
+        if line.strip():
+            yield line.strip()
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of one pair of axes whose unit is the pixel, the origin above left."""
+    wide, high = round(width), round(height)
+    figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, wide), ylim=(high, 0), autoscale_on=False)
+    return figure, axes
+
+
+def _put(axes: Axes, pixels: np.ndarray, x: int, y: int, tile: int) -> None:
+    height, width = pixels.shape[:2]
+    if height > tile:
+        whole = (0.0, 0.0, float(width), float(height))
+        pixels = images.resample(images.Decoded(pixels, 0, 0, width, height, whole), whole, tile)
+    axes.imshow(
+        pixels, extent=(x, x + tile, y + tile, y), interpolation="nearest", aspect="auto", origin="upper", zorder=1
+    )
+
+
+def _write(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) -> None:
+    # A name may hold a dollar sign: it is no formula.
+    axes.text(x, y, text, fontsize=size, va="center", parse_math=False, **style)
+
+
+def _save(figure: Figure, out: Path) -> None:
+    if out.suffix.lower() != ".png":
+        figure.savefig(out, metadata={"CreationDate" if out.suffix.lower() == ".pdf" else "Date": None})
+        return
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="rgba")
+    width, height = (round(side * DPI) for side in figure.get_size_inches())
+    images.write_png(out, np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[..., :3])
