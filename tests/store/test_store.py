@@ -24,8 +24,9 @@ def predictions(
     rows = [
         {
             "run_id": run_id, "dataset": "d", "image_id": image, "model": model, "architecture": "m",
-            "defense": defense, "degradation": "g", "level": level, "trial": trial, "label": 0, "prediction": trial, "confidence": 0.5,
-            "true_probability": 0.25, "true_rank": 1, "reference_logit": 1.5, "reference_probability": 0.5,
+            "defense": defense, "degradation": "g", "level": level, "trial": trial, "label": 0, "prediction": trial,
+            "confidence": 0.5, "true_probability": 0.25, "true_rank": 1, "reference_logit": 1.5,
+            "reference_probability": 0.5,
         }
         for image in images for level in (1.0, 4.0) for trial in range(trials)
     ]  # fmt: skip
