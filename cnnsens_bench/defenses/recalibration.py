@@ -66,17 +66,20 @@ def recalibrate(network: nn.Module, pixels: Tensor, prior: float) -> None:
 def _moments(values: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and unbiased variance (C,) float64 of `values` (n, C, …); `near`: (C,) something like the mean.
 
-    Each image is summed in float32, about `near` so that nothing cancels, and images in float64: a float64 copy of
-    the activations would not fit beside them, and torch's own sums for batch norm depend on the number of threads.
+    Each image is summed in float32, about `near` so that nothing cancels, and images in float64. (A float64 copy of
+    the activations would not fit beside them, and torch's own sums for batch norm depend on the number of threads.)
     """
-    around = near.float().view(1, -1, *[1] * (values.ndim - 2))
-    centred = values.float() - around
-    centred = centred.flatten(2) if values.ndim > 2 else centred[:, :, None]
+    around = near.float().view(-1, *[1] * max(1, values.ndim - 2))
     count = values.numel() // values.shape[1]
-    offset = centred.sum(2).double().sum(0) / count
-    square = centred.square().sum(2).double().sum(0) / count
+    sums, squares = [], []
+    for part in values.split(4):  # few at a time: what lies in the cache is read again
+        centred = part.float().reshape(*part.shape[:2], *part.shape[2:] or (1,)) - around
+        over = list(range(2, centred.ndim))
+        sums.append(centred.sum(over))
+        squares.append(centred.square_().sum(over))
+    offset, square = (torch.cat(parts).double().sum(0) / count for parts in (sums, squares))
     variance = (square - offset.square()).clamp(min=0) * (count / max(1, count - 1))
-    return around.flatten().double() + offset, variance
+    return near.double() + offset, variance
 
 
 def _held(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
