@@ -53,6 +53,7 @@ def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suff
         raise UserError(f"{store.path} has no degradation with several levels {which}")
     names = sorted(table[by].unique(), key=lambda name: (name != "none", name))
     figure = Figure(figsize=(max(6.2, 3.1 * len(shown)), 3.4 + 0.12 * len(names)), layout="constrained")
+    shade = 0.13 if len(names) < 5 else 0.05
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axis, degradation in zip(axes, shown, strict=True):
         for i, name in enumerate(names):
@@ -63,7 +64,7 @@ def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suff
                 rows["level"], 100 * rows["value"], marker=MARKERS[i % len(MARKERS)], ms=4.5, label=label, **style
             )
             axis.fill_between(
-                rows["level"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=0.13, lw=0
+                rows["level"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=shade, lw=0
             )
             still = table[(table[by] == name) & (table["degradation"] == "none")]["value"]
             if len(still):

@@ -174,7 +174,7 @@ summed AS (
 )
 SELECT protocol, dataset, model, architecture, defense, degradation, level, gain,
     greatest(-1, least(gain, centre - half)) AS low, least(1, greatest(gain, centre + half)) AS high,
-    -max(CASE WHEN degradation = 'none' THEN gain END) OVER (PARTITION BY protocol, dataset, model, defense)
+    0 - max(CASE WHEN degradation = 'none' THEN gain END) OVER (PARTITION BY protocol, dataset, model, defense)
         AS undegraded_cost,
     n_images, n_trials
 FROM summed;
