@@ -21,7 +21,7 @@ measure = measures.register
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share with its 95 % interval, of `n_images` images with at most `n_trials` trials each."""
+    """A share, or a difference of two, with its 95 % interval, of `n_images` images with at most `n_trials` trials."""
 
     value: float
     low: float
@@ -68,6 +68,24 @@ def accuracy(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> Es
 def label_change(image: np.ndarray, prediction: np.ndarray, reference: np.ndarray) -> Estimate:
     """p_Δ: share of (image, trial) whose predicted label differs from `reference`, the undegraded image's."""
     return clustered_share(image, np.asarray(prediction) != np.asarray(reference))
+
+
+def accuracy_gain(image: np.ndarray, hit: np.ndarray, reference_hit: np.ndarray) -> Estimate:
+    """The mean of `hit` less that of `reference_hit`, both (N,) bool and of the same (image, trial): in [-1, 1].
+
+    Agresti & Min's (2005) interval for matched pairs, of the images' mean differences: computed with one image more
+    that counts +1/2 and -1/2, and one of 0. Raises `ValueError` when there are no images.
+    """
+    difference = np.asarray(hit, float) - np.asarray(reference_hit, float)
+    per_image = pd.Series(difference).groupby(np.asarray(image)).agg(["mean", "count"])
+    if per_image.empty:
+        raise ValueError("there is no gain on no images")
+    means, size = per_image["mean"].to_numpy(), len(per_image) + 2
+    centre = means.sum() / size
+    half = Z * np.sqrt(((means**2).sum() + 1) / size - centre**2) / np.sqrt(size)
+    value = float(means.mean())
+    low, high = max(-1.0, min(value, centre - half)), min(1.0, max(value, centre + half))
+    return Estimate(value, float(low), float(high), len(means), int(per_image["count"].max()))
 
 
 def top_k(true_rank: np.ndarray, k: int) -> float:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,6 @@ from cnnsens_bench.cache import cache_dir
 from cnnsens_bench.config import Config, ModelConfig, condition_configs, model_configs
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import expression
 from cnnsens_bench.engine.conditions import levels_of, named
 from cnnsens_bench.engine.local import run_local
@@ -30,6 +29,7 @@ from cnnsens_bench.engine.probe import probe
 from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.summary import print_summary
+from cnnsens_bench.lineup import calibration_images, hash_rank, line_up, same_training
 from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
 from cnnsens_bench.training.finetune import finetune
@@ -43,8 +43,8 @@ def run_suite(config: Config, console: Console) -> int:
     load_plugins(config.plugins)
     models = model_configs(config)
     conditions = resolve_conditions(config)
-    defenses = tuple(dict.fromkeys(parse_defense(text).name for text in config.defenses))
-    probe(conditions, input_sizes(models))
+    lineup = line_up(models, config.defenses)
+    probe(conditions, input_sizes(models), lineup.defenses())
     store = Store(config.output_folder)
     store.open()
     samples = load_samples(config)
@@ -55,10 +55,13 @@ def run_suite(config: Config, console: Console) -> int:
     run_id = config.run_id
     console.print(
         f"suite {config.suite}: {len(images)} test images of {samples.name}, {len(models)} models, "
-        f"{len(defenses)} defenses, {sum(len(c.levels) * c.trials for c in conditions)} conditions → {store.path}",
+        f"{len({e.defense for e in lineup.entrants})} defenses, "
+        f"{sum(len(c.levels) * c.trials for c in conditions)} conditions → {store.path}",
         markup=False,
         soft_wrap=True,
     )
+    for sentence in lineup.left_out:
+        console.print(sentence, markup=False, soft_wrap=True)
     # What an earlier, killed run left behind comes in first: it is not computed again.
     store.ingest()
     store.begin_run(run_id, config.suite, protocol, dataclasses.asdict(config), environment())
@@ -66,14 +69,11 @@ def run_suite(config: Config, console: Console) -> int:
     parts = new_attempt(config.output_folder)
     status = "interrupted"
     try:
-        trained = train_all(config, models, samples, console, store, run_id, parts)
-        entrants = tuple(
-            Entrant(m.name, trained[m.name].architecture, defense, m.name) for m in models for defense in defenses
-        )
+        trained = train_all(config, lineup.trainings, samples, console, store, run_id, parts)
         sweep = Sweep(
             run_id=run_id,
             dataset=samples.name,
-            entrants=entrants,
+            entrants=lineup.entrants,
             conditions=conditions,
             seed=config.seed,
             quantize=config.quantize,
@@ -81,8 +81,9 @@ def run_suite(config: Config, console: Console) -> int:
             batch_size=config.batch_size,
             mask_range=samples.mask_range,
             plugins=tuple(config.plugins),
+            calibration=calibration_images(samples, lineup),
         )
-        register_models(store, models, trained, samples, defenses, run_id)
+        register_models(store, lineup.entrants, trained, samples, run_id)
         failed = run_sweep(config, sweep, images, trained, parts, store, protocol, console)
         status = "incomplete" if failed else "done"
     finally:
@@ -184,7 +185,7 @@ def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     """`limit` rows chosen by the hash of their id (a smaller limit's are among a larger one's), in table order."""
     if limit is None or limit >= len(table):
         return table
-    rank = table["image_id"].map(lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest())
+    rank = hash_rank(table["image_id"])
     return table[rank.isin(sorted(rank)[:limit])].reset_index(drop=True)
 
 
@@ -229,20 +230,20 @@ def environment() -> dict[str, str | None]:
 
 def train_all(
     config: Config,
-    models: list[ModelConfig],
+    trainings: dict[str, ModelConfig],
     samples: Samples,
     console: Console,
     store: Store,
     run_id: str,
     parts: Path,
 ) -> dict[str, Checkpoint]:
-    """Every model's checkpoint, from the cache or trained now. Unreadable training images become failures."""
+    """The checkpoints of `Lineup.trainings`, from the cache or trained now. Unreadable images become failures."""
     torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
     cache = Path(config.cache).expanduser() if config.cache else cache_dir()
     failures: dict[str, str] = {}
     trained = {}
-    for model in models:
-        with meter(console, f"fine-tune {model.name}", 0, "steps") as progress:
+    for key, model in trainings.items():
+        with meter(console, f"fine-tune {key}", 0, "steps") as progress:
 
             def report(done: int, steps: int, loss: float, progress: Any = progress) -> None:
                 progress.total, progress.detail = steps, f"loss {loss:.3f}"
@@ -261,7 +262,7 @@ def train_all(
             if result.cached:
                 progress.detail = "(checkpoint from the cache)"
         failures |= dict(result.failures)
-        trained[model.name] = result.checkpoint
+        trained[key] = result.checkpoint
     if failures:
         rows = [(run_id, samples.name, image_id, "train", text) for image_id, text in failures.items()]
         table = pd.DataFrame(rows, columns=FAILURES.names)
@@ -272,38 +273,32 @@ def train_all(
 
 
 def register_models(
-    store: Store,
-    models: list[ModelConfig],
-    trained: dict[str, Checkpoint],
-    samples: Samples,
-    defenses: tuple[str, ...],
-    run_id: str,
+    store: Store, entrants: Sequence[Entrant], trained: dict[str, Checkpoint], samples: Samples, run_id: str
 ) -> None:
     """Rows of `models`. Raises `UserError` when the store holds predictions of other weights under the same name."""
     rows = []
-    for model in models:
-        checkpoint = trained[model.name]
-        digest = checkpoint.digest()
-        known = store.model_digest(model.name, samples.name)
-        if known is not None and known != digest:
-            raise UserError(
-                f"{store.path} holds predictions of '{model.name}' with other weights (another recipe, start or seed): "
-                "give this run an output=<folder> of its own"
-            )
-        for defense in defenses:
-            rows.append(
-                {
-                    "model": model.name,
-                    "architecture": checkpoint.architecture,
-                    "source": model.name.partition("/")[0],
-                    "dataset": samples.name,
-                    "defense": defense,
-                    "weights_sha256": digest,
-                    "num_parameters": checkpoint.num_parameters(),
-                    "input_size": checkpoint.preprocessing.input_size,
-                    "trained_by": run_id,
-                }
-            )
+    digests = {key: checkpoint.digest() for key, checkpoint in trained.items()}
+    for entrant in entrants:
+        checkpoint, digest = trained[entrant.checkpoint], digests[entrant.checkpoint]
+        for defense, known in store.model_digests(entrant.model, samples.name).items():
+            if known != digest and same_training(defense, entrant.defense):
+                raise UserError(
+                    f"{store.path} holds predictions of '{entrant.model}' with other weights (another recipe, start or "
+                    f"seed; defense '{defense}'): give this run an output=<folder> of its own"
+                )
+        rows.append(
+            {
+                "model": entrant.model,
+                "architecture": entrant.architecture,
+                "source": entrant.model.partition("/")[0],
+                "dataset": samples.name,
+                "defense": entrant.defense,
+                "weights_sha256": digest,
+                "num_parameters": checkpoint.num_parameters(),
+                "input_size": checkpoint.preprocessing.input_size,
+                "trained_by": run_id,
+            }
+        )
     store.put_models(pd.DataFrame(rows))
 
 

@@ -83,3 +83,38 @@ def test_calibration_error_of_a_worked_example() -> None:
 
 def test_users_register_their_own() -> None:
     assert {"top5", "nll", "ece", "mean_per_class_accuracy"} <= set(measures.measures)
+
+
+def test_a_gain_and_its_interval() -> None:
+    """Agresti & Min's formula for one trial: n11, n12, n21, n22 each more by 1/2."""
+    rng = np.random.default_rng(0)
+    image = np.arange(60)
+    hit, reference = rng.random(60) < 0.7, rng.random(60) < 0.5
+    b, c = (hit & ~reference).sum() + 0.5, (~hit & reference).sum() + 0.5
+    n = 62
+    centre, half = (b - c) / n, measures.Z * np.sqrt((b + c) - (b - c) ** 2 / n) / n
+    found = measures.accuracy_gain(image, hit, reference)
+    assert found.value == pytest.approx(hit.mean() - reference.mean())
+    assert (found.low, found.high) == pytest.approx((centre - half, centre + half))
+    nothing = measures.accuracy_gain(image, hit, hit)
+    assert nothing.value == 0
+    assert nothing.low == pytest.approx(-nothing.high)
+    assert 0 < nothing.high < 0.06
+    certain = measures.accuracy_gain(image, np.ones(60), np.zeros(60))
+    assert (certain.value, certain.high) == (1, 1)
+    assert 0.9 < certain.low < 1
+    with pytest.raises(ValueError, match="no images"):
+        measures.accuracy_gain(np.array([]), np.array([]), np.array([]))
+
+
+def test_the_interval_of_a_gain_covers() -> None:
+    """Trials nested in images, a true gain of 0.1: the 95 % interval holds it about so often."""
+    rng = np.random.default_rng(1)
+    image = np.repeat(np.arange(50), 3)
+    covered = 0
+    for _ in range(400):
+        chance = np.repeat(rng.uniform(0, 0.9, 50), 3)
+        hit, reference = (rng.random(150) < p for p in (chance + 0.1, chance))
+        estimate = measures.accuracy_gain(image, hit, reference)
+        covered += estimate.low <= 0.1 <= estimate.high
+    assert 0.92 <= covered / 400 <= 0.99

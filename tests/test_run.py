@@ -205,6 +205,8 @@ def test_bad_images_become_failures_and_the_run_goes_on(
         ("degradations=[{name: gaussian_rgb, levels: [x]}]", "'x' is not a number"),
         ("degradations=[{name: flip_lr, levels: [1]}]", "has no levels"),
         ("defenses=[gaussian_filtre]", "did you mean 'gaussian_filter'"),
+        ("defenses=['gaussian_filter(size=99)']", "fails on inputs of 40 px"),
+        ("defenses=['input_dropout(p=1)']", "p must be in"),
         ("dataset=cub20", "unknown dataset 'cub20'"),
         ("dataset.root=/nowhere", "the folder /nowhere does not exist"),
         ("output=/proc/here", "cannot be written"),
@@ -255,11 +257,62 @@ def test_other_weights_in_the_same_output_are_refused(
     assert "with other weights" in capsys.readouterr().err
 
 
+DEFENDED = (
+    "defenses=[none,median_filter,'batch_norm_recalibration(images=9)',input_dropout,"
+    "'input_dropout(p=0.1) + median_filter']"
+)
+
+
+def test_trained_and_recalibrated_defenses(
+    pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights of their own, the same predictions however the run is cut, and stores made before they came."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    one_model = f"models=[{{name: {TINY}, weights: random, training: {{epochs: 1}}}}]"
+    assert main(words(pictures, cache, first, one_model, DEFENDED)) == 0
+    said = capsys.readouterr().out
+    assert f"fine-tune {TINY} (input_dropout=0.1)" in said
+    models = Store(first).query("SELECT defense, weights_sha256 AS weights FROM models").set_index("defense")["weights"]
+    plain, trained = models["none"], models["input_dropout(p=0.1)"]
+    assert plain != trained
+    assert models.drop(["input_dropout(p=0.1)", "input_dropout(p=0.1) + median_filter(size=3)"]).tolist() == [plain] * 3
+    assert models["input_dropout(p=0.1) + median_filter(size=3)"] == trained
+    gain = Store(first).query("SELECT DISTINCT defense FROM defense_gain")
+    assert len(gain) == 4
+    # A narrow run of the plain network, then everything.
+    narrow = [w for w in words(pictures, cache, second, one_model, "limit=4") if not w.startswith("degradations")]
+    assert main([*narrow, "defenses=[none]", "degradations=[{name: pepper, levels: [0.3]}]"]) == 0
+    assert main([*narrow, DEFENDED, "degradations=[{name: pepper, levels: [0.3]},flip_lr]"]) == 0
+    assert main(words(pictures, cache, second, one_model, DEFENDED, "cluster.threads=1")) == 0
+    pd.testing.assert_frame_equal(predictions(second), predictions(first))
+    # Other weights under any defense of the same training are refused.
+    capsys.readouterr()
+    for other in ("defenses=[gaussian_filter]", "defenses=['input_dropout + gaussian_filter']"):
+        assert main(words(pictures, cache, first, one_model, other, "training.lr_body=1e-4")) == 2
+        assert "with other weights" in capsys.readouterr().err
+    assert main(words(pictures, cache, first, one_model, "defenses=['input_dropout(p=0.2)']", "limit=1")) == 0
+    assert main(words(pictures, cache, first, one_model.replace("1", "0"), "defenses=[input_dropout]")) == 2
+    assert "is trained, but training.epochs of" in capsys.readouterr().err
+
+
+def test_a_network_without_batch_norm_is_left_out(
+    pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    squeezenet = "{name: torchvision/squeezenet1_1, weights: random}"
+    both = f"models=[{{name: {TINY}, weights: random}},{squeezenet}]"
+    arguments = words(pictures, cache, tmp_path, both, "defenses=[none,batch_norm_recalibration]", "limit=4")
+    assert main([*arguments, "training.epochs=0"]) == 0
+    assert "'torchvision/squeezenet1_1' has no batch norm: it is left out of batch_norm" in capsys.readouterr().out
+    assert len(Store(tmp_path).query("FROM models")) == 3
+    assert main([*arguments, f"models=[{squeezenet}]", "defenses=[batch_norm_recalibration]"]) == 2
+    assert "nothing else is asked for" in capsys.readouterr().err
+
+
 def test_help_names_suites_keys_and_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    for expected in ("suite=quick", "suite=cub", "needs:", "costs:", "gives:", "trials=", "cluster.workers=null",
-                     "gaussian_filter", "oxford_pets", "translation"):  # fmt: skip
+    for expected in ("suite=quick", "suite=cub", "suite=defenses", "needs:", "costs:", "gives:", "trials=",
+                     "cluster.workers=null", "gaussian_filter", "oxford_pets", "translation"):  # fmt: skip
         assert expected in said
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
+from cnnsens_bench.engine.calibrate import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure
 from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.models import Classifier
@@ -43,7 +44,8 @@ class Prediction:
 class Evaluator:
     """Runs a sweep's networks over chunks of images.
 
-    `report(n)` is called as n further evaluations (one image through one network) are done.
+    `report(n)` is called as n further evaluations (one image through one network) are done. `calibration`: the images
+    of `sweep.calibration`, decoded.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Evaluator:
         entrants: Sequence[LoadedEntrant],
         device: torch.device | str = "cpu",
         report: Callable[[int], None] | None = None,
+        calibration: Sequence[images.Decoded] = (),
     ) -> None:
         self.sweep, self.device, self.report = sweep, torch.device(device), report
         self.cells = sweep.cells()
@@ -60,6 +63,12 @@ class Evaluator:
         ]
         self.sizes = sorted({entrant.classifier.preprocessing.input_size for entrant in entrants})
         self.pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
+        seen = Calibration(sweep, calibration, self.device, self.pool)
+        self.recalibrated = {
+            i: Recalibrated(entrant.classifier, entrant.defense, seen)
+            for i, entrant in enumerate(self.entrants)
+            if entrant.defense.recalibration
+        }
 
     def evaluate(
         self, image_ids: Sequence[str], labels: Sequence[int], decoded: list[images.Decoded], wanted: np.ndarray
@@ -105,6 +114,8 @@ class _Pass:
         everyone = enumerate(evaluator.entrants)
         self.members = [(i, e) for i, e in everyone if e.classifier.preprocessing.input_size == size]
         self.positions = [i for i, _ in self.members]
+        # A full chunk fills a batch with one cell anyway.
+        self.cell_by_cell = any(i in evaluator.recalibrated for i in self.positions)
         self.wanted = wanted[:, self.positions]
         self.labels = torch.tensor(list(labels), device=self.device)
         self.reference = torch.zeros(len(self.members), len(image_ids), dtype=torch.long, device=self.device)
@@ -134,7 +145,9 @@ class _Pass:
         self.results: list[tuple[int, np.ndarray, np.ndarray, Tensor]] = []
 
     def _add(self, pixels: Tensor, rows: np.ndarray, cell: int) -> None:
-        """Clamped pixels into the batch; a full batch is run."""
+        """Clamped pixels into the batch; a full one is run, and one of another cell where networks follow the cell."""
+        if self.cell_by_cell and self.held and self.held[-1][1] != cell:
+            self._run()
         done = 0
         while done < len(rows):
             room = min(len(rows) - done, len(self.buffer) - self.filled)
@@ -155,7 +168,7 @@ class _Pass:
         image = torch.from_numpy(rows).to(self.device)
         broken = self.buffer[: self.filled].sum((1, 2, 3)).isnan()
         filtered: dict[str, Tensor] = {}
-        for member, (_, entrant) in enumerate(self.members):
+        for member, (position, entrant) in enumerate(self.members):
             asked = self.wanted[rows, member, cells]
             is_reference = cells[0] == 0  # batches never mix the undegraded cell with others
             if not asked.any() and not (is_reference and self.wanted[:, member].any()):
@@ -163,8 +176,11 @@ class _Pass:
             name, prefilter = entrant.defense.name, entrant.defense.prefilter
             if name not in filtered:
                 filtered[name] = prefilter(self.buffer) if prefilter else self.buffer
+            classifier = entrant.classifier
+            if position in self.evaluator.recalibrated:
+                classifier = self.evaluator.recalibrated[position].at(int(cells[0]), self.evaluator.autocast())
             with self.evaluator.autocast():
-                logits = entrant.classifier(filtered[name])
+                logits = classifier(filtered[name])
             logits = logits[: self.filled].float()
             if is_reference:
                 self.reference[member, image] = logits.argmax(1)

@@ -41,8 +41,23 @@ class Entrant:
 
 
 @dataclass(frozen=True)
+class CalibrationImage:
+    """A test image that batch-norm recalibration sees; the box in pixels of the upright image."""
+
+    image_id: str
+    uri: str
+    box_x: float
+    box_y: float
+    box_w: float
+    box_h: float
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """All that a worker must know of a run, but for the images and the weights; plain values, so it travels."""
+    """All that a worker must know of a run, but for the images and the weights; plain values, so it travels.
+
+    `calibration`: what the entrants that recalibrate see, a smaller set first in a larger one; else empty.
+    """
 
     run_id: str
     dataset: str
@@ -54,6 +69,7 @@ class Sweep:
     batch_size: int = 32
     mask_range: tuple[int, int] = (128, 255)
     plugins: tuple[str, ...] = ()
+    calibration: tuple[CalibrationImage, ...] = ()
 
     def cells(self) -> list[Cell]:
         """The undegraded cell, then every condition's, trial by trial (a trial's levels share one draw)."""

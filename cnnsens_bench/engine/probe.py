@@ -1,9 +1,10 @@
-"""Every condition tried on made-up pixels before anything is trained or swept, so that it fails early."""
+"""Every condition and pre-filter tried on made-up pixels before anything is trained or swept: it fails early."""
 
 from collections.abc import Iterable
 
 import torch
 
+from cnnsens_bench.defenses import Defense
 from cnnsens_bench.degradations import Degradation, Streams, parse_degradation
 from cnnsens_bench.engine.degrade import check_shape, first_line
 from cnnsens_bench.engine.plan import Condition
@@ -12,14 +13,16 @@ from cnnsens_bench.errors import UserError
 IMAGES = 2
 
 
-def probe(conditions: Iterable[Condition], sizes: Iterable[int]) -> None:
-    """Apply each condition at each level to two images of each input size.
+def probe(conditions: Iterable[Condition], sizes: Iterable[int], defenses: Iterable[Defense] = ()) -> None:
+    """Apply each condition at each level, and each defense's pre-filter, to two images of each input size.
 
     Raises `UserError` where one raises, changes the size, or returns NaN.
     """
     for size in sorted(set(sizes)):
         steps = torch.arange(IMAGES * 3 * size * size, dtype=torch.float32)
         pixels = (steps * 97 % 2551 / 10).view(IMAGES, size, size, 3).permute(0, 3, 1, 2)
+        for defense in {defense.name: defense for defense in defenses}.values():
+            _filter(defense, pixels)
         for condition in conditions:
             degradation = parse_degradation(condition.degradation)
             streams = Streams(0, "probe", [f"image_{i}" for i in range(IMAGES)], 0)
@@ -34,6 +37,20 @@ def probe(conditions: Iterable[Condition], sizes: Iterable[int]) -> None:
                         f"degradation '{degradation.name}' at level {level:g} fails on inputs of {size} px: "
                         f"{kind}{first_line(error)}"
                     ) from error
+
+
+def _filter(defense: Defense, pixels: torch.Tensor) -> None:
+    if defense.prefilter is None:
+        return
+    try:
+        result = defense.prefilter(pixels.clone(memory_format=torch.preserve_format))
+        check_shape(result, pixels)
+        if result.isnan().any():
+            raise ValueError("it returned NaN")
+    except Exception as error:
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        size = pixels.shape[-1]
+        raise UserError(f"defense '{defense.name}' fails on inputs of {size} px: {kind}{first_line(error)}") from error
 
 
 def _try(degradation: Degradation, streams: Streams, pixels: torch.Tensor, level: float) -> None:

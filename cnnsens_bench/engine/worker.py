@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ class Worker:
         self.sweep, self.parts = sweep, parts
         classifiers = {key: checkpoint.classifier() for key, checkpoint in checkpoints.items()}
         loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
-        self.evaluator = Evaluator(sweep, loaded, device, report)
+        smallest = min(checkpoint.preprocessing.input_size for checkpoint in checkpoints.values())
+        self.evaluator = Evaluator(sweep, loaded, device, report, self._calibration(sweep.reach(smallest)))
 
     def __call__(
         self, rows: Sequence[Mapping[str, Any]], decoded: Sequence[images.Decoded | str], wanted: np.ndarray
@@ -103,6 +104,16 @@ class Worker:
         if failures:
             write_part(self.parts, "failures", name, self._failure_table(failures))
         return Outcome(len(good), evaluations, len({image_id for image_id, _, _ in failures}))
+
+    def _calibration(self, reach: Reach) -> list[images.Decoded]:
+        """Those of `Sweep.calibration`, which the driver could read. Raises `UserError`."""
+        with ThreadPoolExecutor(2) as pool:
+            rows = [asdict(image) for image in self.sweep.calibration]
+            decoded = list(pool.map(lambda row: decode_row(row, reach), rows))
+        for image in decoded:
+            if isinstance(image, str):
+                raise UserError(f"an image that batch norm is recalibrated on cannot be read by a worker: {image}")
+        return [image for image in decoded if not isinstance(image, str)]
 
     def _name(self, ids: Sequence[str]) -> str:
         """The same for the same work, so that a chunk that is retried replaces its own parts."""

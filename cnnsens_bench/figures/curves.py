@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from cnnsens_bench.errors import UserError
@@ -11,38 +12,63 @@ from cnnsens_bench.store import Store
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
 """Okabe & Ito's, told apart by the colour-blind; markers tell them apart in gray."""
 MARKERS = "osD^vP*X"
-CURVES = "SELECT * FROM accuracy WHERE defense = ? ORDER BY level"
+MODELS = "SELECT * FROM accuracy WHERE defense = ? ORDER BY level"
+DEFENSES = "SELECT * FROM accuracy WHERE model = ? ORDER BY level"
+DEFENDED = "SELECT DISTINCT model FROM accuracy WHERE defense <> 'none' ORDER BY model"
 
 
 def curves(store: Store, out: Path, defense: str = "none") -> None:
+    """A curve per model, all with `defense`; see `draw`."""
+    suffix = "" if defense == "none" else f", defense {short_defense(defense)}"
+    draw(store, store.query(MODELS, [defense]), "model", out, f"for the defense '{defense}'", suffix)
+
+
+def defense_curves(store: Store, out: Path, model: str | None = None) -> None:
+    """A curve per defense of `model`, `none` first (figure 4 of the paper); see `draw`.
+
+    `model` may be left out where the store has but one that is defended. Raises `UserError`.
+    """
+    if model is None:
+        models = store.query(DEFENDED)["model"].tolist()
+        if len(models) != 1:
+            known = f": choose one of {', '.join(models)}" if models else ", and a run with defenses makes one"
+            raise UserError(f"{store.path} has {len(models)} models with defenses: --model names one{known}")
+        model = models[0]
+    draw(store, store.query(DEFENSES, [model]), "defense", out, f"for the model '{model}'", f", {model}")
+
+
+def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suffix: str) -> None:
     """Accuracy (with its 95 % interval) over the levels of each degradation that has several, written to `out`.
 
-    The dashed line is the undegraded accuracy. Raises `UserError` when the store has nothing of the kind, or several
-    protocols or data sets (which are not to be mixed).
+    `table`: rows of the view `accuracy`; a curve for each value of the column `by`. The dotted line is the undegraded
+    accuracy. Raises `UserError` when there is nothing of the kind, or several protocols or data sets (which are not to
+    be mixed); `which` says of what, `suffix` ends the title.
     """
-    table = store.query(CURVES, [defense])
     kinds = table[["protocol", "dataset"]].drop_duplicates()
     if len(kinds) > 1:
         raise UserError(f"{store.path} holds several protocols or data sets: draw each from an output of its own")
     levels = table.groupby("degradation")["level"].nunique()
     shown = list(levels.index[levels > 1])
     if not shown:
-        raise UserError(f"{store.path} has no degradation with several levels for the defense '{defense}'")
-    figure = Figure(figsize=(3.1 * len(shown), 3.4), layout="constrained")
+        raise UserError(f"{store.path} has no degradation with several levels {which}")
+    names = sorted(table[by].unique(), key=lambda name: (name != "none", name))
+    figure = Figure(figsize=(max(6.2, 3.1 * len(shown)), 3.4 + 0.12 * len(names)), layout="constrained")
+    shade = 0.13 if len(names) < 5 else 0.05
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    models = sorted(table["model"].unique())
     for axis, degradation in zip(axes, shown, strict=True):
-        for i, model in enumerate(models):
-            rows = table[(table["model"] == model) & (table["degradation"] == degradation)]
+        for i, name in enumerate(names):
+            rows = table[(table[by] == name) & (table["degradation"] == degradation)]
             style = {"color": COLOURS[i % len(COLOURS)], "lw": 1.6}
+            label = short_defense(name) if by == "defense" else name
             axis.plot(
-                rows["level"], 100 * rows["value"], marker=MARKERS[i % len(MARKERS)], ms=4.5, label=model, **style
+                rows["level"], 100 * rows["value"], marker=MARKERS[i % len(MARKERS)], ms=4.5, label=label, **style
             )
             axis.fill_between(
-                rows["level"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=0.13, lw=0
+                rows["level"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=shade, lw=0
             )
-            still = table[(table["model"] == model) & (table["degradation"] == "none")]["value"]
-            axis.axhline(100 * still.iloc[0], ls=(0, (2, 3)), color=style["color"], lw=0.9)
+            still = table[(table[by] == name) & (table["degradation"] == "none")]["value"]
+            if len(still):
+                axis.axhline(100 * still.iloc[0], ls=(0, (2, 3)), color=style["color"], lw=0.9)
         form, note = UNITS.get(degradation, ("level", ""))
         axis.set_xscale("log", base=2)
         ticks = sorted(table.loc[table["degradation"] == degradation, "level"].unique())
@@ -52,8 +78,9 @@ def curves(store: Store, out: Path, defense: str = "none") -> None:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("accuracy in %")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    columns = 4 if by == "model" else 3
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     dataset = kinds["dataset"].iloc[0]
-    suffix = "" if defense == "none" else f", defense {short_defense(defense)}"
     figure.suptitle(f"{dataset}{suffix} (bands: 95 % intervals; dotted: undegraded)", fontsize=10)
     figure.savefig(out, dpi=140)

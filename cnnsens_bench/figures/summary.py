@@ -185,6 +185,8 @@ def plain(text: str) -> str:
 
 def short_defense(defense: str) -> str:
     """`gaussian_filter(size=3, sigma=0.5)` → `gaussian_filter(3, 0.5)`."""
+    if " + " in defense:
+        return " + ".join(map(short_defense, defense.split(" + ")))
     name, bracket, inner = defense.partition("(")
     if not bracket:
         return plain(defense)

@@ -109,11 +109,10 @@ class Store:
             connection.register("rows", rows)
             connection.execute("INSERT OR REPLACE INTO images BY NAME SELECT * FROM rows")
 
-    def model_digest(self, model: str, dataset: str) -> str | None:
-        """SHA-256 of the weights that predictions of this model in the store were made with; None: there are none."""
+    def model_digests(self, model: str, dataset: str) -> dict[str, str]:
+        """Defense → SHA-256 of the weights that the store's predictions of this model under it were made with."""
         with self._connect(10) as connection:
-            row = connection.execute(_sql("model_digest"), {"model": model, "dataset": dataset}).fetchone()
-        return row[0] if row else None
+            return dict(connection.execute(_sql("model_digests"), {"model": model, "dataset": dataset}).fetchall())
 
     def has_predictions(self, protocol: str, dataset: str) -> bool:
         """Whether there is anything to resume from."""

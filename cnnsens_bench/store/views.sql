@@ -146,3 +146,35 @@ SELECT protocol, dataset, model, defense, output, degradation, level,
     corr(predicted, empirical) AS pearson, corr(predicted_rank, empirical_rank) AS spearman, count(*) AS n
 FROM ranked
 GROUP BY ALL;
+
+-- What a defense gains over the same model without one: accuracy with it less accuracy with `none`, paired by image and
+-- trial; degradation `none` is the undegraded image, where a gain below 0 is what the defense costs. The interval is
+-- Agresti & Min's (2005) of per-image differences d: beside the n images one that counts +1/2 and -1/2, and one of 0,
+-- so that it has a width where no image differs.
+CREATE OR REPLACE VIEW defense_gain AS
+WITH undefended AS (
+    SELECT protocol, dataset, model, degradation, level, trial, image_id, (prediction = label)::INT AS hit
+    FROM protocol_predictions
+    WHERE defense = 'none'
+),
+per_image AS (
+    SELECT protocol, dataset, model, architecture, defense, degradation, level, image_id,
+        avg((prediction = label)::INT - hit) AS difference, count(*) AS trials
+    FROM protocol_predictions JOIN undefended USING (protocol, dataset, model, degradation, level, trial, image_id)
+    WHERE defense <> 'none'
+    GROUP BY ALL
+),
+summed AS (
+    SELECT protocol, dataset, model, architecture, defense, degradation, level,
+        avg(difference) AS gain, count(*) AS n_images, max(trials) AS n_trials,
+        sum(difference) / (count(*) + 2) AS centre,
+        1.959963984540054 * sqrt(((sum(difference ^ 2) + 1) / (count(*) + 2) - centre ^ 2) / (count(*) + 2)) AS half
+    FROM per_image
+    GROUP BY ALL
+)
+SELECT protocol, dataset, model, architecture, defense, degradation, level, gain,
+    greatest(-1, least(gain, centre - half)) AS low, least(1, greatest(gain, centre + half)) AS high,
+    0 - max(CASE WHEN degradation = 'none' THEN gain END) OVER (PARTITION BY protocol, dataset, model, defense)
+        AS undegraded_cost,
+    n_images, n_trials
+FROM summed;

@@ -72,14 +72,17 @@ def test_blocks_carry_the_plan_and_the_pixels(pictures: Path) -> None:
     assert first.box == expected.box
 
 
+DEFENDED = "defenses=[none,'batch_norm_recalibration(images=9)',input_dropout]"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ray_gives_the_same_rows_as_one_process(
     workers: int, pictures: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = tmp_path_factory.getbasetemp() / "ray-cache"
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
-    assert main(words(pictures, cache, here)) == 0
-    assert main(words(pictures, cache, there, "cluster.engine=ray", f"cluster.workers={workers}")) == 0
+    assert main(words(pictures, cache, here, DEFENDED)) == 0
+    assert main(words(pictures, cache, there, DEFENDED, "cluster.engine=ray", f"cluster.workers={workers}")) == 0
     one, other = (Store(output).query(ROWS) for output in (here, there))
     pd.testing.assert_frame_equal(other, one)
     assert "evaluations" in capsys.readouterr().out

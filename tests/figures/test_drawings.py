@@ -58,6 +58,29 @@ def test_what_cannot_be_drawn(
     assert sentence in capsys.readouterr().err
 
 
+def test_defenses_are_drawn_of_one_model(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "d.svg"
+    words = ["defenses", "--db", str(store.path), "--out", str(out)]
+    assert main(words) == 2
+    assert "has 0 models with defenses" in capsys.readouterr().err
+    rows = store.query("SELECT * FROM predictions").assign(defense="input_dropout(p=0.1) + median_filter(size=3)")
+    for i, model in enumerate(("b", "<a>")):
+        chosen = pa.Table.from_pandas(rows[rows["architecture"] == model], schema=PREDICTIONS, preserve_index=False)
+        write_part(new_attempt(store.output), "predictions", f"more{i}", chosen)
+        store.ingest()
+        if i == 0:
+            assert main(words) == 0
+            text = out.read_text()
+            assert "<!-- none -->" in text
+            assert "<!-- input_dropout(0.1) + median_filter(3) -->" in text
+            assert "<!-- gaussian_rgb -->" in text
+    assert main(words) == 2
+    assert "has 2 models with defenses: --model names one: choose one of s/<a>, s/b" in capsys.readouterr().err
+    assert main([*words, "--model", "s/b"]) == 0
+    assert main([*words, "--model", "moat"]) == 2
+    assert "no degradation with several levels for the model 'moat'" in capsys.readouterr().err
+
+
 def test_protocols_are_not_drawn_together(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store.begin_run("r2", "test", "another", {}, {})
     row = dict.fromkeys(PREDICTIONS.names[:7], "x") | {"run_id": "r2", "defense": "none", "level": 0.0, "trial": 0}

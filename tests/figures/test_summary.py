@@ -129,4 +129,5 @@ def test_words() -> None:
     assert (level_text("flip_ud", 0.0), level_text("plugin", 2.5)) == ("", "2.5")
     assert short_defense(FILTER) == "gaussian_filter(3, 0.5)"
     assert short_defense("none") == "none"
+    assert short_defense(f"input_dropout(p=0.1) + {FILTER}") == "input_dropout(0.1) + gaussian_filter(3, 0.5)"
     assert plain("žluťoučký עברית") == "žluťoučký עברית"

@@ -18,12 +18,15 @@ from cnnsens_bench.store import FAILURES, IMAGES, PREDICTIONS, Store, new_attemp
 KEYS = ["image_id", "model", "defense", "degradation", "level", "trial"]
 
 
-def predictions(images: list[str], run_id: str = "r", model: str = "s/m", trials: int = 2) -> pa.Table:
+def predictions(
+    images: list[str], run_id: str = "r", model: str = "s/m", trials: int = 2, defense: str = "none"
+) -> pa.Table:
     rows = [
         {
-            "run_id": run_id, "dataset": "d", "image_id": image, "model": model, "architecture": "m", "defense": "none",
-            "degradation": "g", "level": level, "trial": trial, "label": 0, "prediction": trial, "confidence": 0.5,
-            "true_probability": 0.25, "true_rank": 1, "reference_logit": 1.5, "reference_probability": 0.5,
+            "run_id": run_id, "dataset": "d", "image_id": image, "model": model, "architecture": "m",
+            "defense": defense, "degradation": "g", "level": level, "trial": trial, "label": 0, "prediction": trial,
+            "confidence": 0.5, "true_probability": 0.25, "true_rank": 1, "reference_logit": 1.5,
+            "reference_probability": 0.5,
         }
         for image in images for level in (1.0, 4.0) for trial in range(trials)
     ]  # fmt: skip
@@ -170,7 +173,7 @@ def test_hostile_names_are_text(store: Store, name: str) -> None:
     store.put_models(pd.DataFrame([{"model": name, "dataset": "d", "defense": "none", "weights_sha256": "abc"}]))
     found = store.query("SELECT DISTINCT image_id, model FROM predictions")
     assert found.to_numpy().tolist() == [[name, name]]
-    assert store.model_digest(name, "d") == "abc"
+    assert store.model_digests(name, "d") == {"none": "abc"}
     assert store.query("SELECT model FROM leaderboard").empty
 
 
@@ -185,12 +188,16 @@ def test_a_run_that_begins_again_keeps_its_row(store: Store) -> None:
 def test_models_are_replaced_and_only_those_in_use_have_a_digest(store: Store) -> None:
     row = {"model": "s/m", "dataset": "d", "defense": "none", "weights_sha256": "one"}
     store.put_models(pd.DataFrame([row]))
-    assert store.model_digest("s/m", "d") is None  # no predictions yet
+    assert store.model_digests("s/m", "d") == {}  # no predictions yet
     folder = new_attempt(store.output)
     write_part(folder, "predictions", "a", predictions(["i"]))
     store.ingest()
-    store.put_models(pd.DataFrame([row | {"weights_sha256": "two"}]))
-    assert store.model_digest("s/m", "d") == "two"
+    trained = row | {"defense": "input_dropout(p=0.1)", "weights_sha256": "three"}
+    store.put_models(pd.DataFrame([row | {"weights_sha256": "two"}, trained]))
+    assert store.model_digests("s/m", "d") == {"none": "two"}
+    write_part(new_attempt(store.output), "predictions", "b", predictions(["i"], defense="input_dropout(p=0.1)"))
+    store.ingest()
+    assert store.model_digests("s/m", "d") == {"none": "two", "input_dropout(p=0.1)": "three"}
 
 
 def test_a_database_that_another_process_holds(store: Store) -> None:

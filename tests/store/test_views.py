@@ -116,6 +116,29 @@ def test_leaderboard(store: Store, table: pd.DataFrame) -> None:
     assert pd.isna(view.loc[("p", "e", "s/a", "none"), "num_parameters"])
 
 
+def test_defense_gain(store: Store, table: pd.DataFrame) -> None:
+    """Paired with pandas, trial by trial; each conditions' estimate against `measures`."""
+    hit = table.assign(hit=table["label"] == table["prediction"])
+    pair = ["protocol", "dataset", "model", "degradation", "level", "image_id", "trial"]
+    without = hit[hit["defense"] == "none"].set_index(pair)["hit"].rename("reference")
+    paired = hit[hit["defense"] != "none"].join(without, on=pair, how="inner")
+    expected = {
+        key: measures.accuracy_gain(g["image_id"], g["hit"], g["reference"]) for key, g in paired.groupby(GROUP)
+    }
+    view = store.query("FROM defense_gain")
+    assert set(view["defense"]) == {"f(x=1)"}
+    check(view.rename(columns={"gain": "value"}), expected)
+    for _, rows in view.groupby(["protocol", "dataset", "model", "defense"]):
+        undegraded = rows.loc[rows["degradation"] == "none", "gain"].item()
+        assert rows["undegraded_cost"].tolist() == pytest.approx([-undegraded] * len(rows))
+    accuracy = store.query("FROM accuracy").set_index(GROUP)["value"]
+    for row in view.itertuples():
+        key = (row.protocol, row.dataset, row.model)
+        condition = (row.degradation, row.level)
+        difference = accuracy[(*key, row.defense, *condition)] - accuracy[(*key, "none", *condition)]
+        assert row.gain == pytest.approx(difference)
+
+
 def test_protocols_are_not_mixed(store: Store, table: pd.DataFrame) -> None:
     view = store.query("SELECT n_images FROM accuracy WHERE protocol = 'q' AND degradation = 'none'")
     assert set(view["n_images"]) == {23}  # 25 less one without and one with too few trials

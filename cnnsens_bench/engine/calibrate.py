@@ -1,0 +1,96 @@
+"""Batch-norm recalibration in a sweep: one fixed set of images, degraded as each cell asks, once a worker.
+
+What a network's statistics become depends on the set and the cell, never on the chunk that happens to be computed.
+"""
+
+import copy
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnsens_bench import images
+from cnnsens_bench.defenses import Defense
+from cnnsens_bench.defenses.recalibration import batch_norm_layers, recalibrate, set_statistics, statistics
+from cnnsens_bench.engine.degrade import Degrader
+from cnnsens_bench.engine.plan import Condition, Sweep
+from cnnsens_bench.models import Classifier
+
+
+class Calibration:
+    """The pixels of the sweep's calibration images in any cell. `decoded`: those of `sweep.calibration`."""
+
+    def __init__(self, sweep: Sweep, decoded: Sequence[images.Decoded], device: torch.device, pool: Executor) -> None:
+        self.sweep, self.decoded, self.device, self.pool = sweep, decoded, device, pool
+        self.degraders: dict[int, Degrader] = {}
+        self.last: tuple[tuple[int, int, int], Tensor] | None = None
+
+    def pixels(self, count: int, size: int, cell: int) -> Tensor:
+        """(n, 3, size, size) float32 in [0, 255]: the first `count` images in the sweep's cell number `cell`.
+
+        Those that cannot be degraded are left out.
+        """
+        key = (count, size, cell)
+        if self.last is None or self.last[0] != key:
+            # Kept for the networks that ask next: they ask cell by cell.
+            self.last = (key, self._made(count, size, cell))
+        return self.last[1]
+
+    def _made(self, count: int, size: int, cell: int) -> Tensor:
+        if size not in self.degraders:
+            ids = [image.image_id for image in self.sweep.calibration]
+            self.degraders[size] = Degrader(self.sweep, size, ids, self.decoded, self.device, self.pool)
+        degrader = self.degraders[size]
+        if cell == 0:
+            pixels = degrader.pixels[:count].clamp(0, 255)
+        else:
+            condition, position = self._found(cell)
+            rows = [np.empty(0, int) for _ in range(condition.trials * len(condition.levels))]
+            rows[position] = np.arange(min(count, len(self.decoded)))
+            parts = [part for _, part, _ in degrader.run(condition, rows)]
+            pixels = torch.cat(parts).clamp(0, 255) if parts else degrader.pixels[:0]
+            if self.sweep.quantize:
+                pixels = pixels.round()
+        return pixels[pixels.sum((1, 2, 3)).isfinite()].contiguous(memory_format=torch.channels_last)
+
+    def _found(self, cell: int) -> tuple[Condition, int]:
+        """The condition that a cell belongs to, and its position in it."""
+        first = 1
+        for condition in self.sweep.conditions:
+            count = condition.trials * len(condition.levels)
+            if cell < first + count:
+                return condition, cell - first
+            first += count
+        raise IndexError(cell)
+
+
+class Recalibrated:
+    """A network whose batch-norm statistics follow the cell; its weights are shared with `classifier`."""
+
+    def __init__(self, classifier: Classifier, defense: Defense, calibration: Calibration) -> None:
+        assert defense.recalibration is not None
+        self.recalibration, self.prefilter = defense.recalibration, defense.prefilter
+        self.calibration, self.size = calibration, classifier.preprocessing.input_size
+        self.classifier = copy.deepcopy(classifier, {id(weight): weight for weight in classifier.parameters()})
+        self.layers = batch_norm_layers(self.classifier)
+        self.trained = statistics(self.layers)
+        self.known: dict[int, list[Tensor]] = {}
+        self.cell: int | None = None
+
+    def at(self, cell: int, autocast: AbstractContextManager) -> Classifier:
+        """The network as it is in the sweep's cell number `cell`."""
+        if cell not in self.known:
+            set_statistics(self.layers, self.trained)
+            pixels = self.calibration.pixels(self.recalibration.images, self.size, cell)
+            if self.prefilter and len(pixels):
+                pixels = self.prefilter(pixels)
+            with autocast:
+                recalibrate(self.classifier, pixels, self.recalibration.prior)
+            self.known[cell] = statistics(self.layers)
+        elif cell != self.cell:
+            set_statistics(self.layers, self.known[cell])
+        self.cell = cell
+        return self.classifier
