@@ -18,6 +18,11 @@ UNITS = {
     **dict.fromkeys(("pepper", "pepper_pixel"), ("p={}", "")),
     "translation": ("σ={}", ", σ in pixels of the network's input"),
     "rotation": ("±{}°", ""),
+    **dict.fromkeys(("radial_distortion", "rolling_exposure"), ("{} %", "")),
+    "shot_noise": ("{} e⁻", ", electrons at white"),
+    "white_balance": ("{} K", ""),
+    "bayer": ("{} px", ", width of a sensor's pixel in pixels of the network's input"),
+    "jpeg": ("q={}", ""),
 }
 """How the paper's degradations write a level, and what their titles add; others' levels are bare numbers."""
 
