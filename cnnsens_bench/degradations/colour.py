@@ -99,14 +99,14 @@ def hue_turn(maths: Maths) -> Pixel:
         sign = ONE - absolute(half) * TWO
         sine, cosine = TWO * sine * cosine * sign, (cosine - sine) * (cosine + sine) * sign
 
-        low = minimum(red, minimum(green, blue))
-        along = (green - blue) * ROOT_3  # c in the plane across the gray axis: `first` along red, `along` across it
+        # In the plane across the gray axis c is `first` along red and `beside`/√3 across it.
+        low, beside = minimum(red, minimum(green, blue)), green - blue
         red, green, blue = red - low, green - low, blue - low
         chroma = (red + green + blue) / THREE  # I·S
         first = red - chroma
         intensity = low + chroma
-        turned_red = first * cosine - along * sine
-        across = (first * sine + along * cosine) * ROOT_3_HALVES
+        turned_red = first * cosine - beside * (sine * ROOT_3)
+        across = first * (sine * ROOT_3_HALVES) + beside * (cosine * HALF)
         middle = -(turned_red * HALF)
         smallest = minimum(turned_red, middle - absolute(across))
         scale = where(chroma > ZERO, chroma / -smallest, ZERO)

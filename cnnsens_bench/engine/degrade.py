@@ -50,16 +50,11 @@ class Degrader:
         jobs = self._jobs(degradation, condition, rows)
         if not degradation.geometric:
             for cell, level, of_trial, draw in jobs:
-                here = np.flatnonzero(np.isin(of_trial, rows[cell]))
-                whole = len(here) == len(of_trial)
-                yield from self._applied(
-                    degradation,
-                    self.pixels[_span(of_trial[here])],
-                    draw if whole else draw_rows(draw, here),
-                    level,
-                    of_trial[here],
-                    cell,
-                )
+                kept = of_trial
+                if len(rows[cell]) < len(of_trial):
+                    here = np.flatnonzero(np.isin(of_trial, rows[cell]))
+                    kept, draw = of_trial[here], draw_rows(draw, here)
+                yield from self._applied(degradation, self.pixels[_span(kept)], draw, level, kept, cell)
             return
         for cell, level, of_trial, draw, pixels in self._views(degradation, jobs, rows):
             yield from self._applied(degradation, pixels, draw, level, of_trial, cell)

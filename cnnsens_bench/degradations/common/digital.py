@@ -10,22 +10,39 @@ from torch import Tensor
 from cnnsens_bench.degradations.camera import jpeg
 from cnnsens_bench.degradations.common.severity import common
 from cnnsens_bench.degradations.filters import MIRROR, SYMMETRIC, box_weights, resize, sample
+from cnnsens_bench.degradations.pixelwise import Maths, Pixel, pixelwise
 from cnnsens_bench.degradations.streams import Streams
+
+ZERO, FULL = np.float32(0), np.float32(255)
+
+
+@pixelwise
+def brighter(maths: Maths) -> Pixel:
+    """V of HSV raised by that much of its range, up to its end."""
+    maximum, clip, where = maths.maximum, maths.clip, maths.where
+
+    def pixel(red, green, blue, one, more):  # type: ignore[no-untyped-def]
+        value = maximum(red, maximum(green, blue))
+        raised = clip(value + more * FULL * one, ZERO, FULL)
+        # Black has no hue: it becomes gray.
+        black = value == ZERO
+        gain = where(black, ZERO, raised / value)
+        gray = where(black, raised, ZERO)
+        return red * gain + gray, green * gain + gray, blue * gain + gray
+
+    return pixel
 
 
 @common((0.1, 0.2, 0.3, 0.4, 0.5))
 def brightness(pixels: Tensor, draw: None, more: float) -> Tensor:
     """V of HSV raised by that much of its range, up to its end; H and S stay."""
-    value = pixels.amax(1, keepdim=True)
-    brighter = (value + 255 * more).clamp(max=255)
-    # Black has no hue: it becomes gray.
-    return torch.where(value > 0, pixels * (brighter / value), brighter)
+    return brighter(pixels, torch.ones(len(pixels), 1, 1, 1, device=pixels.device), more)
 
 
 @common((0.4, 0.3, 0.2, 0.1, 0.05))
 def contrast(pixels: Tensor, draw: None, kept: float) -> Tensor:
     """Every channel drawn towards its mean over the image; that share of the difference is kept."""
-    mean = pixels.double().mean((2, 3), keepdim=True).float()
+    mean = pixels.mean((2, 3), keepdim=True, dtype=torch.float64).float()
     return (pixels - mean) * kept + mean
 
 
