@@ -116,15 +116,15 @@ def axes(search: SearchConfig, recipe: Recipe) -> dict[str, Axis]:
 
 
 def recipe_of(point: Mapping[str, Any], recipe: Recipe) -> Recipe:
-    """`recipe` with a trial's values. Numbers are kept to 4 digits, so that a file holds exactly what was tried."""
-    values = {
-        key: round(value) if isinstance(getattr(recipe, key), int) else float(f"{value:.4g}")
-        for key, value in point.items()
-    }
-    given = {key: getattr(recipe, key) for key in values}
-    close = {key: given[key] if math.isclose(given[key], value, rel_tol=1e-9) else value
-             for key, value in values.items()}  # fmt: skip
-    return dataclasses.replace(recipe, **close)
+    """`recipe` with a trial's values, kept to 4 digits where they differ, so that a file holds what was tried."""
+    values: dict[str, Any] = {}
+    for key, value in point.items():
+        given = getattr(recipe, key)
+        if math.isclose(value, given, rel_tol=1e-9):
+            values[key] = given
+        else:
+            values[key] = round(value) if isinstance(given, int) else float(f"{value:.4g}")
+    return dataclasses.replace(recipe, **values)
 
 
 def _around(value: float, factor: float) -> Axis:
