@@ -157,7 +157,7 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def _chosen(models: list[Any], name: str) -> list[Any]:
-    """`model=name`: the suite's own entry of that name, with what it says of weights and training, else the bare name."""
+    """`model=name`: the suite's own entry of that name, with its weights and training, else the bare name."""
     return [entry for entry in models if name in (entry, isinstance(entry, dict) and entry.get("name"))] or [name]
 
 

@@ -33,7 +33,7 @@ from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.registry import near
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
-from cnnsens_bench.training.finetune import finetune
+from cnnsens_bench.training.finetune import Trained, finetune
 
 PROTOCOL_VERSION = 1
 """Raised when crop, resize, a degradation or its draws change their meaning."""
@@ -49,6 +49,7 @@ def run_suite(config: Config, console: Console) -> int:
     store = Store(config.output_folder)
     store.open()
     samples = load_samples(config)
+    models = searched(config, models, samples, console)
     images = limited(samples.split("test"), config.limit)
     if images.empty:
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
@@ -91,6 +92,41 @@ def run_suite(config: Config, console: Console) -> int:
         store.finish_run(run_id, status)
     print_summary(console, store, protocol, samples.name)
     return tell_failures(console, store, run_id)
+
+
+def searched(config: Config, models: list[ModelConfig], samples: Samples, console: Console) -> list[ModelConfig]:
+    """The models with the recipes that `recipe=search` finds, or has found. Raises `UserError`."""
+    if config.recipe != "search":
+        return models
+    # Imported only here: most runs search nothing.
+    from cnnsens_bench.searching import search_models
+
+    return search_models(config, models, samples, objective_conditions(config), console, resume=True)[0]
+
+
+def objective_conditions(config: Config) -> tuple[Condition, ...]:
+    """What a search judges by, with one trial of each."""
+    return resolve_conditions(dataclasses.replace(config, degradations=config.search.degradations, trials=1))
+
+
+def tune_suite(config: Config, models: list[ModelConfig], console: Console) -> int:
+    """Search the recipes of the models, train the best on all training images into the cache that runs use.
+
+    Gives the number of training images that could not be read. Raises `UserError` for a wrong request.
+    """
+    from cnnsens_bench.searching import FILE, search_models
+
+    load_plugins(config.plugins)
+    conditions = objective_conditions(config)
+    probe(conditions, input_sizes(models))
+    samples = load_samples(config)
+    found, _ = search_models(config, models, samples, conditions, console, config.resume)
+    trained = [fine_tune(config, model, model.name, samples, console) for model in found]
+    failures = {image_id: sentence for result in trained for image_id, sentence in result.failures}
+    if failures:
+        console.print(f"{len(failures)} training images could not be read; the first: {next(iter(failures.values()))}")
+    console.print(f"\nbest recipes, for recipe=<file>: {config.output_folder / FILE}", markup=False, soft_wrap=True)
+    return len(failures)
 
 
 def run_sweep(
@@ -240,6 +276,31 @@ def environment() -> dict[str, str | None]:
     }
 
 
+def fine_tune(config: Config, model: ModelConfig, title: str, samples: Samples, console: Console) -> Trained:
+    """A model's checkpoint, from the cache or trained now."""
+    torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
+    cache = Path(config.cache).expanduser() if config.cache else cache_dir()
+    with meter(console, f"fine-tune {title}", 0, "steps") as progress:
+
+        def report(done: int, steps: int, loss: float) -> None:
+            progress.total, progress.detail = steps, f"loss {loss:.3f}"
+            progress.advance(done - progress.done)
+
+        result = finetune(
+            model.name,
+            samples,
+            model.recipe,
+            weights=model.weights,
+            input_size=model.input_size,
+            seed=config.seed,
+            cache=cache,
+            report=report,
+        )
+        if result.cached:
+            progress.detail = "(checkpoint from the cache)"
+    return result
+
+
 def train_all(
     config: Config,
     models: list[ModelConfig],
@@ -250,29 +311,10 @@ def train_all(
     parts: Path,
 ) -> dict[str, Checkpoint]:
     """Every model's checkpoint, from the cache or trained now. Unreadable training images become failures."""
-    torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
-    cache = Path(config.cache).expanduser() if config.cache else cache_dir()
     failures: dict[str, str] = {}
     trained = {}
     for model in models:
-        with meter(console, f"fine-tune {model.name}", 0, "steps") as progress:
-
-            def report(done: int, steps: int, loss: float, progress: Any = progress) -> None:
-                progress.total, progress.detail = steps, f"loss {loss:.3f}"
-                progress.advance(done - progress.done)
-
-            result = finetune(
-                model.name,
-                samples,
-                model.recipe,
-                weights=model.weights,
-                input_size=model.input_size,
-                seed=config.seed,
-                cache=cache,
-                report=report,
-            )
-            if result.cached:
-                progress.detail = "(checkpoint from the cache)"
+        result = fine_tune(config, model, model.name, samples, console)
         failures |= dict(result.failures)
         trained[model.name] = result.checkpoint
     if failures:

@@ -56,7 +56,7 @@ class TrainingImages:
             return
         keep.parent.mkdir(parents=True, exist_ok=True)
         index = keep.with_suffix(".json")
-        self._file = keep.open("a+b")
+        self._file = open(os.open(keep, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: SIM115 (closed by close())
         # One process a machine fills it; the others wait here.
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:

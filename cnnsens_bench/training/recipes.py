@@ -20,7 +20,9 @@ def read_recipes(path: Path) -> dict[str, Recipe]:
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except FileNotFoundError:
-        raise UserError(f"recipe: there is no file {path}: write recipe=given, recipe=search or a file's path") from None
+        raise UserError(
+            f"recipe: there is no file {path}: write recipe=given, recipe=search or a file's path"
+        ) from None
     except Exception as error:  # YAML's and OmegaConf's own kinds, binary files, folders
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"recipe: {path} cannot be read ({reason}): {FORM}") from None

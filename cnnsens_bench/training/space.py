@@ -110,9 +110,7 @@ def axes(search: SearchConfig, recipe: Recipe) -> dict[str, Axis]:
         "epochs": Axis(longest[0], longest[1], whole=True),
         "input_dropout": Axis(search.input_dropout[0], search.input_dropout[1]),
     }
-    return {
-        key: _widened(axis, getattr(recipe, key)) for key, axis in found.items() if axis and axis.low < axis.high
-    }
+    return {key: _widened(axis, getattr(recipe, key)) for key, axis in found.items() if axis and axis.low < axis.high}
 
 
 def recipe_of(point: Mapping[str, Any], recipe: Recipe) -> Recipe:
