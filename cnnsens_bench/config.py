@@ -259,7 +259,8 @@ def _size_ok(size: Any) -> bool:
 
 
 def _expanded(word: str) -> str:
-    """`dataset=name` is short for `dataset.name=name` (and `tracking=off` for its switch): datasets are a registry that users add to, not files."""
+    """`dataset=name` is short for `dataset.name=name` (datasets are a registry that users add to, not files), and
+    `tracking=off` for `tracking.enabled=false`."""
     key, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
         raise UserError(f"'{word}' is not an override: write key=value, such as suite=quick (--help shows the keys)")

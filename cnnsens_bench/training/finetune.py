@@ -161,8 +161,10 @@ def train_network(
     groups = parameter_groups(classifier.network, recipe)
     optimiser = torch.optim.AdamW(groups, fused=True)
     rates = [group["lr"] for group in groups]
+    # A warm-up of exactly one step makes OneCycleLR divide by zero.
+    warmup = recipe.warmup if abs(recipe.warmup * (steps + 1) - 1) > 1e-6 else 1.01 * recipe.warmup
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rates, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False
+        optimiser, rates, total_steps=steps + 1, pct_start=warmup, cycle_momentum=False
     )
     loss_function = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     done, smooth, first = 0, float("nan"), 0

@@ -70,8 +70,8 @@ def search(task: Task, tell: Callable[[Trial], None], tick: Callable[[Trial], No
     allotment = allot(task, int(resources.get("CPU", 1)), resources.get("GPU", 0.0))
     _Teller.listen(task, tell, tick)
     together = allotment.workers > 1
-    # What drives a trial of several processes computes nothing itself.
-    asked: dict[str, float] = {"cpu": 0} if together else {"cpu": allotment.cpus, "gpu": allotment.gpus}
+    # What drives a trial of several processes takes no core from them; Ray wants something in a request.
+    asked: dict[str, float] = {"memory": 1e6} if together else {"cpu": allotment.cpus, "gpu": allotment.gpus}
     work = tune.with_parameters(_train_together if together else _train_alone, task=task, allotment=allotment)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
