@@ -17,6 +17,7 @@ from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
 from cnnsens_bench.engine.worker import load_plugins
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes, write_recipes
@@ -33,9 +34,10 @@ def search_models(
     samples: Samples,
     conditions: tuple[Condition, ...],
     console: Console,
+    tracker: Tracker,
     resume: bool,
-) -> tuple[list[ModelConfig], dict[str, list[Trial]]]:
-    """Search each model's recipe, judged under `conditions`; gives the models with the best, and their trials.
+) -> list[ModelConfig]:
+    """Search each model's recipe, judged under `conditions`; gives the models with the best.
 
     A search of the same settings that has ended is not repeated; one that was interrupted goes on if `resume`.
     Writes `recipes.yaml`. Raises `UserError`.
@@ -50,9 +52,9 @@ def search_models(
                 f"{task.folder} holds a search that was interrupted after {begun} of {task.search.trials} trials: "
                 "resume=true goes on with it, another output=<folder> begins anew"
             )
-    found, trials_of = [], {}
+    found = []
     for model, task in zip(models, tasks, strict=True):
-        trials = Record(task.folder).trials() if _ended(task) else _searched(config, task, console)
+        trials = Record(task.folder).trials() if _ended(task) else _searched(config, task, console, tracker)
         chosen = _best(trials)
         console.print(
             f"{model.name}: best recipe is trial {chosen.number} of {len(trials)}, objective {chosen.objective:.4f}"
@@ -62,11 +64,12 @@ def search_models(
         )
         _write(config.output_folder / FILE, task, chosen, len(trials))
         found.append(dataclasses.replace(model, recipe=chosen.recipe))
-        trials_of[model.name] = trials
-    return found, trials_of
+        for trial in trials:  # those too that ended before a kill
+            tracker.trial(model.name, trial)
+    return found
 
 
-def _searched(config: Config, task: Task, console: Console) -> list[Trial]:
+def _searched(config: Config, task: Task, console: Console, tracker: Tracker) -> list[Trial]:
     # Imported only here: the first two need seconds.
     from cnnsens_bench.engine.pipeline import connect
     from cnnsens_bench.training.search import search
@@ -86,6 +89,7 @@ def _searched(config: Config, task: Task, console: Console) -> list[Trial]:
                 told.add(trial.number)
                 console.print(line(trial, task), markup=False, soft_wrap=True)
                 progress.advance()
+                tracker.trial(task.model, trial)
 
         def tick(trial: Trial) -> None:
             if "epochs_done" not in trial.metrics:  # it failed: `tell` comes next

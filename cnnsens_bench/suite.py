@@ -5,11 +5,7 @@ import fnmatch
 import hashlib
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,6 @@ import torch
 from rich.console import Console
 
 from cnnsens_bench import datasets as dataset_room
-from cnnsens_bench.cache import cache_dir
 from cnnsens_bench.config import Config, ModelConfig, condition_configs, model_configs
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
@@ -28,12 +23,15 @@ from cnnsens_bench.engine.local import run_local
 from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep, plan
 from cnnsens_bench.engine.probe import probe
 from cnnsens_bench.engine.worker import Outcome, load_plugins
+from cnnsens_bench.environment import environment
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.summary import print_summary
+from cnnsens_bench.fine_tuning import fine_tune
 from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.registry import near
+from cnnsens_bench.searching import search_models
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
-from cnnsens_bench.training.finetune import Trained, finetune
+from cnnsens_bench.tracking import Tracker
 
 PROTOCOL_VERSION = 1
 """Raised when crop, resize, a degradation or its draws change their meaning."""
@@ -49,12 +47,12 @@ def run_suite(config: Config, console: Console) -> int:
     store = Store(config.output_folder)
     store.open()
     samples = load_samples(config)
-    models = searched(config, models, samples, console)
     images = limited(samples.split("test"), config.limit)
     if images.empty:
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
     protocol = protocol_hash(config, samples)
     run_id = config.run_id
+    tracker = Tracker(config, run_id, samples.name, console)
     console.print(
         f"suite {config.suite}: {len(images)} test images of {samples.name}, {len(models)} models, "
         f"{len(defenses)} defenses, {sum(len(c.levels) * c.trials for c in conditions)} conditions → {store.path}",
@@ -68,7 +66,9 @@ def run_suite(config: Config, console: Console) -> int:
     parts = new_attempt(config.output_folder)
     status = "interrupted"
     try:
-        trained = train_all(config, models, samples, console, store, run_id, parts)
+        if config.recipe == "search":
+            models = search_models(config, models, samples, objective_conditions(config), console, tracker, resume=True)
+        trained = train_all(config, models, samples, console, store, run_id, parts, tracker)
         entrants = tuple(
             Entrant(m.name, trained[m.name].architecture, defense, m.name) for m in models for defense in defenses
         )
@@ -90,43 +90,17 @@ def run_suite(config: Config, console: Console) -> int:
     finally:
         store.ingest(patience=10)
         store.finish_run(run_id, status)
+        if status == "interrupted":
+            tracker.end(status)
+    recipes = {model.name: model.recipe for model in models}
+    tracker.finish(store, protocol, status, [(e.model, e.defense, recipes[e.model]) for e in entrants])
     print_summary(console, store, protocol, samples.name)
     return tell_failures(console, store, run_id)
-
-
-def searched(config: Config, models: list[ModelConfig], samples: Samples, console: Console) -> list[ModelConfig]:
-    """The models with the recipes that `recipe=search` finds, or has found. Raises `UserError`."""
-    if config.recipe != "search":
-        return models
-    # Imported only here: most runs search nothing.
-    from cnnsens_bench.searching import search_models
-
-    return search_models(config, models, samples, objective_conditions(config), console, resume=True)[0]
 
 
 def objective_conditions(config: Config) -> tuple[Condition, ...]:
     """What a search judges by, with one trial of each."""
     return resolve_conditions(dataclasses.replace(config, degradations=config.search.degradations, trials=1))
-
-
-def tune_suite(config: Config, models: list[ModelConfig], console: Console) -> int:
-    """Search the recipes of the models, train the best on all training images into the cache that runs use.
-
-    Gives the number of training images that could not be read. Raises `UserError` for a wrong request.
-    """
-    from cnnsens_bench.searching import FILE, search_models
-
-    load_plugins(config.plugins)
-    conditions = objective_conditions(config)
-    probe(conditions, input_sizes(models))
-    samples = load_samples(config)
-    found, _ = search_models(config, models, samples, conditions, console, config.resume)
-    trained = [fine_tune(config, model, model.name, samples, console) for model in found]
-    failures = {image_id: sentence for result in trained for image_id, sentence in result.failures}
-    if failures:
-        console.print(f"{len(failures)} training images could not be read; the first: {next(iter(failures.values()))}")
-    console.print(f"\nbest recipes, for recipe=<file>: {config.output_folder / FILE}", markup=False, soft_wrap=True)
-    return len(failures)
 
 
 def run_sweep(
@@ -252,55 +226,6 @@ def protocol_hash(config: Config, samples: Samples) -> str:
     return hashlib.sha256(json.dumps(open_points, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def environment() -> dict[str, str | None]:
-    """Versions, commit and device: what a reader needs to repeat the run."""
-    packages = (
-        *("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless"),
-        *("numba", "albumentations", "ray", "duckdb"),
-    )
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    )
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "cnnsens_bench": version("cnnsens-bench"),
-        "commit": commit.stdout.strip() or None,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def fine_tune(config: Config, model: ModelConfig, title: str, samples: Samples, console: Console) -> Trained:
-    """A model's checkpoint, from the cache or trained now."""
-    torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
-    cache = Path(config.cache).expanduser() if config.cache else cache_dir()
-    with meter(console, f"fine-tune {title}", 0, "steps") as progress:
-
-        def report(done: int, steps: int, loss: float) -> None:
-            progress.total, progress.detail = steps, f"loss {loss:.3f}"
-            progress.advance(done - progress.done)
-
-        result = finetune(
-            model.name,
-            samples,
-            model.recipe,
-            weights=model.weights,
-            input_size=model.input_size,
-            seed=config.seed,
-            cache=cache,
-            report=report,
-        )
-        if result.cached:
-            progress.detail = "(checkpoint from the cache)"
-    return result
-
-
 def train_all(
     config: Config,
     models: list[ModelConfig],
@@ -309,12 +234,13 @@ def train_all(
     store: Store,
     run_id: str,
     parts: Path,
+    tracker: Tracker,
 ) -> dict[str, Checkpoint]:
     """Every model's checkpoint, from the cache or trained now. Unreadable training images become failures."""
     failures: dict[str, str] = {}
     trained = {}
     for model in models:
-        result = fine_tune(config, model, model.name, samples, console)
+        result = fine_tune(config, model, model.name, samples, console, tracker)
         failures |= dict(result.failures)
         trained[model.name] = result.checkpoint
     if failures:

@@ -28,10 +28,36 @@ def help_text() -> str:
 
 
 def _tune(config: Config, console: Console) -> int:
-    # Only now: a help text or a wrong word need not wait for torch.
-    from cnnsens_bench.suite import tune_suite
+    """Search the recipes of the models, train the best on all training images into the cache that runs use.
 
-    return tune_suite(config, model_configs(config), console)
+    Gives the number of training images that could not be read. Raises `UserError`.
+    """
+    # Only now: a help text or a wrong word need not wait for torch.
+    from cnnsens_bench.engine.probe import probe
+    from cnnsens_bench.engine.worker import load_plugins
+    from cnnsens_bench.fine_tuning import fine_tune
+    from cnnsens_bench.searching import FILE, search_models
+    from cnnsens_bench.suite import input_sizes, load_samples, objective_conditions
+    from cnnsens_bench.tracking import Tracker
+
+    load_plugins(config.plugins)
+    conditions = objective_conditions(config)
+    models = model_configs(config)
+    probe(conditions, input_sizes(models))
+    samples = load_samples(config)
+    tracker = Tracker(config, f"tune-{config.run_id}", samples.name, console)
+    status = "interrupted"
+    try:
+        found = search_models(config, models, samples, conditions, console, tracker, config.resume)
+        trained = [fine_tune(config, model, model.name, samples, console, tracker) for model in found]
+        status = "done"
+    finally:
+        tracker.end(status)
+    failures = {image_id: sentence for result in trained for image_id, sentence in result.failures}
+    if failures:
+        console.print(f"{len(failures)} training images could not be read; the first: {next(iter(failures.values()))}")
+    console.print(f"\nbest recipes, for recipe=<file>: {config.output_folder / FILE}", markup=False, soft_wrap=True)
+    return len(failures)
 
 
 if __name__ == "__main__":
