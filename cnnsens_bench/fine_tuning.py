@@ -42,3 +42,19 @@ def fine_tune(
             progress.detail = "(checkpoint from the cache)"
     tracker.fine_tuned(title, model.name, model.recipe, result.cached, losses)
     return result
+
+
+def thin_classes(samples: Samples) -> list[str]:
+    """A sentence for classes without a training image, and one for those with a single one."""
+    train = samples.split("train", "val")["label"].value_counts()
+    counts = [int(train.get(label, 0)) for label in range(len(samples.classes))]
+    sentences = []
+    for count, what, then in (
+        (0, "no training image", "no network can learn it, its test images will be wrong"),
+        (1, "one training image", "it is trained on, but a search cannot be judged by it"),
+    ):
+        found = [name for name, n in zip(samples.classes, counts, strict=True) if n == count]
+        if found:
+            others = f" and {len(found) - 1} other classes have" if len(found) > 1 else " has"
+            sentences.append(f"note: class '{found[0]}'{others} {what}: {then}")
+    return sentences

@@ -26,7 +26,7 @@ from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.environment import environment
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.summary import print_summary
-from cnnsens_bench.fine_tuning import fine_tune
+from cnnsens_bench.fine_tuning import fine_tune, thin_classes
 from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.registry import near
 from cnnsens_bench.searching import search_models
@@ -65,6 +65,8 @@ def run_suite(config: Config, console: Console) -> int:
     store.clear_failures(run_id)
     parts = new_attempt(config.output_folder)
     status = "interrupted"
+    for sentence in thin_classes(samples) if any(model.recipe.epochs for model in models) else ():
+        console.print(sentence, markup=False, soft_wrap=True)
     try:
         if config.recipe == "search":
             models = search_models(config, models, samples, objective_conditions(config), console, tracker, resume=True)

@@ -35,7 +35,7 @@ def _tune(config: Config, console: Console) -> int:
     # Only now: a help text or a wrong word need not wait for torch.
     from cnnsens_bench.engine.probe import probe
     from cnnsens_bench.engine.worker import load_plugins
-    from cnnsens_bench.fine_tuning import fine_tune
+    from cnnsens_bench.fine_tuning import fine_tune, thin_classes
     from cnnsens_bench.searching import FILE, search_models
     from cnnsens_bench.suite import input_sizes, load_samples, objective_conditions
     from cnnsens_bench.tracking import Tracker
@@ -45,6 +45,8 @@ def _tune(config: Config, console: Console) -> int:
     models = model_configs(config)
     probe(conditions, input_sizes(models))
     samples = load_samples(config)
+    for sentence in thin_classes(samples):
+        console.print(sentence, markup=False, soft_wrap=True)
     tracker = Tracker(config, f"tune-{config.run_id}", samples.name, console)
     status = "interrupted"
     try:
