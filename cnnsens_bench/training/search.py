@@ -117,11 +117,15 @@ def _searcher(task: Task) -> Any:
     """Optuna's TPE when it is installed, else random search; the given recipe first."""
     given = [{key: getattr(task.recipe, key) for key in axes(task.search, task.recipe)}]
     seed = task.seed % 2**32
-    if not importlib.util.find_spec("optuna"):
+    if not _has_optuna():
         return BasicVariantGenerator(points_to_evaluate=given, random_state=seed)
     from ray.tune.search.optuna import OptunaSearch
 
     return OptunaSearch(points_to_evaluate=given, seed=seed)
+
+
+def _has_optuna() -> bool:
+    return importlib.util.find_spec("optuna") is not None
 
 
 def _domain(axis: Axis) -> Any:
@@ -278,7 +282,7 @@ def _quiet() -> None:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if importlib.util.find_spec("optuna"):
+    if _has_optuna():
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
