@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -179,8 +180,10 @@ class _Teller(tune.Callback):
 
 
 def _number(trial: Any) -> int:
-    """From 1, in the order in which Tune made them."""
-    return int(str(trial.experiment_tag).partition("_")[0])
+    """From 1, in the order in which Tune made them: its random search counts from 0 and says so in the id, its
+    searchers count from 1."""
+    random = re.search(r"_(\d+)$", trial.trial_id)
+    return int(random[1]) + 1 if random else int(str(trial.experiment_tag).partition("_")[0])
 
 
 def _train_alone(point: dict[str, Any], task: Task, allotment: Allotment) -> None:
