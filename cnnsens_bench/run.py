@@ -33,7 +33,12 @@ def _run(config: Config, console: Console) -> int:
     return run_suite(config, console)
 
 
-def entry(arguments: Sequence[str] | None, help_of: Callable[[], str], work: Callable[[Config, Console], int]) -> int:
+def entry(
+    arguments: Sequence[str] | None,
+    help_of: Callable[[], str],
+    work: Callable[[Config, Console], int],
+    goes_on: str = "the same command goes on",
+) -> int:
     """What every command shares: words to a config, exit codes. `work` gives the number of what failed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
@@ -55,7 +60,7 @@ def entry(arguments: Sequence[str] | None, help_of: Callable[[], str], work: Cal
         Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
         return WRONG
     except KeyboardInterrupt:
-        console.print("stopped: nothing computed is lost, the same command goes on", markup=False)
+        console.print(f"stopped: nothing computed is lost, {goes_on}", markup=False)
         return STOPPED
 
 

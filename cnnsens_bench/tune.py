@@ -14,7 +14,7 @@ from cnnsens_bench.run import entry, usage
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
-    return entry(arguments, help_text, _tune)
+    return entry(arguments, help_text, _tune, "the same command with resume=true goes on")
 
 
 def help_text() -> str:

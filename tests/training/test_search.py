@@ -40,9 +40,10 @@ def test_a_search_ends_with_recipes_and_a_checkpoint_that_run_uses(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
-    assert tune.main(words(pictures, tmp_path / "cache", output)) == 0
+    assert tune.main(words(pictures, tmp_path / "cache", output, "tracking=on")) == 0
     said = capsys.readouterr().out
     assert said.count("  trial ") == 3
+    assert_tracked(output)
     trials = record(output)
     assert trials[0]["number"] == 1
     assert (trials[0]["recipe"]["lr_head"], trials[0]["recipe"]["epochs"], trials[0]["status"]) == (5e-3, 2, "done")
@@ -65,6 +66,23 @@ def test_a_search_ends_with_recipes_and_a_checkpoint_that_run_uses(
     assert "  trial " not in said
     assert "checkpoint from the cache" in said
     assert len(list((tmp_path / "cache" / "checkpoints").iterdir())) == 1
+
+
+def assert_tracked(output: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    (suite,) = (run for run in runs if run.data.tags["kind"] == "suite")
+    nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == suite.info.run_id]
+    assert sorted(run.data.tags["kind"] for run in nested) == ["fine-tuning", "trial", "trial", "trial"]
+    by_number = {run.info.run_name.split()[1]: run for run in nested if run.data.tags["kind"] == "trial"}
+    for trial in record(output):
+        run = by_number[str(trial["number"])]
+        assert run.data.tags["trial_status"] == trial["status"]
+        assert run.data.metrics["search/objective"] == pytest.approx(trial["metrics"]["objective"])
+        assert float(run.data.params["training.lr_body"]) == trial["recipe"]["lr_body"]
+        assert {"validation/none", "validation/pepper", "validation/gaussian_rgb"} <= run.data.metrics.keys()
 
 
 @pytest.mark.slow
