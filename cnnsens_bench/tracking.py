@@ -24,6 +24,7 @@ from cnnsens_bench.config import Config
 from cnnsens_bench.degradations import parse_degradation
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.curves import curves
+from cnnsens_bench.figures.summary import short_defense
 from cnnsens_bench.store import Store
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trial import Trial
@@ -107,7 +108,7 @@ class Tracker:
                 metrics = _curves_of(tables, leaders, model, defense)
                 tags = {"kind": "evaluation", "defense": defense, "protocol": protocol, **_tags_of(model)}
                 params = {"model": model, "defense": defense, **_recipe_params(recipe)}
-                name = f"{tags['architecture']}, {defense}"
+                name = f"{tags['architecture']}, {short_defense(defense)}"
                 self._child(f"evaluation/{model}/{defense}", name, tags, params, metrics)
             self._figures(store, sorted(tables["accuracy"]["defense"].unique()))
         self.end(status)
@@ -162,7 +163,7 @@ class Tracker:
         if self.client is None or self.parent is None:
             return
         with self._tried():
-            content = json.dumps([dict(tags), dict(params), metrics], sort_keys=True, default=str)
+            content = json.dumps([name, dict(tags), dict(params), metrics], sort_keys=True, default=str)
             digest = hashlib.sha256(content.encode()).hexdigest()[:16]
             key = f"{self.run_id}/{key}"
             for run in self._found(key):
