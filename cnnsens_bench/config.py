@@ -22,11 +22,15 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.registry import near
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.training.recipes import read_recipes
+from cnnsens_bench.training.space import SearchConfig
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-PATHS = ("output", "cache", "data_root", "dataset.root", "weights")
+PATHS = ("output", "cache", "data_root", "dataset.root", "weights", "recipe", "tracking.uri")
 CONDITION_KEYS = ("name", "level", "arguments", "levels", "trials")
 ENGINES = ("auto", "local", "ray")
+RECIPES = ("given", "search")
+SWITCHES = {"off": "false", "on": "true"}
 
 
 @dataclass
@@ -51,8 +55,20 @@ class ClusterConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """MLflow. `uri`: None for a SQLite file in the output folder, or any tracking URI; `tracking=off` does without."""
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str = "cnnsens_bench"
+
+
+@dataclass
 class Config:
-    """Every key a user can set; see the README for what they mean."""
+    """Every key a user can set; see the README for what they mean.
+
+    `recipe`: "given" trains by `training`, "search" searches first, a path takes the recipes of that file.
+    """
 
     suite: str = "custom"
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -63,6 +79,9 @@ class Config:
     weights: str = "auto"
     input_size: int | None = None
     training: Recipe = field(default_factory=Recipe)
+    recipe: str = "given"
+    search: SearchConfig = field(default_factory=SearchConfig)
+    resume: bool = False
     defenses: list[str] = field(default_factory=lambda: ["none"])
     degradations: list[Any] = field(default_factory=list)
     trials: int = 10
@@ -73,6 +92,7 @@ class Config:
     batch_size: int = 32
     plugins: list[str] = field(default_factory=list)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     @property
     def output_folder(self) -> Path:
@@ -82,9 +102,14 @@ class Config:
     def hash(self) -> str:
         """Of all that shapes the results, not of where or by whom they are computed."""
         shaping = dataclasses.asdict(self)
-        for key in ("output", "cache", "cluster", "data_root"):
+        for key in ("output", "cache", "cluster", "data_root", "tracking", "resume", "search", "recipe"):
             del shaping[key]
         del shaping["dataset"]["root"]
+        if self.recipe == "search":
+            shaping["search"] = self.search.shaping()
+        elif self.recipe != "given":
+            recipes = read_recipes(Path(self.recipe))
+            shaping["recipes"] = {model: dataclasses.asdict(recipe) for model, recipe in recipes.items()}
         return hashlib.sha256(json.dumps(shaping, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
@@ -116,7 +141,8 @@ def compose(overrides: Sequence[str]) -> Config:
     """The config that the command line's `key=value` words ask for. Raises `UserError`."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    words = [_expanded(word) for word in overrides]
+    chosen = [word for word in overrides if word.startswith("model=")]
+    words = [_expanded(word) for word in overrides if word not in chosen]
     try:
         with hydra.initialize_config_module("cnnsens_bench.conf", version_base="1.3"):
             composed = hydra.compose("config", overrides=words)
@@ -124,8 +150,15 @@ def compose(overrides: Sequence[str]) -> Config:
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(_sentence(error)) from None
     assert isinstance(config, Config)
+    for word in chosen:
+        config.models = _chosen(config.models, word.partition("=")[2])
     _check(config)
     return config
+
+
+def _chosen(models: list[Any], name: str) -> list[Any]:
+    """`model=name`: the suite's own entry of that name, with its weights and training, else the bare name."""
+    return [entry for entry in models if name in (entry, isinstance(entry, dict) and entry.get("name"))] or [name]
 
 
 def model_configs(config: Config) -> list[ModelConfig]:
@@ -133,6 +166,7 @@ def model_configs(config: Config) -> list[ModelConfig]:
     if not config.models:
         raise UserError("models is empty: name at least one, such as models=[timm/tf_efficientnet_lite0]")
     entries = []
+    tuned = {} if config.recipe in RECIPES else read_recipes(Path(config.recipe))
     for entry in config.models:
         given = _mapping("models", entry, ("name", "weights", "input_size", "training"))
         training = given.get("training") or {}
@@ -145,6 +179,7 @@ def model_configs(config: Config) -> list[ModelConfig]:
         except OmegaConfBaseException as error:
             raise UserError(f"models: training of '{given['name']}': {_sentence(error)}") from None
         assert isinstance(merged, Recipe)
+        merged = tuned.get(given["name"], merged)
         merged.check()
         size = given.get("input_size", config.input_size)
         if size is not None and not _size_ok(size):
@@ -154,6 +189,8 @@ def model_configs(config: Config) -> list[ModelConfig]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"models names '{name}' twice: run its variants with outputs of their own (output=…)")
+    if tuned and not set(tuned) & set(names):
+        raise UserError(f"recipe: {config.recipe} has recipes of {', '.join(tuned)}, of none of the models of this run")
     return entries
 
 
@@ -197,6 +234,7 @@ def _mapping(key: str, entry: Any, known: tuple[str, ...]) -> dict[str, Any]:
 
 def _check(config: Config) -> None:
     config.training.check()
+    config.search.check()
     rules = {
         "trials": (config.trials >= 1, "at least 1"),
         "limit": (config.limit is None or config.limit >= 1, "at least 1, or null for all images"),
@@ -221,13 +259,16 @@ def _size_ok(size: Any) -> bool:
 
 
 def _expanded(word: str) -> str:
-    """`dataset=name` is short for `dataset.name=name`: datasets are a registry that users add to, not files."""
+    """`dataset=name` is short for `dataset.name=name` (datasets are a registry that users add to, not files), and
+    `tracking=off` for `tracking.enabled=false`."""
     key, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
         raise UserError(f"'{word}' is not an override: write key=value, such as suite=quick (--help shows the keys)")
     if key in PATHS and value not in ("null", "") and value[0] not in "'\"":
         # Hydra's grammar gives commas, brackets and equal signs a meaning that they do not have in a path.
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if key == "tracking" and value in SWITCHES:
+        return f"tracking.enabled={SWITCHES[value]}"
     return ("dataset.name" if key == "dataset" and not value.startswith("{") else key) + "=" + value
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -23,12 +23,29 @@ DONE, INCOMPLETE, WRONG, STOPPED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    return entry(arguments, help_text, _run)
+
+
+def _run(config: Config, console: Console) -> int:
+    # Only now: a help text or a wrong word need not wait for torch.
+    from cnnsens_bench.suite import run_suite
+
+    return run_suite(config, console)
+
+
+def entry(
+    arguments: Sequence[str] | None,
+    help_of: Callable[[], str],
+    work: Callable[[Config, Console], int],
+    goes_on: str = "the same command goes on",
+) -> int:
+    """What every command shares: words to a config, exit codes. `work` gives the number of what failed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # progress in a log file is of use only while it is fresh
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if {"-h", "--help"} & set(words):
-        console.print(help_text(), markup=False)
+        console.print(help_of(), markup=False)
         return DONE
     if "--version" in words:
         console.print(__version__, markup=False)
@@ -38,24 +55,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = compose(words)
         _quiet_libraries()
         keep_freed_memory()
-        # Only now: a help text or a wrong word need not wait for torch.
-        from cnnsens_bench.suite import run_suite
-
-        return INCOMPLETE if run_suite(config, console) else DONE
+        return INCOMPLETE if work(config, console) else DONE
     except UserError as error:
         Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
         return WRONG
     except KeyboardInterrupt:
-        console.print("stopped: nothing computed is lost, the same command goes on", markup=False)
+        console.print(f"stopped: nothing computed is lost, {goes_on}", markup=False)
         return STOPPED
 
 
 def help_text() -> str:
     """Usage, every suite with what it needs, costs and gives, and every key with its default."""
+    return usage(
+        "python -m cnnsens_bench.run [suite=NAME] [key=value ...]",
+        "How often does a network's label change when the picture gets worse?",
+    )
+
+
+def usage(command: str, purpose: str) -> str:
+    """The help text of a command."""
     lines = [
-        "usage: python -m cnnsens_bench.run [suite=NAME] [key=value ...]",
+        f"usage: {command}",
         "",
-        "How often does a network's label change when the picture gets worse? Any key below can be set as key=value;",
+        f"{purpose} Any key below can be set as key=value;",
         "lists are written models=[timm/resnet18,torchvision/alexnet], mappings {name: pepper, levels: [0.04]}.",
         "",
         "suites:",

@@ -4,11 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,6 @@ import torch
 from rich.console import Console
 
 from cnnsens_bench import datasets as dataset_room
-from cnnsens_bench.cache import cache_dir
 from cnnsens_bench.config import Config, ModelConfig, condition_configs, model_configs
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
@@ -27,12 +22,15 @@ from cnnsens_bench.engine.local import run_local
 from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep, plan
 from cnnsens_bench.engine.probe import probe
 from cnnsens_bench.engine.worker import Outcome, load_plugins
+from cnnsens_bench.environment import environment
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.summary import print_summary
+from cnnsens_bench.fine_tuning import fine_tune, thin_classes
 from cnnsens_bench.lineup import calibration_images, hash_rank, line_up, same_training
 from cnnsens_bench.models import Checkpoint, split_name
+from cnnsens_bench.searching import search_models
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
-from cnnsens_bench.training.finetune import finetune
+from cnnsens_bench.tracking import Tracker
 
 PROTOCOL_VERSION = 1
 """Raised when crop, resize, a degradation or its draws change their meaning."""
@@ -53,6 +51,7 @@ def run_suite(config: Config, console: Console) -> int:
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
     protocol = protocol_hash(config, samples)
     run_id = config.run_id
+    tracker = Tracker(config, run_id, samples.name, console)
     console.print(
         f"suite {config.suite}: {len(images)} test images of {samples.name}, {len(models)} models, "
         f"{len({e.defense for e in lineup.entrants})} defenses, "
@@ -68,8 +67,13 @@ def run_suite(config: Config, console: Console) -> int:
     store.clear_failures(run_id)
     parts = new_attempt(config.output_folder)
     status = "interrupted"
+    for sentence in thin_classes(samples) if any(model.recipe.epochs for model in models) else ():
+        console.print(sentence, markup=False, soft_wrap=True)
     try:
-        trained = train_all(config, lineup.trainings, samples, console, store, run_id, parts)
+        if config.recipe == "search":
+            models = search_models(config, models, samples, objective_conditions(config), console, tracker, resume=True)
+            lineup = line_up(models, config.defenses)
+        trained = train_all(config, lineup.trainings, samples, console, store, run_id, parts, tracker)
         sweep = Sweep(
             run_id=run_id,
             dataset=samples.name,
@@ -89,8 +93,17 @@ def run_suite(config: Config, console: Console) -> int:
     finally:
         store.ingest(patience=10)
         store.finish_run(run_id, status)
+        if status == "interrupted":
+            tracker.end(status)
+    entrants = [(e.model, e.defense, lineup.trainings[e.checkpoint].recipe) for e in lineup.entrants]
+    tracker.finish(store, protocol, status, entrants)
     print_summary(console, store, protocol, samples.name)
     return tell_failures(console, store, run_id)
+
+
+def objective_conditions(config: Config) -> tuple[Condition, ...]:
+    """What a search judges by, with one trial of each."""
+    return resolve_conditions(dataclasses.replace(config, degradations=config.search.degradations, trials=1))
 
 
 def run_sweep(
@@ -204,30 +217,6 @@ def protocol_hash(config: Config, samples: Samples) -> str:
     return hashlib.sha256(json.dumps(open_points, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def environment() -> dict[str, str | None]:
-    """Versions, commit and device: what a reader needs to repeat the run."""
-    packages = (
-        *("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless"),
-        *("numba", "albumentations", "ray", "duckdb"),
-    )
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    )
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "cnnsens_bench": version("cnnsens-bench"),
-        "commit": commit.stdout.strip() or None,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def train_all(
     config: Config,
     trainings: dict[str, ModelConfig],
@@ -236,31 +225,13 @@ def train_all(
     store: Store,
     run_id: str,
     parts: Path,
+    tracker: Tracker,
 ) -> dict[str, Checkpoint]:
     """The checkpoints of `Lineup.trainings`, from the cache or trained now. Unreadable images become failures."""
-    torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
-    cache = Path(config.cache).expanduser() if config.cache else cache_dir()
     failures: dict[str, str] = {}
     trained = {}
     for key, model in trainings.items():
-        with meter(console, f"fine-tune {key}", 0, "steps") as progress:
-
-            def report(done: int, steps: int, loss: float, progress: Any = progress) -> None:
-                progress.total, progress.detail = steps, f"loss {loss:.3f}"
-                progress.advance(done - progress.done)
-
-            result = finetune(
-                model.name,
-                samples,
-                model.recipe,
-                weights=model.weights,
-                input_size=model.input_size,
-                seed=config.seed,
-                cache=cache,
-                report=report,
-            )
-            if result.cached:
-                progress.detail = "(checkpoint from the cache)"
+        result = fine_tune(config, model, key, samples, console, tracker)
         failures |= dict(result.failures)
         trained[key] = result.checkpoint
     if failures:

@@ -35,6 +35,10 @@ ROOMS = {
     "figures": {"datasets", "images", "store", "measures"},
     "config.py": {"training"},
     "console.py": set(),
+    "environment.py": set(),
+    "tracking.py": {"config", "degradations", "figures", "store", "training"},
+    "fine_tuning.py": {"config", "console", "datasets", "tracking", "training"},
+    "searching.py": {"config", "console", "datasets", "engine", "tracking", "training"},
 }
 EVERYWHERE = {"errors", "registry", "cache", "memory"}
 ENTRIES = {"degradations/__main__.py"}

@@ -74,7 +74,7 @@ def make_samples(
 ) -> Samples:
     """Check a loader's rows and put them in `COLUMNS` order; missing box and mask columns are filled.
 
-    Raises `UserError` for duplicate ids, labels out of range, unknown splits or an empty table.
+    Raises `UserError` for duplicate ids, labels out of range or with gaps, unknown splits or an empty table.
     """
     table = rows.copy()
     for column in ("box_x", "box_y", "box_w", "box_h"):
@@ -95,6 +95,15 @@ def make_samples(
     if not table["label"].between(0, len(classes) - 1).all():
         wrong = table.loc[~table["label"].between(0, len(classes) - 1), "image_id"].iloc[0]
         raise UserError(f"dataset '{name}': image '{wrong}' has a label outside its {len(classes)} classes")
+    if not (table["label"] == table["label"].round()).all():
+        raise UserError(f"dataset '{name}' has labels that are not whole numbers: number its classes 0, 1, 2, …")
+    table["label"] = table["label"].astype("int64")
+    absent = sorted(set(range(len(classes))) - set(table["label"]))
+    if absent:
+        raise UserError(
+            f"dataset '{name}': class '{classes[absent[0]]}' (label {absent[0]}) has no images: leave it out of the "
+            "classes, and number the others 0, 1, 2, … without gaps"
+        )
     if not table["split"].isin(SPLITS).all():
         wrong = table.loc[~table["split"].isin(SPLITS), "image_id"].iloc[0]
         raise UserError(f"dataset '{name}': image '{wrong}' is in no split: use one of {', '.join(SPLITS)}")

@@ -1,10 +1,14 @@
 """Training batches: each image is decoded once, its box kept on disk a little larger than the network's input."""
 
+import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -20,20 +24,61 @@ CANVAS = 1.4
 """Side of the kept box over the network's input: what a crop of half the area needs to lose no detail."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """One of `count` processes that train a network together."""
+
+    rank: int = 0
+    count: int = 1
+
+    def of(self, batch: Any) -> Any:
+        """Its part of a batch's sequence."""
+        return batch[self.rank :: self.count]
+
+
 class TrainingImages:
     """The boxes of a split as one memory-mapped array, so that memory does not grow with the data set.
 
-    `labels`: (N,) int64 of the readable images; `failures`: (image_id, sentence) of the others.
+    `labels`: (N,) int64 of the readable images; `failures`: (image_id, sentence) of the others. `keep`: the path of a
+    file that outlives this object, filled by the first process that comes and shared by all that come after; without
+    it the file is a nameless one in `folder`.
     """
 
-    def __init__(self, table: pd.DataFrame, input_size: int, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, table: pd.DataFrame, input_size: int, folder: Path, keep: Path | None = None) -> None:
         self.input_size = input_size
-        side = round(input_size * CANVAS)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by close())
-        self._canvas = np.memmap(self._file, np.uint8, "w+", shape=(max(1, len(table)), side, side, 3))
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self.failures: list[tuple[str, str]] = []
+        if keep is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by close())
+            self._map(len(table), "w+")
+            self.labels = torch.tensor(self._fill(table))
+            return
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        index = keep.with_suffix(".json")
+        self._file = open(os.open(keep, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: SIM115 (closed by close())
+        # One process a machine fills it; the others wait here.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            if not index.is_file():
+                self._map(len(table), "w+")
+                labels = self._fill(table)
+                self._canvas.flush()
+                partial = index.with_suffix(".partial")
+                partial.write_text(json.dumps({"labels": labels, "failures": self.failures}))
+                partial.replace(index)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        content = json.loads(index.read_text())
+        self.failures = [(image_id, sentence) for image_id, sentence in content["failures"]]
+        self.labels = torch.tensor(content["labels"])
+        self._map(len(table), "r")
+
+    def _map(self, count: int, mode: str) -> None:
+        side = round(self.input_size * CANVAS)
+        self._canvas = np.memmap(self._file, np.uint8, mode, shape=(max(1, count), side, side, 3))  # type: ignore[call-overload]
+
+    def _fill(self, table: pd.DataFrame) -> list[int]:
         labels: list[int] = []
         rows = table.itertuples(index=False)
         for row, result in zip(table.itertuples(index=False), self._pool.map(self._decode, rows), strict=True):
@@ -42,7 +87,7 @@ class TrainingImages:
             else:
                 self._canvas[len(labels)] = result
                 labels.append(int(row.label))
-        self.labels = torch.tensor(labels)
+        return labels
 
     def _decode(self, row: tuple) -> np.ndarray | str:
         uri, box = row.uri, (row.box_x, row.box_y, row.box_w, row.box_h)  # type: ignore[attr-defined]
@@ -54,29 +99,35 @@ class TrainingImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, recipe: Recipe, rng: np.random.Generator, share: Share | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch in random order: (B, 3, S, S) uint8 in channels_last memory, (B,) labels.
 
-        The last batch is dropped when it is not whole, unless it is the only one.
+        The last batch is dropped when it is not whole, unless it is the only one. `share`: only that part of each
+        batch; the parts of all processes are the batch that one process would see.
         """
+        share = share or Share()
         order = rng.permutation(len(self))
         size = min(recipe.batch_size, len(self))
         chunks = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
         seeds = rng.integers(2**63, size=len(chunks))
         # One batch is prepared while another is trained on.
         with ThreadPoolExecutor(1) as ahead:
-            waiting = [ahead.submit(self._batch, chunks[0], recipe, seeds[0])]
+            waiting = [ahead.submit(self._batch, chunks[0], recipe, seeds[0], share)]
             for i in range(len(chunks)):
                 if i + 1 < len(chunks):
-                    waiting.append(ahead.submit(self._batch, chunks[i + 1], recipe, seeds[i + 1]))
+                    waiting.append(ahead.submit(self._batch, chunks[i + 1], recipe, seeds[i + 1], share))
                 pixels = torch.from_numpy(waiting.pop(0).result()).permute(0, 3, 1, 2)
-                yield pixels, self.labels[torch.from_numpy(chunks[i])]
+                yield pixels, self.labels[torch.from_numpy(share.of(chunks[i]))]
 
-    def _batch(self, chunk: np.ndarray, recipe: Recipe, seed: int) -> np.ndarray:
+    def _batch(self, chunk: np.ndarray, recipe: Recipe, seed: int, share: Share) -> np.ndarray:
         rng = np.random.default_rng(seed)
         crops = [random_crop(self._canvas.shape[1], recipe.min_area, rng) for _ in chunk]
         flips = rng.random(len(chunk)) < 0.5 if recipe.flip else np.zeros(len(chunk), bool)
-        return np.stack(list(self._pool.map(self._view, chunk, crops, flips)))
+        # Drawn for the whole batch, so that a share sees what one process would.
+        views = self._pool.map(self._view, share.of(chunk), share.of(crops), share.of(flips))
+        return np.stack(list(views))
 
     def _view(self, index: int, crop: images.Box, flip: bool) -> np.ndarray:
         x, y, w, h = crop

@@ -1,11 +1,13 @@
 """Fine-tuning of one model, cached by the hash of everything that shapes it."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,10 @@ from torch import Tensor, nn
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.models.base import Classifier, best_device, logits_of, split_name
+from cnnsens_bench.models.base import Classifier, Preprocessing, best_device, logits_of, split_name
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.weights import fit, starting_weights
-from cnnsens_bench.training.data import TrainingImages
+from cnnsens_bench.training.data import Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
 
 VERSION = 2
@@ -25,6 +27,14 @@ VERSION = 2
 
 Report = Callable[[int, int, float], None]
 """(steps done, steps in all, mean loss of late) while training."""
+
+
+AfterEpoch = Callable[[int, Classifier, Callable[[], dict[str, Any]]], None]
+"""(epochs done, the classifier as it trains, what gives the state to go on from) after each epoch."""
+
+
+class Diverged(UserError):
+    """The loss is no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +64,8 @@ def finetune(
     `weights`: see `starting_weights`; `input_size`: None for the architecture's own. Raises `UserError` for
     weights that cannot be had, an empty training split or a loss that diverges.
     """
-    source, architecture = split_name(model)
-    preprocessing = source.describe(architecture)
-    if input_size is not None:
-        preprocessing = dataclasses.replace(preprocessing, input_size=input_size)
+    _, architecture = split_name(model)
+    preprocessing = preprocessing_of(model, input_size)
     state, identity = starting_weights(model, weights)
     train = samples.split("train", "val")
     shaped_by = {
@@ -75,15 +83,7 @@ def finetune(
     if path.is_file():
         checkpoint = load_checkpoint(path)
         return Trained(path, checkpoint, True, tuple((i, text) for i, text in checkpoint.extra.get("failures", ())))
-    torch.manual_seed(seed)
-    try:
-        network = source.build(architecture, len(samples.classes), preprocessing.input_size)
-    except (AssertionError, TypeError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"model '{model}' cannot be built for inputs of {preprocessing.input_size} px: {error}"
-        ) from None
-    if state is not None:
-        fit(network, state, model)
+    network = starting_network(model, len(samples.classes), preprocessing, state, seed)
     failures: list[tuple[str, str]] = []
     if recipe.epochs:
         if train.empty:
@@ -100,6 +100,33 @@ def finetune(
     return Trained(path, checkpoint, False, tuple(failures))
 
 
+def preprocessing_of(model: str, input_size: int | None) -> Preprocessing:
+    """The architecture's, but for the input size where one is given."""
+    source, architecture = split_name(model)
+    preprocessing = source.describe(architecture)
+    return preprocessing if input_size is None else dataclasses.replace(preprocessing, input_size=input_size)
+
+
+def starting_network(
+    model: str, classes: int, preprocessing: Preprocessing, state: dict[str, Tensor] | None, seed: int
+) -> nn.Module:
+    """A network for `classes` with the weights of `state`, or random ones; the same seed draws the same.
+
+    Raises `UserError` when it cannot be built for the input size or the weights are another network's.
+    """
+    source, architecture = split_name(model)
+    torch.manual_seed(seed)
+    try:
+        network = source.build(architecture, classes, preprocessing.input_size)
+    except (AssertionError, TypeError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"model '{model}' cannot be built for inputs of {preprocessing.input_size} px: {error}"
+        ) from None
+    if state is not None:
+        fit(network, state, model)
+    return network
+
+
 def file_sizes(table: pd.DataFrame) -> str:
     """SHA-256 of the sizes of a table's files: a file that is mended or exchanged shapes what is trained on it."""
     sizes = [Path(uri).stat().st_size if Path(uri).is_file() else -1 for uri in table["uri"]]
@@ -107,9 +134,21 @@ def file_sizes(table: pd.DataFrame) -> str:
 
 
 def train_network(
-    classifier: Classifier, data: TrainingImages, recipe: Recipe, seed: int, report: Report | None = None
+    classifier: Classifier,
+    data: TrainingImages,
+    recipe: Recipe,
+    seed: int,
+    report: Report | None = None,
+    *,
+    after_epoch: AfterEpoch | None = None,
+    state: dict[str, Any] | None = None,
+    share: Share | None = None,
 ) -> None:
-    """Train in place by `recipe`; the network ends in eval mode on the CPU. Raises `UserError` on divergence."""
+    """Train in place by `recipe`; the network ends in eval mode on the CPU. Raises `Diverged`.
+
+    `state`: what `after_epoch` could ask for in an earlier process; training goes on as if it had not been stopped.
+    `share`: this process's part of every batch, where several train together (torch.distributed is then set up).
+    """
     if len(data) < 2:
         raise UserError("fewer than two training images could be read: see the failures, or check the dataset's root")
     device = best_device()
@@ -122,28 +161,70 @@ def train_network(
     groups = parameter_groups(classifier.network, recipe)
     optimiser = torch.optim.AdamW(groups, fused=True)
     rates = [group["lr"] for group in groups]
+    # A warm-up of exactly one step makes OneCycleLR divide by zero.
+    warmup = recipe.warmup if abs(recipe.warmup * (steps + 1) - 1) > 1e-6 else 1.01 * recipe.warmup
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rates, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False
+        optimiser, rates, total_steps=steps + 1, pct_start=warmup, cycle_momentum=False
     )
     loss_function = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    done, smooth = 0, float("nan")
-    for epoch in range(recipe.epochs):
-        for pixels, labels in data.batches(recipe, np.random.default_rng([seed, epoch])):
+    done, smooth, first = 0, float("nan"), 0
+    if state is not None:
+        first = state["epochs"]
+        done = steps // recipe.epochs * first
+        classifier.load_state_dict(state["classifier"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        _set_random_state(state["random"])
+    together = share is not None and share.count > 1
+    forward = nn.parallel.DistributedDataParallel(classifier) if together else classifier
+
+    def progress(epochs: int) -> dict[str, Any]:
+        return {
+            "epochs": epochs,
+            "classifier": classifier.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "schedule": schedule.state_dict(),
+            "random": _random_state(),
+        }
+
+    for epoch in range(first, recipe.epochs):
+        for pixels, labels in data.batches(recipe, np.random.default_rng([seed, epoch]), share):
             inputs = with_noise(pixels.to(device).float(), recipe.input_noise)
-            loss = loss_function(logits_of(classifier(inputs)), labels.to(device))
+            loss = loss_function(logits_of(forward(inputs)), labels.to(device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(classifier.parameters(), 5.0)
             optimiser.step()
             schedule.step()
             done += 1
-            value = loss.item()
+            value = _mean_over_processes(loss).item() if together else loss.item()
             if not np.isfinite(value):
-                raise UserError(f"training diverged (loss {value}) at step {done}: lower training.lr_body and lr_head")
+                raise Diverged(f"training diverged (loss {value}) at step {done}: lower training.lr_body and lr_head")
             smooth = value if np.isnan(smooth) else 0.9 * smooth + 0.1 * value
             if report:
                 report(done, steps, smooth)
+        if after_epoch:
+            after_epoch(epoch + 1, classifier, functools.partial(progress, epoch + 1))
     classifier.to("cpu").eval()
+
+
+def _mean_over_processes(loss: Tensor) -> Tensor:
+    """The same on all, so that all stop when one diverges."""
+    mean = loss.detach().clone()
+    torch.distributed.all_reduce(mean)
+    return mean / torch.distributed.get_world_size()
+
+
+def _random_state() -> dict[str, Any]:
+    """Dropout and noise draw from torch's own generators."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": on_gpus}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    for device, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(of_device, device)
 
 
 def with_noise(pixels: Tensor, sigma: float) -> Tensor:

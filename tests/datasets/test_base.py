@@ -62,6 +62,9 @@ def test_a_root_may_itself_be_a_link(tmp_path: Path) -> None:
         ({"split": ["train", None]}, "image 'b' is in no split"),
         ({"split": ["train", "dev"]}, "image 'b' is in no split"),
         ({"label": [0, 2]}, "image 'b' has a label outside its 2 classes"),
+        ({"label": [1, 1]}, r"class 'x' \(label 0\) has no images: leave it out"),
+        ({"label": [0.0, 0.5]}, "labels that are not whole numbers"),
+        ({"label": [0.0, float("nan")]}, "image 'b' has a label outside its 2 classes"),
         ({"image_id": ["a", "a"]}, "lists image 'a' twice"),
     ],
 )

@@ -10,8 +10,9 @@ import torch
 from cnnsens_bench import images
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.models import load_checkpoint
-from cnnsens_bench.training.data import TrainingImages, random_crop
+from cnnsens_bench.fine_tuning import thin_classes
+from cnnsens_bench.models import Classifier, load_checkpoint
+from cnnsens_bench.training.data import Share, TrainingImages, random_crop
 from cnnsens_bench.training.finetune import finetune, head_layer, parameter_groups, train_network
 from cnnsens_bench.training.recipe import Recipe
 from tests.conftest import TINY, tiny_checkpoint
@@ -103,6 +104,135 @@ def test_an_empty_training_split_says_so(samples: Samples, tmp_path: Path) -> No
     only_test = dataclasses.replace(samples, table=samples.split("test"))
     with pytest.raises(UserError, match="no training images"):
         train(only_test, tmp_path)
+
+
+def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(samples: Samples, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=3, input_dropout=0.2, input_noise=8.0)
+    table = samples.split("train")
+    states = []
+
+    def fresh():
+        torch.manual_seed(0)
+        classifier = tiny_checkpoint().classifier()
+        return Classifier(classifier.network, classifier.preprocessing, recipe.input_dropout)
+
+    def save(done: int, _: Classifier, state: object) -> None:
+        torch.save(state(), tmp_path / f"{done}.pt")  # type: ignore[operator]
+        states.append(done)
+
+    data = TrainingImages(table, 48, tmp_path)
+    try:
+        whole, resumed = fresh(), fresh()
+        train_network(whole, data, recipe, 0, after_epoch=save)
+        assert states == [1, 2, 3]
+        torch.manual_seed(77)
+        state = torch.load(tmp_path / "2.pt", weights_only=True)
+        train_network(resumed, data, recipe, 0, after_epoch=save, state=state)
+        assert states == [1, 2, 3, 3]
+    finally:
+        data.close()
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_kept_images_are_decoded_once_and_shared(samples: Samples, tmp_path: Path) -> None:
+    table = samples.split("train").copy()
+    table.loc[1, "uri"] = str(tmp_path / "missing.jpg")
+    keep = tmp_path / "canvases" / "x"
+    own = TrainingImages(table, 32, tmp_path)
+    first = TrainingImages(table, 32, tmp_path, keep=keep)
+    # Were they decoded again, they would fail now.
+    again = TrainingImages(table.assign(uri="nowhere"), 32, tmp_path, keep=keep)
+    try:
+        for other in (first, again):
+            assert (other.failures, other.labels.tolist()) == (own.failures, own.labels.tolist())
+            ours, theirs = (
+                next(iter(data.batches(RECIPE, np.random.default_rng(3)))) for data in (own, other)
+            )  # fmt: skip
+            assert torch.equal(ours[0], theirs[0])
+        # The shares of several processes are the batch of one.
+        parts = [next(iter(again.batches(RECIPE, np.random.default_rng(3), Share(rank, 2)))) for rank in (0, 1)]
+        assert torch.equal(torch.stack([parts[0][0], parts[1][0]], 1).flatten(0, 1), ours[0])
+        assert torch.equal(torch.stack([parts[0][1], parts[1][1]], 1).flatten(), ours[1])
+    finally:
+        for data in (own, first, again):
+            data.close()
+
+
+def test_two_processes_train_what_one_would(samples: Samples, tmp_path: Path) -> None:
+    """Without batch statistics and dropout the only difference is rounding."""
+    recipe = dataclasses.replace(RECIPE, epochs=2, freeze_norm=True)
+    one = tiny_checkpoint().classifier()
+    data = TrainingImages(samples.split("train"), 48, tmp_path)
+    try:
+        train_network(one, data, recipe, 0)
+    finally:
+        data.close()
+    torch.multiprocessing.spawn(_share, (samples.split("train"), recipe, tmp_path), nprocs=2)
+    two = torch.load(tmp_path / "together.pt", weights_only=True)
+    for key, value in one.network.state_dict().items():
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
+
+
+def _share(rank: int, table: object, recipe: Recipe, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    classifier = tiny_checkpoint().classifier()
+    data = TrainingImages(table, 48, folder)  # type: ignore[arg-type]
+    train_network(classifier, data, recipe, 0, share=Share(rank, 2))
+    if rank == 0:
+        torch.save(classifier.network.state_dict(), folder / "together.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_warm_up_of_exactly_one_step_trains(samples: Samples, tmp_path: Path) -> None:
+    table = samples.split("train").iloc[:16]
+    assert not train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=2)).cached
+
+
+def test_classes_that_cannot_be_learnt_are_told(samples: Samples) -> None:
+    train_rows = samples.table["split"] == "train"
+    assert thin_classes(samples) == []
+    without = dataclasses.replace(samples, table=samples.table[~(train_rows & (samples.table["label"] == 1))])
+    (sentence,) = thin_classes(without)
+    assert sentence.startswith("note: class 'class_1' has no training image: no network can learn it")
+    first = samples.table.index[train_rows & (samples.table["label"] == 2)][0]
+    few = samples.table[~train_rows | (samples.table["label"] == 0) | (samples.table.index == first)]
+    one = thin_classes(dataclasses.replace(samples, table=few))
+    assert [s.partition(":")[2].partition(":")[0] for s in one] == [
+        " class 'class_1' has no training image", " class 'class_2' has one training image"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: tiny_checkpoint(model="timm/test_efficientnet").save(path), "not of 'timm/test_resnet'"),
+        (lambda path: path.write_bytes(b"PK\x03\x04"), "cannot be read as weights"),
+        (lambda path: torch.save({"a": Path}, path), "would run code"),
+    ],
+)
+def test_weights_that_cannot_be_started_from(make, sentence: str, samples: Samples, tmp_path: Path) -> None:
+    make(tmp_path / "w.pt")
+    with pytest.raises(UserError, match=sentence):
+        train(samples, tmp_path, weights=str(tmp_path / "w.pt"))
+
+
+def test_weights_of_another_class_count_keep_their_body(samples: Samples, tmp_path: Path) -> None:
+    tiny_checkpoint(classes=7).save(tmp_path / "w.pt")
+    result = train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=0), weights=str(tmp_path / "w.pt"))
+    theirs, ours = tiny_checkpoint(classes=7).state_dict, load_checkpoint(result.path).state_dict
+    other = [key for key in ours if ours[key].shape != theirs[key].shape]
+    assert len(other) == 2
+    assert not any(ours[key].any() for key in other)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if key not in other)
+
+
+def test_a_damaged_checkpoint_in_the_cache_is_one_sentence(samples: Samples, tmp_path: Path) -> None:
+    path = train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=1)).path
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match="damaged"):
+        train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=1))
 
 
 def test_batches_are_whole_epochs_of_plain_crops_and_flips(samples: Samples, tmp_path: Path) -> None:

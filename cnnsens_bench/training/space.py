@@ -1,0 +1,142 @@
+"""What a search tries and by what it judges: plain settings and sums, no Ray."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.training.recipe import Recipe
+
+UNDEGRADED = "none"
+"""The name of the undegraded condition in `Scores`."""
+
+Scores = Mapping[str, Mapping[float, float]]
+"""degradation → level → accuracy in [0, 1]; `UNDEGRADED` has level 0."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One searched number: [low, high], drawn evenly in the logarithm where `log`; `whole` for integers."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
+@dataclass
+class SearchConfig:
+    """A search over recipes around the given one, which is always its first trial.
+
+    `trials`; `epochs`: [shortest, longest] schedule, default half to double the recipe's; `rate_factor`: how far
+    the peak learning rates may leave the recipe's, as a factor; `weight_decay`, `input_dropout`: [low, high].
+    `validation`: the share of the *training* images of each class that is held out to judge by; the objective is
+    `undegraded_weight` · undegraded accuracy + (1 − `undegraded_weight`) · accuracy under `degradations` (mean over
+    levels, then over degradations). `grace`: the share of its schedule that a trial has before it can be stopped.
+    `concurrent` trials at once, each with `workers_per_trial` processes (default: its GPUs), of `cpus_per_trial`
+    cores; `gpus_per_trial` in all.
+    """
+
+    trials: int = 16
+    epochs: list[int] | None = None
+    rate_factor: float = 10.0
+    weight_decay: list[float] = field(default_factory=lambda: [1e-4, 0.3])
+    input_dropout: list[float] = field(default_factory=lambda: [0.0, 0.5])
+    validation: float = 0.2
+    undegraded_weight: float = 0.5
+    degradations: list[Any] = field(
+        default_factory=lambda: [{"name": "pepper", "levels": [0.08]}, {"name": "gaussian_rgb", "levels": [16]}]
+    )
+    grace: float = 0.25
+    concurrent: int | None = None
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+    workers_per_trial: int | None = None
+
+    def check(self) -> None:
+        """Raises `UserError` for an impossible value."""
+        rules = {
+            "trials": (self.trials >= 1, "at least 1"),
+            "epochs": (self.epochs is None or _range(self.epochs, 1, math.inf), "[shortest, longest], at least 1"),
+            "rate_factor": (self.rate_factor >= 1, "at least 1"),
+            "weight_decay": (_range(self.weight_decay, 0, math.inf), "[low, high], at least 0"),
+            "input_dropout": (_range(self.input_dropout, 0, 0.95), "[low, high] between 0 and 0.95"),
+            "validation": (0 < self.validation < 1, "between 0 and 1"),
+            "undegraded_weight": (0 <= self.undegraded_weight <= 1, "in [0, 1]"),
+            "degradations": (bool(self.degradations), "a list with at least one degradation"),
+            "grace": (0 < self.grace <= 1, "in (0, 1]"),
+            "concurrent": (self.concurrent is None or self.concurrent >= 1, "at least 1"),
+            "cpus_per_trial": (self.cpus_per_trial is None or self.cpus_per_trial >= 1, "at least 1"),
+            "gpus_per_trial": (_gpus_ok(self.gpus_per_trial), "a share of one GPU, or a whole number of them"),
+            "workers_per_trial": (self.workers_per_trial is None or self.workers_per_trial >= 1, "at least 1"),
+        }
+        for key, (good, bound) in rules.items():
+            if not good:
+                raise UserError(f"search.{key} is {getattr(self, key)}: it must be {bound}")
+
+    def shaping(self) -> dict[str, Any]:
+        """What decides the outcome; not how it is computed."""
+        how = ("concurrent", "cpus_per_trial", "gpus_per_trial", "workers_per_trial")
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
+
+    def objective(self, scores: Scores) -> float:
+        """The mix that a search raises, in [0, 1]."""
+        return self.undegraded_weight * undegraded(scores) + (1 - self.undegraded_weight) * degraded(scores)
+
+
+def undegraded(scores: Scores) -> float:
+    """The undegraded accuracy."""
+    return float(scores[UNDEGRADED][0.0])
+
+
+def degraded(scores: Scores) -> float:
+    """The mean accuracy over levels, then over degradations; the undegraded one where there is none."""
+    means = [sum(levels.values()) / len(levels) for name, levels in scores.items() if name != UNDEGRADED]
+    return float(sum(means) / len(means)) if means else undegraded(scores)
+
+
+def axes(search: SearchConfig, recipe: Recipe) -> dict[str, Axis]:
+    """What is searched around `recipe`, widened where needed so that it lies inside.
+
+    A body that is frozen (`lr_body` 0) stays frozen.
+    """
+    longest = search.epochs or [max(1, math.ceil(recipe.epochs / 2)), 2 * recipe.epochs]
+    found = {
+        "lr_head": _around(recipe.lr_head, search.rate_factor),
+        "lr_body": _around(recipe.lr_body, search.rate_factor) if recipe.lr_body > 0 else None,
+        "weight_decay": Axis(search.weight_decay[0], search.weight_decay[1], log=True),
+        "epochs": Axis(longest[0], longest[1], whole=True),
+        "input_dropout": Axis(search.input_dropout[0], search.input_dropout[1]),
+    }
+    return {key: _widened(axis, getattr(recipe, key)) for key, axis in found.items() if axis and axis.low < axis.high}
+
+
+def recipe_of(point: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """`recipe` with a trial's values, kept to 4 digits where they differ, so that a file holds what was tried."""
+    values: dict[str, Any] = {}
+    for key, value in point.items():
+        given = getattr(recipe, key)
+        if math.isclose(value, given, rel_tol=1e-9):
+            values[key] = given
+        else:
+            values[key] = round(value) if isinstance(given, int) else float(f"{value:.4g}")
+    return dataclasses.replace(recipe, **values)
+
+
+def _around(value: float, factor: float) -> Axis:
+    return Axis(value / factor, value * factor, log=True)
+
+
+def _widened(axis: Axis, value: float) -> Axis:
+    low, high = min(axis.low, value), max(axis.high, value)
+    return dataclasses.replace(axis, low=low, high=high, log=axis.log and low > 0)
+
+
+def _range(pair: list[Any], low: float, high: float) -> bool:
+    return len(pair) == 2 and low <= pair[0] <= pair[1] <= high
+
+
+def _gpus_ok(gpus: float | None) -> bool:
+    return gpus is None or 0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus))

@@ -1,0 +1,178 @@
+"""One trial of a search: fine-tune on the fitted part, judge after every epoch, save what to go on from."""
+
+import dataclasses
+import functools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from cnnsens_bench.models.base import Classifier
+from cnnsens_bench.models.weights import starting_weights
+from cnnsens_bench.training.data import Share, TrainingImages
+from cnnsens_bench.training.finetune import preprocessing_of, starting_network, train_network
+from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.training.space import Scores, SearchConfig, degraded, undegraded
+
+STATE = "training.pt"
+"""The file of a trial's checkpoint."""
+SAVING = 10.0
+"""Time between two checkpoints over the time that one takes: AlexNet's are 700 MB an epoch."""
+
+Metrics = dict[str, Any]
+"""Plain values of one report: `objective`, `undegraded`, `degraded` in [0, 1]; `progress` in % of the schedule;
+`epochs_done`; `seconds` since the trial began, in all its processes; `status`; `scores` as (name, level, accuracy)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a trial must know, but its point; plain values, so it travels.
+
+    `fitted`: sample table to train on; `images`: the file that the trials of a machine share it in; `validate`: a
+    classifier → its accuracies on the held-out images; `prepare`: what a new process must do first; `folder`: where
+    the search keeps its state.
+    """
+
+    model: str
+    classes: int
+    fitted: pd.DataFrame
+    images: Path
+    recipe: Recipe
+    search: SearchConfig
+    weights: str
+    input_size: int | None
+    seed: int
+    validate: Callable[[Classifier], Scores]
+    prepare: Callable[[], None]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a trial. `number` from 1, 1 being the given recipe; `status`: "done", "stopped" (by ASHA),
+    "diverged", "failed", "training"; `metrics`: its last; `error`: a sentence where it failed."""
+
+    number: int
+    recipe: Recipe
+    status: str
+    metrics: Metrics
+    error: str = ""
+
+    @property
+    def objective(self) -> float:
+        """Its last, in [0, 1]."""
+        return float(self.metrics.get("objective", 0.0))
+
+
+class Record:
+    """The trials of a search that have ended, a line of JSON each: what a kill at any moment leaves whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "trials.jsonl"
+
+    def add(self, trial: Trial) -> None:
+        """Written through to the disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(trial)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def trials(self) -> list[Trial]:
+        """By number; the last line of a number counts. A line that a kill has cut is left out."""
+        found: dict[int, Trial] = {}
+        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
+            try:
+                values = json.loads(line)
+            except ValueError:
+                continue
+            found[values["number"]] = Trial(**{**values, "recipe": Recipe(**values["recipe"])})
+        return [found[number] for number in sorted(found)]
+
+    def known(self, recipe: Recipe) -> Trial | None:
+        """The trial of this recipe that has ended."""
+        return next((trial for trial in self.trials() if trial.recipe == recipe), None)
+
+
+def train_trial(
+    task: Task,
+    recipe: Recipe,
+    *,
+    state_file: Path | None,
+    report: Callable[[Metrics, Path | None], None],
+    share: Share | None = None,
+) -> None:
+    """Train by `recipe`, from `state_file` where there is one. `report(metrics, folder of a checkpoint)` after every
+    epoch, on every process. Raises `UserError`, `Diverged`."""
+    share = share or Share()
+    task.prepare()
+    saved = torch.load(state_file, map_location="cpu", weights_only=True) if state_file else None
+    before = float(saved["seconds"]) if saved else 0.0
+    began = time.monotonic()
+    preprocessing = preprocessing_of(task.model, task.input_size)
+    weights, _ = starting_weights(task.model, task.weights)
+    network = starting_network(task.model, task.classes, preprocessing, weights, task.seed)
+    torch.manual_seed(task.seed + share.rank)  # each process drops inputs of its own
+    data = kept_images(task, preprocessing.input_size)
+    classifier = Classifier(network, preprocessing, recipe.input_dropout)
+    last_saved, cost = float("-inf"), 0.0
+
+    def after_epoch(done: int, trained: Classifier, state: Callable[[], dict[str, Any]]) -> None:
+        nonlocal last_saved, cost
+        scores = task.validate(trained) if share.rank == 0 else {}
+        now = time.monotonic()
+        metrics = measured(task.search, scores) if share.rank == 0 else {}
+        metrics |= {
+            "progress": 100.0 * done / recipe.epochs,
+            "epochs_done": done,
+            "seconds": before + now - began,
+            "status": "done" if done == recipe.epochs else "training",
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            kept = done < recipe.epochs and share.rank == 0 and now - last_saved >= SAVING * cost
+            if kept:
+                torch.save(state() | {"seconds": metrics["seconds"]}, Path(folder) / STATE)
+            report(metrics, Path(folder) if kept else None)
+        if kept:
+            last_saved = time.monotonic()
+            cost = last_saved - now
+
+    train_network(
+        classifier,
+        data,
+        recipe,
+        task.seed,
+        after_epoch=after_epoch,
+        state={key: value for key, value in saved.items() if key != "seconds"} if saved else None,
+        share=share,
+    )
+
+
+def measured(search: SearchConfig, scores: Scores) -> Metrics:
+    """The metrics of an evaluation."""
+    return {
+        "objective": search.objective(scores),
+        "undegraded": undegraded(scores),
+        "degraded": degraded(scores),
+        "scores": [(name, level, value) for name, levels in scores.items() for level, value in levels.items()],
+    }
+
+
+@functools.cache
+def _kept_images(path: Path, input_size: int) -> dict[str, TrainingImages]:
+    return {}
+
+
+def kept_images(task: Task, input_size: int) -> TrainingImages:
+    """Those of an earlier trial of this process, or of this machine."""
+    slot = _kept_images(task.images, input_size)
+    if "images" not in slot:
+        slot["images"] = TrainingImages(task.fitted, input_size, task.images.parent, keep=task.images)
+    return slot["images"]
