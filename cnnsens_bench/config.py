@@ -64,6 +64,15 @@ class TrackingConfig:
 
 
 @dataclass
+class SensitivityConfig:
+    """Scores from gradients (paper, section 4). `predictors`: those that look at every condition they know, beside the
+    score of the paper, which costs one backward pass for all levels; `sensitivity=on` is short for `enabled`."""
+
+    enabled: bool = False
+    predictors: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Config:
     """Every key a user can set; see the README for what they mean.
 
@@ -93,6 +102,7 @@ class Config:
     plugins: list[str] = field(default_factory=list)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
 
     @property
     def output_folder(self) -> Path:
@@ -260,15 +270,15 @@ def _size_ok(size: Any) -> bool:
 
 def _expanded(word: str) -> str:
     """`dataset=name` is short for `dataset.name=name` (datasets are a registry that users add to, not files), and
-    `tracking=off` for `tracking.enabled=false`."""
+    `tracking=off` for `tracking.enabled=false`, as `sensitivity=on`."""
     key, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
         raise UserError(f"'{word}' is not an override: write key=value, such as suite=quick (--help shows the keys)")
     if key in PATHS and value not in ("null", "") and value[0] not in "'\"":
         # Hydra's grammar gives commas, brackets and equal signs a meaning that they do not have in a path.
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    if key == "tracking" and value in SWITCHES:
-        return f"tracking.enabled={SWITCHES[value]}"
+    if key in ("tracking", "sensitivity") and value in SWITCHES:
+        return f"{key}.enabled={SWITCHES[value]}"
     return ("dataset.name" if key == "dataset" and not value.startswith("{") else key) + "=" + value
 
 

@@ -80,6 +80,12 @@ def render(
     return warp(image, window, size, angle, bend) if angle or bend else resample(image, window, size)
 
 
+def render_wide(image: Decoded, size: int) -> np.ndarray:
+    """`render` with what lies around it, one pixel of the result on every side: (size + 2, size + 2, 3) uint8."""
+    x, y, w, h = image.box
+    return resample(image, (x - w / size, y - h / size, w + 2 * w / size, h + 2 * h / size), size + 2)
+
+
 def resample(image: Decoded, window: Box, size: int) -> np.ndarray:
     """The `window` (x, y, width, height; it may leave the full image) resized to (size, size, 3) uint8."""
     x, y, w, h = window

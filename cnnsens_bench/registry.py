@@ -1,8 +1,10 @@
 """The one kind of extension point: a table of names that a decorated function adds itself to."""
 
+import ast
 import difflib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cnnsens_bench.errors import UserError
 
@@ -55,6 +57,42 @@ def near(name: str, known: Mapping[str, object] | list[str], limit: int = 8) -> 
         return f": did you mean {' or '.join(repr(c) for c in close)}?"
     shown = ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
     return f": known are {shown}" if shown else ""
+
+
+def call(factories: Registry[Callable[..., T]], text: str, term: ast.expr, form: str) -> tuple[str, T]:
+    """The canonical name of `term`, `name` or `name(argument=value, …)`, and what that factory gives.
+
+    Arguments left out take their defaults; the name has them all. `text`: all that was written, `form`: an example of
+    how, for the `UserError` of an unknown name or argument, or an impossible value (a factory's `ValueError`).
+    """
+    kind = factories.kind
+    if isinstance(term, ast.Call) and term.args:
+        raise UserError(f"{kind} '{text}': its arguments need their names: write it as {form}")
+    name = ast.unparse(term.func if isinstance(term, ast.Call) else term)
+    try:
+        given = {str(k.arg): ast.literal_eval(k.value) for k in term.keywords} if isinstance(term, ast.Call) else {}
+    except ValueError:
+        raise UserError(f"{kind} '{text}' cannot be read: write it as {form}") from None
+    factory = factories[name]
+    known = inspect.signature(factory).parameters
+    for key in given:
+        if key not in known:
+            has = ", ".join(known) or "none"
+            raise UserError(f"{kind} '{name}' has no argument '{key}': it has {has}")
+    arguments = {key: _alike(given.get(key, parameter.default), parameter.default) for key, parameter in known.items()}
+    try:
+        made = factory(**arguments)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{kind} '{text}': {error}") from None
+    inner = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return f"{name}({inner})" if inner else name, made
+
+
+def _alike(value: Any, default: Any) -> Any:
+    """A number as its default is written, so that `sigma=1` and `sigma=1.0` are one thing."""
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    return int(value) if type(default) is int and isinstance(value, float) and value.is_integer() else value
 
 
 def _origin(item: object) -> tuple[str, str]:

@@ -29,6 +29,7 @@ from cnnsens_bench.fine_tuning import fine_tune, thin_classes
 from cnnsens_bench.lineup import calibration_images, hash_rank, line_up, same_training
 from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.searching import search_models
+from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
 from cnnsens_bench.tracking import Tracker
 
@@ -42,7 +43,8 @@ def run_suite(config: Config, console: Console) -> int:
     models = model_configs(config)
     conditions = resolve_conditions(config)
     lineup = line_up(models, config.defenses)
-    probe(conditions, input_sizes(models), lineup.defenses())
+    probe(conditions, input_sizes(models), lineup.defenses(), differentiable=config.sensitivity.enabled)
+    predictors = resolve_predictors(config)
     store = Store(config.output_folder)
     store.open()
     samples = load_samples(config)
@@ -86,6 +88,8 @@ def run_suite(config: Config, console: Console) -> int:
             mask_range=samples.mask_range,
             plugins=tuple(config.plugins),
             calibration=calibration_images(samples, lineup),
+            sensitivity=config.sensitivity.enabled,
+            predictors=predictors,
         )
         register_models(store, lineup.entrants, trained, samples, run_id)
         failed = run_sweep(config, sweep, images, trained, parts, store, protocol, console)
@@ -122,7 +126,7 @@ def run_sweep(
         return store.missing(protocol, sweep.dataset, list(image_ids), wanted)
 
     resumed = store.has_predictions(protocol, sweep.dataset)
-    everything = len(images) * len(sweep.entrants) * len(sweep.cells())
+    everything = len(images) * int(sweep.asked().sum())
     chunks = plan(sweep, images, missing if resumed else None)
     total = everything
     if resumed:
@@ -176,6 +180,11 @@ def resolve_conditions(config: Config) -> tuple[Condition, ...]:
             trials = entry.trials if degradation.random else 1
             resolved[name] = Condition(name, levels_of(degradation, entry.levels), trials)
     return tuple(resolved.values())
+
+
+def resolve_predictors(config: Config) -> tuple[str, ...]:
+    """Canonical names of `sensitivity.predictors`, each once. Raises `UserError`."""
+    return tuple(dict.fromkeys(parse_predictor(text).name for text in config.sensitivity.predictors))
 
 
 def input_sizes(models: list[ModelConfig]) -> set[int]:

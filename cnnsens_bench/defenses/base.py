@@ -9,7 +9,6 @@ joined by `+`, filters in their order: `input_dropout(p=0.1) + gaussian_filter(s
 """
 
 import ast
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.registry import Registry
+from cnnsens_bench.registry import Registry, call
 
 PreFilter = Callable[[Tensor], Tensor]
 """(N, 3, H, W) float32 in [0, 255], not changed → the same, filtered; each image by itself alone."""
@@ -54,7 +53,7 @@ Part = PreFilter | Training | Recalibration | None
 
 defenses: Registry[Callable[..., Part]] = Registry("defense")
 
-FORM = "write it as gaussian_filter(size=3, sigma=0.5)"
+FORM = "gaussian_filter(size=3, sigma=0.5)"
 
 
 def defense(name: str) -> Callable[[Callable[..., Part]], Callable[..., Part]]:
@@ -76,45 +75,14 @@ def parse_defense(text: str) -> Defense:
     try:
         terms = _terms(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError):
-        raise UserError(f"defense '{text}' cannot be read: {FORM}") from None
-    return _joined(text, [_parsed(text, term) for term in terms])
+        raise UserError(f"defense '{text}' cannot be read: write it as {FORM}") from None
+    return _joined(text, [call(defenses, text, term, FORM) for term in terms])
 
 
 def _terms(node: ast.expr) -> list[ast.expr]:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return [*_terms(node.left), *_terms(node.right)]
     return [node]
-
-
-def _parsed(text: str, term: ast.expr) -> tuple[str, Part]:
-    """The canonical name of one term, and what its factory gives."""
-    if isinstance(term, ast.Call) and term.args:
-        raise UserError(f"defense '{text}': its arguments need their names: {FORM}")
-    name = ast.unparse(term.func if isinstance(term, ast.Call) else term)
-    try:
-        given = {str(k.arg): ast.literal_eval(k.value) for k in term.keywords} if isinstance(term, ast.Call) else {}
-    except ValueError:
-        raise UserError(f"defense '{text}' cannot be read: {FORM}") from None
-    factory = defenses[name]
-    known = inspect.signature(factory).parameters
-    for key in given:
-        if key not in known:
-            has = ", ".join(known) or "none"
-            raise UserError(f"defense '{name}' has no argument '{key}': it has {has}")
-    arguments = {key: _alike(given.get(key, parameter.default), parameter.default) for key, parameter in known.items()}
-    try:
-        part = factory(**arguments)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"defense '{text}': {error}") from None
-    inner = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    return f"{name}({inner})" if inner else name, part
-
-
-def _alike(value: Any, default: Any) -> Any:
-    """A number as its default is written, so that `sigma=1` and `sigma=1.0` are one defense."""
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    return int(value) if type(default) is int and isinstance(value, float) and value.is_integer() else value
 
 
 def _joined(text: str, parsed: list[tuple[str, Part]]) -> Defense:

@@ -1,7 +1,7 @@
 """Filters of the test image: Gaussian, morphological closing, median.
 
 Closing and median choose among pixels, they compute none, so that every way to do it gives the same bits: OpenCV
-on CPUs (with 0.2 ms an image of 224² 15 times faster there than torch), torch on GPUs.
+on CPUs (with 0.2 ms an image of 224² 15 times faster there than torch), torch on GPUs and where gradients are asked for.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def morphological_closing(size: int = 3) -> PreFilter:
     square = np.ones((checked_size(size),) * 2, np.uint8)
 
     def prefilter(pixels: Tensor) -> Tensor:
-        if pixels.device.type == "cpu":
+        if pixels.device.type == "cpu" and not pixels.requires_grad:
             return _image_by_image(pixels, lambda image: cv2.morphologyEx(image, cv2.MORPH_CLOSE, square))
         return closing_of_batch(pixels, size)
 
@@ -61,7 +61,7 @@ def median_filter(size: int = 3) -> PreFilter:
     def prefilter(pixels: Tensor) -> Tensor:
         if size == 1:
             return pixels
-        if pixels.device.type == "cpu" and size <= 5:  # OpenCV's limit for float32
+        if pixels.device.type == "cpu" and size <= 5 and not pixels.requires_grad:  # 5: OpenCV's limit for float32
             return _image_by_image(pixels, blurred)
         return median_of_batch(pixels, size)
 

@@ -30,6 +30,11 @@ class LoadedEntrant:
     classifier: Classifier
     defense: Defense
 
+    def network(self) -> Callable[[Tensor], Tensor]:
+        """Pixels → logits, through the pre-filter."""
+        prefilter, classifier = self.defense.prefilter, self.classifier
+        return (lambda pixels: classifier(prefilter(pixels))) if prefilter else classifier
+
 
 @dataclass(frozen=True)
 class Prediction:

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Reach, parse_degradation
+from cnnsens_bench.sensitivity.predictors import parse_predictor
 
 NONE = "none"
 """The name of the undegraded condition: level 0, trial 0."""
+SENSITIVITY = "sensitivity"
+"""The name of the cell that asks for the level-free scores of section 4."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,19 @@ class Condition:
 
 @dataclass(frozen=True)
 class Cell:
-    """One column of the plan: what happens to an image before a network sees it."""
+    """One column of the plan: what happens to an image before a network sees it.
+
+    Cells of scores have names of their own: `SENSITIVITY`, and `<predictor> of <degradation>` (`prediction_cell`).
+    """
 
     degradation: str
     level: float
     trial: int
+
+
+def prediction_cell(predictor: str, degradation: str, level: float) -> Cell:
+    """What asks for a predictor's view of a condition; the store's question for what is missing spells it so too."""
+    return Cell(f"{predictor} of {degradation}", level, 0)
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,8 @@ class Sweep:
     """All that a worker must know of a run, but for the images and the weights; plain values, so it travels.
 
     `calibration`: what the entrants that recalibrate see, a smaller set first in a larger one; else empty.
+    `sensitivity`: whether images are scored too; `predictors`: canonical names of those that then look at each
+    condition they know.
     """
 
     run_id: str
@@ -70,15 +84,45 @@ class Sweep:
     mask_range: tuple[int, int] = (128, 255)
     plugins: tuple[str, ...] = ()
     calibration: tuple[CalibrationImage, ...] = ()
+    sensitivity: bool = False
+    predictors: tuple[str, ...] = ()
 
     def cells(self) -> list[Cell]:
-        """The undegraded cell, then every condition's, trial by trial (a trial's levels share one draw)."""
-        return [Cell(NONE, 0.0, 0)] + [
+        """The undegraded cell, then every condition's, trial by trial (a trial's levels share one draw), then those
+        of scores."""
+        swept = [
             Cell(c.degradation, level, trial)
             for c in self.conditions
             for trial in range(c.trials)
             for level in c.levels
         ]
+        return [Cell(NONE, 0.0, 0), *swept, *self.score_cells()]
+
+    def score_cells(self) -> list[Cell]:
+        """The cells of scores, `SENSITIVITY` first; none in a sweep without."""
+        if not self.sensitivity:
+            return []
+        predicted = [prediction_cell(*key) for key in self.predicted()]
+        return [Cell(SENSITIVITY, 0.0, 0), *predicted]
+
+    def predicted(self) -> list[tuple[str, str, float]]:
+        """(predictor, degradation, level) of each of `score_cells` but the first."""
+        return [
+            (name, condition.degradation, level)
+            for name in self.predictors
+            for condition in self.conditions
+            if condition.degradation in parse_predictor(name).degradations
+            for level in condition.levels
+        ]
+
+    def asked(self) -> np.ndarray:
+        """(entrants, cells) bool: all, but that networks which batch norm is recalibrated in have no one gradient."""
+        asked = np.ones((len(self.entrants), len(self.cells())), bool)
+        scores = len(self.score_cells())
+        for row, entrant in zip(asked, self.entrants, strict=True):
+            if scores and parse_defense(entrant.defense).recalibration:
+                row[-scores:] = False
+        return asked
 
     def reach(self, input_size: int) -> Reach:
         """How far any view can leave the box; its `shift` as a share of the box's side, as `images.decode` takes it."""
@@ -88,7 +132,13 @@ class Sweep:
 
     def wanted_table(self) -> pd.DataFrame:
         """Columns model, defense, degradation, level, trial: what each image needs, entrant by entrant."""
-        rows = [(e.model, e.defense, c.degradation, c.level, c.trial) for e in self.entrants for c in self.cells()]
+        cells, asked = self.cells(), self.asked()
+        rows = [
+            (entrant.model, entrant.defense, cell.degradation, cell.level, cell.trial)
+            for entrant, own in zip(self.entrants, asked, strict=True)
+            for cell, wanted in zip(cells, own, strict=True)
+            if wanted
+        ]
         return pd.DataFrame(rows, columns=["model", "defense", "degradation", "level", "trial"])
 
 
@@ -101,7 +151,7 @@ class Chunk:
 
     @property
     def evaluations(self) -> int:
-        """Rows of `predictions` that are to come of it."""
+        """Cells that are to come of it."""
         return int(self.wanted.sum())
 
 
@@ -114,22 +164,23 @@ def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterato
 
     `images`: a sample table; `missing` None: the store has nothing yet, so all is wanted.
     """
-    shape = (len(sweep.entrants), len(sweep.cells()))
+    asked = sweep.asked()
     wanted_table = sweep.wanted_table()
-    position = {tuple(row): i for i, row in enumerate(wanted_table.itertuples(index=False))}
+    places_asked = np.flatnonzero(asked)
+    position = {tuple(row): i for i, row in zip(places_asked, wanted_table.itertuples(index=False), strict=True)}
     # Planned in larger steps than computed, so that chunks are full on a resume too.
     step = 32 * sweep.batch_size
     for start in range(0, len(images), step):
         rows = images.iloc[start : start + step]
         if missing is None:
-            wanted = np.ones((len(rows), *shape), bool)
+            wanted = np.repeat(asked[None], len(rows), axis=0)
         else:
-            flat = np.zeros((len(rows), shape[0] * shape[1]), bool)
+            flat = np.zeros((len(rows), asked.size), bool)
             lacking = missing(rows["image_id"].tolist(), wanted_table)
             row_of = {image_id: i for i, image_id in enumerate(rows["image_id"])}
             places = [position[key] for key in lacking[list(wanted_table)].itertuples(index=False, name=None)]
             flat[[row_of[image_id] for image_id in lacking["image_id"]], places] = True
-            wanted = flat.reshape(len(rows), *shape)
+            wanted = flat.reshape(len(rows), *asked.shape)
         some = wanted.any(axis=(1, 2))
         rows, wanted = rows[some], wanted[some]
         for first in range(0, len(rows), sweep.batch_size):

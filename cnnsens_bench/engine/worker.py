@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import torch
 
 from cnnsens_bench import images
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant, Prediction
+from cnnsens_bench.engine import tables
+from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.score import Scored, Scorer
 from cnnsens_bench.errors import ImageError, UserError
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.sensitivity.hue import hue_entropy
@@ -80,6 +80,10 @@ class Worker:
         loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
         smallest = min(checkpoint.preprocessing.input_size for checkpoint in checkpoints.values())
         self.evaluator = Evaluator(sweep, loaded, device, report, self._calibration(sweep.reach(smallest)))
+        self.scorer: Scorer | None = None
+        if sweep.sensitivity:
+            scored = [Scored(e.network(), e.classifier.preprocessing.input_size) for e in self.evaluator.entrants]
+            self.scorer = Scorer(sweep, scored, self.evaluator.device, self.evaluator.pool, report)
 
     def __call__(
         self, rows: Sequence[Mapping[str, Any]], decoded: Sequence[images.Decoded | str], wanted: np.ndarray
@@ -92,17 +96,26 @@ class Worker:
         if good:
             kept = [rows[i] for i in good]
             pictures = [image for image in decoded if not isinstance(image, str)]
-            write_part(self.parts, "images", name, self._image_table(kept, pictures))
+            with ThreadPoolExecutor(2) as pool:
+                hues = list(pool.map(self._hue_entropy, kept, pictures))
+            write_part(self.parts, "images", name, tables.image_table(self.sweep, kept, pictures, hues))
             ids = [row["image_id"] for row in kept]
             labels = [int(row["label"]) for row in kept]
             for prediction in self.evaluator.evaluate(ids, labels, pictures, wanted[good]):
                 failures += [(ids[image], stage, sentence) for image, stage, sentence in prediction.failures]
                 if prediction.columns:
-                    table = self._prediction_table(kept, prediction)
+                    table = tables.prediction_table(self.sweep, kept, prediction)
                     write_part(self.parts, "predictions", f"{name}-{_file_safe(prediction.degradation)}", table)
                     evaluations += len(table)
+            if self.scorer:
+                cells = len(self.sweep.score_cells())
+                scores = self.scorer.score(ids, pictures, wanted[good][:, :, -cells:])
+                failures += [(ids[image], stage, sentence) for image, stage, sentence in scores.failures]
+                for kind, table in tables.score_tables(self.sweep, ids, scores).items():
+                    write_part(self.parts, kind, name, table)
+                evaluations += scores.cells
         if failures:
-            write_part(self.parts, "failures", name, self._failure_table(failures))
+            write_part(self.parts, "failures", name, tables.failure_table(self.sweep, failures))
         return Outcome(len(good), evaluations, len({image_id for image_id, _, _ in failures}))
 
     def _calibration(self, reach: Reach) -> list[images.Decoded]:
@@ -119,53 +132,6 @@ class Worker:
         """The same for the same work, so that a chunk that is retried replaces its own parts."""
         return hashlib.blake2b("\0".join([self.sweep.run_id, *ids]).encode(), digest_size=12).hexdigest()
 
-    def _prediction_table(self, rows: Sequence[Mapping[str, Any]], prediction: Prediction) -> pa.Table:
-        columns = prediction.columns
-        image, entrant = columns["image"], columns["entrant"]
-
-        def spread(values: Sequence[Any], positions: np.ndarray) -> pa.DictionaryArray:
-            return pa.DictionaryArray.from_arrays(pa.array(positions.astype(np.int32)), pa.array(values))
-
-        count = len(image)
-        entrants = self.sweep.entrants
-        same = np.zeros(count, np.int32)
-        return pa.table(
-            {
-                "run_id": spread([self.sweep.run_id], same),
-                "dataset": spread([self.sweep.dataset], same),
-                "image_id": spread([row["image_id"] for row in rows], image),
-                "model": spread([e.model for e in entrants], entrant),
-                "architecture": spread([e.architecture for e in entrants], entrant),
-                "defense": spread([e.defense for e in entrants], entrant),
-                "degradation": spread([prediction.degradation], same),
-                "level": columns["level"],
-                "trial": columns["trial"].astype(np.int32),
-                "label": np.array([int(row["label"]) for row in rows], np.int32)[image],
-                "prediction": columns["prediction"].astype(np.int32),
-                "confidence": columns["confidence"],
-                "true_probability": columns["true_probability"],
-                "true_rank": columns["true_rank"].astype(np.int32),
-                "reference_logit": columns["reference_logit"],
-                "reference_probability": columns["reference_probability"],
-            }
-        )
-
-    def _image_table(self, rows: Sequence[Mapping[str, Any]], pictures: Sequence[images.Decoded]) -> pa.Table:
-        with ThreadPoolExecutor(2) as pool:
-            hues = list(pool.map(self._hue_entropy, rows, pictures))
-        boxes = np.array([picture.box for picture in pictures])
-        frame = pd.DataFrame([dict(row) for row in rows])
-        return pa.table(
-            {
-                "dataset": [self.sweep.dataset] * len(rows),
-                **{key: frame[key].to_numpy() for key in ("split", "image_id", "uri", "label", "class_name")},
-                **{key: boxes[:, i] for i, key in enumerate(("box_x", "box_y", "box_w", "box_h"))},
-                "width": [picture.width for picture in pictures],
-                "height": [picture.height for picture in pictures],
-                "hue_entropy": hues,
-            }
-        )
-
     def _hue_entropy(self, row: Mapping[str, Any], picture: images.Decoded) -> float:
         mask_uri = row.get("mask_uri")
         mask = None
@@ -175,12 +141,6 @@ class Worker:
             except ImageError:
                 mask = None  # a mask only refines this figure: without it the whole box counts
         return hue_entropy(images.box_pixels(picture), mask)
-
-    def _failure_table(self, failures: list[tuple[str, str, str]]) -> pa.Table:
-        frame = pd.DataFrame(failures, columns=["image_id", "stage", "error"]).drop_duplicates()
-        return pa.Table.from_pandas(
-            frame.assign(run_id=self.sweep.run_id, dataset=self.sweep.dataset), preserve_index=False
-        )
 
 
 def _file_safe(text: str) -> str:

@@ -61,6 +61,7 @@ class Store:
                     connection.begin()
                     connection.execute(_sql("schema"), {"schema_version": SCHEMA_VERSION})
                     connection.execute(_sql("views"))
+                    connection.execute(_sql("sensitivity"))
                     connection.commit()
             except duckdb.Error as error:
                 raise UserError(

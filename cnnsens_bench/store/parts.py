@@ -44,10 +44,45 @@ IMAGES = pa.schema(
         ("hue_entropy", pa.float64()),
     ]
 )
+SCORED = ("run_id", "dataset", "image_id", "model", "defense", "output")
+SENSITIVITY = pa.schema(
+    [
+        *(_required(name, TEXT) for name in SCORED),
+        *(
+            (name, pa.float64())
+            for name in (
+                "value",
+                "grad_sq_norm",
+                "pepper_sum",
+                "pepper_sq_norm",
+                "shift_x",
+                "shift_y",
+                "margin",
+                "margin_grad_sq_norm",
+                "entropy",
+            )
+        ),
+    ]
+)
+SENSITIVITY_PREDICTIONS = pa.schema(
+    [
+        *(_required(name, TEXT) for name in (*SCORED, "predictor", "degradation")),
+        _required("level", pa.float64()),
+        ("passes", pa.int32()),
+        ("mean_change", pa.float64()),
+        ("deviation", pa.float64()),
+    ]
+)
 FAILURES = pa.schema(
     [*(_required(name, pa.string()) for name in ("run_id", "dataset", "image_id", "stage")), ("error", pa.string())]
 )
-SCHEMAS = {"predictions": PREDICTIONS, "images": IMAGES, "failures": FAILURES}
+SCHEMAS = {
+    "predictions": PREDICTIONS,
+    "images": IMAGES,
+    "failures": FAILURES,
+    "sensitivity": SENSITIVITY,
+    "sensitivity_predictions": SENSITIVITY_PREDICTIONS,
+}
 """Kinds of parts: the columns of the table of the same name, in its order."""
 
 

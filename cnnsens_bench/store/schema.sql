@@ -76,7 +76,26 @@ CREATE TABLE IF NOT EXISTS sensitivity (
     shift_x DOUBLE,
     shift_y DOUBLE,
     margin DOUBLE,
-    margin_grad_sq_norm DOUBLE
+    margin_grad_sq_norm DOUBLE,
+    entropy DOUBLE
+);
+ALTER TABLE sensitivity ADD COLUMN IF NOT EXISTS entropy DOUBLE;
+
+-- What predictors say of a condition: expectation and standard deviation of the change of each output, and what that
+-- costs in forward and backward passes.
+CREATE TABLE IF NOT EXISTS sensitivity_predictions (
+    run_id VARCHAR NOT NULL,
+    dataset VARCHAR NOT NULL,
+    image_id VARCHAR NOT NULL,
+    model VARCHAR NOT NULL,
+    defense VARCHAR NOT NULL,
+    predictor VARCHAR NOT NULL,
+    degradation VARCHAR NOT NULL,
+    level DOUBLE NOT NULL,
+    output VARCHAR NOT NULL,
+    passes INTEGER,
+    mean_change DOUBLE,
+    deviation DOUBLE
 );
 
 CREATE TABLE IF NOT EXISTS failures (

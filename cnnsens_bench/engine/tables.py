@@ -1,0 +1,113 @@
+"""What a worker computed, as tables for its part files (the columns of `store.parts.SCHEMAS`)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from cnnsens_bench import images
+from cnnsens_bench.engine.evaluate import Prediction
+from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.score import Scores
+from cnnsens_bench.sensitivity.gradients import OUTPUTS
+from cnnsens_bench.sensitivity.predictors import parse_predictor
+
+Rows = Sequence[Mapping[str, Any]]
+"""Of the sample table."""
+
+
+def prediction_table(sweep: Sweep, rows: Rows, prediction: Prediction) -> pa.Table:
+    """Of `predictions`: one degradation's."""
+    columns = prediction.columns
+    ids = [row["image_id"] for row in rows]
+    return pa.table(
+        {
+            **_keys(sweep, ids, columns["image"], columns["entrant"]),
+            "architecture": _spread([e.architecture for e in sweep.entrants], columns["entrant"]),
+            "degradation": _spread([prediction.degradation], np.zeros_like(columns["image"])),
+            "level": columns["level"],
+            "trial": columns["trial"].astype(np.int32),
+            "label": np.array([int(row["label"]) for row in rows], np.int32)[columns["image"]],
+            "prediction": columns["prediction"].astype(np.int32),
+            "confidence": columns["confidence"],
+            "true_probability": columns["true_probability"],
+            "true_rank": columns["true_rank"].astype(np.int32),
+            "reference_logit": columns["reference_logit"],
+            "reference_probability": columns["reference_probability"],
+        }
+    )
+
+
+def score_tables(sweep: Sweep, image_ids: Sequence[str], scores: Scores) -> dict[str, pa.Table]:
+    """Of `sensitivity` and `sensitivity_predictions`, where there is something for them."""
+    found = {}
+    if scores.sensitivity:
+        columns = scores.sensitivity
+        margin = columns["output"] == OUTPUTS.index("margin")
+        found["sensitivity"] = pa.table(
+            {
+                **_keys(sweep, image_ids, columns["image"], columns["entrant"]),
+                "output": _spread(OUTPUTS, columns["output"]),
+                **{key: columns[key] for key in columns if key not in ("image", "entrant", "output")},
+                # Every output's row has them: the margins are the last of each image's rows.
+                "margin": np.repeat(columns["value"][margin], len(OUTPUTS)),
+                "margin_grad_sq_norm": np.repeat(columns["grad_sq_norm"][margin], len(OUTPUTS)),
+            }
+        )
+    if scores.predictions:
+        columns = scores.predictions
+        predicted = [(parse_predictor(name), degradation, level) for name, degradation, level in sweep.predicted()]
+        position = columns["predicted"]
+        found["sensitivity_predictions"] = pa.table(
+            {
+                **_keys(sweep, image_ids, columns["image"], columns["entrant"]),
+                "predictor": _spread([p.name for p, _, _ in predicted], position),
+                "passes": np.array([p.passes for p, _, _ in predicted], np.int32)[position],
+                "degradation": _spread([name for _, name, _ in predicted], position),
+                "level": np.array([level for _, _, level in predicted], np.float64)[position],
+                "output": _spread(OUTPUTS, columns["output"]),
+                "mean_change": columns["mean_change"],
+                "deviation": columns["deviation"],
+            }
+        )
+    return found
+
+
+def image_table(sweep: Sweep, rows: Rows, pictures: Sequence[images.Decoded], hues: Sequence[float]) -> pa.Table:
+    """Of `images`; `hues`: their hue entropies."""
+    boxes = np.array([picture.box for picture in pictures])
+    frame = pd.DataFrame([dict(row) for row in rows])
+    return pa.table(
+        {
+            "dataset": [sweep.dataset] * len(rows),
+            **{key: frame[key].to_numpy() for key in ("split", "image_id", "uri", "label", "class_name")},
+            **{key: boxes[:, i] for i, key in enumerate(("box_x", "box_y", "box_w", "box_h"))},
+            "width": [picture.width for picture in pictures],
+            "height": [picture.height for picture in pictures],
+            "hue_entropy": hues,
+        }
+    )
+
+
+def failure_table(sweep: Sweep, failures: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """Of `failures`: (image id, stage, sentence)."""
+    frame = pd.DataFrame(failures, columns=["image_id", "stage", "error"]).drop_duplicates()
+    return pa.Table.from_pandas(frame.assign(run_id=sweep.run_id, dataset=sweep.dataset), preserve_index=False)
+
+
+def _keys(sweep: Sweep, image_ids: Sequence[str], image: np.ndarray, entrant: np.ndarray) -> dict[str, Any]:
+    same = np.zeros(len(image), np.int32)
+    return {
+        "run_id": _spread([sweep.run_id], same),
+        "dataset": _spread([sweep.dataset], same),
+        "image_id": _spread(image_ids, image),
+        "model": _spread([e.model for e in sweep.entrants], entrant),
+        "defense": _spread([e.defense for e in sweep.entrants], entrant),
+    }
+
+
+def _spread(values: Sequence[Any], positions: np.ndarray) -> pa.DictionaryArray:
+    """`values[positions]`, each value held once."""
+    return pa.DictionaryArray.from_arrays(pa.array(positions.astype(np.int32)), pa.array(values))

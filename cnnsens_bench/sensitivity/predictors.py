@@ -1,0 +1,175 @@
+"""Predictors of how the outputs of a network change under a noise that see further than the paper's score does
+(`gradients.first_order`, which the store has at every level).
+
+    @predictor("unmoved")
+    def unmoved(): return 0, NOISES, lambda scene: Change(0 * scene.outputs.values, 0 * scene.outputs.values)
+
+Written in a config by name, with arguments in brackets: `noisy_gradients(copies=2)`.
+"""
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.registry import Registry, call
+from cnnsens_bench.sensitivity.gradients import Change, Network, Outputs, blackening, differentiate, outputs_of
+
+NOISES = ("gaussian_rgb", "pepper_pixel")
+"""Degradations that draw for every pixel on its own."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A batch of images, a network, and what is to happen to them.
+
+    `pixels` (N, 3, H, W); `outputs`: undegraded; `degraded(k)`: the images under the k-th of independent draws at
+    `level`, clamped to [0, 255].
+    """
+
+    network: Network
+    pixels: Tensor
+    outputs: Outputs
+    degradation: str
+    level: float
+    degraded: Callable[[int], Tensor]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """`name`: canonical, with every argument; `passes`: forward and backward passes for one output, all counted;
+    `degradations`: those it knows."""
+
+    name: str
+    passes: int
+    degradations: tuple[str, ...]
+    predict: Callable[[Scene], Change]
+
+
+Factory = Callable[..., tuple[int, tuple[str, ...], Callable[[Scene], Change]]]
+"""Keyword arguments → passes, degradations and function of a `Predictor`; `ValueError` for impossible arguments."""
+
+predictors: Registry[Factory] = Registry("predictor")
+predictor = predictors.register
+
+
+def parse_predictor(text: str) -> Predictor:
+    """`name` or `name(argument=value)` → `Predictor`. Raises `UserError`."""
+    form = "noisy_gradients(copies=2)"
+    try:
+        term = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise UserError(f"predictor '{text}' cannot be read: write it as {form}") from None
+    name, made = call(predictors, text, term, form)
+    return Predictor(name, *made)
+
+
+def label_change(margin: Tensor, change: Change) -> Tensor:
+    """Φ(−(m + mean)/deviation), the probability that the margin m (N,) turns negative: (N,) float64.
+
+    `change`: of `OUTPUTS`, the margin last. Where nothing is to change, 0.
+    """
+    mean, deviation = change.mean[-1], change.deviation[-1]
+    z = torch.where(deviation > 0, -(margin.double() + mean) / deviation, -torch.inf)
+    return torch.from_numpy(norm.cdf(z.cpu().numpy())).to(margin.device)
+
+
+@predictor("clamped_gradient")
+def clamped_gradient() -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
+    """`gradient` with what the clamp at 0 and 255 does to the noise of each value: its mean and variance (a censored
+    normal's), Σ μᵢFᵢ and Σ sᵢ²Fᵢ²."""
+
+    def predict(scene: Scene) -> Change:
+        shift, variance = clamped_noise(scene.pixels, scene.level)
+        gradients = scene.outputs.gradients
+        mean = [(g * shift).flatten(1).sum(1, dtype=torch.float64) for g in gradients]
+        spread = [(g * g * variance).flatten(1).sum(1, dtype=torch.float64) for g in gradients]
+        return Change(torch.stack(mean), torch.stack(spread).sqrt())
+
+    return 2, ("gaussian_rgb",), predict
+
+
+def clamped_noise(pixels: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """Mean and variance of clamp(z + σε, 0, 255) − z for standard normal ε, in the shape of `pixels`."""
+    if sigma == 0:
+        return torch.zeros_like(pixels), torch.zeros_like(pixels)
+    low, high = -pixels / sigma, (255 - pixels) / sigma
+    density_low, density_high = _density(low), _density(high)
+    below, above = torch.special.ndtr(low), torch.special.ndtr(-high)
+    inside = 1 - below - above
+    first = density_low - density_high + low * below + high * above
+    second = inside + low * density_low - high * density_high + low**2 * below + high**2 * above
+    return sigma * first, sigma**2 * (second - first**2).clamp(min=0)
+
+
+def _density(z: Tensor) -> Tensor:
+    return torch.exp(-(z**2) / 2) * (2 * torch.pi) ** -0.5
+
+
+@predictor("noisy_gradients")
+def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
+    """Gradients at `copies` degraded images, which see curvature and the clamp.
+
+    For normal noise of variance σ², Var h = σ² ∫₀¹ E⟨∇h(X), ∇h(X_t)⟩ dt with X_t a copy of X correlated by t (Mehler's
+    formula; Houdré & Pérez-Abreu 1995). Its ends are E‖∇h‖² (Poincaré's upper bound) and ‖E∇h‖²; their mean is the
+    trapezoidal rule, exact for quadratic h. h is the network after the clamp. Pepper takes v and p(1 − p) likewise.
+    """
+    _check_copies(copies, 2)
+
+    def predict(scene: Scene) -> Change:
+        total: list[Tensor] = []
+        squares: list[Tensor] = []
+        values = []
+        for k in range(copies):
+            noisy = scene.degraded(k)
+            at = differentiate(scene.network, noisy, scene.outputs.reference)
+            values.append(at.values.double())
+            for i, own in enumerate(at.gradients):
+                part = _through(scene, noisy, own).flatten(1)
+                square = (part * part).sum(1, dtype=torch.float64)
+                if k == 0:
+                    total.append(part)
+                    squares.append(square)
+                else:
+                    total[i] += part
+                    squares[i] += square
+        upper = torch.stack(squares) / copies
+        whole = torch.stack([(part * part).sum(1, dtype=torch.float64) for part in total])
+        lower = (whole - copies * upper) / (copies * (copies - 1))
+        scale = scene.level**2 if scene.degradation == "gaussian_rgb" else scene.level * (1 - scene.level)
+        mean = torch.stack(values).mean(0) - scene.outputs.values.double()
+        return Change(mean, (scale * (upper + lower.clamp(min=0)) / 2).sqrt())
+
+    return 2 * copies, NOISES, predict
+
+
+def _through(scene: Scene, noisy: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient at a degraded image as one of the noise: nothing passes where the clamp holds."""
+    if scene.degradation == "gaussian_rgb":
+        return gradient * ((noisy > 0) & (noisy < 255))
+    return blackening(gradient, scene.pixels)
+
+
+@predictor("sampling")
+def sampling(copies: int = 15) -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
+    """The plain way: mean and standard deviation of the outputs of `copies` degraded images."""
+    _check_copies(copies, 2)
+
+    def predict(scene: Scene) -> Change:
+        values = []
+        with torch.no_grad():
+            for k in range(copies):
+                values.append(outputs_of(scene.network(scene.degraded(k)), scene.outputs.reference).double())
+        seen = torch.stack(values)
+        return Change(seen.mean(0) - scene.outputs.values.double(), seen.std(0))
+
+    return copies, NOISES, predict
+
+
+def _check_copies(copies: int, least: int) -> None:
+    if isinstance(copies, bool) or not isinstance(copies, int) or copies < least:
+        raise ValueError(f"copies must be a whole number of at least {least}")

@@ -1,0 +1,153 @@
+-- Predicted and measured sensitivity (section 4 of the paper), as macros and views. f is an output of the network for the
+-- class predicted undegraded: 'logit', 'probability', or 'margin' (its logit less the best other one's).
+
+-- Expectation and variance of the change of f, to first order, from the level-free columns of `sensitivity`. The paper's V
+-- is variance + mean², e.g. sqrt(gaussian_variance(4, grad_sq_norm)).
+CREATE OR REPLACE MACRO gaussian_variance(sigma, grad_sq_norm) AS sigma ^ 2 * grad_sq_norm;
+CREATE OR REPLACE MACRO pepper_mean(p, pepper_sum) AS p * pepper_sum;
+CREATE OR REPLACE MACRO pepper_variance(p, pepper_sq_norm) AS p * (1 - p) * pepper_sq_norm;
+CREATE OR REPLACE MACRO translation_variance(sigma, shift_x, shift_y) AS sigma ^ 2 * (shift_x ^ 2 + shift_y ^ 2);
+-- Of the standard normal, to 1e-7 (Abramowitz & Stegun 26.2.17, whose error is below 7.5e-8).
+CREATE OR REPLACE MACRO normal_tail(z, t) AS
+    exp(-z * z / 2) * 0.3989422804014327 * t
+    * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
+CREATE OR REPLACE MACRO normal_cdf(z) AS
+    CASE
+        WHEN z >= 0 THEN 1 - normal_tail(z, 1 / (1 + 0.2316419 * z))
+        ELSE normal_tail(z, 1 / (1 - 0.2316419 * z))
+    END;
+-- Φ(−(m + mean) / deviation): how likely the margin m turns negative.
+CREATE OR REPLACE MACRO label_change_probability(margin, mean, deviation) AS
+    CASE WHEN deviation > 0 THEN normal_cdf(greatest(-40, least(40, -(margin + mean) / deviation))) ELSE 0 END;
+
+-- The same output's change over the trials of a sweep, per image: its standard deviation, its mean, and √(mean Δf²),
+-- which also holds the mean shift.
+CREATE OR REPLACE VIEW empirical_sensitivity AS
+WITH changes AS (
+    SELECT p.protocol, p.dataset, p.image_id, p.model, p.defense, p.degradation, p.level,
+        unnest(['logit', 'probability']) AS output,
+        unnest([p.reference_logit, p.reference_probability])::DOUBLE AS f,
+        unnest([u.reference_logit, u.reference_probability])::DOUBLE AS undegraded
+    FROM protocol_predictions AS p
+    LEFT JOIN (
+        FROM protocol_predictions WHERE degradation = 'none' AND level = 0 AND trial = 0
+    ) AS u USING (protocol, dataset, image_id, model, defense)
+    WHERE p.degradation <> 'none'
+)
+SELECT protocol, dataset, image_id, model, defense, degradation, level, output,
+    stddev_samp(f) AS deviation, avg(f - undegraded) AS mean_change, sqrt(avg((f - undegraded) ^ 2)) AS rms_change,
+    count(*) AS n_trials
+FROM changes
+GROUP BY ALL
+HAVING count(*) > 1;
+
+-- A resumed run may have scored an image again.
+CREATE OR REPLACE VIEW protocol_sensitivity AS
+SELECT DISTINCT ON (protocol, dataset, image_id, model, defense, output) runs.protocol, sensitivity.*
+FROM sensitivity JOIN runs USING (run_id);
+
+-- What each predictor expects of each condition that was swept, from `sensitivity` alone: 'gradient' to first order, and
+-- 'paper', whose V adds the mean shift of pepper noise to the variance (equation 4); then what was stored of others.
+CREATE OR REPLACE VIEW predicted_change AS
+WITH conditions AS (
+    SELECT DISTINCT protocol, dataset, degradation, level
+    FROM protocol_predictions
+    WHERE degradation IN ('gaussian_rgb', 'pepper_pixel', 'translation')
+),
+expected AS (
+    SELECT s.*, c.degradation, c.level,
+        CASE c.degradation WHEN 'pepper_pixel' THEN pepper_mean(c.level, s.pepper_sum) ELSE 0 END AS mean_change,
+        CASE c.degradation
+            WHEN 'gaussian_rgb' THEN gaussian_variance(c.level, s.grad_sq_norm)
+            WHEN 'pepper_pixel' THEN pepper_variance(c.level, s.pepper_sq_norm)
+            ELSE translation_variance(c.level, s.shift_x, s.shift_y)
+        END AS variance
+    FROM protocol_sensitivity AS s JOIN conditions AS c USING (protocol, dataset)
+)
+SELECT protocol, dataset, image_id, model, defense, output, 'gradient' AS predictor, 2 AS passes, degradation, level,
+    mean_change, sqrt(variance) AS deviation
+FROM expected
+UNION ALL BY NAME
+SELECT protocol, dataset, image_id, model, defense, output, 'paper' AS predictor, 2 AS passes, degradation, level,
+    0 AS mean_change, sqrt(variance + mean_change ^ 2) AS deviation
+FROM expected
+UNION ALL BY NAME
+SELECT runs.protocol, p.dataset, p.image_id, p.model, p.defense, p.output, p.predictor, p.passes,
+    p.degradation, p.level, p.mean_change, p.deviation
+FROM sensitivity_predictions AS p JOIN runs USING (run_id);
+
+-- Predicted beside measured, image by image.
+CREATE OR REPLACE VIEW sensitivity_pairs AS
+SELECT protocol, dataset, model, defense, output, predictor, passes, degradation, level, image_id,
+    p.deviation AS predicted_deviation, sqrt(p.mean_change ^ 2 + p.deviation ^ 2) AS predicted_rms,
+    m.deviation AS deviation, m.rms_change AS rms, m.n_trials
+FROM predicted_change AS p
+JOIN empirical_sensitivity AS m USING (protocol, dataset, image_id, model, defense, output, degradation, level);
+
+-- Fisher's transformation; the variance of a rank correlation's is (1 + r²/2)/(n − 3) (Bonett & Wright 2000).
+CREATE OR REPLACE MACRO correlation_bound(r, n, sign, spread) AS
+    CASE WHEN n > 3 THEN tanh(atanh(greatest(-0.9999999, least(0.9999999, r))) + sign * 1.959963984540054 * sqrt(spread / (n - 3))) END;
+-- Of y = slope·x through zero, with the error that holds for residuals of any variance (White 1980).
+CREATE OR REPLACE MACRO slope_error(slope, n, xxyy, xxxy, xxxx, xx) AS
+    sqrt(greatest(0, xxyy - 2 * slope * xxxy + slope ^ 2 * xxxx) * n / greatest(n - 1, 1)) / xx;
+
+-- How well each predictor's deviation agrees with the standard deviation over trials (and `*_rms`: √(mean² + deviation²)
+-- with √(mean Δf²)), over images. Ranks are average ranks, as Spearman's correlation wants them for ties.
+CREATE OR REPLACE VIEW predictor_check AS
+WITH ranked AS (
+    SELECT *,
+        rank() OVER (alike ORDER BY predicted_deviation) + (count(*) OVER (alike_1) - 1) / 2 AS rank_1,
+        rank() OVER (alike ORDER BY deviation) + (count(*) OVER (alike_2) - 1) / 2 AS rank_2,
+        rank() OVER (alike ORDER BY predicted_rms) + (count(*) OVER (alike_3) - 1) / 2 AS rank_3,
+        rank() OVER (alike ORDER BY rms) + (count(*) OVER (alike_4) - 1) / 2 AS rank_4
+    FROM sensitivity_pairs
+    WINDOW
+        alike AS (PARTITION BY protocol, dataset, model, defense, output, predictor, degradation, level),
+        alike_1 AS (PARTITION BY protocol, dataset, model, defense, output, predictor, degradation, level, predicted_deviation),
+        alike_2 AS (PARTITION BY protocol, dataset, model, defense, output, predictor, degradation, level, deviation),
+        alike_3 AS (PARTITION BY protocol, dataset, model, defense, output, predictor, degradation, level, predicted_rms),
+        alike_4 AS (PARTITION BY protocol, dataset, model, defense, output, predictor, degradation, level, rms)
+),
+summed AS (
+    SELECT protocol, dataset, model, defense, output, predictor, max(passes) AS passes, degradation, level,
+        corr(predicted_deviation, deviation) AS pearson, corr(rank_1, rank_2) AS spearman,
+        corr(predicted_rms, rms) AS pearson_rms, corr(rank_3, rank_4) AS spearman_rms,
+        sum(predicted_deviation * deviation) / nullif(sum(predicted_deviation ^ 2), 0) AS slope,
+        slope_error(slope, count(*), sum(predicted_deviation ^ 2 * deviation ^ 2),
+            sum(predicted_deviation ^ 3 * deviation), sum(predicted_deviation ^ 4), nullif(sum(predicted_deviation ^ 2), 0)
+        ) AS error,
+        count(*) AS n, max(n_trials) AS n_trials
+    FROM ranked
+    GROUP BY ALL
+)
+SELECT * EXCLUDE (error),
+    correlation_bound(pearson, n, -1, 1) AS pearson_low, correlation_bound(pearson, n, 1, 1) AS pearson_high,
+    correlation_bound(spearman, n, -1, 1 + spearman ^ 2 / 2) AS spearman_low,
+    correlation_bound(spearman, n, 1, 1 + spearman ^ 2 / 2) AS spearman_high,
+    slope - 1.959963984540054 * error AS slope_low, slope + 1.959963984540054 * error AS slope_high
+FROM summed;
+
+-- Figure 6 of the paper: √V against the standard deviation over trials (`*_rms`: against √(mean Δf²)).
+CREATE OR REPLACE VIEW sensitivity_check AS
+SELECT * EXCLUDE (predictor, passes) FROM predictor_check WHERE predictor = 'paper';
+
+-- The label change that each predictor expects of an image, beside the measured p_Δ and what else could foretell it.
+CREATE OR REPLACE VIEW predicted_label_change AS
+WITH undegraded AS (
+    SELECT protocol, dataset, image_id, model, defense, prediction AS reference, confidence
+    FROM protocol_predictions
+    WHERE degradation = 'none' AND level = 0 AND trial = 0
+),
+measured AS (
+    SELECT protocol, dataset, image_id, model, defense, degradation, level, any_value(undegraded.confidence) AS confidence,
+        avg((prediction <> reference)::DOUBLE) AS measured, count(*) AS n_trials
+    FROM protocol_predictions JOIN undegraded USING (protocol, dataset, image_id, model, defense)
+    GROUP BY protocol, dataset, image_id, model, defense, degradation, level
+)
+SELECT protocol, dataset, image_id, model, defense, c.predictor, c.passes, degradation, level,
+    label_change_probability(s.margin, c.mean_change, c.deviation) AS predicted, m.measured, m.n_trials,
+    s.margin, s.entropy, m.confidence
+FROM predicted_change AS c
+JOIN protocol_sensitivity AS s USING (protocol, dataset, image_id, model, defense, output)
+JOIN measured AS m USING (protocol, dataset, image_id, model, defense, degradation, level)
+WHERE output = 'margin';
