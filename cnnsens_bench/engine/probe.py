@@ -68,8 +68,8 @@ def _differentiate(defense: Defense, pixels: torch.Tensor) -> None:
         torch.autograd.grad(defense.prefilter(leaf).sum(), leaf)
     except RuntimeError as error:
         raise UserError(
-            f"defense '{defense.name}' gives no gradient ({first_line(error)}): write it in torch, or leave it out of a run "
-            "with sensitivity=on"
+            f"defense '{defense.name}' gives no gradient ({first_line(error)}): write it in torch, or leave it out of "
+            "a run with sensitivity=on"
         ) from error
 
 
