@@ -93,6 +93,7 @@ class _Chunk:
 
     def __init__(self, scorer: Scorer, size: int, image_ids: Sequence[str], decoded: Sequence[images.Decoded]) -> None:
         self.scorer, self.size, self.image_ids, self.count = scorer, size, image_ids, len(image_ids)
+        self.decoded = decoded
         self.batch = max(scorer.sweep.batch_size, self.count)
         self.pixels = self._padded(list(scorer.pool.map(lambda image: images.render(image, size), decoded)))
         wide = self._padded(list(scorer.pool.map(lambda image: images.render_wide(image, size), decoded)))
@@ -114,7 +115,7 @@ class _Chunk:
             here = np.flatnonzero(wanted[:, 1 + position])
             if len(here):
                 degraded = self._degraded(degradation, level)
-                scene = Scene(network, self.pixels, outputs, degradation, level, degraded)
+                scene = Scene(network, self.pixels, outputs, degradation, level, degraded, self._moved)
                 change = predictor.predict(scene)
                 columns = {"mean_change": change.mean, "deviation": change.deviation}
                 rows, bad = self._table(columns, here, entrant, list(columns))
@@ -145,6 +146,9 @@ class _Chunk:
             return result.round_() if sweep.quantize else result
 
         return degraded
+
+    def _moved(self, dx: float, dy: float) -> Tensor:
+        return self._padded(list(self.scorer.pool.map(lambda i: images.render(i, self.size, dx, dy), self.decoded)))
 
     def _padded(self, views: list[np.ndarray]) -> Tensor:
         pixels = torch.from_numpy(np.stack(views)).to(self.scorer.device).permute(0, 3, 1, 2).float()

@@ -8,6 +8,7 @@ Written in a config by name, with arguments in brackets: `noisy_gradients(copies
 """
 
 import ast
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Scene:
     """A batch of images, a network, and what is to happen to them.
 
     `pixels` (N, 3, H, W); `outputs`: undegraded; `degraded(k)`: the images under the k-th of independent draws at
-    `level`, clamped to [0, 255].
+    `level`, clamped to [0, 255]; `moved(dx, dy)`: their boxes moved, in pixels of the network's input.
     """
 
     network: Network
@@ -37,6 +38,7 @@ class Scene:
     degradation: str
     level: float
     degraded: Callable[[int], Tensor]
+    moved: Callable[[float, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,19 @@ def _density(z: Tensor) -> Tensor:
     return torch.exp(-(z**2) / 2) * (2 * torch.pi) ** -0.5
 
 
+KINKS = 1 - 2 / math.pi
+"""∫₀¹ 2/π·arcsin t dt."""
+
+
 @predictor("noisy_gradients")
 def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
     """Gradients at `copies` degraded images, which see curvature and the clamp.
 
     For normal noise of variance σ², Var h = σ² ∫₀¹ E⟨∇h(X), ∇h(X_t)⟩ dt with X_t a copy of X correlated by t (Mehler's
-    formula; Houdré & Pérez-Abreu 1995). Its ends are E‖∇h‖² (Poincaré's upper bound) and ‖E∇h‖²; their mean is the
-    trapezoidal rule, exact for quadratic h. h is the network after the clamp. Pepper takes v and p(1 − p) likewise.
+    formula; Houdré & Pérez-Abreu 1995). Its ends are ‖E∇h‖² and E‖∇h‖² (Poincaré's upper bound). Between them the
+    gradient of a network of linear pieces, a sum of steps, correlates by the arcsine law, 2/π·arcsin t, whose integral
+    `KINKS` weighs them: exact for h = |x|, where Var h = (1 − 2/π)σ². h is the network after the clamp. Pepper takes v
+    and p(1 − p) likewise, where X_t has each pixel drawn anew with probability 1 − t.
     """
     _check_copies(copies, 2)
 
@@ -142,7 +150,7 @@ def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[Sc
         lower = (whole - copies * upper) / (copies * (copies - 1))
         scale = scene.level**2 if scene.degradation == "gaussian_rgb" else scene.level * (1 - scene.level)
         mean = torch.stack(values).mean(0) - scene.outputs.values.double()
-        return Change(mean, (scale * (upper + lower.clamp(min=0)) / 2).sqrt())
+        return Change(mean, (scale * (KINKS * upper + (1 - KINKS) * lower.clamp(min=0))).sqrt())
 
     return 2 * copies, NOISES, predict
 
@@ -168,6 +176,26 @@ def sampling(copies: int = 15) -> tuple[int, tuple[str, ...], Callable[[Scene], 
         return Change(seen.mean(0) - scene.outputs.values.double(), seen.std(0))
 
     return copies, NOISES, predict
+
+
+@predictor("cubature")
+def cubature() -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
+    """Translation by the undegraded view and six around it, 2σ away: the rule of degree 5 for a normal shift in the
+    plane, with weights 1/2 and 1/12 (Stroud 1971, E₂^{r²} 5-1)."""
+
+    def predict(scene: Scene) -> Change:
+        still = scene.outputs.values.double()
+        mean, square = torch.zeros_like(still), torch.zeros_like(still)
+        with torch.no_grad():
+            for turn in range(6):
+                angle, radius = turn * math.pi / 3, 2 * scene.level
+                logits = scene.network(scene.moved(radius * math.cos(angle), radius * math.sin(angle)))
+                change = outputs_of(logits, scene.outputs.reference).double() - still
+                mean += change / 12
+                square += change**2 / 12
+        return Change(mean, (square - mean**2).clamp(min=0).sqrt())
+
+    return 7, ("translation",), predict
 
 
 def _check_copies(copies: int, least: int) -> None:
