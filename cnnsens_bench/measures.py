@@ -4,6 +4,7 @@ The views of the store compute the same in SQL; this is for what is not in the d
 tested against. Register your own with `@measure("name")`.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -123,3 +124,64 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 
 
 ece = expected_calibration_error
+
+
+def auroc(score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve: the chance that a positive has a higher `score` than a negative, ties counting half.
+
+    `score` (N,); `positive`, `negative` (…, N): how many of each every element stands for. Gives (…), NaN where there
+    are none of one kind.
+    """
+    score = np.asarray(score, float)
+    order = np.argsort(score, kind="stable")
+    positive, negative = (np.asarray(counts, float)[..., order] for counts in (positive, negative))
+    _, first, size = np.unique(score[order], return_index=True, return_counts=True)
+    positive, negative = (np.add.reduceat(counts, first, axis=-1) for counts in (positive, negative))
+    below = np.cumsum(negative, axis=-1) - negative / 2
+    pairs = positive.sum(-1) * negative.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (positive * below).sum(-1) / pairs
+
+
+@dataclass(frozen=True)
+class Foretelling:
+    """How well a score foretells an event, with 95 % intervals by bootstrap over images; `gain`: AUROC less that of the
+    baseline, paired."""
+
+    auroc: float
+    low: float
+    high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+
+
+def foretelling(
+    score: np.ndarray, baseline: np.ndarray, share: np.ndarray, n_trials: np.ndarray, resamples: int = 1000
+) -> Foretelling:
+    """`score`, `baseline` (images,): higher for an event that is more likely; `share` (images,): of each image's
+    `n_trials` (images,) trials that had it. An image's trials stay together in the bootstrap, whose draws are fixed.
+    """
+    share, trials = np.asarray(share, float), np.asarray(n_trials, float)
+    n, rng = len(share), np.random.default_rng(0)
+    everyone = [np.ones((1, n))]
+    # A few million numbers at once, however many images there are.
+    step = max(1, 4_000_000 // n)
+    counts = (rng.multinomial(n, np.full(n, 1 / n), min(step, resamples - i)) for i in range(0, resamples, step))
+    both = [
+        [auroc(s, weights * share * trials, weights * (1 - share) * trials) for s in (score, baseline)]
+        for weights in itertools.chain(everyone, counts)
+    ]
+    own, other = (np.concatenate([block[i] for block in both]) for i in (0, 1))
+    if not np.isfinite(own[0]):
+        return Foretelling(*[float("nan")] * 6)
+    low, high = np.nanquantile(own[1:], [0.025, 0.975])
+    gain_low, gain_high = np.nanquantile((own - other)[1:], [0.025, 0.975])
+    return Foretelling(*(float(v) for v in (own[0], low, high, own[0] - other[0], gain_low, gain_high)))
+
+
+def brier_score(probability: np.ndarray, share: np.ndarray, n_trials: np.ndarray) -> float:
+    """Mean squared error of `probability` (images,) over all trials, `share` of whose `n_trials` had the event."""
+    probability, share, trials = (np.asarray(a, float) for a in (probability, share, n_trials))
+    errors = share * (1 - probability) ** 2 + (1 - share) * probability**2
+    return float(np.average(errors, weights=trials))

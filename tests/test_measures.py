@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score, log_loss
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
 from cnnsens_bench import measures
 
@@ -118,3 +118,52 @@ def test_the_interval_of_a_gain_covers() -> None:
         estimate = measures.accuracy_gain(image, hit, reference)
         covered += estimate.low <= 0.1 <= estimate.high
     assert 0.92 <= covered / 400 <= 0.99
+
+
+def trials_of(rng: np.random.Generator, n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    score = rng.random(n).round(1)  # with ties
+    trials = rng.integers(1, 11, n)
+    return score, rng.binomial(trials, score * 0.8) / trials, trials
+
+
+def test_auroc_is_scikit_learns() -> None:
+    score, share, trials = trials_of(np.random.default_rng(0))
+    events = [np.repeat([1, 0], [round(s * t), t - round(s * t)]) for s, t in zip(share, trials, strict=True)]
+    expected = roc_auc_score(np.concatenate(events), np.repeat(score, trials))
+    assert measures.auroc(score, share * trials, (1 - share) * trials) == pytest.approx(expected, rel=1e-12)
+    several = np.stack([share * trials, (1 - share) * trials])
+    both = measures.auroc(score, several, several[::-1])
+    assert both == pytest.approx([expected, 1 - expected])
+
+
+def test_auroc_of_nothing_to_tell_apart() -> None:
+    assert np.isnan(measures.auroc(np.arange(3.0), np.zeros(3), np.ones(3)))
+    assert measures.auroc(np.ones(3), np.ones(3), np.ones(3)) == 0.5
+
+
+def test_foretelling_and_its_intervals() -> None:
+    """A score that knows beats noise, is no better than itself, and the interval covers in 95 % of repeats."""
+    rng = np.random.default_rng(1)
+    score, share, trials = trials_of(rng)
+    noise = rng.random(len(score))
+    found = measures.foretelling(score, noise, share, trials)
+    assert found.low < found.auroc < found.high
+    assert found.gain == pytest.approx(found.auroc - measures.auroc(noise, share * trials, (1 - share) * trials).item())
+    assert found.gain_low > 0
+    same = measures.foretelling(score, score, share, trials)
+    assert (same.gain, same.gain_low, same.gain_high) == (0, 0, 0)
+    population = trials_of(np.random.default_rng(2), 20_000)
+    truth = measures.auroc(population[0], population[1] * population[2], (1 - population[1]) * population[2]).item()
+    covered = []
+    for seed in range(60):
+        score, share, trials = trials_of(np.random.default_rng(100 + seed))
+        one = measures.foretelling(score, score, share, trials, resamples=300)
+        covered.append(one.low <= truth <= one.high)
+    assert np.mean(covered) > 0.85
+
+
+def test_brier_score_is_scikit_learns() -> None:
+    score, share, trials = trials_of(np.random.default_rng(3))
+    events = [np.repeat([1, 0], [round(s * t), t - round(s * t)]) for s, t in zip(share, trials, strict=True)]
+    expected = brier_score_loss(np.concatenate(events), np.repeat(score, trials))
+    assert measures.brier_score(score, share, trials) == pytest.approx(expected, rel=1e-9)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnsens_bench.degradations import Reach
@@ -36,6 +36,7 @@ def test_a_fresh_plan_wants_everything_in_full_chunks() -> None:
     assert [i for chunk in chunks for i in chunk.rows["image_id"]] == list(IMAGES["image_id"])
 
 
+@settings(deadline=None)
 @given(done=st.sets(st.tuples(st.integers(0, 10), st.integers(0, 1), st.integers(0, 5))))
 def test_a_resumed_plan_wants_what_is_missing(done: set[tuple[int, int, int]]) -> None:
     cells = SWEEP.cells()

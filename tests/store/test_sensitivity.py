@@ -1,0 +1,230 @@
+"""Macros and views of sensitivity against Python, NumPy and SciPy."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from scipy import stats
+
+from cnnsens_bench.sensitivity.gradients import FIRST_ORDER, OUTPUTS, first_order
+from cnnsens_bench.sensitivity.predictors import label_change
+from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.store.parts import SENSITIVITY, SENSITIVITY_PREDICTIONS
+
+IMAGES, TRIALS = 40, 10
+LEVELS = {"gaussian_rgb": (1.0, 4.0), "pepper_pixel": (0.01,), "translation": (0.5,), "flip_lr": (0.0,)}
+FREE = ("value", "grad_sq_norm", "pepper_sum", "pepper_sq_norm", "shift_x", "shift_y")
+KEY = ["output", "predictor", "degradation", "level"]
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    found = []
+    for i in range(IMAGES):
+        cells = [("none", 0.0, 0)]
+        cells += [(n, level, t) for n, ls in LEVELS.items() for level in ls for t in range(TRIALS)]
+        for name, level, trial in cells:
+            found.append(
+                {"run_id": "r", "dataset": "d", "image_id": f"i{i}", "model": "s/m", "architecture": "m",
+                 "defense": "none", "degradation": name, "level": level, "trial": trial, "label": 0,
+                 "prediction": int(rng.random() < 0.3) if name != "none" else 0, "confidence": 0.5 + i / 100,
+                 "true_probability": 0.5, "true_rank": 1, "reference_logit": rng.normal() * (1 + i % 5),
+                 "reference_probability": rng.random()}
+            )  # fmt: skip
+    return pd.DataFrame(found)
+
+
+@pytest.fixture(scope="module")
+def scores() -> pd.DataFrame:
+    """With ties: rounded."""
+    rng = np.random.default_rng(2)
+    table = pd.DataFrame(rng.random((IMAGES * 3, len(FREE))).round(1), columns=FREE)
+    table["pepper_sum"] = (table["pepper_sum"] - 0.5) * 50
+    table = table.assign(run_id="r", dataset="d", model="s/m", defense="none", entropy=0.5)
+    table["image_id"] = np.repeat([f"i{i}" for i in range(IMAGES)], 3)
+    table["output"] = list(OUTPUTS) * IMAGES
+    margin = table[table["output"] == "margin"].set_index("image_id")
+    table["margin"] = margin["value"][table["image_id"]].to_numpy()
+    table["margin_grad_sq_norm"] = margin["grad_sq_norm"][table["image_id"]].to_numpy()
+    return table
+
+
+@pytest.fixture(scope="module")
+def predicted(scores: pd.DataFrame) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    table = scores[["run_id", "dataset", "image_id", "model", "defense", "output"]].copy()
+    table = table.assign(predictor="sampling(copies=3)", degradation="gaussian_rgb", level=4.0, passes=3)
+    return table.assign(mean_change=rng.normal(size=len(table)), deviation=rng.random(len(table)))
+
+
+@pytest.fixture(scope="module")
+def store(
+    rows: pd.DataFrame, scores: pd.DataFrame, predicted: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> Store:
+    store = Store(tmp_path_factory.mktemp("store"))
+    store.open()
+    store.begin_run("r", "test", "p", {}, {})
+    parts = new_attempt(store.output)
+    for kind, table, schema in (
+        ("predictions", rows, PREDICTIONS),
+        ("sensitivity", scores, SENSITIVITY),
+        ("sensitivity_predictions", predicted, SENSITIVITY_PREDICTIONS),
+    ):
+        write_part(parts, kind, "a", pa.Table.from_pandas(table, preserve_index=False).select(schema.names))
+    store.ingest()
+    return store
+
+
+def columns_of(scores: pd.DataFrame) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(scores[name].to_numpy().reshape(IMAGES, 3).T.copy()) for name in FREE}
+
+
+@pytest.mark.parametrize("degradation", FIRST_ORDER)
+def test_first_order_in_sql_is_that_of_python(store: Store, scores: pd.DataFrame, degradation: str) -> None:
+    for level in LEVELS[degradation]:
+        change = first_order(columns_of(scores), degradation, level)
+        found = store.query(
+            "FROM predicted_change WHERE degradation = ? AND level = ? AND predictor = 'gradient'", [degradation, level]
+        ).set_index(["image_id", "output"])
+        paper = store.query(
+            "FROM predicted_change WHERE degradation = ? AND level = ? AND predictor = 'paper'", [degradation, level]
+        ).set_index(["image_id", "output"])
+        assert len(found) == IMAGES * 3
+        for k, output in enumerate(OUTPUTS):
+            for i in range(IMAGES):
+                key = (f"i{i}", output)
+                mean, deviation = float(change.mean[k, i]), float(change.deviation[k, i])
+                assert found["mean_change"][key] == pytest.approx(mean, abs=1e-12)
+                assert found["deviation"][key] == pytest.approx(deviation, rel=1e-12)
+                assert paper["deviation"][key] == pytest.approx(np.hypot(mean, deviation), rel=1e-12)
+
+
+def empirical(rows: pd.DataFrame, output: str, degradation: str, level: float) -> pd.DataFrame:
+    rows = rows.astype({"reference_logit": np.float32, "reference_probability": np.float32})
+    f = rows.set_index("image_id")[f"reference_{output}"].astype(float)
+    still = f[rows.set_index("image_id")["degradation"] == "none"]
+    here = rows[(rows["degradation"] == degradation) & (rows["level"] == level)]
+    change = here[f"reference_{output}"].astype(float) - still[here["image_id"]].to_numpy()
+    grouped = change.groupby(here["image_id"])
+    return pd.DataFrame({"deviation": grouped.std(), "rms": grouped.apply(lambda c: np.sqrt(np.mean(c**2)))})
+
+
+def test_the_measured_change(store: Store, rows: pd.DataFrame) -> None:
+    view = (
+        store.query("FROM empirical_sensitivity").set_index(["degradation", "level", "output", "image_id"]).sort_index()
+    )
+    assert len(view) == IMAGES * 5 * 2
+    for degradation, level, output in (("gaussian_rgb", 4.0, "logit"), ("translation", 0.5, "probability")):
+        expected = empirical(rows, output, degradation, level)
+        own = view.loc[(degradation, level, output)].loc[expected.index]
+        np.testing.assert_allclose(own["deviation"], expected["deviation"], rtol=1e-9)
+        np.testing.assert_allclose(own["rms_change"], expected["rms"], rtol=1e-9)
+        assert (own["n_trials"] == TRIALS).all()
+
+
+def test_the_check_of_every_predictor(store: Store, rows: pd.DataFrame) -> None:
+    check = store.query("FROM predictor_check").set_index(KEY)
+    changes = store.query("FROM predicted_change").set_index([*KEY, "image_id"]).sort_index()
+    assert len(check) == 2 * (2 * 4 + 1)
+    for key, row in check.iterrows():
+        output, _, degradation, level = key
+        measured = empirical(rows, output, degradation, level)
+        own = changes.loc[key].loc[measured.index]
+        x, y = own["deviation"].to_numpy(), measured["deviation"].to_numpy()
+        rms = np.sqrt(own["mean_change"] ** 2 + own["deviation"] ** 2)
+        pearson, spearman = stats.pearsonr(x, y), stats.spearmanr(x, y)
+        assert row["n"] == IMAGES
+        assert row["pearson"] == pytest.approx(pearson.statistic, abs=1e-9)
+        assert row["spearman"] == pytest.approx(spearman.statistic, abs=1e-9)
+        assert row["pearson_rms"] == pytest.approx(stats.pearsonr(rms, measured["rms"]).statistic, abs=1e-9)
+        assert row["spearman_rms"] == pytest.approx(stats.spearmanr(rms, measured["rms"]).statistic, abs=1e-9)
+        interval = pearson.confidence_interval(0.95)
+        assert (row["pearson_low"], row["pearson_high"]) == pytest.approx((interval.low, interval.high), abs=1e-9)
+        z, half = (
+            np.arctanh(spearman.statistic),
+            1.959963984540054 * np.sqrt((1 + spearman.statistic**2 / 2) / (IMAGES - 3)),
+        )
+        assert (row["spearman_low"], row["spearman_high"]) == pytest.approx((np.tanh(z - half), np.tanh(z + half)))
+        slope = np.linalg.lstsq(x[:, None], y, rcond=None)[0].item()
+        residual = y - slope * x
+        error = np.sqrt((x**2 * residual**2).sum() * IMAGES / (IMAGES - 1)) / (x**2).sum()
+        assert row["slope"] == pytest.approx(slope, rel=1e-9)
+        assert row["slope_high"] - row["slope_low"] == pytest.approx(2 * 1.959963984540054 * error, rel=1e-6)
+
+
+def test_the_check_of_the_paper_is_its_row(store: Store) -> None:
+    own = store.query("FROM sensitivity_check ORDER BY output, degradation, level")
+    row = store.query("FROM predictor_check WHERE predictor = 'paper' ORDER BY output, degradation, level")
+    pd.testing.assert_frame_equal(own, row[own.columns])
+
+
+def test_the_predicted_label_change(store: Store, rows: pd.DataFrame, scores: pd.DataFrame) -> None:
+    view = store.query("FROM predicted_label_change")
+    view = view.set_index(["predictor", "degradation", "level", "image_id"]).sort_index()
+    assert len(view) == IMAGES * 9
+    margin = scores[scores["output"] == "margin"]["margin"].to_numpy().copy()
+    ids = [f"i{i}" for i in range(IMAGES)]
+    for degradation in FIRST_ORDER:
+        level = LEVELS[degradation][0]
+        change = first_order(columns_of(scores), degradation, level)
+        own = view.loc[("gradient", degradation, level)].loc[ids]
+        np.testing.assert_allclose(own["predicted"], label_change(torch.from_numpy(margin), change), atol=2e-7)
+        here = rows[(rows["degradation"] == degradation) & (rows["level"] == level)]
+        measured = here.groupby("image_id")["prediction"].apply(lambda p: (p != 0).mean())[ids]
+        np.testing.assert_allclose(own["measured"], measured, rtol=1e-12)
+        np.testing.assert_allclose(own["confidence"], 0.5 + np.arange(IMAGES) / 100, rtol=1e-6)
+
+
+@pytest.mark.parametrize("z", [-40.0, -8.0, -3.0, -0.5, 0.0, 0.7, 2.0, 9.0])
+def test_the_normal_distribution(store: Store, z: float) -> None:
+    found = store.query("SELECT normal_cdf(?) AS p", [z])["p"][0]
+    assert found == pytest.approx(stats.norm.cdf(z), abs=1e-7)
+
+
+def test_scores_of_a_resumed_run_count_once(
+    store: Store, scores: pd.DataFrame, predicted: pd.DataFrame, tmp_path: Path
+) -> None:
+    other = Store(tmp_path)
+    other.open()
+    for run_id, protocol in (("r", "p"), ("again", "p"), ("other", "q")):
+        other.begin_run(run_id, "test", protocol, {}, {})
+    for run_id in ("r", "again", "other"):
+        parts = new_attempt(tmp_path)
+        for kind, table, schema in (
+            ("sensitivity", scores, SENSITIVITY),
+            ("sensitivity_predictions", predicted, SENSITIVITY_PREDICTIONS),
+        ):
+            table = pa.Table.from_pandas(table.assign(run_id=run_id), preserve_index=False).select(schema.names)
+            write_part(parts, kind, "a", table)
+            write_part(parts, kind, "b", table)
+        if run_id != "again":
+            other.ingest()
+    other.ingest()
+    for question in (
+        "SELECT run_id, count(*) AS n FROM sensitivity GROUP BY ALL ORDER BY run_id",
+        "SELECT run_id, count(*) AS n FROM sensitivity_predictions GROUP BY ALL ORDER BY run_id",
+    ):
+        counts = other.query(question)
+        assert counts["n"].tolist() == [IMAGES * 3] * 2
+        assert counts["run_id"].tolist() == ["other", "r"]
+
+
+def test_what_is_missing(store: Store) -> None:
+    wanted = pd.DataFrame(
+        [
+            ("s/m", "none", "sensitivity", 0.0, 0),
+            ("s/m", "none", "sampling(copies=3) of gaussian_rgb", 4.0, 0),
+            ("s/m", "none", "sampling(copies=3) of gaussian_rgb", 1.0, 0),
+            ("s/m", "none", "cubature of translation", 0.5, 0),
+        ],
+        columns=["model", "defense", "degradation", "level", "trial"],
+    )
+    missing = store.missing("p", "d", ["i0", "new"], wanted)
+    found = set(missing[["image_id", "degradation", "level"]].itertuples(index=False, name=None))
+    absent = {("sampling(copies=3) of gaussian_rgb", 1.0), ("cubature of translation", 0.5)}
+    both = {("sensitivity", 0.0), ("sampling(copies=3) of gaussian_rgb", 4.0)}
+    assert found == {("i0", *c) for c in absent} | {("new", *c) for c in absent | both}
