@@ -135,7 +135,7 @@ def auroc(score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.n
     score = np.asarray(score, float)
     order = np.argsort(score, kind="stable")
     positive, negative = (np.asarray(counts, float)[..., order] for counts in (positive, negative))
-    _, first, size = np.unique(score[order], return_index=True, return_counts=True)
+    _, first = np.unique(score[order], return_index=True)
     positive, negative = (np.add.reduceat(counts, first, axis=-1) for counts in (positive, negative))
     below = np.cumsum(negative, axis=-1) - negative / 2
     pairs = positive.sum(-1) * negative.sum(-1)

@@ -24,6 +24,7 @@ from cnnsens_bench.engine.probe import probe
 from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.environment import environment
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.fine_tuning import fine_tune, thin_classes
 from cnnsens_bench.lineup import calibration_images, hash_rank, line_up, same_training
@@ -100,8 +101,11 @@ def run_suite(config: Config, console: Console) -> int:
         if status == "interrupted":
             tracker.end(status)
     entrants = [(e.model, e.defense, lineup.trainings[e.checkpoint].recipe) for e in lineup.entrants]
-    tracker.finish(store, protocol, status, entrants)
     print_summary(console, store, protocol, samples.name)
+    drawn = []
+    if config.sensitivity.enabled:
+        drawn = sensitivity_report(console, store, protocol, samples.name, config.output_folder / "figures")
+    tracker.finish(store, protocol, status, entrants, drawn)
     return tell_failures(console, store, run_id)
 
 

@@ -92,11 +92,16 @@ class Tracker:
         )
 
     def finish(
-        self, store: Store, protocol: str, status: str, entrants: Iterable[tuple[str, str, Recipe]] = ()
+        self,
+        store: Store,
+        protocol: str,
+        status: str,
+        entrants: Iterable[tuple[str, str, Recipe]] = (),
+        drawn: Iterable[Path] = (),
     ) -> None:
         """The evaluation of each entrant (model, defense, recipe), figures, and the end of the suite's run.
 
-        `status`: done, incomplete or interrupted.
+        `status`: done, incomplete or interrupted; `drawn`: figures that the run made already.
         """
         which = [protocol, self.tags["dataset"]]
         with self._tried():
@@ -111,6 +116,8 @@ class Tracker:
                 name = f"{tags['architecture']}, {short_defense(defense)}"
                 self._child(f"evaluation/{model}/{defense}", name, tags, params, metrics)
             self._figures(store, sorted(tables["accuracy"]["defense"].unique()))
+            for file in drawn:
+                self.client.log_artifact(self.parent, str(file), "figures")
         self.end(status)
 
     def end(self, status: str) -> None:

@@ -80,8 +80,8 @@ class Scorer:
                 for kind, rows, bad in chunk.rows(i, wanted[:, i]):
                     (predicted_rows if kind else level_free_rows).append(rows)
                     failures += [(int(image), "score", self._sentence(i)) for image in bad]
-                if self.report:
-                    self.report(int(wanted[:, i].sum()))
+                    if self.report:
+                        self.report(len(rows["image"]) // len(OUTPUTS) + len(bad))
         return Scores(_joined(level_free_rows), _joined(predicted_rows), list(dict.fromkeys(failures)))
 
     def _sentence(self, entrant: int) -> str:

@@ -15,12 +15,23 @@ def main(arguments: list[str] | None = None) -> int:
     curves.add_argument("--defense", default="none")
     defenses = figures.add_parser("defenses", help="accuracy over levels, a panel a degradation, a curve a defense")
     defenses.add_argument("--model", help="as in the database; needed where several have defenses")
-    for figure in (curves, defenses):
+    fig5 = figures.add_parser("fig5", help="the most and the least sensitive images")
+    fig6 = figures.add_parser("fig6", help="predicted against measured sensitivity")
+    fig6.add_argument("--predictor", default="paper", help="as in the view predictor_check")
+    for figure in (fig5, fig6):
+        figure.add_argument("--output", choices=("logit", "probability"), default="logit")
+    predictors = figures.add_parser("predictors", help="how well each predictor agrees with trials, over its cost")
+    changes = figures.add_parser("label-change", help="predicted label change: reliability, and AUROC beside baselines")
+    of_scores = (fig5, fig6, predictors, changes)
+    for figure in of_scores:
+        figure.add_argument("--model", help="as in the database; needed where several are scored")
+        figure.add_argument("--defense", default="none")
+    for figure in (curves, defenses, *of_scores):
         figure.add_argument("--db", type=Path, required=True, help="a results.duckdb")
     sheet = figures.add_parser("contact-sheet", help="training images of each class of a data set")
     sheet.add_argument("--dataset", default="plumage")
     sheet.add_argument("--root", type=Path)
-    for figure in (curves, defenses, sheet):
+    for figure in (curves, defenses, *of_scores, sheet):
         figure.add_argument("--out", type=Path, required=True, help="a .png, .pdf or .svg file")
     given = parser.parse_args(arguments)
     try:
@@ -34,23 +45,33 @@ def main(arguments: list[str] | None = None) -> int:
 
 def draw(given: argparse.Namespace) -> None:
     """Import and call what was asked for."""
-    if given.figure in ("curves", "defenses"):
-        from cnnsens_bench.figures.curves import curves, defense_curves
-        from cnnsens_bench.store import Store
-
-        if not given.db.is_file():
-            raise UserError(f"there is no database {given.db}: a run prints the path of its own")
-        store = Store(given.db.parent)
-        store.path = given.db
-        if given.figure == "curves":
-            curves(store, given.out, given.defense)
-        else:
-            defense_curves(store, given.out, given.model)
-    else:
+    if given.figure == "contact-sheet":
         from cnnsens_bench.datasets import load
         from cnnsens_bench.figures.contact_sheet import contact_sheet
 
         contact_sheet(load(given.dataset, given.root, None, {}), given.out)
+        return
+    from cnnsens_bench.figures import curves, fragile, sensitivity
+    from cnnsens_bench.store import Store
+
+    if not given.db.is_file():
+        raise UserError(f"there is no database {given.db}: a run prints the path of its own")
+    store = Store(given.db.parent)
+    store.path = given.db
+    if given.figure == "curves":
+        curves.curves(store, given.out, given.defense)
+    elif given.figure == "defenses":
+        curves.defense_curves(store, given.out, given.model)
+    else:
+        which = sensitivity.chosen(store, given.model, given.defense)
+        if given.figure == "fig5":
+            fragile.fig5(store, given.out, which, output=given.output)
+        elif given.figure == "fig6":
+            sensitivity.fig6(store, given.out, which, given.output, given.predictor)
+        elif given.figure == "predictors":
+            sensitivity.predictor_figure(store, given.out, which)
+        else:
+            sensitivity.label_change_figure(store, given.out, which)
 
 
 if __name__ == "__main__":
