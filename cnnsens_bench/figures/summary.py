@@ -73,7 +73,7 @@ def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN
 
 
 def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
-    table = _table(
+    table = table_of(
         Text(f"{plain(dataset)}: accuracy and label change p_Δ in %, with 95 % intervals"),
         f"{leaders['n_images'].max()} test images; means over levels, then over degradations",
     )
@@ -110,7 +110,7 @@ def _levels(
     tables = []
     for start in range(0, len(levels), fitting):
         some = levels[start : start + fitting]
-        table = _table(Text(f"{plain(degradation)}{UNITS.get(degradation, ('', ''))[1]}"))
+        table = table_of(Text(f"{plain(degradation)}{UNITS.get(degradation, ('', ''))[1]}"))
         table.add_column(NAMES, overflow="fold", max_width=names)
         table.add_column("")
         for level in some:
@@ -146,7 +146,8 @@ def _entrant(name: str, defense: str) -> Text:
     return Text(f"{name}\n{'' if defense == 'none' else defense}")
 
 
-def _table(title: Text, caption: str | None = None) -> Table:
+def table_of(title: Text, caption: str | None = None) -> Table:
+    """An empty table in the form that all have."""
     return Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
 
 
