@@ -47,7 +47,7 @@ gradient of the network tells.
   box=X,Y,W,H        the object, in pixels of the upright photographs; the whole photographs unless given
   classes=FILE       names of the classes, one a line
   input_size=PIXELS  in place of the checkpoint's or the architecture's
-  batch_size=8       photographs that are computed together
+  batch_size=4       photographs that are computed together; larger ones pay on a GPU
   plugins=MODULE     your own model sources or predictors
 
   --heatmap FOLDER   a PNG for each photograph: where in it the sensitivity to noise sits
@@ -81,7 +81,7 @@ class Request:
     box: tuple[float, float, float, float] | None = None
     classes: tuple[str, ...] | None = None
     input_size: int | None = None
-    batch_size: int = 8
+    batch_size: int = 4
     plugins: tuple[str, ...] = ()
     heatmap: Path | None = None
     json: bool = False

@@ -91,7 +91,7 @@ def test_weights_of_their_own(checkpoint: Path, photographs: list[str], tmp_path
     (tmp_path / "names").write_text("class_0\nclass_1\nclass_2\n\n")
     expected = predicted(capsys, photographs[0], f"checkpoint={checkpoint}")
     for name in ("state.pth", "state.safetensors"):
-        words = [photographs[0], f"checkpoint={tmp_path / name}", f"model={TINY}", f"input_size=48"]
+        words = [photographs[0], f"checkpoint={tmp_path / name}", f"model={TINY}", "input_size=48"]
         [record] = predicted(capsys, *words)
         assert record["class"] == f"class {record['class_index']}"
         assert predicted(capsys, *words, f"classes={tmp_path / 'names'}") == expected
@@ -201,7 +201,7 @@ def test_a_network_that_cannot_be_differentiated(
 
     monkeypatch.setattr("cnnsens_bench.engine.score.differentiate", exhausted)
     said = wrong(capsys, photographs[0], f"checkpoint={checkpoint}")
-    assert "fails on a batch of 8 photographs of 48 px (out of memory): try a smaller batch_size" in said
+    assert "fails on a batch of 4 photographs of 48 px (out of memory): try a smaller batch_size" in said
 
 
 def test_help(capsys: Capture) -> None:

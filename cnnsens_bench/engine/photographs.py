@@ -92,7 +92,7 @@ class Foreteller:
         predictor: str = GRADIENT,
         *,
         box: images.Box | None = None,
-        batch_size: int = 8,
+        batch_size: int = 4,
         stakes: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
