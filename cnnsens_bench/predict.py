@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,14 +189,35 @@ def _class_names(path: Path) -> tuple[str, ...]:
 
 def _predict(request: Request, console: Console, aside: Console) -> int:
     """Compute and print; gives the number of photographs that were not computed. Raises `UserError`."""
+    # What a plugin or a download prints on the way is no part of the result.
+    with redirect_stdout(sys.stderr):
+        model, records = _computed(request, aside)
+    failed = [record["error"] for record in records if "error" in record]
+    if request.json:
+        lines = ",\n ".join(json.dumps(record, allow_nan=False) for record in records)
+        sys.stdout.write(f"[{lines}]\n")
+    else:
+        from cnnsens_bench.figures.outlooks import print_outlooks
+
+        done = [record for record in records if "error" not in record]
+        used = dict.fromkeys(p["predictor"] for record in done for p in record["predictions"])
+        print_outlooks(console, done, f"{model}, by {' and '.join(used)}")
+    sys.stdout.flush()
+    from cnnsens_bench.figures.summary import plain
+
+    for sentence in failed:
+        aside.print(f"error: {plain(sentence)}", markup=False, soft_wrap=True)
+    return len(failed)
+
+
+def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any]]]:
+    """The model's name, and what `--json` prints of each photograph."""
     # Only now: a help text or a wrong word need not wait for torch.
     from cnnsens_bench.degradations import parse_degradation
     from cnnsens_bench.engine.conditions import levels_of
     from cnnsens_bench.engine.photographs import Foreteller
     from cnnsens_bench.engine.plan import Condition
     from cnnsens_bench.engine.worker import load_plugins
-    from cnnsens_bench.figures.outlooks import print_outlooks
-    from cnnsens_bench.figures.summary import plain
     from cnnsens_bench.models.base import best_device
     from cnnsens_bench.models.ready import ready
 
@@ -221,24 +242,13 @@ def _predict(request: Request, console: Console, aside: Console) -> int:
     )
     count = len(request.photographs)
     progress = meter(aside, "predict", count, "photographs") if count > request.batch_size else nullcontext()
-    records: list[dict[str, Any]] = []
+    records = []
     with progress as shown:
         for result in foreteller(request.photographs):
             records.append(_record(result, network, request.heatmap))
             if shown:
                 shown.advance()
-    failed = [record["error"] for record in records if "error" in record]
-    if request.json:
-        lines = ",\n ".join(json.dumps(record, allow_nan=False) for record in records)
-        sys.stdout.write(f"[{lines}]\n")
-    else:
-        done = [record for record in records if "error" not in record]
-        used = dict.fromkeys(p["predictor"] for record in done for p in record["predictions"])
-        print_outlooks(console, done, f"{network.model}, by {' and '.join(used)}")
-    sys.stdout.flush()
-    for sentence in failed:
-        aside.print(f"error: {plain(sentence)}", markup=False, soft_wrap=True)
-    return len(failed)
+    return network.model, records
 
 
 def _record(result: "Photograph | Refused", network: "Ready", folder: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -207,6 +208,23 @@ def test_the_checkpoint_that_a_run_names(
     [path] = re.findall(f"checkpoint of {TINY}: (.*)", capsys.readouterr().out)
     [record] = predicted(capsys, photographs[0], f"checkpoint={path}")
     assert record["class"] in ("class_0", "class_1", "class_2")
+
+
+def test_what_plugins_print_is_no_json(
+    checkpoint: Path, photographs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "my_loud_predictor.py").write_text(
+        "from cnnsens_bench.sensitivity.predictors import NOISES, Change, predictor\n"
+        "print('predict: hello')\n"
+        "@predictor('unmoved')\n"
+        "def unmoved():\n"
+        "    return 0, NOISES, lambda scene: Change(0 * scene.outputs.values, 0 * scene.outputs.values)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = [f"checkpoint={checkpoint}", "plugins=my_loud_predictor", "predictor=unmoved", "sigma=4"]
+    [record] = predicted(capsys, photographs[0], *words)
+    assert (record["predictions"][0]["predictor"], record["predictions"][0]["label_change"]) == ("unmoved", 0)
 
 
 def test_real_photographs(data_root: Path, checkpoint: Path, capsys: Capture) -> None:
