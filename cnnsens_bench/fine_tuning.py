@@ -40,6 +40,7 @@ def fine_tune(
         )
         if result.cached:
             progress.detail = "(checkpoint from the cache)"
+    console.print(f"checkpoint of {title}: {result.path}", markup=False, soft_wrap=True)
     tracker.fine_tuned(title, model.name, model.recipe, result.cached, losses)
     return result
 

@@ -218,6 +218,8 @@ def _load(uri: str) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise ImageError(f"{uri}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{uri}: a folder, not an image: name the files in it") from None
     except UnidentifiedImageError:
         raise ImageError(f"{uri}: not an image that Pillow can read") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

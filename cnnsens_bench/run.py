@@ -50,17 +50,23 @@ def entry(
     if "--version" in words:
         console.print(__version__, markup=False)
         return DONE
+    return ended(lambda: work(compose(words), console), console, f"stopped: nothing computed is lost, {goes_on}")
+
+
+def ended(work: Callable[[], int], console: Console, stopped: str) -> int:
+    """The exit code of `work`, which gives the number of what failed; says how it ended, where it did not go well."""
     signal.signal(signal.SIGTERM, _stop)
+    _quiet_libraries()
+    keep_freed_memory()
     try:
-        config = compose(words)
-        _quiet_libraries()
-        keep_freed_memory()
-        return INCOMPLETE if work(config, console) else DONE
+        return INCOMPLETE if work() else DONE
     except UserError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
+        from cnnsens_bench.figures.summary import plain
+
+        Console(stderr=True, highlight=False).print(f"error: {plain(str(error))}", markup=False, soft_wrap=True)
         return WRONG
     except KeyboardInterrupt:
-        console.print(f"stopped: nothing computed is lost, {goes_on}", markup=False)
+        console.print(stopped, markup=False)
         return STOPPED
 
 

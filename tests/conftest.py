@@ -52,6 +52,20 @@ def samples(pictures: Path) -> Samples:
     return load("folder", pictures, None, {})
 
 
+@pytest.fixture(scope="session")
+def photographs(pictures: Path) -> list[str]:
+    """Two of each class of `pictures`."""
+    return [str(pictures / f"class_{i % 3}" / f"{i:02d}.png") for i in range(6)]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `tiny_checkpoint(1)`."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
+    tiny_checkpoint(1).save(path)
+    return path
+
+
 def tiny_checkpoint(seed: int = 0, classes: int = 3, input_size: int = 48, model: str = TINY) -> Checkpoint:
     """Random weights whose predictions differ from image to image."""
     torch.manual_seed(seed)

@@ -41,7 +41,7 @@ ROOMS = {
     "searching.py": {"config", "console", "datasets", "engine", "tracking", "training"},
 }
 EVERYWHERE = {"errors", "registry", "cache", "memory"}
-ENTRIES = {"degradations/__main__.py"}
+ENTRIES = {"degradations/__main__.py", "predict.py"}
 """Command lines, which bring rooms together as `run.py` does; nobody imports them."""
 
 

@@ -95,7 +95,7 @@ def test_damaged_files_say_so(tmp_path: Path) -> None:
             images.decode(str(tmp_path / name))
     with pytest.raises(ImageError, match="no such file"):
         images.decode(str(tmp_path / "missing.jpg"))
-    with pytest.raises(ImageError, match="cannot be decoded"):
+    with pytest.raises(ImageError, match="a folder, not an image"):
         images.decode(str(tmp_path))
 
 

@@ -19,6 +19,7 @@ from cnnsens_bench.sensitivity.gradients import (
     COLUMNS,
     OUTPUTS,
     Network,
+    Outputs,
     central_differences,
     differentiate,
     level_free,
@@ -53,7 +54,8 @@ class Scored:
 
 
 class Scorer:
-    """Scores images for the entrants of a sweep; `report(n)` as in `Evaluator`."""
+    """Scores images for the entrants of a sweep; `report(n)` as in `Evaluator`. `watch(pixels, outputs)` sees what each
+    chunk was differentiated to: the images first, then what fills the batch."""
 
     def __init__(
         self,
@@ -62,8 +64,10 @@ class Scorer:
         device: torch.device,
         pool: Executor,
         report: Callable[[int], None] | None = None,
+        watch: Callable[[Tensor, Outputs], None] | None = None,
     ) -> None:
         self.sweep, self.entrants, self.device, self.pool, self.report = sweep, entrants, device, pool, report
+        self.watch = watch
         self.predicted = [(parse_predictor(name), noise, level) for name, noise, level in sweep.predicted()]
 
     def score(self, image_ids: Sequence[str], decoded: Sequence[images.Decoded], wanted: np.ndarray) -> Scores:
@@ -105,6 +109,8 @@ class _Chunk:
         if not wanted.any():
             return
         outputs = differentiate(network, self.pixels)
+        if self.scorer.watch:
+            self.scorer.watch(self.pixels, outputs)
         here = np.flatnonzero(wanted[:, 0])
         if len(here):
             columns = level_free(outputs, self.pixels, self.across, self.down)

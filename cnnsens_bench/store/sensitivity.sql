@@ -18,7 +18,10 @@ CREATE OR REPLACE MACRO normal_cdf(z) AS
     END;
 -- Φ(−(m + mean) / deviation): how likely the margin m turns negative.
 CREATE OR REPLACE MACRO label_change_probability(margin, mean, deviation) AS
-    CASE WHEN deviation > 0 THEN normal_cdf(greatest(-40, least(40, -(margin + mean) / deviation))) ELSE 0 END;
+    CASE
+        WHEN deviation > 0 THEN normal_cdf(greatest(-40, least(40, -(margin + mean) / deviation)))
+        ELSE (margin + mean < 0)::DOUBLE
+    END;
 
 -- The same output's change over the trials of a sweep, per image: its standard deviation, its mean, and √(mean Δf²),
 -- which also holds the mean shift.

@@ -177,9 +177,10 @@ def test_no_noise_changes_nothing(pixels: Tensor) -> None:
 
 
 def test_label_change_is_the_normal_tail() -> None:
-    margin = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    change = Change(torch.tensor([[0.0, -1.0, 2.0, 0.0]]).double(), torch.tensor([[1.0, 2.0, 0.5, 0.0]]).double())
-    expected = [*stats.norm.cdf([-1.0, -0.5, -10.0]), 0.0]
+    margin = torch.tensor([1.0, 2.0, 3.0, 4.0, 4.0])
+    means, deviations = torch.tensor([[0.0, -1.0, 2.0, 0.0, -5.0], [1.0, 2.0, 0.5, 0.0, 0.0]]).double()
+    change = Change(means[None], deviations[None])
+    expected = [*stats.norm.cdf([-1.0, -0.5, -10.0]), 0.0, 1.0]
     np.testing.assert_allclose(label_change(margin, change), expected, rtol=1e-12)
 
 
