@@ -41,6 +41,9 @@ def sensitivity_report(console: Console, store: Store, protocol: str, dataset: s
         for table in _tables(store, which):
             console.print()
             console.print(table)
+        hues = _hues(store, which)
+        if hues:
+            console.print(hues, markup=False, soft_wrap=True)
         files += _figures(store, which, folder)
     if files:
         console.print(f"figures: {folder}", markup=False, soft_wrap=True)
@@ -51,36 +54,44 @@ def _tables(store: Store, which: Which) -> Iterator[Table]:
     name = plain(which[2]) + ("" if which[3] == "none" else f", {short_defense(which[3])}")
     check = store.query(CHECK, list(which))
     if len(check):
-        check["text"] = [
-            f"{r.spearman:.2f} [{r.spearman_low:.2f}–{r.spearman_high:.2f}]" if pd.notna(r.spearman_low) else "–"
-            for r in check.itertuples()
-        ]
-        check["name"] = check["output"] + ", " + check["predictor"]
-        check = check.sort_values(["output", "passes", "predictor"])
-        caption = "Spearman's ρ over images with 95 % intervals; 'paper' is √V, others the deviation alone"
-        caption += _hues(store, which)
-        yield _wide(f"{name}: predicted against measured standard deviation", caption, check)
+        check["text"] = [_interval(r.spearman, r.spearman_low, r.spearman_high) for r in check.itertuples()]
+        check = check.rename(columns={"predictor": "name"}).sort_values(["passes", "name"])
+        for output, rows in check.groupby("output"):
+            title = f"{name}: predicted against measured standard deviation of the {output}"
+            yield _wide(
+                title,
+                "Spearman's ρ over images, 95 % intervals; cost: passes; 'paper': √V, else the deviation alone",
+                rows,
+            )
     changes = label_change_check(store.query(LABEL_CHANGE, list(which)).query("predictor != 'paper'"))
     if len(changes):
-        changes["text"] = [f"{r.auroc:.2f} [{r.low:.2f}–{r.high:.2f}]" for r in changes.itertuples()]
+        changes["text"] = [_interval(r.auroc, r.low, r.high) for r in changes.itertuples()]
         changes = changes.rename(columns={"score": "name"}).sort_values(["passes", "name"])
         yield _wide(
             f"{name}: foretelling a label change", "AUROC over (image, trial), 95 % by bootstrap over images", changes
         )
 
 
-def _hues(store: Store, which: Which) -> str:
+def _interval(value: float, low: float, high: float) -> str:
+    """`0.76 [.61–.86]`."""
+    if pd.isna(low):
+        return "–"
+    return f"{value:.2f} [{f'{low:.2f}'.replace('0.', '.', 1)}–{f'{high:.2f}'.replace('0.', '.', 1)}]"
+
+
+def _hues(store: Store, which: Which) -> str | None:
     try:
-        return "\n" + hue_test(sensitive_images(store, which, "gaussian_rgb", 1.0, "logit")).sentence()
+        return hue_test(sensitive_images(store, which, "gaussian_rgb", 1.0, "logit")).sentence()
     except (UserError, ValueError):
-        return ""
+        return None
 
 
 def _wide(title: str, caption: str, rows: pd.DataFrame) -> Table:
     """A line a name, a column a condition."""
     table = table_of(Text(title), caption)
+    table.padding, table.show_edge = 0, False
     table.add_column("", overflow="fold")
-    table.add_column("passes", justify="right")
+    table.add_column("cost", justify="right")
     conditions = sorted(
         set(rows[["degradation", "level"]].itertuples(index=False, name=None)), key=lambda c: (ORDER.index(c[0]), c[1])
     )[:COLUMNS]
@@ -89,7 +100,7 @@ def _wide(title: str, caption: str, rows: pd.DataFrame) -> Table:
     for (name, passes), own in rows.groupby(["name", "passes"], sort=False):
         texts = {(row.degradation, row.level): row.text for row in own.itertuples()}
         cells = [Text(texts.get(condition, "")) for condition in conditions]
-        table.add_row(Text(plain(str(name))), str(passes), *cells)
+        table.add_row(Text(short_defense(str(name))), str(passes), *cells)
     return table
 
 
