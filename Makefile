@@ -21,6 +21,7 @@ check: .venv
 bench: .venv
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/degradations.py
+	$(BIN)/python benchmarks/sensitivity.py
 
 # Made anew when the dependencies change.
 .venv: pyproject.toml constraints.txt
