@@ -24,7 +24,7 @@ CONDITIONS = (
 )
 
 
-SCORED = "sensitivity={enabled: true, predictors: [clamped_gradient, noisy_gradients(copies=2), sampling(copies=3)]}"
+SCORED = "sensitivity={enabled: true, predictors: [clamped_gradient,'noisy_gradients(copies=2)','sampling(copies=3)']}"
 SCORES = (
     "SELECT * EXCLUDE (run_id) FROM sensitivity ORDER BY ALL",
     "SELECT * EXCLUDE (run_id) FROM sensitivity_predictions ORDER BY ALL",

@@ -5,10 +5,20 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.measures import brier_score, foretelling
+from cnnsens_bench.measures import Foretelling, brier_score, foretelling
 
 BASELINES = {"confidence": -1, "entropy": 1, "margin": -1}
 """What needs no gradient → the sign with which it grows with the chance of a change."""
+COLUMNS = [
+    "degradation",
+    "level",
+    "score",
+    "passes",
+    *(f.name for f in dataclasses.fields(Foretelling)),
+    "brier",
+    "skill",
+    "n",
+]
 FEWEST = 5
 """Changes, and constancies, below which a ranking of images says nothing."""
 
@@ -43,4 +53,4 @@ def label_change_check(table: pd.DataFrame) -> pd.DataFrame:
             found.append({"degradation": degradation, "level": level, "score": predictor,
                           "passes": int(own["passes"].max()), **row, "brier": brier,
                           "skill": 1 - brier / brier_score(mean, share, trials), "n": len(own)})  # fmt: skip
-    return pd.DataFrame(found)
+    return pd.DataFrame(found, columns=COLUMNS)

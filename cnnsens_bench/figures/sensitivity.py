@@ -21,6 +21,7 @@ SCORED = "SELECT DISTINCT protocol, dataset, model, defense FROM protocol_sensit
 PAIRS = """SELECT * FROM sensitivity_pairs
     WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ? AND output = ? AND predictor = ?"""
 CHECK = "SELECT * FROM predictor_check WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ?"
+CEILING = "SELECT * FROM trial_ceiling WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ?"
 LABEL_CHANGE = "SELECT * FROM predicted_label_change WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ?"
 MANY = 5000
 """Points that are drawn at most: a density needs no more."""
@@ -72,8 +73,9 @@ def fig6(store: Store, out: Path, which: Which, output: str = "logit", predictor
 
 def predictor_figure(store: Store, out: Path, which: Which) -> None:
     """What a predictor's agreement with the trials costs: Spearman's correlation (95 % intervals) over passes, a column
-    a condition, a row an output. Raises `UserError`."""
+    a condition, a row an output; dashed: what a perfect predictor would reach. Raises `UserError`."""
     check = store.query(CHECK, list(which)).query("predictor != 'paper'")
+    ceiling = store.query(CEILING, list(which)).set_index(["output", "degradation", "level"])["ceiling"]
     conditions = [(name, level) for name, levels in _conditions(check, store).items() for level in levels]
     figure = Figure(figsize=(2.25 * len(conditions) + 0.6, 5.4), layout="constrained")
     axes = figure.subplots(2, len(conditions), sharey=True, sharex=True, squeeze=False)
@@ -92,6 +94,10 @@ def predictor_figure(store: Store, out: Path, which: Which) -> None:
                 x = own["passes"] * 1.05 ** (i - len(families) / 2)
                 style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
                 axis.errorbar(x, own["spearman"], [low, high], ms=4.5, lw=1.2, capsize=2, label=plain(family), **style)
+            highest = ceiling.get((output, degradation, level))
+            if highest is not None and np.isfinite(highest):
+                label = "ceiling: a perfect predictor against so few trials"
+                axis.axhline(highest, color="0.4", ls="--", lw=1, label=label)
             axis.set_xscale("log", base=2)
             ticks = sorted(check["passes"].unique())
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7)

@@ -13,6 +13,7 @@ from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.fragile import fig5, hue_test, sensitive_images
 from cnnsens_bench.figures.label_change import label_change_check
 from cnnsens_bench.figures.sensitivity import (
+    CEILING,
     CHECK,
     LABEL_CHANGE,
     ORDER,
@@ -56,11 +57,14 @@ def _tables(store: Store, which: Which) -> Iterator[Table]:
     if len(check):
         check["text"] = [_interval(r.spearman, r.spearman_low, r.spearman_high) for r in check.itertuples()]
         check = check.rename(columns={"predictor": "name"}).sort_values(["passes", "name"])
+        ceiling = store.query(CEILING, list(which)).query("degradation in @ORDER")
+        ceiling = ceiling.assign(name="ceiling", passes=0, text=[f"{value:.2f}" for value in ceiling["ceiling"]])
+        check = pd.concat([check, ceiling])
         for output, rows in check.groupby("output"):
             title = f"{name}: predicted against measured standard deviation of the {output}"
             yield _wide(
                 title,
-                "Spearman's ρ over images, 95 % intervals; cost: passes; 'paper': √V, else the deviation alone",
+                "Spearman's ρ over images, 95 % intervals; cost: passes; 'paper': √V; 'ceiling': of so few trials",
                 rows,
             )
     changes = label_change_check(store.query(LABEL_CHANGE, list(which)).query("predictor != 'paper'"))
@@ -100,7 +104,7 @@ def _wide(title: str, caption: str, rows: pd.DataFrame) -> Table:
     for (name, passes), own in rows.groupby(["name", "passes"], sort=False):
         texts = {(row.degradation, row.level): row.text for row in own.itertuples()}
         cells = [Text(texts.get(condition, "")) for condition in conditions]
-        table.add_row(Text(short_defense(str(name))), str(passes), *cells)
+        table.add_row(Text(short_defense(str(name))), str(passes) if passes else "", *cells)
     return table
 
 

@@ -134,6 +134,39 @@ FROM summed;
 CREATE OR REPLACE VIEW sensitivity_check AS
 SELECT * EXCLUDE (predictor, passes) FROM predictor_check WHERE predictor = 'paper';
 
+-- How far any predictor can agree with so few trials: the standard deviations of even and of odd trials rank the images
+-- with a correlation r; that of all trials with the truth is √(2r / (1 + r)) (Spearman 1910, Brown 1910), the ceiling.
+CREATE OR REPLACE VIEW trial_ceiling AS
+WITH outputs AS (
+    SELECT protocol, dataset, image_id, model, defense, degradation, level, trial,
+        unnest(['logit', 'probability']) AS output,
+        unnest([reference_logit, reference_probability])::DOUBLE AS f
+    FROM protocol_predictions
+    WHERE degradation <> 'none'
+),
+halves AS (
+    SELECT protocol, dataset, model, defense, output, degradation, level, image_id,
+        stddev_samp(f) FILTER (WHERE trial % 2 = 0) AS even, stddev_samp(f) FILTER (WHERE trial % 2 = 1) AS odd,
+        count(*) AS trials
+    FROM outputs
+    GROUP BY ALL
+),
+ranked AS (
+    SELECT *,
+        rank() OVER (alike ORDER BY even) + (count(*) OVER (alike_1) - 1) / 2 AS rank_1,
+        rank() OVER (alike ORDER BY odd) + (count(*) OVER (alike_2) - 1) / 2 AS rank_2
+    FROM halves
+    WHERE even IS NOT NULL AND odd IS NOT NULL
+    WINDOW
+        alike AS (PARTITION BY protocol, dataset, model, defense, output, degradation, level),
+        alike_1 AS (PARTITION BY protocol, dataset, model, defense, output, degradation, level, even),
+        alike_2 AS (PARTITION BY protocol, dataset, model, defense, output, degradation, level, odd)
+)
+SELECT protocol, dataset, model, defense, output, degradation, level, corr(rank_1, rank_2) AS half,
+    sqrt(greatest(0, 2 * half / (1 + half))) AS ceiling, count(*) AS n, max(trials) AS n_trials
+FROM ranked
+GROUP BY ALL;
+
 -- The label change that each predictor expects of an image, beside the measured p_Δ and what else could foretell it.
 CREATE OR REPLACE VIEW predicted_label_change AS
 WITH undegraded AS (

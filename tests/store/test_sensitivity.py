@@ -11,72 +11,33 @@ from scipy import stats
 
 from cnnsens_bench.sensitivity.gradients import FIRST_ORDER, OUTPUTS, first_order
 from cnnsens_bench.sensitivity.predictors import label_change
-from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.store import Store, new_attempt, write_part
 from cnnsens_bench.store.parts import SENSITIVITY, SENSITIVITY_PREDICTIONS
+from tests.store.scored import FREE, IMAGES, LEVELS, TRIALS, predicted_rows, score_rows, scored_store, sweep_rows
 
-IMAGES, TRIALS = 40, 10
-LEVELS = {"gaussian_rgb": (1.0, 4.0), "pepper_pixel": (0.01,), "translation": (0.5,), "flip_lr": (0.0,)}
-FREE = ("value", "grad_sq_norm", "pepper_sum", "pepper_sq_norm", "shift_x", "shift_y")
 KEY = ["output", "predictor", "degradation", "level"]
 
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
-    rng = np.random.default_rng(1)
-    found = []
-    for i in range(IMAGES):
-        cells = [("none", 0.0, 0)]
-        cells += [(n, level, t) for n, ls in LEVELS.items() for level in ls for t in range(TRIALS)]
-        for name, level, trial in cells:
-            found.append(
-                {"run_id": "r", "dataset": "d", "image_id": f"i{i}", "model": "s/m", "architecture": "m",
-                 "defense": "none", "degradation": name, "level": level, "trial": trial, "label": 0,
-                 "prediction": int(rng.random() < 0.3) if name != "none" else 0, "confidence": 0.5 + i / 100,
-                 "true_probability": 0.5, "true_rank": 1, "reference_logit": rng.normal() * (1 + i % 5),
-                 "reference_probability": rng.random()}
-            )  # fmt: skip
-    return pd.DataFrame(found)
+    return sweep_rows()
 
 
 @pytest.fixture(scope="module")
 def scores() -> pd.DataFrame:
-    """With ties: rounded."""
-    rng = np.random.default_rng(2)
-    table = pd.DataFrame(rng.random((IMAGES * 3, len(FREE))).round(1), columns=FREE)
-    table["pepper_sum"] = (table["pepper_sum"] - 0.5) * 50
-    table = table.assign(run_id="r", dataset="d", model="s/m", defense="none", entropy=0.5)
-    table["image_id"] = np.repeat([f"i{i}" for i in range(IMAGES)], 3)
-    table["output"] = list(OUTPUTS) * IMAGES
-    margin = table[table["output"] == "margin"].set_index("image_id")
-    table["margin"] = margin["value"][table["image_id"]].to_numpy()
-    table["margin_grad_sq_norm"] = margin["grad_sq_norm"][table["image_id"]].to_numpy()
-    return table
+    return score_rows()
 
 
 @pytest.fixture(scope="module")
 def predicted(scores: pd.DataFrame) -> pd.DataFrame:
-    rng = np.random.default_rng(3)
-    table = scores[["run_id", "dataset", "image_id", "model", "defense", "output"]].copy()
-    table = table.assign(predictor="sampling(copies=3)", degradation="gaussian_rgb", level=4.0, passes=3)
-    return table.assign(mean_change=rng.normal(size=len(table)), deviation=rng.random(len(table)))
+    return predicted_rows(scores)
 
 
 @pytest.fixture(scope="module")
 def store(
     rows: pd.DataFrame, scores: pd.DataFrame, predicted: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
 ) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"))
-    store.open()
-    store.begin_run("r", "test", "p", {}, {})
-    parts = new_attempt(store.output)
-    for kind, table, schema in (
-        ("predictions", rows, PREDICTIONS),
-        ("sensitivity", scores, SENSITIVITY),
-        ("sensitivity_predictions", predicted, SENSITIVITY_PREDICTIONS),
-    ):
-        write_part(parts, kind, "a", pa.Table.from_pandas(table, preserve_index=False).select(schema.names))
-    store.ingest()
-    return store
+    return scored_store(tmp_path_factory.mktemp("store"), rows, scores, predicted)
 
 
 def columns_of(scores: pd.DataFrame) -> dict[str, torch.Tensor]:
@@ -154,6 +115,20 @@ def test_the_check_of_every_predictor(store: Store, rows: pd.DataFrame) -> None:
         error = np.sqrt((x**2 * residual**2).sum() * IMAGES / (IMAGES - 1)) / (x**2).sum()
         assert row["slope"] == pytest.approx(slope, rel=1e-9)
         assert row["slope_high"] - row["slope_low"] == pytest.approx(2 * 1.959963984540054 * error, rel=1e-6)
+
+
+def test_the_ceiling_of_the_trials(store: Store, rows: pd.DataFrame) -> None:
+    view = store.query("FROM trial_ceiling").set_index(["output", "degradation", "level"])
+    assert len(view) == 2 * 5
+    for (output, degradation, level), row in view.iterrows():
+        here = rows[(rows["degradation"] == degradation) & (rows["level"] == level)]
+        table = here.astype({f"reference_{output}": np.float32}).pivot(
+            index="image_id", columns="trial", values=f"reference_{output}"
+        )
+        half = stats.spearmanr(table.iloc[:, ::2].std(axis=1), table.iloc[:, 1::2].std(axis=1)).statistic
+        assert row["half"] == pytest.approx(half, abs=1e-6)
+        assert row["ceiling"] == pytest.approx(np.sqrt(max(0, 2 * half / (1 + half))), abs=1e-6)
+        assert (row["n"], row["n_trials"]) == (IMAGES, TRIALS)
 
 
 def test_the_check_of_the_paper_is_its_row(store: Store) -> None:
