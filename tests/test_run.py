@@ -24,13 +24,6 @@ CONDITIONS = (
 )
 
 
-SCORED = "sensitivity={enabled: true, predictors: [clamped_gradient,'noisy_gradients(copies=2)','sampling(copies=3)']}"
-SCORES = (
-    "SELECT * EXCLUDE (run_id) FROM sensitivity ORDER BY ALL",
-    "SELECT * EXCLUDE (run_id) FROM sensitivity_predictions ORDER BY ALL",
-)
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -41,7 +34,7 @@ def words(pictures: Path, cache: Path, output: Path, *more: str) -> list[str]:
         "dataset=folder", f"dataset.root={pictures}", f"cache={cache}", f"output={output}", "input_size=40", "trials=2",
         f"models=[{{name: {TINY}, weights: random}},{{name: timm/test_efficientnet, weights: random}}]",
         "defenses=[none,gaussian_filter]", CONDITIONS, "training.epochs=4", "training.batch_size=8",
-        "batch_size=8", SCORED, *more,
+        "batch_size=8", *more,
     ]  # fmt: skip
 
 

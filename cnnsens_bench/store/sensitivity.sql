@@ -87,9 +87,16 @@ SELECT protocol, dataset, model, defense, output, predictor, passes, degradation
 FROM predicted_change AS p
 JOIN empirical_sensitivity AS m USING (protocol, dataset, image_id, model, defense, output, degradation, level);
 
--- Fisher's transformation; the variance of a rank correlation's is (1 + r²/2)/(n − 3) (Bonett & Wright 2000).
+-- Fisher's transformation; the variance of a rank correlation's is (1 + r²/2)/(n − 3) (Bonett & Wright 2000). Just short
+-- of ±1, where it is infinite.
+CREATE OR REPLACE MACRO fisher(r, n, sign, spread) AS
+    tanh(atanh(greatest(-0.9999999, least(0.9999999, r))) + sign * 1.959963984540054 * sqrt(spread / (n - 3)));
 CREATE OR REPLACE MACRO correlation_bound(r, n, sign, spread) AS
-    CASE WHEN n > 3 THEN tanh(atanh(greatest(-0.9999999, least(0.9999999, r))) + sign * 1.959963984540054 * sqrt(spread / (n - 3))) END;
+    CASE
+        WHEN n <= 3 THEN NULL
+        WHEN sign > 0 THEN greatest(r, fisher(r, n, sign, spread))
+        ELSE least(r, fisher(r, n, sign, spread))
+    END;
 -- Of y = slope·x through zero, with the error that holds for residuals of any variance (White 1980).
 CREATE OR REPLACE MACRO slope_error(slope, n, xxyy, xxxy, xxxx, xx) AS
     sqrt(greatest(0, xxyy - 2 * slope * xxxy + slope ^ 2 * xxxx) * n / greatest(n - 1, 1)) / xx;
