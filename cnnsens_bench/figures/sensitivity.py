@@ -148,12 +148,15 @@ def label_change_figure(store: Store, out: Path, which: Which) -> None:
         left.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="measured p_Δ")
         left.set_title(f"{degradation} {level_text(degradation, level)}", fontsize=9)
         own = check[(check["degradation"] == degradation) & (check["level"] == level)].sort_values("auroc")
-        ends = [own["auroc"] - own["low"], own["high"] - own["auroc"]]
-        bars = [colours.get(name, "0.6") for name in own["score"]]
-        right.barh(range(len(own)), own["auroc"], xerr=ends, color=bars, height=0.7, error_kw={"lw": 0.9})
+        for place, row in enumerate(own.itertuples()):
+            marker = MARKERS[names.index(row.score) % len(MARKERS)] if row.score in names else "|"
+            style = {"color": colours.get(row.score, "0.5"), "marker": marker}
+            right.errorbar(
+                row.auroc, place, xerr=[[row.auroc - row.low], [row.high - row.auroc]], ms=5, lw=1.4, **style
+            )
         right.set_yticks(range(len(own)), [plain(name) for name in own["score"]], fontsize=8)
-        right.set_xlim(min(0.5, own["low"].min() - 0.02), 1)
-        right.grid(axis="x", alpha=0.25)
+        right.set(xlim=(max(0, own["low"].min() - 0.02), 1.005), ylim=(-0.6, len(own) - 0.4))
+        right.grid(alpha=0.25)
     axes[-1, 0].set_xlabel("predicted label change")
     axes[-1, 1].set_xlabel("AUROC of a label change, 95 % intervals")
     figure.suptitle(f"{_title(which)}: foretelling label changes", fontsize=10)
