@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cnnsens_bench.sensitivity.backward import CheapBackward
+
 Network = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in [0, 255] → (N, classes) logits, each image by itself; differentiable."""
 
@@ -50,7 +52,8 @@ def differentiate(network: Network, pixels: Tensor, reference: Tensor | None = N
     """
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_()
-        logits = network(leaf)
+        with CheapBackward():
+            logits = network(leaf)
         if logits.shape[1] < 2:
             raise ValueError("a margin needs at least two classes")
         if reference is None:
