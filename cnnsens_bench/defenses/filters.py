@@ -1,7 +1,8 @@
 """Filters of the test image: Gaussian, morphological closing, median.
 
 Closing and median choose among pixels, they compute none, so that every way to do it gives the same bits: OpenCV
-on CPUs (with 0.2 ms an image of 224² 15 times faster there than torch), torch on GPUs and where gradients are asked for.
+on CPUs (with 0.2 ms an image of 224² 15 times faster there than torch), torch on GPUs and where gradients are asked
+for.
 """
 
 from collections.abc import Callable

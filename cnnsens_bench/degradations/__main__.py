@@ -14,6 +14,7 @@ from cnnsens_bench.degradations import degradations
 from cnnsens_bench.engine.conditions import levels_of, named
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.preview import previews
+from cnnsens_bench.engine.probe import probe
 from cnnsens_bench.engine.worker import load_plugins
 from cnnsens_bench.errors import ImageError, UserError
 from cnnsens_bench.figures.degradation_sheet import Row, check_suffix, degradation_sheet
@@ -88,6 +89,8 @@ def draw(given: argparse.Namespace) -> None:
             raise UserError(f"--{name} is {getattr(given, name)}: it must be between {low} and {high}")
     load_plugins(given.plugins)
     conditions = chosen(given.degradations, given.levels)
+    if given.plugins:  # what works in place would spoil the tiles after it
+        probe([condition for condition, _ in conditions], [given.size])
     uri, box, image_id, dataset = source(given)
     image = images.decode(uri, box)
     tiles = previews(image, image_id, dataset, [condition for condition, _ in conditions], given.size, given.seed)

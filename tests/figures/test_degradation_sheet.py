@@ -135,6 +135,10 @@ def test_rows_of_one_tile_share_a_line_where_they_fit() -> None:
         (["--image", "PHOTO", "--degradations", "pepper", "--levels", "2"], "level 2 is out of range"),
         (["--image", "PHOTO", "--degradations", "albumentations:Posterize(num_bits=level)"], "name them in levels"),
         (["--image", "PHOTO", "--degradations", "albumentations:CenterCrop(height=8, width=8)"], "keep the image's"),
+        (
+            ["--image", "PHOTO", "--degradations", "albumentations:ToFloat"],
+            "error: degradation 'albumentations:ToFloat'",
+        ),
         (["--image", "PHOTO", "--box", "900", "0", "5", "5"], "has no area inside"),
         (["--image", "PHOTO", "--out", "sheet.jpg"], "must end in .png, .pdf or .svg"),
         (["--image", "PHOTO", "--out", "/nowhere/sheet.png"], "there is no folder /nowhere"),
@@ -155,6 +159,21 @@ def test_what_cannot_be_drawn(
     assert sentence in error
     assert error.count("\n") == 1
     assert not (tmp_path / "a.png").exists()
+
+
+def test_a_users_that_would_spoil_other_tiles_is_refused(
+    photo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "from cnnsens_bench.degradations import degradation\n\n"
+    code += "degradation('sheet_in_place', levels=(3,))(lambda pixels, draw, level: pixels.add_(level))\n"
+    (tmp_path / "sheet_plugin.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    words = ["--image", photo, "--plugins", "sheet_plugin", "--degradations", "sheet_in_place", "flip_lr"]
+    try:
+        assert main(["--out", str(tmp_path / "a.png"), *words, *SMALL]) == 2
+        assert "it changes its input in place" in capsys.readouterr().err
+    finally:
+        del degradations._items["sheet_in_place"]  # type: ignore[attr-defined]
 
 
 def test_an_image_of_a_data_set_has_its_box(photo: str, tmp_path: Path, drawn: list[str]) -> None:
