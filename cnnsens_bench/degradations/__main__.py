@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
         help="side of a tile in pixels (default: 112); an input is reduced to it, which softens noise: with "
         "--tile 224 every pixel shows",
     )
+    made.add_argument(
+        "--step",
+        type=int,
+        choices=images.PNG_STEPS,
+        default=1,
+        help="round a PNG's values to multiples of that many gray levels; 5 halves the size of the file",
+    )
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="your modules with degradations")
     return made
@@ -101,7 +108,14 @@ def draw(given: argparse.Namespace) -> None:
     notes = f"undegraded; every tile is what a network of {given.size} px sees, seed {given.seed}, trial 0"
     title = image_id if dataset == FILES else f"{dataset}: {image_id}"
     degradation_sheet(
-        rows, images.render(image, given.size), title, notes, given.out, given.tile, grouped=given.degradations is None
+        rows,
+        images.render(image, given.size),
+        title,
+        notes,
+        given.out,
+        given.tile,
+        grouped=given.degradations is None,
+        step=given.step,
     )
 
 

@@ -69,11 +69,12 @@ def degradation_sheet(
     out: Path,
     tile: int = 112,
     grouped: bool = True,
+    step: int = 1,
 ) -> None:
     """Draw `rows` below the `undegraded` image, its `title` and `notes` beside it, into `out` (see `SUFFIXES`).
 
     `tile`: side of a tile in pixels; larger images are reduced to it. `grouped`: under headings (the paper's, beyond
-    the paper, common corruptions), else in the order given.
+    the paper, common corruptions), else in the order given. `step`: of a PNG's values, as `images.write_png` has it.
     """
     check_suffix(out)
     groups = _grouped(rows) if grouped else [("", list(rows))]
@@ -90,7 +91,7 @@ def degradation_sheet(
     for panel, (across, _) in zip(panels, sizes, strict=True):
         _draw_panel(axes, panel, left, top, tile)
         left += across + PANEL_GAP
-    _save(figure, out)
+    _save(figure, out, step)
 
 
 Group = tuple[str, list[Row]]
@@ -230,11 +231,11 @@ def _write(axes: Axes, x: float, y: float, text: str, size: float, **style: Any)
     axes.text(x, y, text, fontsize=size, va="center", parse_math=False, **style)
 
 
-def _save(figure: Figure, out: Path) -> None:
+def _save(figure: Figure, out: Path, step: int) -> None:
     if out.suffix.lower() != ".png":
         figure.savefig(out, metadata={"CreationDate" if out.suffix.lower() == ".pdf" else "Date": None})
         return
     buffer = io.BytesIO()
     figure.savefig(buffer, format="rgba")
     width, height = (round(side * DPI) for side in figure.get_size_inches())
-    images.write_png(out, np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[..., :3])
+    images.write_png(out, np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[..., :3], step)
