@@ -86,19 +86,79 @@ def test_radial_distortion_lands_where_its_formula_says(percent: float) -> None:
         np.testing.assert_allclose(centre_of(view, where), where, atol=0.1)
 
 
-def test_rotation_invents_nothing_inside_the_frame() -> None:
-    """A smooth picture, turned exactly by scipy's splines from the full image, also in the corners of the box."""
+WIDE = (130.0, 390.0, 640.0, 130.0)
+TALL = (420.0, 60.0, 90.0, 760.0)
+
+
+def source_of(box: images.Box, degrees: float, percent: float) -> tuple[np.ndarray, np.ndarray]:
+    """The (x, y) of the full image that each pixel of a turned and bent view shows."""
+    x, y, w, h = box
+    steps = (np.arange(SIZE) + 0.5) / SIZE - 0.5
+    across, down = np.meshgrid(steps * w, steps * h)
+    scale = 1 / (1 - percent / 100 * 4 * (across**2 + down**2) / (w**2 + h**2))
+    across, down = across * scale, down * scale
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return x + w / 2 + c * across - s * down, y + h / 2 + s * across + c * down
+
+
+@pytest.mark.parametrize("box", [BOX, WIDE, TALL])
+@pytest.mark.parametrize(("degrees", "percent"), [(13.0, 0.0), (45.0, 0.0), (-45.0, 0.0), (90.0, 0.0), (0.0, 10.0)])
+def test_views_invent_nothing_inside_the_frame_and_lie_where_they_should(
+    box: images.Box, degrees: float, percent: float
+) -> None:
+    """A smooth picture, moved exactly by scipy's splines from the full image, also in the corners of the box."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(float)
     wave = 127 + 60 * np.sin(x / 31) * np.cos(y / 23) + 50 * np.sin((x + y) / 57)
-    picture = decoded(np.repeat(wave.round().astype(np.uint8)[..., None], 3, 2))
-    steps = (np.arange(SIZE) + 0.5) / SIZE
-    across, down = np.meshgrid(BOX[0] + steps * BOX[2], BOX[1] + steps * BOX[3])
-    for degrees in (13.0, 45.0, -45.0):
-        view = render(picture, SIZE, angle=degrees)[..., 0].astype(float)
-        source = turned(np.stack([across.ravel(), down.ravel()], 1), -degrees)
-        expected = ndimage.map_coordinates(wave, [source[:, 1] - 0.5, source[:, 0] - 0.5], order=3)
-        assert np.abs(view - expected.reshape(SIZE, SIZE)).max() < 2.5
-        assert np.abs(view - expected.reshape(SIZE, SIZE)).mean() < 0.5
+    picture = decoded(np.repeat(wave.round().astype(np.uint8)[..., None], 3, 2), box)
+    view = render(picture, SIZE, angle=degrees, bend=-percent / 100)[..., 0].astype(float)
+    columns, rows = source_of(box, degrees, percent)
+    expected = ndimage.map_coordinates(wave, [rows - 0.5, columns - 0.5], order=3)
+    assert np.abs(view - expected).max() < 2.5
+    assert np.abs(view - expected).mean() < 0.5
+    slopes = np.stack([slope.ravel() for slope in np.gradient(expected)], 1)
+    shift = np.linalg.lstsq(slopes, (view - expected).ravel(), rcond=None)[0]
+    assert np.abs(shift).max() < 0.1
+
+
+def grating(side: int, period: float, degrees: float) -> np.ndarray:
+    """Stripes of that period in pixels through the middle; of 0 degrees they are upright."""
+    x = np.arange(side) + 0.5 - side / 2
+    turn = np.deg2rad(degrees)
+    stripes = 128 + 100 * np.cos(2 * np.pi / period * (np.cos(turn) * x + np.sin(turn) * x[:, None]))
+    return np.repeat(stripes.round().astype(np.uint8)[..., None], 3, 2)
+
+
+def contrast_of(pixels: np.ndarray, width: int, height: int, degrees: float = 0.0) -> float:
+    """Of the middle of that size, as a view turned by `degrees` shows it."""
+    side = len(pixels)
+    box = ((side - width) / 2, (side - height) / 2, float(width), float(height))
+    return float(render(decoded(pixels, box), SIZE // 2, angle=degrees)[..., 0].std())
+
+
+@pytest.mark.parametrize(("width", "height"), [(960, 540), (540, 960), (540, 540), (800, 200)])
+@pytest.mark.parametrize(("period", "stripes"), [(5.2, 0.0), (4.1, 0.0), (5.2, 90.0), (5.2, 45.0)])
+def test_turned_views_show_no_stripes_that_are_too_fine_for_them(
+    width: int, height: int, period: float, stripes: float
+) -> None:
+    """As a photograph that is turned itself, upright in the view: what the view cannot show is gray, no moiré."""
+    given = grating(1024, period, stripes)
+    for degrees in (1e-6, 5.0, 45.0, 80.0):
+        upright = contrast_of(grating(1024, period, stripes - degrees), width, height)
+        assert contrast_of(given, width, height, degrees) < upright + 3
+
+
+def test_the_longer_side_of_a_turned_box_is_decoded_too(tmp_path: object) -> None:
+    from pathlib import Path
+
+    from PIL import Image
+
+    path = Path(str(tmp_path)) / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(path)
+    for box in ((20.0, 430.0, 850.0, 40.0), (430.0, 20.0, 30.0, 850.0), (60.0, 300.0, 800.0, 200.0)):
+        for size in (16, SIZE):
+            kept, whole = images.decode(str(path), box, 0.0, 1.0), images.decode(str(path), box)
+            for degrees in (0.5, 45.0, 90.0, 100.0, 180.0):
+                assert np.array_equal(render(kept, size, angle=degrees), render(whole, size, angle=degrees))
 
 
 def test_outside_the_full_image_its_edges_repeat() -> None:
