@@ -1,7 +1,6 @@
 """A contact sheet of degradations: one row each, one column a level (paper, figure 1, right)."""
 
 import io
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 
 from cnnsens_bench import images
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.figures.summary import UNITS, level_text, plain
+from cnnsens_bench.figures.summary import UNITS, level_text, plain, wrapped
 
 matplotlib.rcParams["svg.hashsalt"] = "cnnsens_bench"  # the same picture gives the same file
 
@@ -185,25 +184,11 @@ def _is_symbol(row: Row) -> bool:
 
 def _label(row: Row) -> str:
     """The name in lines that fit, and the unit of levels that are bare numbers."""
-    lines = list(_wrapped(plain(row.name)))
+    lines = list(wrapped(plain(row.name), LONGEST_LINE))
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], lines[MOST_LINES - 1][: LONGEST_LINE - 1] + "…"]
     bare = row.name not in UNITS and any(row.levels) and not _is_symbol(row) and row.level_name != "level"
     return "\n".join([*lines, *([f"({plain(row.level_name)})"] if bare else [])])
-
-
-def _wrapped(name: str) -> Iterator[str]:
-    """Broken before a sum's sign and after a prefix's colon; elsewhere only where a line is full."""
-    for part in re.split(r" (?=\+ )|(?<=:)(?=\w)", name):
-        line = ""
-        for word in re.findall(r"[^_,(=]+[_,(=]*|[_,(=]+", part):
-            while len(line) + len(word) > LONGEST_LINE:
-                room = 0 if line else LONGEST_LINE
-                yield (line + word[:room]).strip()
-                line, word = "", word[room:]
-            line += word
-        if line.strip():
-            yield line.strip()
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
