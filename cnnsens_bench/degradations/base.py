@@ -23,6 +23,10 @@ DrawFunction = Callable[[Streams, int], Any]
 """(streams, input size in pixels) → one row of random numbers per image, shared by all levels of a trial."""
 
 
+MOST_BENT = 0.5
+"""The largest |bend| of a view: an image is turned inside out at 1."""
+
+
 @dataclass(frozen=True)
 class Motion:
     """How the boxes of a batch lie in their full images; each a number for all, or a tensor (N,).
@@ -38,9 +42,12 @@ class Motion:
     bend: Tensor | float = 0.0
 
     def views(self, count: int) -> list[tuple[float, float, float, float]]:
-        """(dx, dy, angle, bend) of each of `count` images."""
+        """(dx, dy, angle, bend) of each of `count` images. Raises `ValueError` where one is bent beyond `MOST_BENT`."""
         parts = (self.dx, self.dy, self.angle, self.bend)
         columns = [part.tolist() if isinstance(part, Tensor) else [float(part)] * count for part in parts]
+        most = max(map(abs, columns[3]), default=0.0)
+        if most > MOST_BENT + 1e-6:
+            raise ValueError(f"it bends by {100 * most:g} % in all: {100 * MOST_BENT:g} % is the most")
         return list(zip(*columns, strict=True))
 
     def then(self, other: "Motion") -> "Motion":

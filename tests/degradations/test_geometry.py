@@ -7,6 +7,9 @@ from scipy import ndimage
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, degradations, parse_degradation
+from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.probe import probe
+from cnnsens_bench.errors import UserError
 from cnnsens_bench.images import Decoded, render
 
 SIDE, SIZE = 900, 224
@@ -218,6 +221,38 @@ def test_a_chain_of_motions_is_one_view() -> None:
     turned_ = degradations["rotation"].motion(draw[1], 20.0).views(2)
     for one, shift, turn in zip(together, moved, turned_, strict=True):
         assert one == pytest.approx((shift[0], shift[1], turn[2], 0.0))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "radial_distortion(25) + radial_distortion(25)",
+        "radial_distortion(50) + rotation(9)",
+        "radial_distortion(50) + radial_distortion(-20) + translation(3)",
+    ],
+)
+def test_a_chain_of_lenses_stays_within_what_is_decoded(text: str, tmp_path: object) -> None:
+    from pathlib import Path
+
+    from PIL import Image
+
+    path = Path(str(tmp_path)) / "a.png"
+    Image.fromarray(dots(GRID).pixels).save(path)
+    both = parse_degradation(text)
+    box = (400.0, 440.0, 100.0, 20.0)
+    reach = both.reach(0.0)
+    kept = images.decode(str(path), box, reach.shift / SIZE, reach.radius)
+    assert kept.pixels.size < SIDE * SIDE * 3
+    view = both.motion(both.draw(Streams(0, "data", ["a"], 0), SIZE), 0.0).views(1)[0]
+    assert np.array_equal(render(kept, SIZE, *view), render(images.decode(str(path), box), SIZE, *view))
+
+
+def test_lenses_that_bend_too_much_together_are_refused() -> None:
+    good, bad = (parse_degradation(f"radial_distortion(30) + radial_distortion({level})") for level in (20, 30))
+    assert good.motion((None, None), 0.0).views(1)[0][3] == pytest.approx(-0.5)
+    with pytest.raises(UserError, match="it bends by 60 % in all: 50 % is the most"):
+        probe([Condition(bad.name, (0.0,), 1)], [32])
+    probe([Condition(good.name, (0.0,), 1)], [32])
 
 
 def test_translation_moves_by_sigma_within_its_reach() -> None:
