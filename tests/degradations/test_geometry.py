@@ -203,14 +203,11 @@ def test_views_stay_within_what_is_decoded(name: str, tmp_path: object) -> None:
             assert np.array_equal(render(kept, SIZE, *view), render(whole, SIZE, *view))
 
 
-def test_rotation_is_uniform_within_its_level() -> None:
+def test_rotation_levels_scale_one_draw() -> None:
     d = degradations["rotation"]
-    draw = d.draw(Streams(0, "data", [str(i) for i in range(20_000)], 0), SIZE)
-    angles = torch.as_tensor(d.motion(draw, 45.0).angle)
-    assert angles.abs().max() <= 45
-    assert abs(angles.mean()) < 5 * 45 / 3**0.5 / 20_000**0.5
-    assert abs(angles.std() - 45 / 3**0.5) < 0.5
-    torch.testing.assert_close(torch.as_tensor(d.motion(draw, 90.0).angle), 2 * angles)
+    draw = d.draw(Streams(0, "data", [str(i) for i in range(50)], 0), SIZE)
+    half, whole = (torch.as_tensor(d.motion(draw, level).angle) for level in (45.0, 90.0))
+    torch.testing.assert_close(whole, 2 * half)
 
 
 def test_a_chain_of_motions_is_one_view() -> None:
@@ -255,14 +252,9 @@ def test_lenses_that_bend_too_much_together_are_refused() -> None:
     probe([Condition(good.name, (0.0,), 1)], [32])
 
 
-def test_translation_moves_by_sigma_within_its_reach() -> None:
+def test_translation_levels_scale_one_draw() -> None:
     d = degradations["translation"]
-    ids = [str(i) for i in range(20_000)]
-    draw = d.draw(Streams(0, "data", ids, 0), 224)
-    motion = d.motion(draw, 4.0)
-    for shift in (motion.dx, motion.dy):
-        assert abs(shift.mean()) < 5 * 4 / 20_000**0.5
-        assert abs(shift.std() / 4 - 1) < 5 / 40_000**0.5
-        assert shift.abs().max() < d.reach(4.0).shift
-    assert abs(np.corrcoef(motion.dx, motion.dy)[0, 1]) < 5 / 20_000**0.5
-    torch.testing.assert_close(d.motion(draw, 8.0).dx, 2 * motion.dx)
+    draw = d.draw(Streams(0, "data", [str(i) for i in range(50)], 0), SIZE)
+    half, whole = (d.motion(draw, level) for level in (4.0, 8.0))
+    torch.testing.assert_close(whole.dx, 2 * torch.as_tensor(half.dx))
+    torch.testing.assert_close(whole.dy, 2 * torch.as_tensor(half.dy))
