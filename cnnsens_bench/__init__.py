@@ -6,4 +6,7 @@ import os
 # It reads this at its first product.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
+# Unless told not to, albumentations asks PyPI for its latest version where it is imported.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
 __version__ = "0.1.0"

@@ -55,10 +55,11 @@ def decode(uri: str, box: Box | None = None, shift: float = float("inf"), radius
     if np.isinf(shift) or np.isinf(radius):
         keep = (0, 0, width, height)
     else:
-        # Beside the views: the support of the smallest filter anyone resizes with (one box to one pixel).
-        around = radius * np.hypot(w, h) / 2
-        reach_x = max(w / 2, around) + shift * w + 3 * max(w / 16, 1) + 4
-        reach_y = max(h / 2, around) + shift * h + 3 * max(h / 16, 1) + 4
+        # Beside the views: the support of the smallest filter anyone resizes with (a box to 16 pixels); of turned and
+        # bent ones its longer side lies anywhere.
+        around = radius * (np.hypot(w, h) / 2 + 3 * max(w / 16, h / 16, 1)) if radius else 0.0
+        reach_x = max(w / 2 + 3 * max(w / 16, 1), around) + shift * w + 4
+        reach_y = max(h / 2 + 3 * max(h / 16, 1), around) + shift * h + 4
         keep = (
             max(0, int(np.floor(x + w / 2 - reach_x))),
             max(0, int(np.floor(y + h / 2 - reach_y))),
@@ -101,7 +102,7 @@ def resample(image: Decoded, window: Box, size: int) -> np.ndarray:
 
 
 FINE = 2
-"""How many times finer than the result a turned or bent view is sampled."""
+"""How many times finer than the result a turned or bent view is sampled, at least."""
 
 LONGEST_SIDE = 32_000
 """In pixels, of what OpenCV can sample."""
@@ -116,9 +117,9 @@ def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> n
     pixels, as a camera would be, then resized straight to the square.
     """
     x, y, w, h = window
-    margin = 2 * FINE + 2
-    steps = (np.arange(-margin, FINE * size + margin) + 0.5) / (FINE * size) - 0.5
-    across, down = np.meshgrid(steps * w, steps * h)
+    wide, high = _fine(w, h, size)
+    (margin_x, steps_x), (margin_y, steps_y) = _steps(wide, size), _steps(high, size)
+    across, down = np.meshgrid(steps_x * w, steps_y * h)
     if bend:
         square = 4 * (across**2 + down**2) / (w**2 + h**2)
         scale = 1 / (1 + bend * np.minimum(square, 1))  # beyond the corners, in the margin, as at them
@@ -126,7 +127,7 @@ def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> n
     turn = np.deg2rad(angle)
     columns = x + w / 2 + np.cos(turn) * across - np.sin(turn) * down
     rows = y + h / 2 + np.sin(turn) * across + np.cos(turn) * down
-    part, x0, y0, shrink_x, shrink_y = _reduced(image, columns, rows, FINE * size / w, FINE * size / h)
+    part, x0, y0, shrink_x, shrink_y = _reduced(image, columns, rows, max(wide / w, high / h))
     sampled = cv2.remap(
         part,
         ((columns - x0) * shrink_x - 0.5).astype(np.float32),
@@ -134,20 +135,41 @@ def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> n
         cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    end = margin + FINE * size
-    result = Image.fromarray(sampled).resize((size, size), Image.Resampling.BICUBIC, box=(margin, margin, end, end))
-    return np.asarray(result)
+    inner = (margin_x, margin_y, margin_x + wide, margin_y + high)
+    return np.asarray(Image.fromarray(sampled).resize((size, size), Image.Resampling.BICUBIC, box=inner))
+
+
+def _fine(width: float, height: float, size: int) -> tuple[int, int]:
+    """How many points a turned or bent window is sampled at, across and down.
+
+    They lie as close along its longer side as along its shorter, for the window is turned against the image and what
+    the image is reduced to has one fineness; closer than the image's pixels only where the result needs it.
+    """
+    step = max(min(width, height) / (FINE * size), 1.0)
+    most = LONGEST_SIDE * 3 // 4  # leaves room for margins
+
+    def points(side: float) -> int:
+        return min(most, max(FINE * size, int(np.ceil(side / step - 1e-9))))
+
+    return points(width), points(height)
+
+
+def _steps(count: int, size: int) -> tuple[int, np.ndarray]:
+    """How many points beyond either end the filter of the last resize needs, and where all of them lie, the ends being
+    at ± 0.5."""
+    margin = int(np.ceil(2 * count / size)) + 2
+    return margin, (np.arange(-margin, count + margin) + 0.5) / count - 0.5
 
 
 def _reduced(
-    image: Decoded, columns: np.ndarray, rows: np.ndarray, fine_x: float, fine_y: float
+    image: Decoded, columns: np.ndarray, rows: np.ndarray, fineness: float
 ) -> tuple[np.ndarray, int, int, float, float]:
-    """The part of the image around the given points, no more than needed finer than the grid that samples it: its
-    pixels, its left and top in the image, and its reduction in x and y."""
+    """The part of the image around the given points, where they are fewer than its pixels reduced to their `fineness`,
+    points a pixel: its pixels, its left and top in the image, and its reduction in x and y."""
     x0, x1 = int(np.floor(columns.min())) - 3, int(np.ceil(columns.max())) + 3
     y0, y1 = int(np.floor(rows.min())) - 3, int(np.ceil(rows.max())) + 3
     part = _with_repeated_edges(image, x0, y0, x1, y1)
-    shrink = min(1.0, max(fine_x, fine_y), LONGEST_SIDE / max(part.shape))
+    shrink = min(1.0, fineness, LONGEST_SIDE / max(part.shape))
     if shrink == 1:
         return part, x0, y0, 1.0, 1.0
     width, height = int(np.ceil((x1 - x0) * shrink)), int(np.ceil((y1 - y0) * shrink))
@@ -283,7 +305,12 @@ def from_row(row: dict[str, Any]) -> Decoded:
     return Decoded(pixels, row["left"], row["top"], row["width"], row["height"], box)
 
 
-def write_png(path: Path, pixels: np.ndarray, colours: int = 256) -> None:
-    """Write (h, w, 3) uint8 as a PNG of at most `colours` colours, chosen for it: a third of the size of a full one."""
-    image = Image.fromarray(pixels).quantize(colours, Image.Quantize.MEDIANCUT, kmeans=0, dither=Image.Dither.NONE)
-    image.save(path, format="png", optimize=True)
+PNG_STEPS = (1, 3, 5, 15)
+"""Of which white is a multiple."""
+
+
+def write_png(path: Path, pixels: np.ndarray, step: int = 1) -> None:
+    """Write (h, w, 3) uint8 as a PNG, values rounded to multiples of `step` (of `PNG_STEPS`): 5 halves its size, and
+    nothing shows, where a palette or dithering would bend colours or add noise."""
+    rounded = (pixels.astype(np.uint16) + step // 2) // step * step
+    Image.fromarray(rounded.astype(np.uint8)).save(path, format="png", optimize=True)

@@ -34,7 +34,7 @@ from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
 from cnnsens_bench.tracking import Tracker
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised when crop, resize, a degradation or its draws change their meaning."""
 
 

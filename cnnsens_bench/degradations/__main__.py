@@ -14,6 +14,7 @@ from cnnsens_bench.degradations import degradations
 from cnnsens_bench.engine.conditions import levels_of, named
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.preview import previews
+from cnnsens_bench.engine.probe import probe
 from cnnsens_bench.engine.worker import load_plugins
 from cnnsens_bench.errors import ImageError, UserError
 from cnnsens_bench.figures.degradation_sheet import Row, check_suffix, degradation_sheet
@@ -63,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
         help="side of a tile in pixels (default: 112); an input is reduced to it, which softens noise: with "
         "--tile 224 every pixel shows",
     )
+    made.add_argument(
+        "--step",
+        type=int,
+        choices=images.PNG_STEPS,
+        default=1,
+        help="round a PNG's values to multiples of that many gray levels; 5 halves the size of the file",
+    )
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="your modules with degradations")
     return made
@@ -88,6 +96,8 @@ def draw(given: argparse.Namespace) -> None:
             raise UserError(f"--{name} is {getattr(given, name)}: it must be between {low} and {high}")
     load_plugins(given.plugins)
     conditions = chosen(given.degradations, given.levels)
+    if given.plugins:  # what works in place would spoil the tiles after it
+        probe([condition for condition, _ in conditions], [given.size])
     uri, box, image_id, dataset = source(given)
     image = images.decode(uri, box)
     tiles = previews(image, image_id, dataset, [condition for condition, _ in conditions], given.size, given.seed)
@@ -98,7 +108,14 @@ def draw(given: argparse.Namespace) -> None:
     notes = f"undegraded; every tile is what a network of {given.size} px sees, seed {given.seed}, trial 0"
     title = image_id if dataset == FILES else f"{dataset}: {image_id}"
     degradation_sheet(
-        rows, images.render(image, given.size), title, notes, given.out, given.tile, grouped=given.degradations is None
+        rows,
+        images.render(image, given.size),
+        title,
+        notes,
+        given.out,
+        given.tile,
+        grouped=given.degradations is None,
+        step=given.step,
     )
 
 

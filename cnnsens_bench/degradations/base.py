@@ -8,8 +8,9 @@ A geometric degradation (`geometric=True`) says instead how the box lies in the 
 `(draw, level) -> Motion`, and `images.py` renders that view.
 """
 
+import keyword
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +22,10 @@ from cnnsens_bench.registry import Registry
 
 DrawFunction = Callable[[Streams, int], Any]
 """(streams, input size in pixels) → one row of random numbers per image, shared by all levels of a trial."""
+
+
+MOST_BENT = 0.5
+"""The largest |bend| of a view: an image is turned inside out at 1."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,12 @@ class Motion:
     bend: Tensor | float = 0.0
 
     def views(self, count: int) -> list[tuple[float, float, float, float]]:
-        """(dx, dy, angle, bend) of each of `count` images."""
+        """(dx, dy, angle, bend) of each of `count` images. Raises `ValueError` where one is bent beyond `MOST_BENT`."""
         parts = (self.dx, self.dy, self.angle, self.bend)
         columns = [part.tolist() if isinstance(part, Tensor) else [float(part)] * count for part in parts]
+        most = max(map(abs, columns[3]), default=0.0)
+        if most > MOST_BENT + 1e-6:
+            raise ValueError(f"it bends by {100 * most:g} % in all: {100 * MOST_BENT:g} % is the most")
         return list(zip(*columns, strict=True))
 
     def then(self, other: "Motion") -> "Motion":
@@ -138,7 +146,7 @@ def degradation(
     name: str,
     *,
     draw: DrawFunction | None = None,
-    levels: tuple[float, ...] = (),
+    levels: Sequence[float] = (),
     level_name: str = "level",
     low: float = 0.0,
     high: float = float("inf"),
@@ -146,14 +154,38 @@ def degradation(
     geometric: bool = False,
     reach: Callable[[float], Reach] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as a degradation; the parameters are those of `Degradation`."""
+    """Register the decorated function as a degradation; the parameters are those of `Degradation`.
+
+    Raises `UserError` for a name that no config could write, and for levels that are none.
+    """
+    _check_name(name)
+    if not isinstance(levels, Sequence) or isinstance(levels, str):
+        raise UserError(f"degradation '{name}': levels is {levels!r}: it must be a sequence of numbers, as (1, 4, 16)")
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        made = Degradation(name, function, draw, levels, level_name, low, high, whole, geometric, reach)
+        made = Degradation(name, function, draw, tuple(levels), level_name, low, high, whole, geometric, reach)
+        for level in levels:
+            made.check_level(level)
         degradations.add(name, made)
         return function
 
     return decorate
+
+
+RESERVED = ("none", "sensitivity", "albumentations:")
+"""Names that mean something else in a plan or a config, and the library's prefix."""
+
+
+def _check_name(name: object) -> None:
+    parts = name.split(":") if isinstance(name, str) else []
+    good = len(parts) in (1, 2) and all(part.isascii() and part.isidentifier() for part in parts)
+    if not good or any(map(keyword.iskeyword, parts)):
+        raise UserError(
+            f"{name!r} is no name for a degradation: take letters, digits and _, as in row_noise, or with a prefix "
+            "mine:row_noise"
+        )
+    if name in RESERVED or (f"{parts[0]}:" in RESERVED and len(parts) == 2):
+        raise UserError(f"no degradation can be called '{name}', which means something else: give it another name")
 
 
 def normal_per_value(streams: Streams, size: int) -> Tensor:

@@ -64,8 +64,13 @@ class Chain(Degradation):
 
     def reach(self, level: float) -> Reach:
         reaches = [member.degradation.reach(member.at(level)) for member in self.members]
-        # A turn about the moved box's centre: both at once reach no further than one after the other.
-        return Reach(sum(reach.shift for reach in reaches), max(reach.radius for reach in reaches))
+        # A turn about the moved box's centre: both at once reach no further than one after the other. Bends add, and
+        # one of b reaches to 1 / (1 − b).
+        radius = max(reach.radius for reach in reaches)
+        bend = sum(1 - 1 / reach.radius for reach in reaches if reach.radius > 1)
+        if bend:
+            radius = max(radius, 1 / (1 - bend)) if bend < 1 else float("inf")
+        return Reach(sum(reach.shift for reach in reaches), radius)
 
 
 def chain(members: Sequence[Member], name: str) -> Degradation:

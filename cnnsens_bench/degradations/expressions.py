@@ -15,6 +15,7 @@ from cnnsens_bench.degradations.base import Degradation, degradations
 from cnnsens_bench.degradations.chain import Member, chain
 from cnnsens_bench.degradations.library import LEVEL, PREFIX, albumentations_degradation
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.registry import near
 
 
 def parse_degradation(text: str) -> Degradation:
@@ -26,18 +27,29 @@ def parse_degradation(text: str) -> Degradation:
     return chain(members, " + ".join(_member_name(member) for member in members))
 
 
+MEMBER_KEYS = ("name", "level", "arguments")
+ENTRY_KEYS = (*MEMBER_KEYS, "levels", "trials")
+
+
 def expression(entry: Any) -> str:
     """The text of a config's entry: a string; a mapping with a name and `arguments` or `level`; or a list of these.
 
-    Raises `UserError` for anything else.
+    Raises `UserError` for anything else, and for unknown keys. `levels` and `trials` are a whole entry's, no member's.
     """
+    return _text(entry, ENTRY_KEYS)
+
+
+def _text(entry: Any, known: tuple[str, ...]) -> str:
     if isinstance(entry, str):
         return entry
     if isinstance(entry, list) and entry:
-        return " + ".join(expression(member) for member in entry)
+        return " + ".join(_text(member, MEMBER_KEYS) for member in entry)
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
         raise UserError(f"degradations: {entry!r} is neither a name, nor a mapping with a name, nor a list of these")
     name, level, arguments = entry["name"], entry.get("level"), entry.get("arguments")
+    for key in entry:
+        if key not in known:
+            raise UserError(f"degradations: unknown key '{key}' of '{name}'{near(str(key), list(known))}")
     if level is not None and arguments is not None:
         raise UserError(f"degradations: '{name}' has both level and arguments: write the level into the arguments")
     if level is not None:
@@ -59,10 +71,13 @@ def _source(value: Any) -> str:
     return repr(value)
 
 
+TEXT_OR_PREFIX = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|\b([A-Za-z_]\w*):(?=[A-Za-z_])""")
+
+
 def _tree(text: str) -> ast.expr:
     try:
-        # A prefix becomes an attribute: `common:fog` is no Python.
-        return ast.parse(re.sub(r"\b([A-Za-z_]\w*):(?=[A-Za-z_])", r"\1.", text.strip()), mode="eval").body
+        # A prefix becomes an attribute: `common:fog` is no Python. What is quoted stays.
+        return ast.parse(TEXT_OR_PREFIX.sub(lambda m: m[1] or f"{m[2]}.", text.strip()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UserError(
             f"degradation '{text}' cannot be read: write a name, name(level), name(level) + name(level), or "

@@ -7,6 +7,7 @@ transform draws the same numbers for each.
 
 import functools
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,14 +61,23 @@ def albumentations_degradation(name: str, transform: str, arguments: Mapping[str
     given = {"p": 1.0, **arguments}
     swept = _holds_level(given)
 
+    def place(level: float) -> str:
+        return f"'{name}' at level {level:g}" if swept else f"'{name}'"
+
     @functools.lru_cache(maxsize=64)
     def at(level: float) -> Any:
         try:
-            # Pydantic's complaints are many lines, the first of which only counts them.
-            return kind(**_with_level(given, level))
+            with warnings.catch_warnings():
+                # What it would make of a value that it does not take is not what was asked for.
+                warnings.filterwarnings("error", ".*automatically adjusted", UserWarning)
+                return kind(**_with_level(given, level))
+        except UserWarning as warning:
+            text = " ".join(str(warning).split()).replace("automatically adjusted to", "would become").rstrip(".")
+            raise UserError(f"{place(level)}: {text}") from None
         except Exception as error:
+            # Pydantic's complaints are many lines, the first of which only counts them.
             lines = [line.partition("[type=")[0].strip() for line in str(error).splitlines() if line.strip()]
-            raise UserError(f"'{name}' at level {level:g}: {': '.join(lines[1:3] or lines)}") from None
+            raise UserError(f"{place(level)}: {': '.join(lines[1:3] or lines)}") from None
 
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         eight_bit = pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

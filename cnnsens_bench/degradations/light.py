@@ -51,8 +51,9 @@ def to_pixel(maths: Maths) -> Callable[[Any], Any]:
 
 DAYLIGHT = 6504.0
 """Colour temperature of D65, the white of sRGB, in kelvin."""
-COLDEST, HOTTEST = 1700.0, 25_000.0
-"""Between these the locus below is good to 1e-3 in x and y, and all three gains are positive."""
+COLDEST, HOTTEST = 1910.0, 25_000.0
+"""Between these the locus below is good to 1e-3 in x and y, and all three gains are positive: below 1903 K a black body
+is redder than any colour of sRGB."""
 
 XYZ_TO_RGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
 

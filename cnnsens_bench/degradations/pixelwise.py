@@ -26,8 +26,9 @@ Value = Callable[[Any, Any, Any], Any]
 
 Maths = Any
 """What a formula may call: `minimum(a, b)`, `maximum(a, b)`, `absolute(a)`, `floor(a)`, `root(a)`,
-`clip(a, low, high)`, `where(condition, a, b)` and `lookup(table, a)`, which interpolates in a float32 table. A
-function of its own that a formula calls goes through `function(f)`; `scalar` tells a loop from tensors."""
+`clip(a, low, high)`, `where(condition, a, b)`, `quotient(a, constant)`, the same bits on every device, and
+`lookup(table, a)`, which interpolates in a float32 table. A function of its own that a formula calls goes through
+`function(f)`; `scalar` tells a loop from tensors."""
 
 SMALLEST_SHARE = 1 << 15
 """Pixels below which another thread costs more than it gives."""
@@ -169,6 +170,8 @@ TENSORS = SimpleNamespace(
     root=torch.sqrt,
     clip=lambda a, low, high: torch.clamp(a, float(low), float(high)),
     where=torch.where,
+    # On CUDA a tensor is not divided by a Python number, but multiplied by its rounded reciprocal.
+    quotient=lambda a, constant: a / torch.tensor(constant, device=a.device),
     lookup=_lookup_in_tensor,
     function=lambda f: f,
     scalar=False,
@@ -207,6 +210,10 @@ def _scalars() -> SimpleNamespace:
         return a if condition else b
 
     @inline
+    def quotient(a, constant):  # type: ignore[no-untyped-def]
+        return a / constant
+
+    @inline
     def root(a):  # type: ignore[no-untyped-def]
         return np.sqrt(a)
 
@@ -215,5 +222,12 @@ def _scalars() -> SimpleNamespace:
         below = min(max(np.int64(a), 0), len(table) - 2)
         return table[below] + (table[below + 1] - table[below]) * (a - np.float32(below))
 
-    named = {"minimum": minimum, "maximum": maximum, "absolute": absolute, "floor": floor, "root": root}
+    named = {
+        "minimum": minimum,
+        "maximum": maximum,
+        "absolute": absolute,
+        "floor": floor,
+        "root": root,
+        "quotient": quotient,
+    }
     return SimpleNamespace(**named, clip=clip, where=where, lookup=lookup, function=inline, scalar=True)

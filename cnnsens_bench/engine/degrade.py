@@ -1,22 +1,38 @@
 """The degraded pixels of one chunk of images at one input size, and what could not be degraded."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench import images
-from cnnsens_bench.degradations import Degradation, Streams, parse_degradation
+from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.degradations.base import draw_rows
 from cnnsens_bench.engine.plan import Condition, Sweep
+from cnnsens_bench.errors import UserError
 
 FAILED = object()
 
 Failure = tuple[int, str, str]
 """The position of an image in its chunk, the stage it failed at, and a sentence."""
+
+
+class Job(NamedTuple):
+    """A cell that is to be computed: `rows` are the positions of its images, `draw` has a row for each; `place` names
+    its level and trial."""
+
+    cell: int
+    level: float
+    place: str
+    rows: np.ndarray
+    draw: Any
+
+    def part(self, index: Any) -> "Job":
+        """Of the rows at `index`, a slice or positions among them."""
+        return self._replace(rows=self.rows[index], draw=draw_rows(self.draw, index))
 
 
 class Degrader:
@@ -37,6 +53,7 @@ class Degrader:
         self.sweep, self.size, self.image_ids, self.decoded = sweep, size, image_ids, decoded
         self.device, self.pool = device, pool
         self.failures: list[Failure] = []
+        self._told: set[tuple[int, str]] = set()
         self.pixels = self._to_device(list(pool.map(lambda image: images.render(image, size), decoded)))
 
     def run(self, condition: Condition, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, Tensor, np.ndarray]]:
@@ -44,24 +61,17 @@ class Degrader:
 
         `rows[cell]`: the positions of the images that are wanted; a cell that nobody wants is left out.
         """
-        self.failures = []
-        degradation = parse_degradation(condition.degradation)
-        # (cell, its level, the rows and the draw of its trial); drawn as they are reached, two trials at most at once.
-        jobs = self._jobs(degradation, condition, rows)
-        if not degradation.geometric:
-            for cell, level, of_trial, draw in jobs:
-                kept = of_trial
-                if len(rows[cell]) < len(of_trial):
-                    here = np.flatnonzero(np.isin(of_trial, rows[cell]))
-                    kept, draw = of_trial[here], draw_rows(draw, here)
-                yield from self._applied(degradation, self.pixels[_span(kept)], draw, level, kept, cell)
-            return
-        for cell, level, of_trial, draw, pixels in self._views(degradation, jobs, rows):
-            yield from self._applied(degradation, pixels, draw, level, of_trial, cell)
+        self.failures, self._told = [], set()
+        self.degradation = parse_degradation(condition.degradation)
+        jobs = self._jobs(condition, rows)  # drawn as they are reached, two trials at most at once
+        if self.degradation.geometric:
+            for job, pixels in self._views(jobs):
+                yield from self._applied(job, pixels)
+        else:
+            for job in jobs:
+                yield from self._applied(job, self.pixels[_span(job.rows)])
 
-    def _jobs(
-        self, degradation: Degradation, condition: Condition, rows: Sequence[np.ndarray]
-    ) -> Iterator[tuple[int, float, np.ndarray, Any]]:
+    def _jobs(self, condition: Condition, rows: Sequence[np.ndarray]) -> Iterator[Job]:
         width = len(condition.levels)
         for trial in range(condition.trials):
             of_trial = np.unique(np.concatenate(rows[trial * width : (trial + 1) * width]))
@@ -69,87 +79,84 @@ class Degrader:
                 continue
             ids = [self.image_ids[i] for i in of_trial]
             streams = Streams(self.sweep.seed, self.sweep.dataset, ids, trial, self.device)
-            draw = self._tried(degradation.draw, of_trial, degradation, streams, self.size)
+            draw = self._tried(f"trial {trial}", of_trial, self.degradation.draw, streams, self.size)
             if draw is FAILED:
                 continue
-            for i, level in enumerate(condition.levels):
-                if len(rows[trial * width + i]):
-                    yield trial * width + i, level, of_trial, draw
+            for cell, level in enumerate(condition.levels, trial * width):
+                wanted = rows[cell]
+                if not len(wanted):
+                    continue
+                place = f"level {level:g}, trial {trial}" if self.degradation.has_levels else f"trial {trial}"
+                job = Job(cell, level, place, of_trial, draw)
+                if len(wanted) < len(of_trial):
+                    job = self._tried(place, wanted, job.part, np.flatnonzero(np.isin(of_trial, wanted)))
+                if job is not FAILED:
+                    yield job
 
-    def _views(
-        self,
-        degradation: Degradation,
-        jobs: Iterator[tuple[int, float, np.ndarray, Any]],
-        rows: Sequence[np.ndarray],
-    ) -> Iterator[tuple[int, float, np.ndarray, Any, Tensor]]:
+    def _views(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Tensor]]:
         """The moved boxes, cell by cell, on the device; the next cell's are rendered while one is used."""
 
-        def submit(cell: int, level: float, of_trial: np.ndarray, draw: Any) -> tuple | None:
-            here = np.flatnonzero(np.isin(of_trial, rows[cell]))
-            kept, own = of_trial[here], draw_rows(draw, here)
-            motion = self._tried(degradation.motion, kept, degradation, own, level)
-            if motion is FAILED:
+        def submit(job: Job) -> list[Future[np.ndarray]] | None:
+            views = self._tried(job.place, job.rows, self._placed, job)
+            if views is FAILED:
                 return None
-            rendered = [
+            return [
                 self.pool.submit(images.render, self.decoded[i], self.size, *view)
-                for i, view in zip(kept, motion.views(len(kept)), strict=True)
+                for i, view in zip(job.rows, views, strict=True)
             ]
-            return cell, level, kept, own, rendered
 
         waiting = None
         for job in jobs:
-            ahead = submit(*job)
+            ahead = submit(job)
             if waiting:
-                yield from self._collected(degradation, *waiting)
-            waiting = ahead
+                yield from self._collected(*waiting)
+            waiting = (job, ahead) if ahead else None
         if waiting:
-            yield from self._collected(degradation, *waiting)
+            yield from self._collected(*waiting)
 
-    def _collected(
-        self,
-        degradation: Degradation,
-        cell: int,
-        level: float,
-        rows: np.ndarray,
-        draw: Any,
-        rendered: list[Future[np.ndarray]],
-    ) -> Iterator[tuple[int, float, np.ndarray, Any, Tensor]]:
-        results = [self._tried(future.result, rows[i : i + 1], degradation) for i, future in enumerate(rendered)]
+    def _placed(self, job: Job) -> list[tuple[float, float, float, float]]:
+        return self.degradation.motion(job.draw, job.level).views(len(job.rows))
+
+    def _collected(self, job: Job, rendered: list[Future[np.ndarray]]) -> Iterator[tuple[Job, Tensor]]:
+        results = [self._tried(job.place, job.rows[i : i + 1], future.result) for i, future in enumerate(rendered)]
         good = np.flatnonzero([result is not FAILED for result in results])
-        if len(good):
-            pixels = self._to_device([results[i] for i in good])
-            yield cell, level, rows[good], draw if len(good) == len(rows) else draw_rows(draw, good), pixels
+        if len(good) < len(results):
+            job = self._tried(job.place, job.rows[good], job.part, good)
+        if len(good) and job is not FAILED:
+            yield job, self._to_device([results[i] for i in good])
 
-    def _applied(
-        self, degradation: Degradation, pixels: Tensor, draw: Any, level: float, rows: np.ndarray, cell: int
-    ) -> Iterator[tuple[int, Tensor, np.ndarray]]:
+    def _applied(self, job: Job, pixels: Tensor) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         """Degraded together; if that fails, one by one, so that the others go on."""
-        together = self._tried(self._apply, rows[:0], degradation, degradation, pixels, draw, level)
+        together = self._tried(job.place, (), self._apply, job, pixels)
         if together is not FAILED:
-            yield cell, together, rows
+            yield job.cell, together, job.rows
             return
-        for i in range(len(rows)):
+        for i in range(len(job.rows)):
             one = slice(i, i + 1)
-            alone = self._tried(
-                self._apply, rows[one], degradation, degradation, pixels[one], draw_rows(draw, one), level
-            )
+            alone = self._tried(job.place, job.rows[one], lambda one=one: self._apply(job.part(one), pixels[one]))
             if alone is not FAILED:
-                yield cell, alone, rows[one]
+                yield job.cell, alone, job.rows[one]
 
-    def _apply(self, degradation: Degradation, pixels: Tensor, draw: Any, level: float) -> Tensor:
-        result = degradation.apply(pixels, draw, level)
-        check_shape(result, pixels)
+    def _apply(self, job: Job, pixels: Tensor) -> Tensor:
+        result = self.degradation.apply(pixels, job.draw, job.level)
+        check_result(result, pixels)
         return result
 
-    def _tried(self, work: Callable[..., Any], rows: np.ndarray, degradation: Degradation, *arguments: Any) -> Any:
-        """The result of `work(*arguments)`, or `FAILED` and a failure noted for each of `rows`."""
+    def _tried(self, place: str, rows: Iterable[int], work: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of `work(*arguments)`, or `FAILED` and a failure noted for each of `rows`: of the same kind only
+        the first, with its `place`."""
         try:
             return work(*arguments)
         except UNRECOVERABLE:
             raise
         except Exception as error:
-            sentence = f"'{degradation.name}' raised {type(error).__name__}: {first_line(error)}"
-            self.failures += [(int(row), "degrade", sentence) for row in rows]
+            sentence = first_line(error)
+            if not isinstance(error, UserError):
+                sentence = f"'{self.degradation.name}' raised {type(error).__name__}: {sentence}"
+            for row in map(int, rows):
+                if (row, sentence) not in self._told:
+                    self._told.add((row, sentence))
+                    self.failures.append((row, "degrade", f"{sentence} (first at {place})"))
             return FAILED
 
     def _to_device(self, views: list[np.ndarray]) -> Tensor:
@@ -160,12 +167,15 @@ UNRECOVERABLE = (MemoryError, torch.OutOfMemoryError)
 """Not the image's fault: smaller batches may help, the next image will not."""
 
 
-def check_shape(result: Any, pixels: Tensor) -> None:
-    """Raises `ValueError` unless a degradation gave a tensor of its input's shape."""
+def check_result(result: Any, pixels: Tensor) -> None:
+    """Raises `ValueError` unless a degradation gave a tensor of its input's shape, of floating-point numbers."""
     if not isinstance(result, Tensor):
         raise ValueError(f"it returned a {type(result).__name__}, not a tensor")
     if result.shape != pixels.shape:
         raise ValueError(f"it returned {tuple(result.shape)} for an input of {tuple(pixels.shape)}")
+    if not result.is_floating_point():  # whole numbers would wrap where they are not clamped
+        kind = str(result.dtype).removeprefix("torch.")
+        raise ValueError(f"it returned numbers of type {kind}: give floating-point ones, as with .float()")
 
 
 def first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
 from cnnsens_bench.engine.calibrate import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure
-from cnnsens_bench.engine.plan import Condition, Sweep
+from cnnsens_bench.engine.plan import Cell, Condition, Sweep
 from cnnsens_bench.models import Classifier
 
 Columns = dict[str, np.ndarray]
@@ -216,11 +216,15 @@ class _Pass:
             "trial": trials[cell[good]],
             **{name: outputs[good, i] for i, name in enumerate(OUTPUTS)},
         }
-        failures = [
-            self._not_finite(int(image[i]), int(entrant[i]), int(cell[i]), outputs[i, -1] == 1)
-            for i in np.flatnonzero(~good)
+        # Of the same kind only the first, as where degradations raise.
+        first: dict[Failure, Cell] = {}
+        for i in np.flatnonzero(~good):
+            failure = self._not_finite(int(image[i]), int(entrant[i]), int(cell[i]), outputs[i, -1] == 1)
+            first.setdefault(failure, self.evaluator.cells[cell[i]])
+        return columns, [
+            (row, stage, f"{sentence} (first at level {at.level:g}, trial {at.trial})")
+            for (row, stage, sentence), at in first.items()
         ]
-        return columns, failures
 
     def _not_finite(self, image: int, entrant: int, cell: int, broken: bool) -> Failure:
         degradation = self.evaluator.cells[cell].degradation

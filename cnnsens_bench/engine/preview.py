@@ -31,5 +31,6 @@ def previews(
                         raise UserError(f"degradation '{condition.degradation}' returned numbers that are not finite")
                     tiles.append(pixels[0].clamp(0, 255).round().byte().permute(1, 2, 0).numpy())
             if degrader.failures:
-                raise UserError(f"degradation {degrader.failures[0][2]}")
+                sentence = degrader.failures[0][2]
+                raise UserError(f"degradation {sentence}" if sentence.startswith("'") else sentence)
             yield tiles

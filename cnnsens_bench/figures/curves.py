@@ -1,17 +1,20 @@
 """Accuracy over levels, one panel a degradation, from the store alone."""
 
+import textwrap
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.figures.summary import UNITS, short_defense
+from cnnsens_bench.figures.summary import UNITS, plain, short_defense, wrapped
 from cnnsens_bench.store import Store
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
 """Okabe & Ito's, told apart by the colour-blind; markers tell them apart in gray."""
 MARKERS = "osD^vP*X"
+TITLE = 26
+"""Characters of a panel's title that fit beside each other."""
 MODELS = "SELECT * FROM accuracy WHERE defense = ? ORDER BY level"
 DEFENSES = "SELECT * FROM accuracy WHERE model = ? ORDER BY level"
 DEFENDED = "SELECT DISTINCT model FROM accuracy WHERE defense <> 'none' ORDER BY model"
@@ -52,7 +55,9 @@ def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suff
     if not shown:
         raise UserError(f"{store.path} has no degradation with several levels {which}")
     names = sorted(table[by].unique(), key=lambda name: (name != "none", name))
-    figure = Figure(figsize=(max(6.2, 3.1 * len(shown)), 3.4 + 0.12 * len(names)), layout="constrained")
+    titles = {name: "\n".join(wrapped(plain(name), TITLE)) for name in shown}
+    height = 3.4 + 0.12 * len(names) + 0.2 * max(title.count("\n") for title in titles.values())
+    figure = Figure(figsize=(max(6.2, 3.1 * len(shown)), height), layout="constrained")
     shade = 0.13 if len(names) < 5 else 0.05
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axis, degradation in zip(axes, shown, strict=True):
@@ -70,11 +75,13 @@ def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suff
             if len(still):
                 axis.axhline(100 * still.iloc[0], ls=(0, (2, 3)), color=style["color"], lw=0.9)
         form, note = UNITS.get(degradation, ("level", ""))
-        axis.set_xscale("log", base=2)
         ticks = sorted(table.loc[table["degradation"] == degradation, "level"].unique())
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
-        axis.set(title=degradation, xlabel=note.lstrip(", ") or form.format("").rstrip("=°"), ylim=(0, 101))
+        if ticks[0] > 0:
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.minorticks_off()
+        axis.set_title(titles[degradation], parse_math=False)
+        axis.set(xlabel=note.lstrip(", ") or form.format("").rstrip("=°"), ylim=(0, 101))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("accuracy in %")
@@ -82,5 +89,6 @@ def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suff
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     dataset = kinds["dataset"].iloc[0]
-    figure.suptitle(f"{dataset}{suffix} (bands: 95 % intervals; dotted: undegraded)", fontsize=10)
+    title = f"{plain(dataset)}{suffix} (bands: 95 % intervals; dotted: undegraded)"
+    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize=10, parse_math=False)
     figure.savefig(out, dpi=140)

@@ -1,7 +1,6 @@
 """A contact sheet of degradations: one row each, one column a level (paper, figure 1, right)."""
 
 import io
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 
 from cnnsens_bench import images
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.figures.summary import UNITS, level_text, plain
+from cnnsens_bench.figures.summary import UNITS, level_text, plain, wrapped
 
 matplotlib.rcParams["svg.hashsalt"] = "cnnsens_bench"  # the same picture gives the same file
 
@@ -69,11 +68,12 @@ def degradation_sheet(
     out: Path,
     tile: int = 112,
     grouped: bool = True,
+    step: int = 1,
 ) -> None:
     """Draw `rows` below the `undegraded` image, its `title` and `notes` beside it, into `out` (see `SUFFIXES`).
 
     `tile`: side of a tile in pixels; larger images are reduced to it. `grouped`: under headings (the paper's, beyond
-    the paper, common corruptions), else in the order given.
+    the paper, common corruptions), else in the order given. `step`: of a PNG's values, as `images.write_png` has it.
     """
     check_suffix(out)
     groups = _grouped(rows) if grouped else [("", list(rows))]
@@ -90,7 +90,7 @@ def degradation_sheet(
     for panel, (across, _) in zip(panels, sizes, strict=True):
         _draw_panel(axes, panel, left, top, tile)
         left += across + PANEL_GAP
-    _save(figure, out)
+    _save(figure, out, step)
 
 
 Group = tuple[str, list[Row]]
@@ -184,25 +184,11 @@ def _is_symbol(row: Row) -> bool:
 
 def _label(row: Row) -> str:
     """The name in lines that fit, and the unit of levels that are bare numbers."""
-    lines = list(_wrapped(plain(row.name)))
+    lines = list(wrapped(plain(row.name), LONGEST_LINE))
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], lines[MOST_LINES - 1][: LONGEST_LINE - 1] + "…"]
     bare = row.name not in UNITS and any(row.levels) and not _is_symbol(row) and row.level_name != "level"
     return "\n".join([*lines, *([f"({plain(row.level_name)})"] if bare else [])])
-
-
-def _wrapped(name: str) -> Iterator[str]:
-    """Broken before a sum's sign and after a prefix's colon; elsewhere only where a line is full."""
-    for part in re.split(r" (?=\+ )|(?<=:)(?=\w)", name):
-        line = ""
-        for word in re.findall(r"[^_,(=]+[_,(=]*|[_,(=]+", part):
-            while len(line) + len(word) > LONGEST_LINE:
-                room = 0 if line else LONGEST_LINE
-                yield (line + word[:room]).strip()
-                line, word = "", word[room:]
-            line += word
-        if line.strip():
-            yield line.strip()
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
@@ -230,11 +216,11 @@ def _write(axes: Axes, x: float, y: float, text: str, size: float, **style: Any)
     axes.text(x, y, text, fontsize=size, va="center", parse_math=False, **style)
 
 
-def _save(figure: Figure, out: Path) -> None:
+def _save(figure: Figure, out: Path, step: int) -> None:
     if out.suffix.lower() != ".png":
         figure.savefig(out, metadata={"CreationDate" if out.suffix.lower() == ".pdf" else "Date": None})
         return
     buffer = io.BytesIO()
     figure.savefig(buffer, format="rgba")
     width, height = (round(side * DPI) for side in figure.get_size_inches())
-    images.write_png(out, np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[..., :3])
+    images.write_png(out, np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[..., :3], step)

@@ -1,5 +1,8 @@
 """The tables that end a run: who suffers how much, in a form that a person reads."""
 
+import re
+from collections.abc import Iterator
+
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -187,6 +190,21 @@ def interval(value: float, low: float, high: float) -> str:
 def plain(text: str) -> str:
     """Escapes what would steer a terminal or tear a table (line ends, ANSI codes, changes of direction)."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def wrapped(name: str, width: int) -> Iterator[str]:
+    """A degradation's name in lines of at most `width` characters: broken before a sum's sign and after a prefix's
+    colon, elsewhere only where a line is full."""
+    for part in re.split(r" (?=\+ )|(?<=:)(?=\w)", name):
+        line = ""
+        for word in re.findall(r"[^_,(=]+[_,(=]*|[_,(=]+", part):
+            while len(line) + len(word) > width:
+                room = 0 if line else width
+                yield (line + word[:room]).strip()
+                line, word = "", word[room:]
+            line += word
+        if line.strip():
+            yield line.strip()
 
 
 def short_defense(defense: str) -> str:

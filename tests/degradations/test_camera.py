@@ -72,9 +72,14 @@ def test_white_balance_multiplies_linear_light() -> None:
 
 
 def test_white_balance_has_the_range_of_the_locus() -> None:
-    for wrong in (-4900.0, 19_000.0):
+    white_balance = degradations["white_balance"]
+    for level in (white_balance.low, white_balance.high):
+        assert (illuminant_gains(DAYLIGHT + level) > 0).all()
+        white_balance.check_level(level)
+    assert illuminant_gains(1900.0).min() < 0
+    for wrong in (-4604.0, 19_000.0):
         with pytest.raises(UserError, match="white_balance"):
-            degradations["white_balance"].check_level(wrong)
+            white_balance.check_level(wrong)
 
 
 def test_flicker_swings_by_its_per_cent_about_the_mean() -> None:

@@ -1,5 +1,6 @@
 """What a config can write, and what it may not."""
 
+import ast
 import contextlib
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from cnnsens_bench.degradations import Streams, degradations, expression, parse_degradation
 from cnnsens_bench.degradations.chain import Chain
+from cnnsens_bench.degradations.expressions import _tree
 from cnnsens_bench.errors import UserError
 
 IDS = ["a", "b", "c"]
@@ -101,6 +103,29 @@ def test_what_cannot_be_meant_is_one_sentence(text: str, sentence: str) -> None:
 def test_entries_that_are_none(written: object, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         expression(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ([{"name": "gaussian_intensity", "level": 4}, {"name": "pepper", "levl": 0.02}],
+         "unknown key 'levl' of 'pepper': did you mean 'level'"),
+        ([{"name": "pepper", "levels": [0.1]}], "unknown key 'levels' of 'pepper': did you mean 'level'"),
+        (["flip_lr", {"name": "pepper", "trials": 3}], "unknown key 'trials' of 'pepper': known are"),
+        ({"name": "pepper", "levl": 3}, "unknown key 'levl' of 'pepper': did you mean 'level'"),
+    ],
+)  # fmt: skip
+def test_keys_that_mean_nothing_are_refused(written: object, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        expression(written)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_what_is_quoted_is_no_name(quote: str) -> None:
+    text = f"albumentations:Mine(text={quote}a:b it{chr(92)}'s c:d{quote}, other=level)"
+    tree = ast.unparse(_tree(text + " + common:fog"))
+    assert ast.literal_eval(ast.parse(tree).body[0].value.left.keywords[0].value) == "a:b it's c:d"  # type: ignore[attr-defined]
+    assert tree.endswith(" + common.fog")
 
 
 @given(st.text(max_size=40))

@@ -7,6 +7,9 @@ from scipy import ndimage
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, degradations, parse_degradation
+from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.probe import probe
+from cnnsens_bench.errors import UserError
 from cnnsens_bench.images import Decoded, render
 
 SIDE, SIZE = 900, 224
@@ -86,19 +89,79 @@ def test_radial_distortion_lands_where_its_formula_says(percent: float) -> None:
         np.testing.assert_allclose(centre_of(view, where), where, atol=0.1)
 
 
-def test_rotation_invents_nothing_inside_the_frame() -> None:
-    """A smooth picture, turned exactly by scipy's splines from the full image, also in the corners of the box."""
+WIDE = (130.0, 390.0, 640.0, 130.0)
+TALL = (420.0, 60.0, 90.0, 760.0)
+
+
+def source_of(box: images.Box, degrees: float, percent: float) -> tuple[np.ndarray, np.ndarray]:
+    """The (x, y) of the full image that each pixel of a turned and bent view shows."""
+    x, y, w, h = box
+    steps = (np.arange(SIZE) + 0.5) / SIZE - 0.5
+    across, down = np.meshgrid(steps * w, steps * h)
+    scale = 1 / (1 - percent / 100 * 4 * (across**2 + down**2) / (w**2 + h**2))
+    across, down = across * scale, down * scale
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return x + w / 2 + c * across - s * down, y + h / 2 + s * across + c * down
+
+
+@pytest.mark.parametrize("box", [BOX, WIDE, TALL])
+@pytest.mark.parametrize(("degrees", "percent"), [(13.0, 0.0), (45.0, 0.0), (-45.0, 0.0), (90.0, 0.0), (0.0, 10.0)])
+def test_views_invent_nothing_inside_the_frame_and_lie_where_they_should(
+    box: images.Box, degrees: float, percent: float
+) -> None:
+    """A smooth picture, moved exactly by scipy's splines from the full image, also in the corners of the box."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(float)
     wave = 127 + 60 * np.sin(x / 31) * np.cos(y / 23) + 50 * np.sin((x + y) / 57)
-    picture = decoded(np.repeat(wave.round().astype(np.uint8)[..., None], 3, 2))
-    steps = (np.arange(SIZE) + 0.5) / SIZE
-    across, down = np.meshgrid(BOX[0] + steps * BOX[2], BOX[1] + steps * BOX[3])
-    for degrees in (13.0, 45.0, -45.0):
-        view = render(picture, SIZE, angle=degrees)[..., 0].astype(float)
-        source = turned(np.stack([across.ravel(), down.ravel()], 1), -degrees)
-        expected = ndimage.map_coordinates(wave, [source[:, 1] - 0.5, source[:, 0] - 0.5], order=3)
-        assert np.abs(view - expected.reshape(SIZE, SIZE)).max() < 2.5
-        assert np.abs(view - expected.reshape(SIZE, SIZE)).mean() < 0.5
+    picture = decoded(np.repeat(wave.round().astype(np.uint8)[..., None], 3, 2), box)
+    view = render(picture, SIZE, angle=degrees, bend=-percent / 100)[..., 0].astype(float)
+    columns, rows = source_of(box, degrees, percent)
+    expected = ndimage.map_coordinates(wave, [rows - 0.5, columns - 0.5], order=3)
+    assert np.abs(view - expected).max() < 2.5
+    assert np.abs(view - expected).mean() < 0.5
+    slopes = np.stack([slope.ravel() for slope in np.gradient(expected)], 1)
+    shift = np.linalg.lstsq(slopes, (view - expected).ravel(), rcond=None)[0]
+    assert np.abs(shift).max() < 0.1
+
+
+def grating(side: int, period: float, degrees: float) -> np.ndarray:
+    """Stripes of that period in pixels through the middle; of 0 degrees they are upright."""
+    x = np.arange(side) + 0.5 - side / 2
+    turn = np.deg2rad(degrees)
+    stripes = 128 + 100 * np.cos(2 * np.pi / period * (np.cos(turn) * x + np.sin(turn) * x[:, None]))
+    return np.repeat(stripes.round().astype(np.uint8)[..., None], 3, 2)
+
+
+def contrast_of(pixels: np.ndarray, width: int, height: int, degrees: float = 0.0) -> float:
+    """Of the middle of that size, as a view turned by `degrees` shows it."""
+    side = len(pixels)
+    box = ((side - width) / 2, (side - height) / 2, float(width), float(height))
+    return float(render(decoded(pixels, box), SIZE // 2, angle=degrees)[..., 0].std())
+
+
+@pytest.mark.parametrize(("width", "height"), [(960, 540), (540, 960), (540, 540), (800, 200)])
+@pytest.mark.parametrize(("period", "stripes"), [(5.2, 0.0), (4.1, 0.0), (5.2, 90.0), (5.2, 45.0)])
+def test_turned_views_show_no_stripes_that_are_too_fine_for_them(
+    width: int, height: int, period: float, stripes: float
+) -> None:
+    """As a photograph that is turned itself, upright in the view: what the view cannot show is gray, no moiré."""
+    given = grating(1024, period, stripes)
+    for degrees in (1e-6, 5.0, 45.0, 80.0):
+        upright = contrast_of(grating(1024, period, stripes - degrees), width, height)
+        assert contrast_of(given, width, height, degrees) < upright + 3
+
+
+def test_the_longer_side_of_a_turned_box_is_decoded_too(tmp_path: object) -> None:
+    from pathlib import Path
+
+    from PIL import Image
+
+    path = Path(str(tmp_path)) / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(path)
+    for box in ((20.0, 430.0, 850.0, 40.0), (430.0, 20.0, 30.0, 850.0), (60.0, 300.0, 800.0, 200.0)):
+        for size in (16, SIZE):
+            kept, whole = images.decode(str(path), box, 0.0, 1.0), images.decode(str(path), box)
+            for degrees in (0.5, 45.0, 90.0, 100.0, 180.0):
+                assert np.array_equal(render(kept, size, angle=degrees), render(whole, size, angle=degrees))
 
 
 def test_outside_the_full_image_its_edges_repeat() -> None:
@@ -140,14 +203,11 @@ def test_views_stay_within_what_is_decoded(name: str, tmp_path: object) -> None:
             assert np.array_equal(render(kept, SIZE, *view), render(whole, SIZE, *view))
 
 
-def test_rotation_is_uniform_within_its_level() -> None:
+def test_rotation_levels_scale_one_draw() -> None:
     d = degradations["rotation"]
-    draw = d.draw(Streams(0, "data", [str(i) for i in range(20_000)], 0), SIZE)
-    angles = torch.as_tensor(d.motion(draw, 45.0).angle)
-    assert angles.abs().max() <= 45
-    assert abs(angles.mean()) < 5 * 45 / 3**0.5 / 20_000**0.5
-    assert abs(angles.std() - 45 / 3**0.5) < 0.5
-    torch.testing.assert_close(torch.as_tensor(d.motion(draw, 90.0).angle), 2 * angles)
+    draw = d.draw(Streams(0, "data", [str(i) for i in range(50)], 0), SIZE)
+    half, whole = (torch.as_tensor(d.motion(draw, level).angle) for level in (45.0, 90.0))
+    torch.testing.assert_close(whole, 2 * half)
 
 
 def test_a_chain_of_motions_is_one_view() -> None:
@@ -160,14 +220,41 @@ def test_a_chain_of_motions_is_one_view() -> None:
         assert one == pytest.approx((shift[0], shift[1], turn[2], 0.0))
 
 
-def test_translation_moves_by_sigma_within_its_reach() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "radial_distortion(25) + radial_distortion(25)",
+        "radial_distortion(50) + rotation(9)",
+        "radial_distortion(50) + radial_distortion(-20) + translation(3)",
+    ],
+)
+def test_a_chain_of_lenses_stays_within_what_is_decoded(text: str, tmp_path: object) -> None:
+    from pathlib import Path
+
+    from PIL import Image
+
+    path = Path(str(tmp_path)) / "a.png"
+    Image.fromarray(dots(GRID).pixels).save(path)
+    both = parse_degradation(text)
+    box = (400.0, 440.0, 100.0, 20.0)
+    reach = both.reach(0.0)
+    kept = images.decode(str(path), box, reach.shift / SIZE, reach.radius)
+    assert kept.pixels.size < SIDE * SIDE * 3
+    view = both.motion(both.draw(Streams(0, "data", ["a"], 0), SIZE), 0.0).views(1)[0]
+    assert np.array_equal(render(kept, SIZE, *view), render(images.decode(str(path), box), SIZE, *view))
+
+
+def test_lenses_that_bend_too_much_together_are_refused() -> None:
+    good, bad = (parse_degradation(f"radial_distortion(30) + radial_distortion({level})") for level in (20, 30))
+    assert good.motion((None, None), 0.0).views(1)[0][3] == pytest.approx(-0.5)
+    with pytest.raises(UserError, match="it bends by 60 % in all: 50 % is the most"):
+        probe([Condition(bad.name, (0.0,), 1)], [32])
+    probe([Condition(good.name, (0.0,), 1)], [32])
+
+
+def test_translation_levels_scale_one_draw() -> None:
     d = degradations["translation"]
-    ids = [str(i) for i in range(20_000)]
-    draw = d.draw(Streams(0, "data", ids, 0), 224)
-    motion = d.motion(draw, 4.0)
-    for shift in (motion.dx, motion.dy):
-        assert abs(shift.mean()) < 5 * 4 / 20_000**0.5
-        assert abs(shift.std() / 4 - 1) < 5 / 40_000**0.5
-        assert shift.abs().max() < d.reach(4.0).shift
-    assert abs(np.corrcoef(motion.dx, motion.dy)[0, 1]) < 5 / 20_000**0.5
-    torch.testing.assert_close(d.motion(draw, 8.0).dx, 2 * motion.dx)
+    draw = d.draw(Streams(0, "data", [str(i) for i in range(50)], 0), SIZE)
+    half, whole = (d.motion(draw, level) for level in (4.0, 8.0))
+    torch.testing.assert_close(whole.dx, 2 * torch.as_tensor(half.dx))
+    torch.testing.assert_close(whole.dy, 2 * torch.as_tensor(half.dy))

@@ -1,5 +1,9 @@
 """albumentations' transforms as degradations."""
 
+import os
+import subprocess
+import sys
+
 import albumentations
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ import torch
 
 from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.degradations.library import transforms
+from cnnsens_bench.errors import UserError
 
 IDS = ["a", "b", "c"]
 PIXELS = (torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 255).round()
@@ -86,6 +91,30 @@ def test_what_makes_no_picture_of_the_same_size_is_refused(text: str, sentence: 
     d = parse_degradation(f"albumentations:{text}")
     with pytest.raises(ValueError, match=sentence):
         d.apply(PIXELS, d.draw(Streams(0, "data", IDS, 0), 48), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("Blur(blur_limit=4)", r"^'.*': blur_limit: .*must be odd. Range \(3, 4\) would become \(3, 5\)$"),
+        ("Blur(blur_limit=(9, 5))", "would become"),
+        ("MedianBlur(blur_limit=(level, level))", r"'.*' at level 4: blur_limit: .* would become \(5, 5\)"),
+    ],
+)
+def test_values_that_the_library_would_change_are_refused(text: str, sentence: str) -> None:
+    def at_four() -> None:
+        d = parse_degradation(f"albumentations:{text}")
+        d.apply(PIXELS, d.draw(Streams(0, "data", IDS, 0), 48), 4.0)
+
+    with pytest.raises(UserError, match=sentence):
+        at_four()
+
+
+def test_importing_it_asks_nobody_for_news() -> None:
+    """In a process of its own, where nothing has told it not to."""
+    code = "import os, socket; socket.getaddrinfo = lambda *_, **__: os._exit(3); import cnnsens_bench.degradations"
+    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
 
 
 def test_a_transform_may_leave_images_alone() -> None:

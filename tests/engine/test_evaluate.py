@@ -225,7 +225,38 @@ def test_a_bad_degradation_fails_on_those_images_alone(chunk: tuple, function: o
                 assert set(rows[rows["trial"] == trial]["image"]) == set(range(len(chunk[0]))) - hit[trial]
         assert 0 < len(hit[0]) < len(chunk[0])
         assert all(stage == "degrade" and text.startswith(sentence) for _, stage, text in bad.failures)
+        assert all("(first at level 5, trial " in text or "(first at trial" in text for _, _, text in bad.failures)
         assert not undegraded.failures + other.failures
         assert len(other.columns["image"]) == wanted[:, :, -len(CONDITIONS[0].levels) * CONDITIONS[0].trials :].sum()
+    finally:
+        del degradations._items["test_bad"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("geometric", [False, True])
+def test_a_draw_that_has_no_rows_fails_where_only_some_are_wanted(chunk: tuple, geometric: bool) -> None:
+    """A sweep goes on, whatever the tries before it let through."""
+    functions = (lambda pixels, draw, level: pixels, lambda draw, level: Motion(dx=1.0))
+    draw = lambda streams, size: {"a": uniform_per_image(streams, size)}  # noqa: E731
+    degradation("test_bad", draw=draw, levels=(1,), geometric=geometric)(functions[geometric])
+    try:
+        sweep = make_sweep(conditions=(Condition("test_bad", (1.0, 2.0), 1), CONDITIONS[-1]))
+        wanted = np.ones((len(chunk[0]), len(sweep.entrants), len(sweep.cells())), bool)
+        wanted[0, :, 1] = False
+        _, bad, other = Evaluator(sweep, loaded(sweep)).evaluate(*chunk, wanted)
+        assert {image for image, _, _ in bad.failures} == set(range(1, len(chunk[0])))
+        assert all("(first at level 1, trial 0)" in text for _, _, text in bad.failures)
+        assert len(other.columns["image"]) == wanted[:, :, -1].sum()
+    finally:
+        del degradations._items["test_bad"]  # type: ignore[attr-defined]
+
+
+def test_motions_that_are_none_fail_alone(chunk: tuple) -> None:
+    degradation("test_bad", levels=(1,), geometric=True)(lambda draw, level: Motion(dx=torch.zeros(99)))
+    try:
+        sweep = make_sweep(conditions=(Condition("test_bad", (1.0,), 1), CONDITIONS[-1]))
+        wanted = np.ones((len(chunk[0]), len(sweep.entrants), len(sweep.cells())), bool)
+        _, bad, other = Evaluator(sweep, loaded(sweep)).evaluate(*chunk, wanted)
+        assert {image for image, _, _ in bad.failures} == set(range(len(chunk[0])))
+        assert len(other.columns["image"]) == wanted[:, :, -1].sum()
     finally:
         del degradations._items["test_bad"]  # type: ignore[attr-defined]

@@ -1,10 +1,12 @@
 """The Ray pipeline: how it lies on a cluster, and that it computes what one process computes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
@@ -13,6 +15,7 @@ from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
+from tests.conftest import TINY
 from tests.test_run import ROWS, words
 
 
@@ -86,3 +89,47 @@ def test_ray_gives_the_same_rows_as_one_process(
     one, other = (Store(output).query(ROWS) for output in (here, there))
     pd.testing.assert_frame_equal(other, one)
     assert "evaluations" in capsys.readouterr().out
+
+
+PLUGIN = """
+import os
+from pathlib import Path
+
+from cnnsens_bench.degradations import Motion, degradation
+
+
+@degradation("mine:darker", draw=lambda streams, size: streams.uniform(1, 1, 1), levels=(10, 90))
+def darker(pixels, draw, level):
+    Path(__file__).with_name(f"seen_by_{os.getpid()}").touch()
+    return pixels - level * draw
+
+
+@degradation("mine:aside", draw=lambda streams, size: streams.normal(1)[:, 0], levels=(3,), geometric=True)
+def aside(draw, level):
+    return Motion(dx=level * draw)
+"""
+
+
+def test_users_degradations_come_from_their_module_on_the_workers(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies beside where the run is started, as the README says."""
+    cache = tmp_path_factory.getbasetemp() / "ray-cache"
+    here, there, folder = (tmp_path_factory.mktemp(name) for name in ("here", "there", "folder"))
+    (folder / "a_plugin_over_ray.py").write_text(PLUGIN)
+    monkeypatch.chdir(folder)
+    more = (
+        "plugins=[a_plugin_over_ray]", "degradations=['mine:*','mine:darker(30) + pepper(0.1)']", "limit=9",
+        "training.epochs=0", f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]",
+    )  # fmt: skip
+    ray.shutdown()  # a cluster of this folder, as a new command has it
+    try:
+        assert main(words(pictures, cache, there, *more, "cluster.engine=ray", "cluster.workers=1")) == 0
+    finally:
+        ray.shutdown()
+    seen = {path.name for path in folder.glob("seen_by_*")} - {f"seen_by_{os.getpid()}"}
+    assert seen
+    assert main(words(pictures, cache, here, *more)) == 0
+    one, other = (Store(output).query(ROWS) for output in (here, there))
+    pd.testing.assert_frame_equal(other, one)
+    assert set(one["degradation"]) == {"none", "mine:darker", "mine:aside", "mine:darker(30) + pepper(0.1)"}

@@ -1,9 +1,12 @@
 """Figures are drawn from a store or a data set, and refuse what they cannot draw."""
 
+import itertools
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cnnsens_bench.figures.__main__ import main
@@ -41,6 +44,53 @@ def test_curves_hold_one_panel_per_degradation_with_levels(store: Store, tmp_pat
     assert "<!-- gaussian_rgb -->" in text
     assert "<!-- flip_lr -->" not in text
     assert "<a>" not in text.replace("<!-- s/<a> -->", "")  # a hostile name is text
+
+
+LONG = (
+    "gaussian_intensity(4) + pepper(0.02) + albumentations:MotionBlur(blur_limit=(level, level), allow_shifted=False)"
+)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_levels_of_any_sign_and_long_names(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    given = store.query("SELECT * FROM predictions WHERE degradation = 'gaussian_rgb' AND level = 4")
+    levels = {"white_balance": (-4000.0, -1000.0, 2000.0), "saturation": (0.0, 4.0), LONG: (3.0, 7.0)}
+    rows = [given.assign(degradation=name, level=level) for name, swept in levels.items() for level in swept]
+    if alone:
+        store = Store(tmp_path / "other")
+        store.open()
+        store.begin_run("r", "test", "p", {}, {})
+        rows = [part.assign(dataset="d" * 60) for part in rows[-2:]]
+    table = pa.Table.from_pandas(pd.concat(rows), schema=PREDICTIONS, preserve_index=False)
+    write_part(new_attempt(store.output), "predictions", "more", table)
+    store.ingest()
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, out: Path, **options: object) -> None:
+        figures.append(figure)
+        save(figure, out, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    assert main(["curves", "--db", str(store.path), "--out", str(tmp_path / "a.png")]) == 0
+    [figure] = figures
+    figure.draw_without_rendering()
+    found = {}
+    for axis in figure.axes:
+        found[axis.get_title().replace("\n", "").replace(" ", "")] = axis.get_xscale()
+        low, high = axis.get_xlim()
+        assert all(low <= x <= high for x in axis.get_lines()[0].get_xdata())
+    expected = {LONG.replace(" ", ""): "log"}
+    if not alone:
+        expected |= {"gaussian_rgb": "log", "saturation": "linear", "white_balance": "linear"}
+    assert found == expected
+    texts = [*(axis.title for axis in figure.axes), figure._suptitle]  # type: ignore[attr-defined]
+    places = [text.get_window_extent() for text in texts]
+    assert all(place.x0 >= 0 and place.x1 <= figure.bbox.x1 and place.y1 <= figure.bbox.y1 for place in places)
+    for left, right in itertools.pairwise(sorted(places[:-1], key=lambda place: place.x0)):
+        assert left.x1 < right.x0
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,10 @@ def gaussian_noise(maths: Maths) -> Value:
 @valuewise
 def shot_noise(maths: Maths) -> Value:
     """Every value a Poisson count, its mean the image in [0, 1] times the parameter; no linear light."""
-    count = maths.function(quantile(maths))
+    count, quotient = maths.function(quantile(maths)), maths.quotient
 
     def value(given, uniform, photons):  # type: ignore[no-untyped-def]
-        return count(given / FULL * photons, uniform) / photons * FULL
+        return count(quotient(given, FULL) * photons, uniform) / photons * FULL
 
     return value
 
