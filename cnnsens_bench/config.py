@@ -255,6 +255,10 @@ def _check(config: Config) -> None:
         "cluster.workers": (config.cluster.workers is None or config.cluster.workers >= 1, "at least 1"),
         "cluster.threads": (config.cluster.threads is None or config.cluster.threads >= 1, "at least 1"),
         "defenses": (len(config.defenses) > 0, "a list with at least 'none'"),
+        "precision with sensitivity=on": (
+            not config.sensitivity.enabled or config.precision == "float32",
+            "float32, which scores are computed in",
+        ),
         "seed": (0 <= config.seed < 2**63, "between 0 and 2^63 - 1"),
     }
     for key, (good, bound) in rules.items():

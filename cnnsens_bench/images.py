@@ -7,6 +7,7 @@ A turned or bent view is sampled on a grid finer than the result first, then red
 """
 
 import io
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,6 +256,8 @@ def _read(uri: str) -> bytes:
         with fsspec.open(uri, "rb") as file:
             data: bytes = file.read()
     else:
+        if os.path.exists(uri) and not os.path.isfile(uri) and not os.path.isdir(uri):
+            raise ValueError("neither a file nor a folder")  # reading a pipe would wait for ever
         with open(uri, "rb") as file:
             data = file.read()
     if not data:

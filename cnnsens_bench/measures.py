@@ -5,7 +5,7 @@ tested against. Register your own with `@measure("name")`.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,23 +156,32 @@ class Foretelling:
     gain_high: float
 
 
-def foretelling(
-    score: np.ndarray, baseline: np.ndarray, share: np.ndarray, n_trials: np.ndarray, resamples: int = 1000
-) -> Foretelling:
-    """`score`, `baseline` (images,): higher for an event that is more likely; `share` (images,): of each image's
-    `n_trials` (images,) trials that had it. An image's trials stay together in the bootstrap, whose draws are fixed.
+def foretellings(
+    scores: Mapping[str, np.ndarray], baseline: str, share: np.ndarray, n_trials: np.ndarray, resamples: int = 1000
+) -> dict[str, Foretelling]:
+    """Each of `scores` beside the one named `baseline`, all (images,) and higher for an event that is more likely.
+
+    `share` (images,): of each image's `n_trials` (images,) trials that had the event. An image's trials stay together
+    in the bootstrap, whose draws are fixed and shared by all scores; with very many images, which need fewer, there are
+    fewer.
     """
     share, trials = np.asarray(share, float), np.asarray(n_trials, float)
     n, rng = len(share), np.random.default_rng(0)
-    everyone = [np.ones((1, n))]
+    resamples = int(np.clip(20_000_000 // n, 100, resamples))
     # A few million numbers at once, however many images there are.
     step = max(1, 4_000_000 // n)
-    counts = (rng.multinomial(n, np.full(n, 1 / n), min(step, resamples - i)) for i in range(0, resamples, step))
-    both = [
-        [auroc(s, weights * share * trials, weights * (1 - share) * trials) for s in (score, baseline)]
-        for weights in itertools.chain(everyone, counts)
-    ]
-    own, other = (np.concatenate([block[i] for block in both]) for i in (0, 1))
+    draws = (rng.multinomial(n, np.full(n, 1 / n), min(step, resamples - i)) for i in range(0, resamples, step))
+    areas: dict[str, list[np.ndarray]] = {name: [] for name in scores}
+    for weights in itertools.chain([np.ones((1, n))], draws):
+        positive, negative = weights * share * trials, weights * (1 - share) * trials
+        for name, score in scores.items():
+            areas[name].append(auroc(score, positive, negative))
+    whole = {name: np.concatenate(parts) for name, parts in areas.items()}
+    return {name: _foretelling(area, whole[baseline]) for name, area in whole.items()}
+
+
+def _foretelling(own: np.ndarray, other: np.ndarray) -> Foretelling:
+    """From areas of the images as they are, then of resamples."""
     if not np.isfinite(own[0]):
         return Foretelling(*[float("nan")] * 6)
     low, high = np.nanquantile(own[1:], [0.025, 0.975])

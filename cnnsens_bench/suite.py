@@ -102,9 +102,12 @@ def run_suite(config: Config, console: Console) -> int:
             tracker.end(status)
     entrants = [(e.model, e.defense, lineup.trainings[e.checkpoint].recipe) for e in lineup.entrants]
     print_summary(console, store, protocol, samples.name)
-    drawn = []
+    drawn: list[Path] = []
     if config.sensitivity.enabled:
-        drawn = sensitivity_report(console, store, protocol, samples.name, config.output_folder / "figures")
+        try:
+            drawn = sensitivity_report(console, store, protocol, samples.name, config.output_folder / "figures")
+        except Exception as error:  # a figure's fault must not end a sweep that is done
+            console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
     tracker.finish(store, protocol, status, entrants, drawn)
     return tell_failures(console, store, run_id)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -244,3 +245,10 @@ def test_every_official_box_of_the_real_data_decodes(data_root: Path) -> None:
     for row in wide.itertuples():
         decoded = images.decode(row.uri, (row.box_x, row.box_y, row.box_w, row.box_h), 0.3)
         assert images.render(decoded, 64, 3.0, -5.0).shape == (64, 64, 3)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    with pytest.raises(ImageError, match="neither a file nor a folder"):
+        images.decode(str(pipe))

@@ -146,18 +146,18 @@ def test_foretelling_and_its_intervals() -> None:
     rng = np.random.default_rng(1)
     score, share, trials = trials_of(rng)
     noise = rng.random(len(score))
-    found = measures.foretelling(score, noise, share, trials)
+    found = measures.foretellings({"own": score, "noise": noise}, "noise", share, trials)["own"]
     assert found.low < found.auroc < found.high
     assert found.gain == pytest.approx(found.auroc - measures.auroc(noise, share * trials, (1 - share) * trials).item())
     assert found.gain_low > 0
-    same = measures.foretelling(score, score, share, trials)
+    same = measures.foretellings({"own": score}, "own", share, trials)["own"]
     assert (same.gain, same.gain_low, same.gain_high) == (0, 0, 0)
     population = trials_of(np.random.default_rng(2), 20_000)
     truth = measures.auroc(population[0], population[1] * population[2], (1 - population[1]) * population[2]).item()
     covered = []
     for seed in range(60):
         score, share, trials = trials_of(np.random.default_rng(100 + seed))
-        one = measures.foretelling(score, score, share, trials, resamples=300)
+        one = measures.foretellings({"own": score}, "own", share, trials, resamples=300)["own"]
         covered.append(one.low <= truth <= one.high)
     assert np.mean(covered) > 0.85
 

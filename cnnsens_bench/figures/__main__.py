@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     for figure in of_scores:
         figure.add_argument("--model", help="as in the database; needed where several are scored")
         figure.add_argument("--defense", default="none")
+        figure.add_argument("--dataset", help="needed where several are scored")
+        figure.add_argument("--protocol", help="needed where several are scored, as in the column of every view")
     for figure in (curves, defenses, *of_scores):
         figure.add_argument("--db", type=Path, required=True, help="a results.duckdb")
     sheet = figures.add_parser("contact-sheet", help="training images of each class of a data set")
@@ -63,7 +65,7 @@ def draw(given: argparse.Namespace) -> None:
     elif given.figure == "defenses":
         curves.defense_curves(store, given.out, given.model)
     else:
-        which = sensitivity.chosen(store, given.model, given.defense)
+        which = sensitivity.chosen(store, given.model, given.defense, given.dataset, given.protocol)
         if given.figure == "fig5":
             fragile.fig5(store, given.out, which, output=given.output)
         elif given.figure == "fig6":

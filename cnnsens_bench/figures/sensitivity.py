@@ -30,18 +30,33 @@ Which = tuple[str, str, str, str]
 """protocol, dataset, model, defense."""
 
 
-def chosen(store: Store, model: str | None = None, defense: str = "none") -> Which:
-    """What to draw: `model` may be left out where the store has scores of but one. Raises `UserError`."""
+def order_of(condition: tuple[str, float]) -> tuple[int, str, float]:
+    """To sort conditions by: the paper's first, in its order."""
+    name, level = condition
+    return ORDER.index(name) if name in ORDER else len(ORDER), name, level
+
+
+def chosen(
+    store: Store,
+    model: str | None = None,
+    defense: str = "none",
+    dataset: str | None = None,
+    protocol: str | None = None,
+) -> Which:
+    """What to draw: what is None may be left out where the store has scores of but one. Raises `UserError`."""
     scored = store.query(SCORED)
     if scored.empty:
         raise UserError(f"{store.path} has no sensitivity scores: a run with sensitivity=on makes them")
     rows = scored[scored["defense"] == defense]
-    if model is not None:
-        rows = rows[rows["model"] == model]
+    for column, wanted in (("model", model), ("dataset", dataset), ("protocol", protocol)):
+        if wanted is not None:
+            rows = rows[rows[column] == wanted]
     if len(rows) != 1:
-        known = ", ".join(sorted({f"{row.model} ({row.defense})" for row in scored.itertuples()}))
-        wanted = f"'{model}'" if model else "one model"
-        raise UserError(f"{store.path} has {len(rows)} scored entrants for {wanted} and '{defense}': it has {known}")
+        known = "; ".join(
+            f"model {row.model}, defense {row.defense}, dataset {row.dataset}, protocol {row.protocol}"
+            for row in scored.itertuples()
+        )
+        raise UserError(f"{store.path} has {len(rows)} scored entrants that fit, choose one: {known}")
     protocol, dataset, name, defense = rows.iloc[0].tolist()
     return protocol, dataset, name, defense
 
@@ -96,7 +111,7 @@ def predictor_figure(store: Store, out: Path, which: Which) -> None:
                 axis.errorbar(x, own["spearman"], [low, high], ms=4.5, lw=1.2, capsize=2, label=plain(family), **style)
             highest = ceiling.get((output, degradation, level))
             if highest is not None and np.isfinite(highest):
-                label = "ceiling: a perfect predictor against so few trials"
+                label = "ceiling (estimated): a perfect predictor against so few trials"
                 axis.axhline(highest, color="0.4", ls="--", lw=1, label=label)
             axis.set_xscale("log", base=2)
             ticks = sorted(check["passes"].unique())
@@ -125,15 +140,16 @@ def predictor_figure(store: Store, out: Path, which: Which) -> None:
     figure.savefig(out, dpi=140)
 
 
-def label_change_figure(store: Store, out: Path, which: Which) -> None:
+def label_change_figure(store: Store, out: Path, which: Which, check: pd.DataFrame | None = None) -> None:
     """Reliability of the predicted label change, and its area under the ROC curve beside confidence, entropy and
-    margin, a row a condition in which labels change. Raises `UserError`."""
+    margin, a row a condition in which labels change. `check`: of `label_change_check`, where it is known already.
+    Raises `UserError`."""
     table = store.query(LABEL_CHANGE, list(which)).query("predictor != 'paper'")
-    check = label_change_check(table)
+    check = label_change_check(table) if check is None else check
     rows = [key for key, _ in check.groupby(["degradation", "level"])]
     if not rows:
         raise UserError(f"{store.path} has no condition in which labels of '{which[2]}' change")
-    rows.sort(key=lambda key: (ORDER.index(key[0]), key[1]))
+    rows.sort(key=order_of)
     figure = Figure(figsize=(9, 2.5 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), 2, squeeze=False, width_ratios=(1, 1.8))
     names = sorted(table["predictor"].unique())
@@ -165,11 +181,8 @@ def label_change_figure(store: Store, out: Path, which: Which) -> None:
 
 def _conditions(table: pd.DataFrame, store: Store) -> dict[str, list[float]]:
     """Degradations in the paper's order → levels."""
-    found = {
-        name: sorted(table.loc[table["degradation"] == name, "level"].unique())
-        for name in ORDER
-        if (table["degradation"] == name).any()
-    }
+    names = sorted(table["degradation"].unique(), key=lambda name: order_of((name, 0)))
+    found = {name: sorted(table.loc[table["degradation"] == name, "level"].unique()) for name in names}
     if not found:
         raise UserError(f"{store.path} has no scores beside trials of {', '.join(ORDER)}: suite=sensitivity makes both")
     return found

@@ -1,6 +1,8 @@
 """What a run with scores ends with: tables of how far predictions can be trusted, and the figures of section 4."""
 
 import contextlib
+import functools
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +18,11 @@ from cnnsens_bench.figures.sensitivity import (
     CEILING,
     CHECK,
     LABEL_CHANGE,
-    ORDER,
     SCORED,
     Which,
     fig6,
     label_change_figure,
+    order_of,
     predictor_figure,
 )
 from cnnsens_bench.figures.summary import level_text, plain, short_defense, table_of
@@ -39,40 +41,44 @@ def sensitivity_report(console: Console, store: Store, protocol: str, dataset: s
     scored = scored[(scored["protocol"] == protocol) & (scored["dataset"] == dataset)]
     files: list[Path] = []
     for which in scored.itertuples(index=False, name=None):
-        for table in _tables(store, which):
+        changes = label_change_check(store.query(LABEL_CHANGE, list(which)).query("predictor != 'paper'"))
+        for table in _tables(store, which, changes):
             console.print()
             console.print(table)
         hues = _hues(store, which)
         if hues:
             console.print(hues, markup=False, soft_wrap=True)
-        files += _figures(store, which, folder)
+        files += _figures(store, which, folder, changes)
     if files:
         console.print(f"figures: {folder}", markup=False, soft_wrap=True)
     return files
 
 
-def _tables(store: Store, which: Which) -> Iterator[Table]:
+def _tables(store: Store, which: Which, changes: pd.DataFrame) -> Iterator[Table]:
     name = plain(which[2]) + ("" if which[3] == "none" else f", {short_defense(which[3])}")
     check = store.query(CHECK, list(which))
     if len(check):
         check["text"] = [_interval(r.spearman, r.spearman_low, r.spearman_high) for r in check.itertuples()]
         check = check.rename(columns={"predictor": "name"}).sort_values(["passes", "name"])
-        ceiling = store.query(CEILING, list(which)).query("degradation in @ORDER")
+        ceiling = store.query(CEILING, list(which)).merge(check[["degradation", "level"]].drop_duplicates())
         ceiling = ceiling.assign(name="ceiling", passes=0, text=[f"{value:.2f}" for value in ceiling["ceiling"]])
-        check = pd.concat([check, ceiling])
-        for output, rows in check.groupby("output"):
-            title = f"{name}: predicted against measured standard deviation of the {output}"
-            yield _wide(
-                title,
-                "Spearman's ρ over images, 95 % intervals; cost: passes; 'paper': √V; 'ceiling': of so few trials",
+        for output, rows in pd.concat([check, ceiling]).groupby("output"):
+            yield from _wide(
+                f"{name}: predicted against measured standard deviation of the {output}",
+                "Spearman's ρ over images, 95 % intervals; cost: passes; 'paper': √V; 'ceiling' is estimated",
                 rows,
             )
-    changes = label_change_check(store.query(LABEL_CHANGE, list(which)).query("predictor != 'paper'"))
     if len(changes):
-        changes["text"] = [_interval(r.auroc, r.low, r.high) for r in changes.itertuples()]
         changes = changes.rename(columns={"score": "name"}).sort_values(["passes", "name"])
-        yield _wide(
-            f"{name}: foretelling a label change", "AUROC over (image, trial), 95 % by bootstrap over images", changes
+        areas = changes.assign(text=[_interval(r.auroc, r.low, r.high) for r in changes.itertuples()])
+        yield from _wide(
+            f"{name}: foretelling a label change", "AUROC over (image, trial), 95 % by bootstrap over images", areas
+        )
+        skills = changes.dropna(subset=["skill"])
+        yield from _wide(
+            f"{name}: probability of a label change",
+            "skill: 1 − Brier score over that of the mean p_Δ; below 0 the mean foretells better",
+            skills.assign(text=[f"{value:.2f}" for value in skills["skill"]]),
         )
 
 
@@ -90,35 +96,40 @@ def _hues(store: Store, which: Which) -> str | None:
         return None
 
 
-def _wide(title: str, caption: str, rows: pd.DataFrame) -> Table:
-    """A line a name, a column a condition."""
-    table = table_of(Text(title), caption)
-    table.padding, table.show_edge = 0, False
-    table.add_column("", overflow="fold")
-    table.add_column("cost", justify="right")
-    conditions = sorted(
-        set(rows[["degradation", "level"]].itertuples(index=False, name=None)), key=lambda c: (ORDER.index(c[0]), c[1])
-    )[:COLUMNS]
-    for degradation, level in conditions:
-        table.add_column(Text(f"{degradation}\n{level_text(degradation, level)}"), justify="right")
-    for (name, passes), own in rows.groupby(["name", "passes"], sort=False):
-        texts = {(row.degradation, row.level): row.text for row in own.itertuples()}
-        cells = [Text(texts.get(condition, "")) for condition in conditions]
-        table.add_row(Text(short_defense(str(name))), str(passes) if passes else "", *cells)
-    return table
+def _wide(title: str, caption: str, rows: pd.DataFrame) -> Iterator[Table]:
+    """A line a name, a column a condition, `COLUMNS` of them in a table."""
+    conditions = sorted(set(rows[["degradation", "level"]].itertuples(index=False, name=None)), key=order_of)
+    for start in range(0, len(conditions), COLUMNS):
+        shown = conditions[start : start + COLUMNS]
+        table = table_of(Text(title), caption)
+        table.padding, table.show_edge = 0, False
+        table.add_column("", overflow="fold")
+        table.add_column("cost", justify="right")
+        for degradation, level in shown:
+            table.add_column(Text(f"{plain(degradation)}\n{level_text(degradation, level)}"), justify="right")
+        for (name, passes), own in rows.groupby(["name", "passes"], sort=False):
+            texts = {(row.degradation, row.level): row.text for row in own.itertuples()}
+            cells = [Text(texts.get(condition, "")) for condition in shown]
+            table.add_row(Text(short_defense(str(name))), str(passes) if passes else "", *cells)
+        yield table
 
 
-def _figures(store: Store, which: Which, folder: Path) -> list[Path]:
+def _figures(store: Store, which: Which, folder: Path, changes: pd.DataFrame) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    safe = "".join(c if c.isalnum() else "_" for c in f"{which[2]} {'' if which[3] == 'none' else which[3]}").strip("_")
+    name = which[2] if which[3] == "none" else f"{which[2]} {which[3]}"
+    plain_name = "".join(c if c.isalnum() else "_" for c in name)[:80]
+    # Names that differ in signs alone, or after 80 letters, are told apart.
+    mark = (
+        "" if plain_name == name.replace("/", "_") else f"-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+    )
     drawn = []
-    for name, draw in (
+    for kind, draw in (
         ("fig5", fig5),
         ("fig6", fig6),
         ("predictors", predictor_figure),
-        ("label-change", label_change_figure),
+        ("label-change", functools.partial(label_change_figure, check=changes)),
     ):
-        file = folder / f"{name}-{safe[:80]}.png"
+        file = folder / f"{kind}-{plain_name}{mark}.png"
         with contextlib.suppress(UserError):
             draw(store, file, which)
             drawn.append(file)

@@ -43,7 +43,8 @@ class Scene:
 
 @dataclass(frozen=True)
 class Predictor:
-    """`name`: canonical, with every argument; `passes`: forward and backward passes for one output, all counted;
+    """`name`: canonical, with every argument; `passes`: forward and backward passes for one output, that of the
+    undegraded image too;
     `degradations`: those it knows."""
 
     name: str
@@ -153,7 +154,7 @@ def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[Sc
         mean = torch.stack(values).mean(0) - scene.outputs.values.double()
         return Change(mean, (scale * (KINKS * upper + (1 - KINKS) * lower.clamp(min=0))).sqrt())
 
-    return 2 * copies, NOISES, predict
+    return 2 * copies + 1, NOISES, predict
 
 
 def _through(scene: Scene, noisy: Tensor, gradient: Tensor) -> Tensor:
@@ -176,7 +177,7 @@ def sampling(copies: int = 15) -> tuple[int, tuple[str, ...], Callable[[Scene], 
         seen = torch.stack(values)
         return Change(seen.mean(0) - scene.outputs.values.double(), seen.std(0))
 
-    return copies, NOISES, predict
+    return copies + 1, NOISES, predict
 
 
 @predictor("cubature")

@@ -93,7 +93,7 @@ CREATE OR REPLACE MACRO fisher(r, n, sign, spread) AS
     tanh(atanh(greatest(-0.9999999, least(0.9999999, r))) + sign * 1.959963984540054 * sqrt(spread / (n - 3)));
 CREATE OR REPLACE MACRO correlation_bound(r, n, sign, spread) AS
     CASE
-        WHEN n <= 3 THEN NULL
+        WHEN n <= 3 OR r IS NULL OR isnan(r) THEN NULL
         WHEN sign > 0 THEN greatest(r, fisher(r, n, sign, spread))
         ELSE least(r, fisher(r, n, sign, spread))
     END;
@@ -141,38 +141,18 @@ FROM summed;
 CREATE OR REPLACE VIEW sensitivity_check AS
 SELECT * EXCLUDE (predictor, passes) FROM predictor_check WHERE predictor = 'paper';
 
--- How far any predictor can agree with so few trials: the standard deviations of even and of odd trials rank the images
--- with a correlation r; that of all trials with the truth is √(2r / (1 + r)) (Spearman 1910, Brown 1910), the ceiling.
+-- How far a perfect predictor would agree with so few trials, estimated: the logarithm of the standard deviation of n
+-- normal values scatters with the variance ψ'((n − 1)/2)/4 about the true one (Bartlett & Kendall 1946); what is left of
+-- the variance over images is theirs. Outputs of heavier tails scatter more: the true ceiling is then lower.
+CREATE OR REPLACE MACRO trigamma(x) AS 1 / x + 1 / (2 * x ^ 2) + 1 / (6 * x ^ 3) - 1 / (30 * x ^ 5) + 1 / (42 * x ^ 7);
 CREATE OR REPLACE VIEW trial_ceiling AS
-WITH outputs AS (
-    SELECT protocol, dataset, image_id, model, defense, degradation, level, trial,
-        unnest(['logit', 'probability']) AS output,
-        unnest([reference_logit, reference_probability])::DOUBLE AS f
-    FROM protocol_predictions
-    WHERE degradation <> 'none'
-),
-halves AS (
-    SELECT protocol, dataset, model, defense, output, degradation, level, image_id,
-        stddev_samp(f) FILTER (WHERE trial % 2 = 0) AS even, stddev_samp(f) FILTER (WHERE trial % 2 = 1) AS odd,
-        count(*) AS trials
-    FROM outputs
-    GROUP BY ALL
-),
-ranked AS (
-    SELECT *,
-        rank() OVER (alike ORDER BY even) + (count(*) OVER (alike_1) - 1) / 2 AS rank_1,
-        rank() OVER (alike ORDER BY odd) + (count(*) OVER (alike_2) - 1) / 2 AS rank_2
-    FROM halves
-    WHERE even IS NOT NULL AND odd IS NOT NULL
-    WINDOW
-        alike AS (PARTITION BY protocol, dataset, model, defense, output, degradation, level),
-        alike_1 AS (PARTITION BY protocol, dataset, model, defense, output, degradation, level, even),
-        alike_2 AS (PARTITION BY protocol, dataset, model, defense, output, degradation, level, odd)
-)
-SELECT protocol, dataset, model, defense, output, degradation, level, corr(rank_1, rank_2) AS half,
-    sqrt(greatest(0, 2 * half / (1 + half))) AS ceiling, count(*) AS n, max(trials) AS n_trials
-FROM ranked
-GROUP BY ALL;
+SELECT protocol, dataset, model, defense, output, degradation, level,
+    sqrt(greatest(0, 1 - avg(trigamma((n_trials - 1) / 2) / 4) / nullif(var_samp(ln(deviation)), 0))) AS ceiling,
+    count(*) AS n, max(n_trials) AS n_trials
+FROM empirical_sensitivity
+WHERE deviation > 0 AND n_trials > 2
+GROUP BY ALL
+HAVING count(*) > 2;
 
 -- The label change that each predictor expects of an image, beside the measured p_Δ and what else could foretell it.
 CREATE OR REPLACE VIEW predicted_label_change AS

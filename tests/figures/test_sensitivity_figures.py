@@ -13,7 +13,7 @@ from cnnsens_bench.figures.__main__ import main
 from cnnsens_bench.figures.fragile import hue_test
 from cnnsens_bench.figures.label_change import label_change_check
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
-from cnnsens_bench.measures import brier_score, foretelling
+from cnnsens_bench.measures import brier_score, foretellings
 from cnnsens_bench.store import Store
 from tests.store.scored import IMAGES, predicted_rows, score_rows, scored_store, sweep_rows
 
@@ -62,8 +62,12 @@ def test_titles_hold_the_correlations(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--model", "s/other"], "has 0 scored entrants for 's/other' and 'none': it has s/m (none)"),
-        (["--defense", "moat"], "has 0 scored entrants for one model and 'moat'"),
+        (
+            ["--model", "s/other"],
+            "has 0 scored entrants that fit, choose one: model s/m, defense none, dataset d, protocol p",
+        ),
+        (["--protocol", "q"], "has 0 scored entrants that fit"),
+        (["--defense", "moat"], "has 0 scored entrants that fit"),
     ],
 )
 def test_what_was_not_scored_is_one_sentence(
@@ -102,7 +106,9 @@ def test_label_change_check_is_what_the_measures_say(store: Store) -> None:
     check = label_change_check(table).set_index(["degradation", "level", "score"])
     own = table[(table["predictor"] == "gradient") & (table["degradation"] == "gaussian_rgb") & (table["level"] == 4)]
     row = check.loc[("gaussian_rgb", 4.0, "gradient")]
-    expected = foretelling(own["predicted"], -own["confidence"], own["measured"], own["n_trials"])
+    own = own.sort_values("image_id")
+    scores = {"gradient": own["predicted"], "confidence": -own["confidence"]}
+    expected = foretellings(scores, "confidence", own["measured"], own["n_trials"])["gradient"]
     assert row["auroc"] == pytest.approx(expected.auroc)
     assert (row["low"], row["gain"], row["gain_high"]) == pytest.approx(
         (expected.low, expected.gain, expected.gain_high)
@@ -125,3 +131,26 @@ def test_the_report_of_a_run(store: Store, tmp_path: Path) -> None:
         assert expected in said
     assert max(len(line) for line in said.splitlines() if "figures" not in line and "rank-sum" not in line) <= 120
     assert sensitivity_report(console, store, "other", "d", tmp_path / "none") == []
+
+
+def test_users_own_noises_and_several_protocols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A predictor of a degradation that nobody here knows; the same model under two protocols."""
+    scores = score_rows()
+    rows = sweep_rows().replace({"degradation": {"flip_lr": "mine"}})
+    own = predicted_rows(scores).assign(degradation="mine", level=0.0)
+    made = scored_store(tmp_path / "store", rows, scores, pd.concat([predicted_rows(scores), own]))
+    console = Console(width=120, record=True)
+    files = sensitivity_report(console, made, "p", "d", tmp_path / "figures")
+    assert len(files) == len(FIGURES) - 1  # fig5 has no pictures
+    assert "mine" in console.export_text()
+    made.begin_run("other", "test", "q", {}, {})
+    with made._connect() as connection:
+        for question in (
+            "INSERT INTO sensitivity SELECT * REPLACE ('other' AS run_id) FROM sensitivity",
+            "INSERT INTO predictions SELECT * REPLACE ('other' AS run_id) FROM predictions",
+        ):
+            connection.execute(question)
+    out = tmp_path / "a.png"
+    assert main(["fig6", "--db", str(made.path), "--out", str(out)]) == 2
+    assert "has 2 scored entrants that fit, choose one: model s/m" in capsys.readouterr().err
+    assert main(["fig6", "--db", str(made.path), "--out", str(out), "--protocol", "q", "--dataset", "d"]) == 0

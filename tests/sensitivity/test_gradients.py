@@ -124,6 +124,23 @@ def test_gradients_equal_finite_differences(model: str) -> None:
         assert float(((numeric - exact).abs() / scale).max()) < 1e-4
 
 
+def test_a_confident_network_in_single_precision_has_the_gradient_of_double() -> None:
+    """Where 1 − p is below the rounding of single precision."""
+    torch.manual_seed(0)
+    weight = torch.randn(3, 3 * SIZE * SIZE) / 20
+    pixels = images_of(4).float()
+
+    def network(z: Tensor) -> Tensor:
+        logits = z.flatten(1) @ weight.to(z.dtype).T
+        return logits + torch.tensor([25.0, 0, 0]).to(z) - logits.detach() * 0.9
+
+    single, double = (differentiate(network, z, torch.zeros(4, dtype=torch.long)) for z in (pixels, pixels.double()))
+    assert (1 - double.values[1] < 1e-7).any()
+    for here, there in zip(single.gradients, double.gradients, strict=True):
+        error = (here.double() - there).flatten(1).norm(dim=1) / there.flatten(1).norm(dim=1)
+        assert float(error.max()) < 1e-3
+
+
 @pytest.mark.parametrize("model", ARCHITECTURES[:2])
 def test_an_image_has_its_own_gradient_whatever_it_is_with(model: str) -> None:
     network = network_of(model).float()

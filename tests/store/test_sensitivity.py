@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 from scipy import stats
+from scipy.special import polygamma
 
 from cnnsens_bench.sensitivity.gradients import FIRST_ORDER, OUTPUTS, first_order
 from cnnsens_bench.sensitivity.predictors import label_change
@@ -117,18 +118,46 @@ def test_the_check_of_every_predictor(store: Store, rows: pd.DataFrame) -> None:
         assert row["slope_high"] - row["slope_low"] == pytest.approx(2 * 1.959963984540054 * error, rel=1e-6)
 
 
-def test_the_ceiling_of_the_trials(store: Store, rows: pd.DataFrame) -> None:
-    view = store.query("FROM trial_ceiling").set_index(["output", "degradation", "level"])
-    assert len(view) == 2 * 5
-    for (output, degradation, level), row in view.iterrows():
-        here = rows[(rows["degradation"] == degradation) & (rows["level"] == level)]
-        table = here.astype({f"reference_{output}": np.float32}).pivot(
-            index="image_id", columns="trial", values=f"reference_{output}"
-        )
-        half = stats.spearmanr(table.iloc[:, ::2].std(axis=1), table.iloc[:, 1::2].std(axis=1)).statistic
-        assert row["half"] == pytest.approx(half, abs=1e-6)
-        assert row["ceiling"] == pytest.approx(np.sqrt(max(0, 2 * half / (1 + half))), abs=1e-6)
-        assert (row["n"], row["n_trials"]) == (IMAGES, TRIALS)
+def test_the_ceiling_of_the_trials(tmp_path: Path) -> None:
+    """Images whose true deviations are known: what these agree with the measured ones, for few and for many trials."""
+    rng = np.random.default_rng(4)
+    images, found = 400, []
+    truth = np.exp(rng.normal(0, 0.3, images))
+    for level, trials in ((1.0, 5), (2.0, 10), (4.0, 40)):
+        values = rng.normal(size=(images, trials)) * truth[:, None]
+        found += [
+            {"run_id": "r", "dataset": "d", "image_id": f"i{i}", "model": "s/m", "architecture": "m", "defense": "none",
+             "degradation": "g", "level": level, "trial": t, "label": 0, "prediction": 0, "confidence": 0.5,
+             "true_probability": 0.5, "true_rank": 1, "reference_logit": values[i, t], "reference_probability": 0.5}
+            for i in range(images) for t in range(trials)
+        ]  # fmt: skip
+    empty = pd.DataFrame(columns=SENSITIVITY.names), pd.DataFrame(columns=SENSITIVITY_PREDICTIONS.names)
+    store = scored_store(tmp_path, pd.DataFrame(found), *empty)
+    view = store.query("FROM trial_ceiling WHERE output = 'logit' ORDER BY level")
+    measured = store.query("FROM empirical_sensitivity WHERE output = 'logit'")
+    for row in view.itertuples():
+        own = measured[measured["level"] == row.level]
+        order = own["image_id"].str[1:].astype(int)
+        agreement = stats.pearsonr(np.log(truth[order]), np.log(own["deviation"])).statistic
+        assert row.ceiling == pytest.approx(agreement, abs=0.05)
+        assert row.n == images
+    assert view["ceiling"].is_monotonic_increasing
+    # All of one probability: nothing scatters, so nothing is there to be ranked.
+    assert store.query("FROM trial_ceiling WHERE output = 'probability'").empty
+
+
+@pytest.mark.parametrize("x", [1.0, 2.0, 4.5, 30.0])
+def test_trigamma(store: Store, x: float) -> None:
+    assert store.query("SELECT trigamma(?) AS y", [x])["y"][0] == pytest.approx(
+        polygamma(1, x), rel=2e-2 if x < 2 else 2e-4
+    )
+
+
+def test_undefined_correlations_have_no_interval(store: Store) -> None:
+    row = store.query(
+        "SELECT correlation_bound('nan'::DOUBLE, 100, -1, 1) AS a, correlation_bound(NULL, 100, 1, 1) AS b"
+    )
+    assert row.isna().all().all()
 
 
 def test_the_check_of_the_paper_is_its_row(store: Store) -> None:
