@@ -39,7 +39,7 @@ class Meter:
             self._bar.update(self._task, completed=self.done, detail=f"{self.rate()} {self.detail}")
         elif time.monotonic() - self._told > PLAIN_EVERY:
             self._told = time.monotonic()
-            self.console.print(self.line(), highlight=False)
+            self.console.print(self.line(), highlight=False, markup=False)
 
     def rate(self) -> str:
         """Units per second so far."""
@@ -60,9 +60,8 @@ class Meter:
             self._bar.stop()
         else:
             seconds = time.monotonic() - self.began
-            self.console.print(
-                f"{self.title}: {self.done} {self.unit} in {seconds:.0f} s {self.detail}".rstrip(), highlight=False
-            )
+            line = f"{self.title}: {self.done} {self.unit} in {seconds:.0f} s {self.detail}".rstrip()
+            self.console.print(line, highlight=False, markup=False)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -16,19 +16,29 @@ def environment() -> dict[str, str | None]:
         *("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless"),
         *("numba", "albumentations", "ray", "duckdb"),
     )
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    )
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "cnnsens_bench": version("cnnsens-bench"),
-        "commit": commit.stdout.strip() or None,
+        **{name: _version(name) for name in packages},
+        "cnnsens_bench": _version("cnnsens-bench"),
+        "commit": _commit(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # its twin may be there, such as opencv-python
+        return None
+
+
+def _commit() -> str | None:
+    """Of the program's checkout; None where there is none, or no git."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    except OSError:
+        return None
+    return found.stdout.strip() or None

@@ -23,7 +23,7 @@ from cnnsens_bench.training.recipe import Recipe
 @dataclasses.dataclass(frozen=True)
 class Lineup:
     """`entrants` in the order models × defenses; `trainings`: checkpoint key → what is to be trained for it;
-    `left_out`: a sentence for each pair that makes no sense."""
+    `left_out`: a sentence for each pair that makes no sense, and for each that is not what its name says."""
 
     entrants: tuple[Entrant, ...]
     trainings: dict[str, ModelConfig]
@@ -56,6 +56,14 @@ def line_up(models: Sequence[ModelConfig], defenses: Sequence[str]) -> Lineup:
             entrants.append(Entrant(model.name, architecture, defense.name, key))
     if not entrants:
         raise UserError(f"{left_out[0]}, and nothing else is asked for: add 'none' to defenses, or another model")
+    notes = [
+        f"note: '{model.name}' is trained with {key}={getattr(model.recipe, key):g} under every defense, "
+        f"'none' too: its recipe says so"
+        for model in models
+        for key in ("input_dropout", "input_noise")
+        if getattr(model.recipe, key)
+    ]
+    left_out += notes
     return Lineup(tuple(entrants), trainings, tuple(left_out))
 
 

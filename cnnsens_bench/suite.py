@@ -75,7 +75,10 @@ def run_suite(config: Config, console: Console) -> int:
     try:
         if config.recipe == "search":
             models = search_models(config, models, samples, objective_conditions(config), console, tracker, resume=True)
-            lineup = line_up(models, config.defenses)
+            known, lineup = lineup.left_out, line_up(models, config.defenses)
+            for sentence in lineup.left_out:
+                if sentence not in known:
+                    console.print(sentence, markup=False, soft_wrap=True)
         trained = train_all(config, lineup.trainings, samples, console, store, run_id, parts, tracker)
         sweep = Sweep(
             run_id=run_id,

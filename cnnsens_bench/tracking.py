@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -79,7 +80,7 @@ class Tracker:
             if key in trial.metrics
         ]
         metrics += [
-            (f"validation/{name}", value, step_of(name, level))
+            (_safe(f"validation/{name}"), value, step_of(name, level))
             for name, level, value in trial.metrics.get("scores", ())
         ]
         tags = {"kind": "trial", "trial_status": trial.status, **_tags_of(model)}
@@ -177,8 +178,10 @@ class Tracker:
                 if run.data.tags.get("content") == digest or not replace:
                     return
                 self.client.delete_run(run.info.run_id)
-            nested = {"mlflow.parentRunId": self.parent, "content": digest, **tags}
-            self.client.set_terminated(self._create(key, name, nested, params, metrics))
+            run_id = self._create(key, name, {"mlflow.parentRunId": self.parent, **tags}, params, metrics)
+            # Last: a run that broke off before this is made anew the next time.
+            self.client.set_tag(run_id, "content", digest)
+            self.client.set_terminated(run_id)
 
     def _found(self, key: str) -> list[Any]:
         return self.client.search_runs([self.experiment], f"tags.key = '{key.replace(chr(39), '_')}'", max_results=1)
@@ -263,7 +266,8 @@ def _curves_of(tables: Mapping[str, pd.DataFrame], leaders: pd.DataFrame, model:
 
 def _safe(name: str) -> str:
     """MLflow takes letters, digits and `_-. :/` in a name."""
-    return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)[:250]
+    plain = "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)[:250]
+    return re.sub("/{2,}", "/", plain).strip("/")
 
 
 def _tags_of(model: str) -> dict[str, str]:

@@ -3,6 +3,8 @@
 Exit codes as of `run`: 0 done, 2 the request is wrong, 130 stopped, resumable (`resume=true`).
 """
 
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 
@@ -47,7 +49,8 @@ def _tune(config: Config, console: Console) -> int:
     samples = load_samples(config)
     for sentence in thin_classes(samples):
         console.print(sentence, markup=False, soft_wrap=True)
-    tracker = Tracker(config, f"tune-{config.run_id}", samples.name, console)
+    settings = hashlib.sha256(json.dumps(config.search.shaping(), sort_keys=True, default=str).encode()).hexdigest()
+    tracker = Tracker(config, f"tune-{config.run_id}-{settings[:8]}", samples.name, console)
     status = "interrupted"
     try:
         found = search_models(config, models, samples, conditions, console, tracker, config.resume)
@@ -57,7 +60,8 @@ def _tune(config: Config, console: Console) -> int:
         tracker.end(status)
     failures = {image_id: sentence for result in trained for image_id, sentence in result.failures}
     if failures:
-        console.print(f"{len(failures)} training images could not be read; the first: {next(iter(failures.values()))}")
+        first = next(iter(failures.values()))
+        console.print(f"{len(failures)} training images could not be read; the first: {first}", markup=False)
     console.print(f"\nbest recipes, for recipe=<file>: {config.output_folder / FILE}", markup=False, soft_wrap=True)
     return len(failures)
 

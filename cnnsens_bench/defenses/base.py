@@ -74,8 +74,8 @@ def parse_defense(text: str) -> Defense:
     """
     try:
         terms = _terms(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError):
-        raise UserError(f"defense '{text}' cannot be read: write it as {FORM}") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError(f"defense '{text[:200]}' cannot be read: write it as {FORM}") from None
     return _joined(text, [call(defenses, text, term, FORM) for term in terms])
 
 

@@ -5,6 +5,7 @@ CPU cores) holds the networks and writes the parts. Only counts come back to the
 """
 
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ def connect(address: str | None) -> None:
     """Join the cluster at `address` (or the job's own), or start one on this machine. Raises `UserError`."""
     if ray.is_initialized():
         return
+    stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -70,6 +72,8 @@ def connect(address: str | None) -> None:
         raise UserError(
             f"no Ray cluster can be reached at {address or 'this machine'} ({reason}): check cluster.address"
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)  # Ray's own handler aborts
     ray.data.DataContext.get_current().enable_progress_bars = False
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its notes would tear our own progress apart

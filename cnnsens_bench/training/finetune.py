@@ -18,7 +18,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.models.base import Classifier, Preprocessing, best_device, logits_of, split_name
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
-from cnnsens_bench.models.weights import fit, starting_weights
+from cnnsens_bench.models.weights import class_count, fit, starting_weights
 from cnnsens_bench.training.data import Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
 
@@ -82,8 +82,15 @@ def finetune(
     path = cache / "checkpoints" / f"{architecture}-{samples.name}-{digest[:16]}.pt"
     if path.is_file():
         checkpoint = load_checkpoint(path)
+        if checkpoint.extra.get("shaped_by") != json.dumps(shaped_by):
+            raise UserError(f"{path} is not the checkpoint that its name says: delete it, and it is made anew")
         return Trained(path, checkpoint, True, tuple((i, text) for i, text in checkpoint.extra.get("failures", ())))
     network = starting_network(model, len(samples.classes), preprocessing, state, seed)
+    if not recipe.epochs and state is not None and (count := class_count(network, state)):
+        raise UserError(
+            f"the weights of '{model}' are of {count} classes, dataset '{samples.name}' has {len(samples.classes)}: "
+            "with training.epochs=0 the head would know none of them; fine-tune it, or give weights of this data set"
+        )
     failures: list[tuple[str, str]] = []
     if recipe.epochs:
         if train.empty:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,8 +43,11 @@ class Allotment:
     gpus: float
 
 
-def allot(task: Task, cpus: int, gpus: float) -> Allotment:
-    """For a cluster of `cpus` cores and `gpus` GPUs. Raises `UserError` when a trial asks for more."""
+def allot(task: Task, cpus: int, gpus: float, nodes: Sequence[int] = ()) -> Allotment:
+    """For a cluster of `cpus` cores and `gpus` GPUs, `nodes`: the cores of each machine (one, where it is empty).
+
+    A process is never given more cores than a machine has. Raises `UserError` when a trial asks for more.
+    """
     search = task.search
     of_trial = search.gpus_per_trial if search.gpus_per_trial is not None else min(1.0, gpus)
     if of_trial > gpus:
@@ -54,10 +57,16 @@ def allot(task: Task, cpus: int, gpus: float) -> Allotment:
         raise UserError(
             f"training.batch_size {task.recipe.batch_size} cannot be split among search.workers_per_trial={workers}"
         )
+    machines = [cores for cores in nodes if cores] or [cpus]
     at_once = search.concurrent or (int(gpus / of_trial) if of_trial else max(1, cpus // (workers * 8)))
-    threads = search.cpus_per_trial or max(1, min(8, cpus // (at_once * workers)))
-    if threads * workers > cpus:
-        raise UserError(f"search.cpus_per_trial: a trial would need {threads * workers} cores, the cluster has {cpus}")
+    threads = search.cpus_per_trial or max(1, min(8, min(machines), cpus // (at_once * workers)))
+    if threads * workers > cpus or threads > max(machines):
+        raise UserError(
+            f"search.cpus_per_trial: a trial would need {threads * workers} cores, the cluster has {cpus}, "
+            f"its largest machine {max(machines)}"
+        )
+    if not search.concurrent and not of_trial:
+        at_once = max(1, sum(cores // threads for cores in machines) // workers)
     return Allotment(at_once, workers, threads, of_trial / workers)
 
 
@@ -68,7 +77,8 @@ def search(task: Task, tell: Callable[[Trial], None], tick: Callable[[Trial], No
     """
     _quiet()
     resources = ray.cluster_resources()
-    allotment = allot(task, int(resources.get("CPU", 1)), resources.get("GPU", 0.0))
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    allotment = allot(task, int(resources.get("CPU", 1)), resources.get("GPU", 0.0), nodes)
     _Teller.listen(task, tell, tick)
     together = allotment.workers > 1
     # What drives a trial of several processes takes no core from them; Ray wants something in a request.
@@ -174,7 +184,7 @@ class _Teller(tune.Callback):
     def _end(self, trial: Any, ended: Trial) -> None:
         Record(self.task.folder).add(ended)
         # Its weights are of no use: the best recipe is trained anew on all training images.
-        for folder in Path(trial.local_path).glob("checkpoint_*"):
+        for folder in Path(trial.path).glob("checkpoint_*"):
             shutil.rmtree(folder, ignore_errors=True)
         type(self).tell(ended)
 

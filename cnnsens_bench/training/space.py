@@ -110,6 +110,10 @@ def axes(search: SearchConfig, recipe: Recipe) -> dict[str, Axis]:
         "epochs": Axis(longest[0], longest[1], whole=True),
         "input_dropout": Axis(search.input_dropout[0], search.input_dropout[1]),
     }
+    for key in ("weight_decay", "epochs", "input_dropout"):
+        axis = found[key]
+        if axis and axis.low == axis.high != getattr(recipe, key):
+            raise UserError(f"search.{key} is no range: for one value set training.{key}={axis.low:g}")
     return {key: _widened(axis, getattr(recipe, key)) for key, axis in found.items() if axis and axis.low < axis.high}
 
 

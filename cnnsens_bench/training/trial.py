@@ -80,8 +80,11 @@ class Record:
     def add(self, trial: Trial) -> None:
         """Written through to the disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(dataclasses.asdict(trial)) + "\n")
+        with self.path.open("a+b") as file:
+            # A kill may have cut the last line: what follows must not be glued to it.
+            end = file.seek(0, os.SEEK_END)
+            cut = end and (file.seek(end - 1), file.read(1))[1] != b"\n"
+            file.write(b"\n" * bool(cut) + json.dumps(dataclasses.asdict(trial)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

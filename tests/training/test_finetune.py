@@ -13,7 +13,7 @@ from cnnsens_bench.errors import UserError
 from cnnsens_bench.fine_tuning import thin_classes
 from cnnsens_bench.models import Classifier, load_checkpoint
 from cnnsens_bench.training.data import Share, TrainingImages, random_crop
-from cnnsens_bench.training.finetune import finetune, head_layer, parameter_groups, train_network
+from cnnsens_bench.training.finetune import finetune, head_layer, parameter_groups, starting_network, train_network
 from cnnsens_bench.training.recipe import Recipe
 from tests.conftest import TINY, tiny_checkpoint
 
@@ -219,13 +219,25 @@ def test_weights_that_cannot_be_started_from(make, sentence: str, samples: Sampl
 
 
 def test_weights_of_another_class_count_keep_their_body(samples: Samples, tmp_path: Path) -> None:
-    tiny_checkpoint(classes=7).save(tmp_path / "w.pt")
-    result = train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=0), weights=str(tmp_path / "w.pt"))
-    theirs, ours = tiny_checkpoint(classes=7).state_dict, load_checkpoint(result.path).state_dict
-    other = [key for key in ours if ours[key].shape != theirs[key].shape]
+    theirs = tiny_checkpoint(classes=7)
+    ours = starting_network(TINY, 3, theirs.preprocessing, theirs.state_dict, 0).state_dict()
+    other = [key for key in ours if ours[key].shape != theirs.state_dict[key].shape]
     assert len(other) == 2
     assert not any(ours[key].any() for key in other)
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours if key not in other)
+    assert all(torch.equal(ours[key], theirs.state_dict[key]) for key in ours if key not in other)
+    theirs.save(tmp_path / "w.pt")
+    assert train(
+        samples, tmp_path, dataclasses.replace(RECIPE, epochs=1), weights=str(tmp_path / "w.pt")
+    ).path.is_file()
+    with pytest.raises(UserError, match="are of 7 classes, dataset 'folder' has 3: with training.epochs=0"):
+        train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=0), weights=str(tmp_path / "w.pt"))
+
+
+def test_another_checkpoint_under_a_cached_name_is_refused(samples: Samples, tmp_path: Path) -> None:
+    path = train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=0), weights="random").path
+    tiny_checkpoint(classes=7).save(path)
+    with pytest.raises(UserError, match="is not the checkpoint that its name says: delete it"):
+        train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=0), weights="random")
 
 
 def test_a_damaged_checkpoint_in_the_cache_is_one_sentence(samples: Samples, tmp_path: Path) -> None:

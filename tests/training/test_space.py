@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,9 @@ from cnnsens_bench.errors import UserError
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes, write_recipes
+from cnnsens_bench.training.search import allot
 from cnnsens_bench.training.space import SearchConfig, axes, degraded, recipe_of
+from cnnsens_bench.training.trial import Record, Trial
 from tests.conftest import TINY, tiny_checkpoint
 
 
@@ -137,3 +140,45 @@ def test_the_search_shapes_a_run_only_where_it_is_asked_for() -> None:
     assert searched != base
     assert compose(["recipe=search", "search.cpus_per_trial=1"]).run_id == searched
     assert compose(["recipe=search", "search.trials=3"]).run_id != searched
+
+
+@pytest.mark.parametrize(
+    ("nodes", "keys", "expected"),
+    [
+        # cores of each machine → (trials at once, threads of each)
+        ((2,), {}, (1, 2)),
+        ((16,), {}, (2, 8)),
+        ((2, 2), {}, (2, 2)),
+        ((4, 4, 4, 4), {}, (4, 4)),
+        ((8, 2), {}, (5, 2)),
+        ((2, 2), {"cpus_per_trial": 1}, (4, 1)),
+        ((4,), {"concurrent": 2}, (2, 2)),
+    ],
+)
+def test_a_trial_fits_into_a_machine(nodes: tuple[int, ...], keys: dict, expected: tuple[int, int]) -> None:
+    task = SimpleNamespace(search=SearchConfig(**keys), recipe=Recipe())
+    found = allot(task, sum(nodes), 0.0, nodes)  # type: ignore[arg-type]
+    assert (found.concurrent, found.cpus) == expected
+
+
+def test_a_trial_that_fits_no_machine_is_refused() -> None:
+    task = SimpleNamespace(search=SearchConfig(cpus_per_trial=4), recipe=Recipe())
+    with pytest.raises(UserError, match="a trial would need 4 cores, the cluster has 8, its largest machine 2"):
+        allot(task, 8, 0.0, (2, 2, 2, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["input_dropout", "weight_decay"])
+def test_a_range_of_one_value_is_refused(key: str) -> None:
+    search = SearchConfig(**{key: [0.2, 0.2]})
+    with pytest.raises(UserError, match=f"search.{key} is no range: for one value set training.{key}=0.2"):
+        axes(search, Recipe())
+    axes(search, dataclasses.replace(Recipe(), **{key: 0.2}))
+
+
+def test_a_line_that_a_kill_has_cut_swallows_no_other(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    for number in (1, 2):
+        record.add(Trial(number, Recipe(), "done", {"objective": 0.5}))
+    record.path.write_bytes(record.path.read_bytes()[:-20])
+    record.add(Trial(3, Recipe(), "done", {"objective": 0.6}))
+    assert [trial.number for trial in record.trials()] == [1, 3]
