@@ -16,7 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     build = commands.add_parser("build", help="write the page: one file, index.html, that opens from disk")
     build.add_argument("--out", type=Path, default=Path("site"), help="folder (default: site)")
     build.add_argument(
-        "--reference", default="torchvision/alexnet", help="model that mCE is relative to (default: torchvision/alexnet)"
+        "--reference",
+        default="torchvision/alexnet",
+        help="model that mCE is relative to (default: torchvision/alexnet)",
     )
     compare = commands.add_parser("compare", help="paired differences of two entrants, with tests")
     for name in ("first", "second"):

@@ -39,7 +39,13 @@ def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
 def page(content: dict[str, Any]) -> str:
     """The file's text. Every `<` of the data is escaped, so that no name can end its element."""
     escaped = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+    for sign, code in (
+        ("<", "\\u003c"),
+        (">", "\\u003e"),
+        ("&", "\\u0026"),
+        ("\u2028", "\\u2028"),
+        ("\u2029", "\\u2029"),
+    ):
         escaped = escaped.replace(sign, code)
     # Lone surrogates are no UTF-8.
     escaped = escaped.encode("utf-8", "replace").decode()
@@ -72,7 +78,9 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
     levels = board.conditions
     degraded = levels[levels["degradation"] != "none"]
     trials = degraded.groupby("degradation")["trials"].max().to_dict()
-    failed = results.failures[results.failures["run_id"].isin(run_ids) & (results.failures["dataset"] == first["dataset"])]
+    failed = results.failures[
+        results.failures["run_id"].isin(run_ids) & (results.failures["dataset"] == first["dataset"])
+    ]
     return {
         "id": _short(first["protocol"], first["dataset"]),
         "protocol": first["protocol"],

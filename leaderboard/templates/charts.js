@@ -37,10 +37,20 @@ function showLegend() {
 function showCurves() {
   const visible = new Set(filtered());
   const entrants = standing(board()).filter((one) => visible.has(one) && shown(one)).reverse();
-  $("curves").replaceChildren(...board().degradations.map((name) => panel(name, entrants)));
+  const axis = axisOf(entrants);
+  $("curves").replaceChildren(...board().degradations.map((name) => panel(name, entrants, axis)));
+}
+/* One axis for all panels: accuracy down to, label change up to, the quarter that holds every interval. */
+function axisOf(entrants) {
+  if (state.measure === "change") {
+    const highest = Math.max(0.01, ...entrants.flatMap((one) => one.change.map((found) => (found ? found[2] : 0))));
+    return [0, Math.ceil(4 * highest) / 4];
+  }
+  const lowest = Math.min(0.99, ...entrants.flatMap((one) => one.accuracy.map((found) => (found ? found[1] : 1))));
+  return [Math.floor(4 * lowest) / 4, 1];
 }
 
-function panel(name, entrants) {
+function panel(name, entrants, [lowest, highest]) {
   const which = board();
   const levels = which.conditions.map((condition, i) => ({ ...condition, i })).filter((one) => one.degradation === name);
   const clean = which.conditions.findIndex((one) => one.degradation === "none");
@@ -48,16 +58,17 @@ function panel(name, entrants) {
   const values = levels.map((one) => one.level);
   const logs = values.length > 1 && values.every((value) => value > 0) ? values.map(Math.log2) : values.map((_, i) => i);
   const [from, to] = [logs[0], logs[logs.length - 1]];
-  const start = left + 46;
+  const start = left + 58;
   const x = (i) => (values.length === 1 ? (start + width - right) / 2 : start + ((logs[i] - from) / (to - from)) * (width - right - 14 - start));
-  const y = (value) => top + (1 - value) * (height - top - bottom);
+  const y = (value) => top + ((highest - value) / (highest - lowest)) * (height - top - bottom);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-  for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
+  const step = highest - lowest > 0.5 ? 0.25 : highest - lowest > 0.25 ? 0.1 : 0.05;
+  for (let tick = lowest; tick < highest + 1e-9; tick += step) {
     svg.append(draw("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }));
-    svg.append(draw("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(100 * tick)));
+    svg.append(draw("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, (100 * tick).toFixed(0)));
   }
-  svg.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: y(0), y2: y(0) }));
-  let last = left + 18 + 16;
+  svg.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: y(lowest), y2: y(lowest) }));
+  let last = left + 18 + 14;
   svg.append(draw("text", { x: left + 18, y: height - 8, "text-anchor": "middle" }, "none"));
   levels.forEach((one, i) => {
     const text = one.text || (values.length > 1 ? String(one.level) : "on");
@@ -92,10 +103,13 @@ function showHeat() {
   const which = board();
   const index = state.measure === "change" ? 1 : 0;
   $("heatcaption").textContent = index
-    ? "Label change in %, mean over the levels of each degradation: the stronger the colour, the more labels change."
-    : "Accuracy in %, mean over the levels of each degradation: the stronger the colour, the more stays right.";
+    ? "Label change in %, mean over the levels of each degradation: the faintest is the least, the strongest colour the most on this board."
+    : "Accuracy in %, mean over the levels of each degradation: the faintest is the least, the strongest colour the most on this board.";
   const visible = new Set(filtered());
   const clean = which.conditions.findIndex((one) => one.degradation === "none");
+  const every = which.entrants.flatMap((one) => Object.values(one.by_degradation).map((found) => found[index])).filter((value) => value !== null);
+  const [least, most] = [Math.min(...every), Math.max(...every)];
+  const strength = (value) => Math.round(100 * Math.min(1, Math.max(0, (value - least) / (most - least || 1))));
   const head = make("tr", null, make("th", { scope: "col", class: "name" }, "Entrant"));
   if (!index) head.append(make("th", { scope: "col" }, "undegraded"));
   for (const name of which.degradations) head.append(make("th", { scope: "col" }, bdi(name)));
@@ -106,7 +120,7 @@ function showHeat() {
     if (!index) values.unshift(clean >= 0 && one.accuracy[clean] ? one.accuracy[clean][0] : null);
     for (const value of values) {
       const cell = make("td", null, percent(value));
-      if (value !== null) cell.style.background = `color-mix(in oklab, var(${index ? "--heat-change" : "--heat"}) ${(100 * value).toFixed(0)}%, var(--surface))`;
+      if (value !== null) cell.style.background = `color-mix(in oklab, var(${index ? "--heat-change" : "--heat"}) ${strength(value)}%, var(--surface))`;
       line.append(cell);
     }
     return line;

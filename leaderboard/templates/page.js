@@ -36,7 +36,7 @@ function opening() {
     `: how much of the accuracy is left, and how often the label changes, when ${which.n_images} test images are degraded in ${which.degradations.length} ways (${degraded} conditions).`);
   const facts = [
     ["mean_degraded_accuracy", "best mean accuracy when degraded"],
-    ["mean_label_change", "fewest changed labels, mean p_Δ"],
+    ["mean_label_change", "fewest changed labels, on average"],
     ["accuracy", "best accuracy undegraded"],
   ].map(([measure, what]) => {
     /* Ranked ones only: a mean over other conditions is no record. */
@@ -61,7 +61,7 @@ function opening() {
 
 function listEntrants() {
   $("entrants").replaceChildren(...standing(board()).map((one) => {
-    const summary = make("summary", null, make("b", null, bdi(one.model)), make("span", { class: "sub" }, bdi(one.defense === "none" ? "no defense" : one.defense)));
+    const summary = make("summary", null, make("span", null, make("b", null, bdi(one.model)), " ", make("span", { class: "sub" }, bdi(one.defense === "none" ? "no defense" : one.defense))));
     const details = make("details", { id: `entrant-${one.id}` }, summary);
     details.addEventListener("toggle", () => {
       if (details.open && details.children.length === 1) details.append(card(one));
@@ -121,6 +121,7 @@ function update() {
     notes();
     listEntrants();
     const defenses = [...new Set(which.entrants.map((one) => one.defense))].sort((a, b) => (b === "none") - (a === "none") || a.localeCompare(b));
+    document.querySelector('[data-show="first"]').hidden = which.entrants.length <= FIRST;
     options($("defense"), [["", "all"], ...defenses.map((one) => [one, clipped(one)])], state.defense);
   }
   $("defense").value = state.defense;

@@ -50,7 +50,7 @@ function showTable() {
   const head = make("tr", null, make("th", { scope: "col", class: "rank" }, make("span", { class: "sub", style: "padding:0 12px 11px" }, "Rank")));
   for (const column of columns) {
     const title = column.key === "mean_label_change" ? ["Label change ", make("i", null, "p"), make("sub", null, "Δ")] : [column.title];
-    const button = make("button", { type: "button", "data-sort": column.key, onclick: () => sortBy(column) }, ...title);
+    const button = make("button", { type: "button", "data-sort": column.key, onclick: () => sortBy(column) }, make("span", { class: "heading-text" }, ...title));
     if (column.unit) button.append(make("span", { class: "unit" }, column.unit));
     const sort = state.sort === column.key ? (direction() === "asc" ? "ascending" : "descending") : null;
     head.append(make("th", { scope: "col", "aria-sort": sort, class: column.text ? "name" : null }, button));
