@@ -28,7 +28,7 @@ Interval = tuple[float, float, float]
 @dataclass
 class Entrant:
     """Everything of one entrant. `accuracy`, `label_change`: condition → (value, low, high); `stats`: measure → the
-    same, the bounds NaN where an interval means nothing; `by_degradation`: name → (accuracy, p_Δ), means over levels."""
+    same, bounds NaN where an interval means nothing; `by_degradation`: name → (accuracy, p_Δ), means over levels."""
 
     entrant: int
     n_images: int

@@ -99,8 +99,8 @@ def comparisons(results: Results, first: str, second: str) -> dict[tuple[str, st
             tables[(str(board.protocol), str(board.dataset))] = _differences(pairs, conditions)
     if not tables:
         raise UserError(
-            f"'{plain(first)}' and '{plain(second)}' have no image in common under one protocol, condition and number of "
-            "trials: nothing to pair"
+            f"'{plain(first)}' and '{plain(second)}' have no image in common under one protocol, condition and "
+            "number of trials: nothing to pair"
         )
     return tables
 

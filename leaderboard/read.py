@@ -43,8 +43,8 @@ class Results:
 def read(paths: Sequence[Path]) -> Results:
     """Sum up the databases. Raises `UserError` for a file that is none, one of another version, or empty ones.
 
-    The same network may come with other weights in another file: those are entrants of their own, whose `name` tells the
-    weights. What two databases have of the same image under the same condition and weights counts once.
+    The same network may come with other weights in another file: those are entrants of their own, whose `name` tells
+    the weights. What two databases have of the same image under the same condition and weights counts once.
     """
     paths = list(dict.fromkeys(paths))
     connection = duckdb.connect()

@@ -13,15 +13,15 @@ WITHOUT_EFFECT = ("suite", "output", "cache", "resume", "tracking", "cluster")
 """Keys that change no number: where and by whom it is computed."""
 ROOTS = ("data_root", "dataset.root")
 AVERAGING = (
-    "Means are over the levels of a degradation, then over degradations. p_Δ is the share of (image, trial) whose label "
-    "differs from the same model's and defense's on the undegraded image. Top-5 and NLL (in nats) average over an "
-    "image's trials, then over images; mean per-class accuracy and ECE (15 bins) pool trials; each of them is taken per "
-    "condition, then averaged as above."
+    "Means are over the levels of a degradation, then over degradations. p_Δ is the share of (image, trial) whose "
+    "label differs from the same model's and defense's on the undegraded image. Top-5 and NLL (in nats) average over "
+    "an image's trials, then over images; mean per-class accuracy and ECE (15 bins) pool trials; each of them is taken "
+    "per condition, then averaged as above."
 )
 INTERVALS = (
     "95 %. A share under one condition: Wilson's interval at the effective sample size of trials nested in images. "
-    "A mean over conditions, NLL, per-class accuracy, mCE: percentiles of 1000 bootstrap samples of images, the same for "
-    "all entrants. Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
+    "A mean over conditions, NLL, per-class accuracy, mCE: percentiles of 1000 bootstrap samples of images, the same "
+    "for all entrants. Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
 )
 
 
@@ -80,7 +80,7 @@ def _defaults(suite: str) -> dict[str, Any] | None:
 def _differing(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for key, value in config.items():
-        if not prefix and key in WITHOUT_EFFECT or key not in defaults or value == defaults[key]:
+        if (not prefix and key in WITHOUT_EFFECT) or key not in defaults or value == defaults[key]:
             continue
         if isinstance(value, dict) and isinstance(defaults[key], dict) and defaults[key]:
             found += _differing(value, defaults[key], f"{prefix}{key}.")
