@@ -24,7 +24,7 @@ def sweep(
     defenses: Sequence[str] = DEFENSES,
     conditions: dict[tuple[str, float], int] = CONDITIONS,
 ) -> pd.DataFrame:
-    """Rows of `predictions`; the last model lacks pepper noise, image 7 its undegraded row, image 3 one trial of each."""
+    """Rows of `predictions`; timm/c lacks pepper noise, image 7 its undegraded row, image 3 a trial of each."""
     rng = np.random.default_rng(seed)
     rows = []
     for strength, model in enumerate(models):
