@@ -21,7 +21,7 @@ HIGHER_IS_BETTER = {
     **dict.fromkeys(("mean_label_change", "mce", "relative_mce"), False),
     **dict.fromkeys(("ece", "ece_degraded", "nll", "nll_degraded"), False),
 }
-UNDEGRADED = {"accuracy", "top5", "mean_per_class", "nll"}
+UNDEGRADED = {"accuracy", "top5", "mean_per_class", "nll", "ece"}
 Interval = tuple[float, float, float]
 
 

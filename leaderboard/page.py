@@ -13,7 +13,7 @@ import pandas as pd
 
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.summary import level_text
-from leaderboard.aggregate import HIGHER_IS_BETTER, Board, Entrant, boards
+from leaderboard.aggregate import HIGHER_IS_BETTER, UNDEGRADED, Board, Entrant, boards
 from leaderboard.read import Results, read
 from leaderboard.words import command, protocol_words
 
@@ -64,6 +64,7 @@ def data(results: Results, reference: str) -> dict[str, Any]:
         "databases": [path.name for path in results.paths],
         "reference": reference,
         "higher": HIGHER_IS_BETTER,
+        "undegraded": sorted(UNDEGRADED),
         "runs": runs,
         "boards": [_board(results, board, reference) for board in boards(results, reference)],
     }
@@ -108,6 +109,7 @@ def _entrant(board: Board, one: Entrant, row: pd.Series, results: Results) -> di
     return {
         "id": _short(row["dataset"], row["model"], row["defense"], row["weights"]),
         "model": row["name"],
+        "network": row["model"],
         "architecture": _text(row["architecture"]),
         "defense": row["defense"],
         "weights": _text(row["weights_sha256"]),

@@ -29,7 +29,7 @@ const clipped = (text, most = 60) => (text.length > most ? `${text.slice(0, most
 function opening() {
   const which = board();
   const degraded = which.conditions.filter((one) => one.degradation !== "none").length;
-  const models = new Set(which.entrants.map((one) => one.model)).size;
+  const models = new Set(which.entrants.map((one) => one.network)).size;
   const defended = which.entrants.length > models || which.entrants.some((one) => one.defense !== "none");
   $("lead").replaceChildren(
     `${models} ${models === 1 ? "network" : "networks"}${defended ? `, ${which.entrants.length} entrants with their defenses,` : ""} on `, make("b", null, bdi(which.dataset)),

@@ -25,6 +25,12 @@ function draw(tag, attributes, ...children) {
 /* Isolated, so that a right-to-left name does not turn its neighbours around. */
 const bdi = (text) => make("bdi", null, String(text));
 
+/* May break after a slash rather than within a word. */
+function name(text) {
+  const parts = text.split(/(?<=\/)/);
+  return make("bdi", null, ...parts.flatMap((part, i) => (i ? [make("wbr"), part] : [part])));
+}
+
 const percent = (value, digits = 1) => (value === null || value === undefined ? "–" : (100 * value).toFixed(digits));
 const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const compact = (count) =>
@@ -44,7 +50,7 @@ function stat(one, measure) {
 function standing(which) {
   if (!which.standing) {
     const value = (one) => stat(one, "mean_degraded_accuracy") ?? -1;
-    which.standing = [...which.entrants].sort((a, b) => value(b) - value(a) || (a.id < b.id ? -1 : 1));
+    which.standing = [...which.entrants].sort((a, b) => b.comparable - a.comparable || value(b) - value(a) || (a.id < b.id ? -1 : 1));
     which.standing.forEach((one, i) => { one.style = i; });
   }
   return which.standing;

@@ -1,13 +1,13 @@
 "use strict";
 const COLUMNS = [
   { key: "model", title: "Entrant", text: true },
-  { key: "parameters", title: "Parameters", plain: true, lower: true },
-  { key: "accuracy", title: "Undegraded accuracy", unit: "%" },
   { key: "mean_degraded_accuracy", title: "Degraded accuracy", unit: "%, mean" },
+  { key: "accuracy", title: "Undegraded accuracy", unit: "%" },
   { key: "mean_label_change", title: "Label change p_Δ", unit: "%, mean" },
   { key: "worst_accuracy", title: "Worst condition", unit: "%, accuracy" },
   { key: "mce", title: "mCE", unit: "%", reference: true },
   { key: "relative_mce", title: "Relative mCE", unit: "%", reference: true },
+  { key: "parameters", title: "Parameters", plain: true, lower: true },
   { key: "top5", title: "Top-5", unit: "%", more: true },
   { key: "top5_degraded", title: "Top-5 degraded", unit: "%, mean", more: true },
   { key: "mean_per_class", title: "Per-class accuracy", unit: "%", more: true },
@@ -25,10 +25,13 @@ function direction() {
   const column = COLUMNS.find((one) => one.key === state.sort);
   return state.dir || (isLower(column) ? "asc" : "desc");
 }
+const comparable = (one) => DATA.higher[state.sort] === undefined || (DATA.undegraded.includes(state.sort) ? one.same_images : one.comparable);
 function sorted(entrants) {
   const sign = direction() === "asc" ? 1 : -1;
   return [...entrants].sort((a, b) => {
     if (state.sort === "model") return sign * label(a).localeCompare(label(b)) || (a.id < b.id ? -1 : 1);
+    /* What was measured under other conditions is no better or worse: it comes last. */
+    if (comparable(a) !== comparable(b)) return comparable(b) - comparable(a);
     const [x, y] = [stat(a, state.sort), stat(b, state.sort)];
     if (x === null || y === null) return (x === null) - (y === null) || (a.id < b.id ? -1 : 1);
     return sign * (x - y) || (a.id < b.id ? -1 : 1);
@@ -72,7 +75,7 @@ function row(one, columns, spans) {
   return line;
 }
 function nameCell(one) {
-  const link = make("a", { href: "#entrant=" + one.id, onclick: (event) => { event.preventDefault(); openEntrant(one.id); } }, bdi(one.model));
+  const link = make("a", { href: "#entrant=" + one.id, onclick: (event) => { event.preventDefault(); openEntrant(one.id); } }, name(one.model));
   const cell = make("th", { scope: "row", class: "name" }, make("span", { class: "clamp", title: one.model }, link));
   if (one.defense !== "none") cell.append(make("span", { class: "sub clamp", title: one.defense }, "+ ", bdi(shortDefense(one.defense))));
   if (one.reference) cell.append(make("span", { class: "chip" }, "reference of mCE"));
