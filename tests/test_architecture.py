@@ -14,7 +14,7 @@ ONLY_IN = {
     "ray.data": {"engine/pipeline.py"},
     "ray.tune": {"training/search.py"},
     "mlflow": {"tracking.py"},
-    "duckdb": {"store/database.py"},
+    "duckdb": {"store/database.py", "leaderboard/read.py"},
     "PIL": {"images.py", "training/data.py", "datasets/plumage/__init__.py", "datasets/plumage/birds.py",
             "datasets/plumage/scene.py"},
     "hydra": {"config.py"},

@@ -1,0 +1,326 @@
+"""Numbers of a board: shares per image in, measures with intervals and ranks out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from cnnsens_bench.measures import Estimate, clustered_interval
+from leaderboard.read import Results
+
+RESAMPLES = 1000
+SEED = 0
+FRAGILE = 8
+ENOUGH = 0.95
+"""Share of the board's images below which an entrant is not ranked among the others."""
+SHARES = ("hit", "changed", "top5", "nll")
+HIGHER_IS_BETTER = {
+    **dict.fromkeys(("accuracy", "mean_degraded_accuracy", "top5", "top5_degraded"), True),
+    **dict.fromkeys(("mean_per_class", "mean_per_class_degraded", "worst_accuracy"), True),
+    **dict.fromkeys(("mean_label_change", "mce", "relative_mce"), False),
+    **dict.fromkeys(("ece", "ece_degraded", "nll", "nll_degraded"), False),
+}
+UNDEGRADED = {"accuracy", "top5", "mean_per_class", "nll", "ece"}
+Interval = tuple[float, float, float]
+
+
+@dataclass
+class Entrant:
+    """Everything of one entrant. `accuracy`, `label_change`: condition → (value, low, high); `stats`: measure → the
+    same, bounds NaN where an interval means nothing; `by_degradation`: name → (accuracy, p_Δ), means over levels."""
+
+    entrant: int
+    n_images: int
+    conditions: list[int]
+    accuracy: dict[int, Interval]
+    label_change: dict[int, Interval]
+    by_degradation: dict[str, tuple[float, float]]
+    stats: dict[str, Interval]
+    worst: int | None
+    fragile: list[tuple[int, float]]
+    degradations_of_mce: int = 0
+    degradations_of_relative_mce: int = 0
+    same_images: bool = True
+    """As many as the others on the board: ranked by the measures of undegraded images."""
+    comparable: bool = True
+    """And under the conditions that most have: ranked by the others too."""
+    ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass
+class Board:
+    """One protocol on one data set: `conditions` (degradation, level, trials), `images` (image_id, class_name)."""
+
+    board: int
+    conditions: pd.DataFrame
+    images: pd.DataFrame
+    entrants: list[Entrant]
+    reference: int | None
+
+
+class Resampler:
+    """Bootstrap over images, the same draws for every entrant of a board, so that ratios are paired."""
+
+    def __init__(self, n_images: int) -> None:
+        rng = np.random.default_rng(SEED)
+        step = max(1, 20_000_000 // n_images)
+        blocks = [
+            rng.multinomial(n_images, np.full(n_images, 1 / n_images), min(step, RESAMPLES - i)).astype(np.float32)
+            for i in range(0, RESAMPLES, step)
+        ]
+        # The first row is the sample itself.
+        self.weights = np.concatenate([np.ones((1, n_images), np.float32), *blocks])
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """(resamples + 1, conditions) of `values` (images, conditions), NaN where an image has none."""
+        there = ~np.isnan(values)
+        sums = self.weights @ np.where(there, values, 0).astype(np.float32)
+        counts = np.float32(len(values)) if there.all() else self.weights @ there.astype(np.float32)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = (sums / counts).astype(float)
+            # float32 is enough for an interval, not for the value.
+            means[0] = np.where(there, values, 0).sum(0) / there.sum(0)
+        return means
+
+    def class_means(self, hits: np.ndarray, trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The same of the mean over classes of each class's share, images and trials pooled; `labels` (images,)."""
+        pooled = np.where(np.isnan(hits), 0, hits * trials).astype(np.float32)
+        counts = np.where(np.isnan(hits), 0, trials).astype(np.float32)
+        total = np.zeros((len(self.weights), hits.shape[1]))
+        classes = np.zeros_like(total)
+        for label in np.unique(labels[~np.isnan(labels)]):
+            chosen = labels == label
+            right, of = self.weights[:, chosen] @ pooled[chosen], self.weights[:, chosen] @ counts[chosen]
+            total += np.divide(right, of, out=np.zeros_like(right), where=of > 0)
+            classes += of > 0
+        return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
+
+
+def boards(results: Results, reference: str) -> list[Board]:
+    """All boards; `reference`: the model (without a defense) whose errors mCE is relative to."""
+    ece = results.query("ece").set_index(["entrant", "condition"])["ece"]
+    return [_board(results, row.board, row.dataset, reference, ece) for row in results.boards.itertuples()]
+
+
+def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.Series) -> Board:
+    conditions = results.query("conditions", board=board)
+    images = results.query("images", board=board, dataset=dataset)
+    members = results.entrants[results.entrants["board"] == board]
+    draws = Resampler(len(images))
+    is_reference = (members["defense"] == "none") & ((members["name"] == reference) | (members["model"] == reference))
+    # Of several weights the exact name wins, else none: which of them would be chance.
+    exact = members.index[is_reference & (members["name"] == reference)]
+    chosen = exact if len(exact) else members.index[is_reference]
+    ref = int(members.loc[chosen[0], "entrant"]) if len(chosen) == 1 else None
+    made: list[Entrant] = []
+    errors_of_reference = None
+    for entrant in sorted(members["entrant"], key=lambda one: one != ref):  # the reference first
+        rows = results.query("entrant", entrant=int(entrant))
+        tables = {name: _matrix(rows, name, len(images), len(conditions)) for name in SHARES}
+        resampled = {name: draws.means(table) for name, table in tables.items()}
+        errors = 1 - resampled["hit"]
+        if entrant == ref:
+            errors_of_reference = errors
+        resampled["class"] = draws.class_means(
+            tables["hit"], _matrix(rows, "trials", *tables["hit"].shape), _labels(rows, len(images))
+        )
+        one = _entrant(int(entrant), rows, tables, resampled, conditions, ece)
+        if errors_of_reference is not None:
+            _add_corruption_errors(one, errors, errors_of_reference, conditions)
+        made.append(one)
+    made.sort(key=lambda one: one.entrant)
+    _mark_comparable(made)
+    _rank(made)
+    return Board(board, conditions, images, made, ref)
+
+
+def _matrix(rows: pd.DataFrame, name: str, n_images: int, n_conditions: int) -> np.ndarray:
+    table = np.full((n_images, n_conditions), np.nan)
+    table[rows["image"], rows["condition"]] = rows[name]
+    return table
+
+
+def _entrant(
+    entrant: int,
+    rows: pd.DataFrame,
+    tables: dict[str, np.ndarray],
+    resampled: dict[str, np.ndarray],
+    conditions: pd.DataFrame,
+    ece: pd.Series,
+) -> Entrant:
+    trials = rows.groupby("condition")["trials"].max()
+    own = sorted(int(i) for i in trials.index)
+    names = conditions["degradation"].to_numpy()
+    accuracy, change = (_per_condition(tables[name], trials) for name in ("hit", "changed"))
+    undegraded = [i for i in own if names[i] == "none"]
+    weights = averaging(names, [i for i in own if names[i] != "none"])
+    changed_weights = averaging(names, sorted(change))
+    stats: dict[str, Interval] = {}
+    if undegraded:
+        stats["accuracy"] = accuracy[undegraded[0]]
+        stats["nll"] = _interval(resampled["nll"][:, undegraded[0]])
+        top5 = _per_condition(tables["top5"][:, undegraded], trials[undegraded].reset_index(drop=True))
+        stats |= {"top5": top5[0]} if top5 else {}
+    mean = {name: _weighted(resampled[name], weights) for name in ("hit", "top5", "nll")}
+    stats["mean_degraded_accuracy"] = _interval(mean["hit"])
+    stats["mean_label_change"] = _interval(_weighted(resampled["changed"], changed_weights))
+    stats["top5_degraded"], stats["nll_degraded"] = _interval(mean["top5"]), _interval(mean["nll"])
+    calibration = _series(ece, entrant).reindex(range(len(conditions))).to_numpy()[None]
+    if undegraded:
+        stats["mean_per_class"] = _interval(resampled["class"][:, undegraded[0]])
+        stats["ece"] = (float(calibration[0, undegraded[0]]), np.nan, np.nan)
+    stats["mean_per_class_degraded"] = _interval(_weighted(resampled["class"], weights))
+    # No interval: resampling makes an ECE larger, so its quantiles would not hold the value.
+    stats["ece_degraded"] = (float(_weighted(calibration, weights)[0]), np.nan, np.nan)
+    degraded = [i for i in accuracy if names[i] != "none"]
+    worst = min(degraded, key=lambda i: (accuracy[i][0], names[i], conditions["level"][i])) if degraded else None
+    if worst is not None:
+        stats["worst_accuracy"] = accuracy[worst]
+    by_degradation = {}
+    for name in dict.fromkeys(names[degraded]):
+        levels = [i for i in degraded if names[i] == name]
+        changes = [change[i][0] for i in levels if i in change]
+        by_degradation[str(name)] = (
+            float(np.mean([accuracy[i][0] for i in levels])),
+            float(np.mean(changes)) if changes else float("nan"),
+        )
+    return Entrant(
+        entrant,
+        int((~np.isnan(tables["hit"])).any(1).sum()),
+        own,
+        accuracy,
+        change,
+        by_degradation,
+        {name: value for name, value in stats.items() if not np.isnan(value[0])},
+        worst,
+        _fragile(tables["changed"], names),
+    )
+
+
+def averaging(names: np.ndarray, chosen: list[int]) -> np.ndarray:
+    """Weights of conditions that average over levels within a degradation, then over degradations."""
+    weights = np.zeros(len(names))
+    kinds, counts = np.unique(names[chosen].astype(str), return_counts=True)
+    for i in chosen:
+        weights[i] = 1 / (len(kinds) * counts[list(kinds).index(names[i])])
+    return weights
+
+
+def _weighted(means: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    used = weights > 0
+    return means[:, used] @ weights[used] if used.any() else np.full(len(means), np.nan)
+
+
+def _interval(values: np.ndarray) -> Interval:
+    """The first value, and the central 95 % of the others."""
+    known = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or not len(known):
+        return (float("nan"),) * 3
+    low, high = np.quantile(known, [0.025, 0.975])
+    # Where nothing varies float32's rounding must not put a bound beside the value.
+    return float(values[0]), float(min(low, values[0])), float(max(high, values[0]))
+
+
+def _per_condition(table: np.ndarray, trials: pd.Series) -> dict[int, Interval]:
+    found = {}
+    for condition in range(table.shape[1]):
+        shares = table[:, condition]
+        shares = shares[~np.isnan(shares)]
+        if len(shares):
+            estimate: Estimate = clustered_interval(shares, int(trials[condition]))
+            found[condition] = (estimate.value, estimate.low, estimate.high)
+    return found
+
+
+def _labels(rows: pd.DataFrame, n_images: int) -> np.ndarray:
+    labels = np.full(n_images, np.nan)
+    labels[rows["image"]] = rows["label"]
+    return labels
+
+
+def _series(table: pd.Series, entrant: int) -> pd.Series:
+    return table.xs(entrant) if entrant in table.index.get_level_values(0) else pd.Series(dtype=float)
+
+
+def _fragile(changed: np.ndarray, names: np.ndarray) -> list[tuple[int, float]]:
+    """The images whose label changes most: mean over levels, then over the degradations that the image has."""
+    sums, counts = np.zeros(len(changed)), np.zeros(len(changed))
+    for name in dict.fromkeys(names):
+        part = changed[:, names == name]
+        there = ~np.isnan(part)
+        with np.errstate(invalid="ignore"):
+            means = np.where(there, part, 0).sum(1) / there.sum(1)
+        known = ~np.isnan(means)
+        sums[known] += means[known]
+        counts += known
+    with np.errstate(invalid="ignore"):
+        share = np.where(counts > 0, sums / counts, -1)
+    return [(int(i), float(share[i])) for i in np.argsort(-share, kind="stable")[:FRAGILE] if share[i] > 0]
+
+
+def _add_corruption_errors(one: Entrant, errors: np.ndarray, reference: np.ndarray, conditions: pd.DataFrame) -> None:
+    """mCE and relative mCE (Hendrycks & Dietterich 2019), of degradations that both have, at the levels that both have.
+
+    A degradation under which the reference makes no error (relative: no more than undegraded) has no ratio.
+    """
+    names = conditions["degradation"].to_numpy()
+    both = ~np.isnan(errors[0]) & ~np.isnan(reference[0])
+    still = np.flatnonzero((names == "none") & both)
+    plain, relative = [], []
+    for name in dict.fromkeys(names[both & (names != "none")]):
+        levels = (names == name) & both
+        own, others = errors[:, levels].sum(1), reference[:, levels].sum(1)
+        plain.append(_ratio(own, others))
+        if len(still):
+            less = levels.sum() * errors[:, still[0]], levels.sum() * reference[:, still[0]]
+            relative.append(_ratio(own - less[0], others - less[1]))
+    for key, ratios in (("mce", plain), ("relative_mce", relative)):
+        usable = [ratio for ratio in ratios if not np.isnan(ratio[0])]
+        if usable:
+            one.stats[key] = _interval(np.mean(usable, 0))
+        setattr(one, f"degradations_of_{key}", len(usable))
+
+
+def _ratio(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+    # A thousandth of an error more or less is rounding.
+    usable = others > 1e-6
+    return np.divide(own, others, out=np.full(len(own), np.nan), where=usable)
+
+
+def _mark_comparable(made: list[Entrant]) -> None:
+    """Means over other conditions or over a part of the images are shown, but not ranked among the others."""
+    counted: dict[tuple[int, ...], int] = {}
+    for one in made:
+        counted[tuple(one.conditions)] = counted.get(tuple(one.conditions), 0) + 1
+    usual = max(counted, key=lambda those: (counted[those], len(those), those))
+    most = max(one.n_images for one in made)
+    for one in made:
+        one.same_images = one.n_images >= ENOUGH * most
+        one.comparable = one.same_images and tuple(one.conditions) == usual
+
+
+def _rank(made: list[Entrant]) -> None:
+    """First and last place that an entrant's interval allows: those it overlaps are ties. No interval, no rank."""
+    for measure, higher in HIGHER_IS_BETTER.items():
+        sign: Callable[[Interval], Interval] = _turned if higher else _kept
+        ranked = [
+            (one, sign(one.stats[measure]))
+            for one in made
+            if measure in one.stats
+            and not np.isnan(one.stats[measure][1])
+            and (one.same_images if measure in UNDEGRADED else one.comparable)
+        ]
+        lows = np.sort([low for _, (_, low, _) in ranked])
+        highs = np.sort([high for _, (_, _, high) in ranked])
+        for one, (_, low, high) in ranked:
+            one.ranks[measure] = (int(np.searchsorted(highs, low)) + 1, int(np.searchsorted(lows, high, side="right")))
+
+
+def _turned(interval: Interval) -> Interval:
+    value, low, high = interval
+    return -value, -high, -low
+
+
+def _kept(interval: Interval) -> Interval:
+    return interval

@@ -1,0 +1,136 @@
+"""Reads results databases: the leaderboard's only code that knows DuckDB.
+
+Each is attached read-only, summed per image into memory, and detached: single predictions never leave it.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from cnnsens_bench.errors import UserError
+
+SCHEMA_VERSION = 1
+"""Of the databases that this program reads."""
+NEEDED = {"runs", "models", "predictions", "images", "failures", "meta"}
+KEY = ["protocol", "dataset", "model", "defense", "weights"]
+
+
+@dataclass
+class Results:
+    """What the databases hold together. `entrants`: a row each, with `entrant`, `board`, `name` and what `models` says;
+    `boards`: a row each, protocol × data set, never mixed; `runs` and `failures` of all."""
+
+    entrants: pd.DataFrame
+    boards: pd.DataFrame
+    runs: pd.DataFrame
+    failures: pd.DataFrame
+    run_ids: dict[int, list[str]]
+    """entrant → the runs that made its predictions."""
+    paths: list[Path]
+    connection: duckdb.DuckDBPyConnection = field(repr=False)
+
+    def query(self, name: str, **parameters: Any) -> pd.DataFrame:
+        """The answer of `sql/<name>.sql`."""
+        return self.connection.execute(_sql(name), parameters or None).df()
+
+
+def read(paths: Sequence[Path]) -> Results:
+    """Sum up the databases. Raises `UserError` for a file that is none, one of another version, or empty ones.
+
+    The same network may come with other weights in another file: those are entrants of their own, whose `name` tells
+    the weights. What two databases have of the same image under the same condition and weights counts once.
+    """
+    paths = list(dict.fromkeys(paths))
+    connection = duckdb.connect()
+    connection.execute(_sql("tables"))
+    found, runs, failures = [], [], []
+    for number, path in enumerate(paths):
+        _attach(connection, path)
+        try:
+            found.append(connection.execute(_sql("entrants")).df().assign(file=number))
+            runs.append(connection.execute(_sql("runs")).df().assign(file=number))
+            failures.append(connection.execute(_sql("failures")).df().assign(file=number))
+            connection.execute(_sql("names"))
+        except duckdb.Error as error:
+            raise UserError(f"{path} cannot be read ({_first_line(error)}): it has not the tables of a run") from None
+        finally:
+            connection.execute("DETACH source")
+    entrants, mapped = _entrants(pd.concat(found, ignore_index=True))
+    if entrants.empty:
+        which = ", ".join(str(path) for path in paths)
+        raise UserError(f"{which} has no predictions yet: a run brings them, python -m cnnsens_bench.run")
+    boards = entrants[["protocol", "dataset", "board"]].drop_duplicates("board").sort_values("board")
+    connection.register("entrant_board_rows", entrants[["entrant", "board"]])
+    connection.execute("CREATE TABLE entrant_board AS FROM entrant_board_rows")
+    _each(connection, paths, mapped, "load")
+    connection.execute(_sql("merge"))
+    _each(connection, paths, mapped, "calibration")
+    run_ids = {int(entrant): list(rows.unique()) for entrant, rows in mapped.groupby("entrant")["run_id"]}
+    every = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
+    missed = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
+    return Results(entrants, boards, every, missed, run_ids, paths, connection)
+
+
+def _each(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], mapped: pd.DataFrame, name: str) -> None:
+    """Run a statement on every database that holds an entrant."""
+    for number, path in enumerate(paths):
+        connection.register("entrant_map", mapped[mapped["file"] == number])
+        _attach(connection, path)
+        connection.execute(_sql(name), {"file": number})
+        connection.execute("DETACH source")
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"there is no database {path}: a run prints the path of its own")
+    try:
+        connection.execute("ATTACH $path AS source (READ_ONLY)", {"path": str(path)})
+    except duckdb.Error as error:
+        text = str(error)
+        if "lock" in text.lower():
+            raise UserError(f"{path} is held by another process: wait until its run has ended") from None
+        if "not a valid" in text:
+            raise UserError(f"{path} is not a DuckDB database: --db takes the results.duckdb of a run") from None
+        raise UserError(f"{path} cannot be opened ({_first_line(error)})") from None
+    tables = {row[0] for row in connection.execute(_sql("tables_of")).fetchall()}
+    wrong = None
+    if "meta" in tables or "runs" not in tables:
+        if missing := sorted(NEEDED - tables):
+            wrong = f"{path} has no table '{missing[0]}': --db takes the results.duckdb of a run"
+        elif (version := connection.execute(_sql("version")).fetchone()) and version[0] != SCHEMA_VERSION:
+            wrong = f"{path} has schema version {version[0]}, this program reads {SCHEMA_VERSION}: run its suite again"
+    else:
+        wrong = f"{path} was made by a version before {SCHEMA_VERSION} of the schema: run its suite again"
+    if wrong:
+        connection.execute("DETACH source")
+        raise UserError(wrong)
+
+
+def _entrants(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row an entrant, and which entrant the rows of each file, run, data set, model and defense belong to."""
+    # Unknown weights are not taken for another file's.
+    unknown = "unknown, file " + (found["file"] + 1).astype(str)
+    found = found.assign(weights=found["weights_sha256"].astype(object).where(found["weights_sha256"].notna(), unknown))
+    entrants = found.drop_duplicates(KEY).drop(columns=["run_id", "file"]).sort_values(KEY, ignore_index=True)
+    entrants["entrant"] = range(len(entrants))
+    entrants["board"] = entrants.groupby(["protocol", "dataset"]).ngroup()
+    several = entrants.duplicated(KEY[:-1], keep=False)
+    short = entrants["weights"].str.removeprefix("unknown, ").str.slice(0, 8)
+    entrants["name"] = entrants["model"].where(~several, entrants["model"] + "@" + short)
+    mapped = found.merge(entrants[[*KEY, "entrant"]], on=KEY)
+    return entrants, mapped[["file", "run_id", "dataset", "model", "defense", "entrant"]]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@functools.cache
+def _sql(name: str) -> str:
+    return resources.files("leaderboard").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")

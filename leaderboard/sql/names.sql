@@ -1,0 +1,1 @@
+INSERT INTO names SELECT dataset, image_id, class_name FROM source.images

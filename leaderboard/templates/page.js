@@ -1,0 +1,165 @@
+"use strict";
+const THEMES = { auto: "Theme: automatic", light: "Theme: light", dark: "Theme: dark" };
+const darkOutside = matchMedia("(prefers-color-scheme: dark)");
+let theme = "auto";
+try { theme = localStorage.getItem("theme") || "auto"; } catch { /* opened from disk without storage */ }
+if (!THEMES[theme]) theme = "auto";
+
+function showTheme() {
+  document.documentElement.dataset.theme = theme === "auto" ? (darkOutside.matches ? "dark" : "light") : theme;
+  $("theme").textContent = THEMES[theme];
+}
+$("theme").addEventListener("click", () => {
+  const names = Object.keys(THEMES);
+  theme = names[(names.indexOf(theme) + 1) % names.length];
+  try { localStorage.setItem("theme", theme); } catch { /* as above */ }
+  showTheme();
+});
+darkOutside.addEventListener("change", showTheme);
+
+function options(select, entries, chosen) {
+  select.replaceChildren(...entries.map(([value, text]) => {
+    const option = make("option", { value }, text);
+    option.selected = value === chosen;
+    return option;
+  }));
+}
+const clipped = (text, most = 60) => (text.length > most ? `${text.slice(0, most)}…` : text);
+
+function opening() {
+  const which = board();
+  const degraded = which.conditions.filter((one) => one.degradation !== "none").length;
+  const models = new Set(which.entrants.map((one) => one.network)).size;
+  const defended = which.entrants.length > models || which.entrants.some((one) => one.defense !== "none");
+  $("lead").replaceChildren(
+    `${models} ${models === 1 ? "network" : "networks"}${defended ? `, ${which.entrants.length} entrants with their defenses,` : ""} on `, make("b", null, bdi(which.dataset)),
+    `: how much of the accuracy is left, and how often the label changes, when ${which.n_images} test images are degraded in ${which.degradations.length} ways (${degraded} conditions).`);
+  const facts = [
+    ["mean_degraded_accuracy", "best mean accuracy when degraded"],
+    ["mean_label_change", "fewest changed labels, on average"],
+    ["accuracy", "best accuracy undegraded"],
+  ].map(([measure, what]) => {
+    /* Ranked ones only: a mean over other conditions is no record. */
+    const ranked = which.entrants.filter((one) => one.ranks[measure]);
+    const sign = DATA.higher[measure] ? -1 : 1;
+    ranked.sort((a, b) => sign * (stat(a, measure) - stat(b, measure)));
+    const best = ranked[0];
+    if (!best) return null;
+    const tied = ranked.filter((one) => one !== best && one.ranks[measure][0] === 1).length;
+    return make("div", { class: "fact" }, make("span", { class: "what" }, what), make("b", null, `${percent(stat(best, measure))} %`),
+      make("span", { class: "who" }, bdi(clipped(label(best), 80))), make("span", { class: "what" }, tied ? `tied with ${tied} ${tied === 1 ? "other" : "others"}` : ranked.length > 1 ? "clear of all others" : ""));
+  });
+  $("glance").replaceChildren(...facts.filter(Boolean));
+  const levels = which.degradations.map((name) => {
+    const own = which.conditions.filter((one) => one.degradation === name).map((one) => one.text).filter(Boolean);
+    return own.length ? `${name} ${own.join(", ")}` : name;
+  });
+  const words = [...which.words.slice(0, 4), ["Levels", levels.join("; ")], ...which.words.slice(4)];
+  words.push(["Reference", which.has_reference ? `${DATA.reference}, without a defense` : `none on this board (${DATA.reference} was asked for)`], ["Protocol", which.protocol]);
+  $("words").replaceChildren(...words.flatMap(([term, text]) => [make("dt", null, term), make("dd", null, bdi(text))]));
+}
+
+function listEntrants() {
+  $("entrants").replaceChildren(...standing(board()).map((one) => {
+    const summary = make("summary", null, make("span", null, make("b", null, bdi(one.model)), " ", make("span", { class: "sub" }, bdi(one.defense === "none" ? "no defense" : one.defense))));
+    const details = make("details", { id: `entrant-${one.id}` }, summary);
+    details.addEventListener("toggle", () => {
+      if (details.open && details.children.length === 1) details.append(card(one));
+      state.entrant = details.open ? one.id : state.entrant === one.id ? "" : state.entrant;
+      writeAddress();
+    });
+    return details;
+  }));
+}
+function card(one) {
+  const which = board();
+  const facts = [["Architecture", one.architecture], ["Parameters", one.parameters === null ? null : one.parameters.toLocaleString("en")], ["Input", one.input_size && `${one.input_size} × ${one.input_size}`], ["Images", one.images], ["Weights", one.weights && `SHA-256 ${one.weights.slice(0, 16)}…`]];
+  const list = make("dl", null, ...facts.filter(([, value]) => value).flatMap(([term, value]) => [make("dt", null, term), make("dd", null, bdi(value))]));
+  const fragile = make("table", null, make("tbody", null, ...one.fragile.map(([id, name, share]) => make("tr", null, make("td", null, bdi(id), name ? make("span", { class: "sub" }, bdi(name)) : null), make("td", null, `${percent(share, 0)} %`)))));
+  const cells = which.conditions.map((condition, i) => {
+    const shares = [one.accuracy[i], one.change[i]].map((found) => (found ? `${percent(found[0])} [${percent(found[1], 0)}–${percent(found[2], 0)}]` : "–"));
+    return make("tr", null, make("td", null, bdi(condition.degradation === "none" ? "undegraded" : `${condition.degradation} ${condition.text}`)), ...shares.map((text) => make("td", null, text)));
+  });
+  const conditions = make("table", null, make("thead", null, make("tr", null, ...["Condition", "Accuracy in %", "p_Δ in %"].map((text) => make("th", { scope: "col", style: "padding:8px 12px" }, text)))), make("tbody", null, ...cells));
+  const body = make("div", { class: "card" },
+    make("div", null, make("h3", null, "What it is"), list),
+    make("div", null, make("h3", null, "Most fragile images: share of changed labels"), one.fragile.length ? make("div", { class: "scroll", tabindex: "0" }, fragile) : make("p", { class: "note" }, "No label changed.")),
+    make("div", { class: "all" }, make("h3", null, "Every condition, with its 95 % interval"), make("div", { class: "scroll", tabindex: "0" }, conditions)));
+  if (one.missing.length) body.append(make("p", { class: "note all" }, "Not measured: ", bdi(one.missing.map((i) => `${which.conditions[i].degradation} ${which.conditions[i].text}`.trim()).join(", ")), "."));
+  for (const id of one.runs) body.append(run(id));
+  return body;
+}
+function run(id) {
+  const made = DATA.runs[id];
+  const facts = [["Run", `${id}, ${made.status}, started ${made.started}`], ["Commit", made.commit || "unknown"], ["Versions", made.versions], ["Device", made.device]];
+  const block = make("div", { class: "all" }, make("h3", null, "Made by"));
+  if (made.command) {
+    const copy = make("button", { type: "button", onclick: async (event) => {
+      try { await navigator.clipboard.writeText(made.command); event.target.textContent = "Copied"; } catch { getSelection().selectAllChildren(event.target.previousSibling); }
+    } }, "Copy");
+    block.append(make("div", { class: "command" }, make("pre", null, made.command), copy));
+  } else block.append(make("p", { class: "note" }, "A suite that this version does not have; its configuration is in the table runs of the database."));
+  block.append(make("dl", null, ...facts.filter(([, value]) => value).flatMap(([term, value]) => [make("dt", null, term), make("dd", null, bdi(value))])));
+  return block;
+}
+function openEntrant(id) {
+  const details = $(`entrant-${id}`);
+  if (!details) return;
+  details.open = true;
+  details.scrollIntoView({ block: "start" });
+  details.firstChild.focus({ preventScroll: true });
+}
+
+let shownBoard = null;
+function update() {
+  const which = board();
+  state.board = which === DATA.boards[0] ? "" : which.id;
+  standing(which);
+  if (shownBoard !== which) {
+    shownBoard = which;
+    opening();
+    notes();
+    listEntrants();
+    const defenses = [...new Set(which.entrants.map((one) => one.defense))].sort((a, b) => (b === "none") - (a === "none") || a.localeCompare(b));
+    document.querySelector('[data-show="first"]').hidden = which.entrants.length <= FIRST;
+    options($("defense"), [["", "all"], ...defenses.map((one) => [one, clipped(one)])], state.defense);
+  }
+  $("defense").value = state.defense;
+  if ($("q").value !== state.q) $("q").value = state.q;
+  $("more").setAttribute("aria-pressed", String(Boolean(state.more)));
+  for (const button of document.querySelectorAll("[data-measure]")) button.setAttribute("aria-pressed", String(button.dataset.measure === state.measure));
+  showTable();
+  showLegend();
+  showCurves();
+  showHeat();
+  writeAddress();
+}
+function boardName(one) {
+  const alone = DATA.boards.filter((other) => other.dataset === one.dataset).length === 1;
+  return clipped(one.dataset) + (alone ? "" : ` · protocol ${one.protocol.slice(0, 8)} · seed ${(one.words.find(([term]) => term === "Seed") || [])[1]}`);
+}
+$("board").addEventListener("change", (event) => {
+  Object.assign(state, { board: event.target.value, defense: "", entrant: "", off: new Set(), on: new Set() });
+  update();
+});
+$("defense").addEventListener("change", (event) => { state.defense = event.target.value; update(); });
+$("q").addEventListener("input", (event) => { state.q = event.target.value; update(); });
+$("more").addEventListener("click", () => { state.more = state.more ? "" : "1"; update(); });
+$("filters").addEventListener("submit", (event) => event.preventDefault());
+$("skip").addEventListener("click", (event) => { event.preventDefault(); $("table").focus(); });
+for (const button of document.querySelectorAll("[data-measure]")) button.addEventListener("click", () => { state.measure = button.dataset.measure; update(); });
+for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => {
+  for (const one of filtered()) setShown(one, button.dataset.show === "all" || (button.dataset.show === "first" && one.style < FIRST));
+  update();
+});
+function fromAddress() {
+  readAddress();
+  const wanted = state.entrant;
+  options($("board"), DATA.boards.map((one) => [one.id, boardName(one)]), board().id);
+  update();
+  if (wanted) openEntrant(wanted);
+}
+addEventListener("hashchange", fromAddress);
+$("foot").replaceChildren(`Built ${DATA.built} from `, bdi(DATA.databases.join(", ")), " by python -m leaderboard build. Every number is computed from single predictions.");
+showTheme();
+fromAddress();

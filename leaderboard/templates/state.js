@@ -1,0 +1,91 @@
+"use strict";
+/* Names of networks, defenses and images come from anywhere: they reach the page as text nodes only. */
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+const DEFAULTS = { board: "", sort: "mean_degraded_accuracy", dir: "", q: "", defense: "", measure: "accuracy", more: "", entrant: "" };
+const state = { ...DEFAULTS, off: new Set(), on: new Set() };
+const FIRST = 8;
+
+function make(tag, attributes, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined) node.setAttribute(key, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+function draw(tag, attributes, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+/* Isolated, so that a right-to-left name does not turn its neighbours around. */
+const bdi = (text) => make("bdi", null, String(text));
+
+/* May break after a slash rather than within a word. */
+function name(text) {
+  const parts = text.split(/(?<=\/)/);
+  return make("bdi", null, ...parts.flatMap((part, i) => (i ? [make("wbr"), part] : [part])));
+}
+
+const percent = (value, digits = 1) => (value === null || value === undefined ? "–" : (100 * value).toFixed(digits));
+const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+const compact = (count) =>
+  count === null ? "–" : count >= 1e9 ? `${(count / 1e9).toFixed(1)} G` : count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : count >= 1e3 ? `${(count / 1e3).toFixed(0)} k` : String(count);
+/* As the command line writes it: gaussian_filter(size=3, sigma=0.5) → gaussian_filter(3, 0.5). */
+const shortDefense = (text) => text.replace(/([(,] ?)\w+=/g, "$1");
+const places = (ranks) => (!ranks ? "" : ranks[0] === ranks[1] ? `${ranks[0]}` : `${ranks[0]}–${ranks[1]}`);
+const label = (one) => (one.defense === "none" ? one.model : `${one.model} + ${shortDefense(one.defense)}`);
+
+const board = () => DATA.boards.find((one) => one.id === state.board) || DATA.boards[0];
+function stat(one, measure) {
+  if (measure === "parameters") return one.parameters;
+  const found = one.stats[measure];
+  return found ? found[0] : null;
+}
+/* Best first by the mean under degradation: fixes colours and which curves are on at first. */
+function standing(which) {
+  if (!which.standing) {
+    const value = (one) => stat(one, "mean_degraded_accuracy") ?? -1;
+    which.standing = [...which.entrants].sort((a, b) => b.comparable - a.comparable || value(b) - value(a) || (a.id < b.id ? -1 : 1));
+    which.standing.forEach((one, i) => { one.style = i; });
+  }
+  return which.standing;
+}
+function shown(one) {
+  if (state.off.has(one.id)) return false;
+  return state.on.has(one.id) || one.style < FIRST;
+}
+function setShown(one, value) {
+  state.off.delete(one.id);
+  state.on.delete(one.id);
+  if (value !== one.style < FIRST) (value ? state.on : state.off).add(one.id);
+}
+function filtered() {
+  const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
+  return board().entrants.filter((one) => {
+    if (state.defense && one.defense !== state.defense) return false;
+    const text = `${one.model} ${one.architecture || ""} ${one.defense}`.toLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+}
+
+/* The address keeps what is chosen, so that a link shows the same. */
+function readAddress() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  for (const key of Object.keys(DEFAULTS)) state[key] = given.get(key) ?? DEFAULTS[key];
+  for (const key of ["off", "on"]) state[key] = new Set((given.get(key) || "").split(".").filter(Boolean));
+  if (!COLUMNS.some((column) => column.key === state.sort)) state.sort = DEFAULTS.sort;
+  if (!board().entrants.some((one) => one.defense === state.defense)) state.defense = "";
+  if (state.measure !== "change") state.measure = "accuracy";
+}
+function writeAddress() {
+  const kept = new URLSearchParams();
+  for (const key of Object.keys(DEFAULTS)) if (state[key] !== DEFAULTS[key]) kept.set(key, state[key]);
+  for (const key of ["off", "on"]) if (state[key].size) kept.set(key, [...state[key]].sort().join("."));
+  const text = kept.toString();
+  if (text !== location.hash.slice(1)) history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+}

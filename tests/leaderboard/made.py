@@ -1,0 +1,76 @@
+"""Databases for the leaderboard's tests: rows made up, with everything that real ones may lack."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from cnnsens_bench.store import FAILURES, PREDICTIONS, Store, new_attempt, write_part
+
+CONDITIONS = {("gaussian_rgb", 4.0): 3, ("gaussian_rgb", 8.0): 3, ("pepper", 0.04): 2, ("flip_lr", 0.0): 1}
+MODELS = ("torchvision/alexnet", "timm/b", "timm/c")
+DEFENSES = ("none", "median_filter(size=3)")
+CLASSES = 7
+
+
+def sweep(
+    run_id: str,
+    dataset: str,
+    images: Sequence[int],
+    seed: int,
+    models: Sequence[str] = MODELS,
+    defenses: Sequence[str] = DEFENSES,
+    conditions: dict[tuple[str, float], int] = CONDITIONS,
+) -> pd.DataFrame:
+    """Rows of `predictions`; timm/c lacks pepper noise, image 7 its undegraded row, image 3 a trial of each."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for strength, model in enumerate(models):
+        for defense in defenses:
+            for image in images:
+                label, fragile = image % 5, rng.random()
+                for (name, level), trials in {("none", 0.0): 1, **conditions}.items():
+                    if (model == "timm/c" and name == "pepper") or (name == "none" and image == 7):
+                        continue
+                    for trial in range(max(1, trials - (image == 3))):
+                        wrong = rng.random() < fragile * (0.15 + 0.1 * strength + 0.4 * (name != "none"))
+                        prediction = (label + wrong * rng.integers(1, CLASSES)) % CLASSES
+                        share = rng.dirichlet(np.ones(CLASSES))
+                        key = (run_id, dataset, f"i{image:03}", model, model.split("/")[1], defense, name, level, trial)
+                        rank = int(rng.integers(1, CLASSES + 1)) if wrong else 1
+                        rows.append((*key, label, prediction, share.max(), share[0], rank, rng.normal(), share[1]))
+    return pd.DataFrame(rows, columns=PREDICTIONS.names)
+
+
+def write(
+    folder: Path,
+    rows: pd.DataFrame,
+    protocols: dict[str, str],
+    weights: str | None = "w",
+    failures: pd.DataFrame | None = None,
+    config: dict | None = None,
+) -> Path:
+    """A database of them. `protocols`: run → its protocol."""
+    store = Store(folder)
+    store.open()
+    for run_id, protocol in protocols.items():
+        store.begin_run(run_id, "quick", protocol, config or {"seed": 0, "trials": 3}, {"commit": "abc1234"})
+    parts = new_attempt(store.output)
+    write_part(
+        parts,
+        "predictions",
+        "a",
+        pa.Table.from_pandas(rows, PREDICTIONS, preserve_index=False).select(PREDICTIONS.names),
+    )
+    if failures is not None:
+        write_part(parts, "failures", "a", pa.Table.from_pandas(failures, FAILURES, preserve_index=False))
+    store.ingest()
+    named = rows[["dataset", "model", "architecture", "defense"]].drop_duplicates()
+    digests = [None if weights is None else f"{weights}{model}{defense}" for model, defense in
+               zip(named["model"], named["defense"], strict=True)]  # fmt: skip
+    store.put_models(named.assign(num_parameters=named["model"].str.len() * 1000, weights_sha256=digests))
+    images = rows[["dataset", "image_id"]].drop_duplicates()
+    store.put_images(images.assign(class_name="class of " + images["image_id"]))
+    return store.path

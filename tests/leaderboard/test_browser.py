@@ -1,0 +1,257 @@
+"""The page as a person uses it, in headless Chromium."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from leaderboard.__main__ import main
+from tests.leaderboard.made import sweep, write
+from tests.leaderboard.test_page import HOSTILE
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM or not DRIVER, reason="no chromium with chromedriver here: apt-get install chromium chromium-driver"
+)
+ARGUMENTS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two data sets; one with names that nobody should have."""
+    folder = tmp_path_factory.mktemp("site")
+    rows = pd.concat([sweep("r1", "d", range(20), 0), sweep("r2", "e", range(8), 1, models=HOSTILE)], ignore_index=True)
+    path = write(folder, rows, {"r1": "p", "r2": "q"}, config={"seed": 0, "trials": 3, "defenses": list(HOSTILE)})
+    assert main(["build", "--db", str(path), "--out", str(folder / "site")]) == 0
+    return (folder / "site" / "index.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.get("about:blank")
+    driver.get_log("performance")  # its own first page
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: Any, site: str) -> Iterator[Any]:
+    """The page, wide and light; at the end no console message and nothing asked of a network."""
+    screen(chromium, 1600)
+    scheme(chromium, "light")
+    visit(chromium, site)
+    chromium.execute_script("localStorage.clear()")
+    visit(chromium, site)
+    yield chromium
+    assert chromium.get_log("browser") == []
+    for entry in chromium.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            assert message["params"]["request"]["url"].startswith(("file:", "data:"))
+
+
+def visit(browser: Any, address: str) -> None:
+    browser.get("about:blank")  # a change of the hash alone would not load
+    browser.get(address)
+
+
+def screen(browser: Any, width: int, height: int = 900) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def scheme(browser: Any, name: str) -> None:
+    media = {"features": [{"name": "prefers-color-scheme", "value": name}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+
+def find(browser: Any, selector: str) -> Any:
+    return browser.find_element(By.CSS_SELECTOR, selector)
+
+
+def press(browser: Any, selector: str) -> None:
+    browser.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def embedded(browser: Any) -> dict[str, Any]:
+    return json.loads(browser.execute_script("return document.getElementById('data').textContent"))
+
+
+def shown(browser: Any) -> list[str]:
+    return browser.execute_script("return [...document.querySelectorAll('#rows tr')].map(row => row.dataset.entrant)")
+
+
+def in_order(browser: Any, measure: str, descending: bool) -> list[str]:
+    entrants = embedded(browser)["boards"][0]["entrants"]
+    sign = -1 if descending else 1
+    last = "same_images" if measure == "accuracy" else "comparable"
+    key = lambda one: (not one[last], sign * one["stats"][measure][0], one["id"])  # noqa: E731
+    return [one["id"] for one in sorted(entrants, key=key)]
+
+
+def test_sorting(browser: Any) -> None:
+    assert shown(browser) == in_order(browser, "mean_degraded_accuracy", True)
+    press(browser, "[data-sort=mean_label_change]")
+    assert shown(browser) == in_order(browser, "mean_label_change", False)  # the best first
+    head = find(browser, "th[aria-sort]")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert len(browser.find_elements(By.CSS_SELECTOR, "th[aria-sort]")) == 1
+    press(browser, "[data-sort=mean_label_change]")
+    assert shown(browser) == in_order(browser, "mean_label_change", True)
+    assert find(browser, "th[aria-sort]").get_attribute("aria-sort") == "descending"
+
+
+def test_numbers_and_ranks_of_the_table(browser: Any) -> None:
+    for one in embedded(browser)["boards"][0]["entrants"]:
+        text = find(browser, f"tr[data-entrant='{one['id']}']").text
+        value, low, high = one["stats"]["accuracy"]
+        assert f"{100 * value:.1f}" in text
+        assert f"[{100 * low:.0f}–{100 * high:.0f}]" in text
+        if "mean_degraded_accuracy" in one["ranks"]:
+            first, last = one["ranks"]["mean_degraded_accuracy"]
+            rank = find(browser, f"tr[data-entrant='{one['id']}'] .rank").text
+            assert rank == (f"{first}–{last}" if first != last else f"{first}")
+        else:
+            assert "other conditions" in text
+
+
+def test_filtering(browser: Any) -> None:
+    everyone = len(shown(browser))
+    find(browser, "#q").send_keys("timm median")
+    assert 0 < len(shown(browser)) < everyone
+    assert all("timm" in row.text for row in browser.find_elements(By.CSS_SELECTOR, "#rows tr"))
+    assert find(browser, "#count").text == f"{len(shown(browser))} of {everyone} entrants"
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#heat tr")) == len(shown(browser))
+    find(browser, "#q").send_keys(" nothing like it")
+    assert "No entrant matches" in find(browser, "#rows").text
+    browser.execute_script("q.value = ''; q.dispatchEvent(new Event('input'))")
+    browser.execute_script("defense.value = 'none'; defense.dispatchEvent(new Event('change'))")
+    assert len(shown(browser)) == everyone // 2
+
+
+def test_curves(browser: Any) -> None:
+    lines = "return [...new Set([...document.querySelectorAll('[data-line]')].map(line => line.dataset.line))].sort()"
+    everyone = browser.execute_script(lines)
+    assert everyone == sorted(shown(browser))
+    gone = everyone[0]
+    press(browser, f"[data-curve='{gone}']")
+    assert browser.execute_script(lines) == everyone[1:]
+    assert f"off={gone}" in browser.current_url
+    press(browser, "[data-show=none]")
+    assert browser.execute_script(lines) == []
+    press(browser, "[data-show=all]")
+    assert browser.execute_script(lines) == everyone
+    before = find(browser, "#curves").get_attribute("innerHTML")
+    press(browser, "[data-measure=change]")
+    assert find(browser, "#curves").get_attribute("innerHTML") != before
+    assert find(browser, "[data-measure=change]").get_attribute("aria-pressed") == "true"
+
+
+def test_deep_link(browser: Any) -> None:
+    press(browser, "[data-sort=accuracy]")
+    press(browser, "[data-sort=accuracy]")
+    press(browser, "[data-measure=change]")
+    find(browser, "#q").send_keys("timm")
+    press(browser, f"[data-curve='{shown(browser)[0]}']")
+    address, rows = browser.current_url, shown(browser)
+    curves = find(browser, "#curves").get_attribute("innerHTML")
+    visit(browser, address)
+    assert browser.current_url == address
+    assert shown(browser) == rows
+    assert find(browser, "#q").get_attribute("value") == "timm"
+    assert find(browser, "#curves").get_attribute("innerHTML") == curves
+    visit(browser, address.partition("#")[0] + "#sort=nonsense&dir=up&board=gone&defense=none&entrant=%3Cb%3E&off=..")
+    assert shown(browser)
+
+
+def test_an_entrant_opens(browser: Any) -> None:
+    one = embedded(browser)["boards"][0]["entrants"][0]
+    press(browser, f"tr[data-entrant='{one['id']}'] a")
+    card = find(browser, f"#entrant-{one['id']}")
+    assert card.get_attribute("open")
+    for image, _, _ in one["fragile"]:
+        assert image in card.text
+    assert "abc1234" in card.text
+    assert "python -m cnnsens_bench.run suite=quick" in card.text
+    browser.execute_async_script("setTimeout(arguments[0], 50)")
+    assert f"entrant={one['id']}" in browser.current_url
+
+
+def test_dark_and_light(browser: Any) -> None:
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.execute_script(colour)
+    scheme(browser, "dark")
+    dark = browser.execute_script(colour)
+    assert dark != light
+    press(browser, "#theme")
+    assert find(browser, "#theme").text == "Theme: light"
+    assert browser.execute_script(colour) == light
+    visit(browser, browser.current_url)  # the choice stays
+    assert browser.execute_script(colour) == light
+    press(browser, "#theme")
+    assert browser.execute_script(colour) == dark
+
+
+@pytest.mark.parametrize("board", [0, 1])
+@pytest.mark.parametrize("width", [360, 1600])
+def test_the_page_does_not_overflow(browser: Any, site: str, width: int, board: int) -> None:
+    screen(browser, width)
+    visit(browser, f"{site}#more=1&board={embedded(browser)['boards'][board]['id']}")
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    browser.execute_async_script("setTimeout(arguments[0], 100)")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script("return document.querySelectorAll('.card').length") == len(shown(browser))
+
+
+def test_hostile_names_show_as_text(browser: Any, site: str) -> None:
+    hostile = embedded(browser)["boards"][1]
+    visit(browser, f"{site}#board={hostile['id']}")
+    press(browser, "[data-show=all]")
+    names = browser.execute_script(
+        "return [...document.querySelectorAll('#rows th a bdi')].map(name => name.textContent)"
+    )
+    assert set(names) == set(HOSTILE)
+    assert browser.execute_script("return window.hacked") is None
+    assert not browser.find_elements(By.CSS_SELECTOR, "main img, main script")
+
+
+def test_keyboard_alone(browser: Any) -> None:
+    """Tab reaches every control, Enter sorts, the space bar switches a curve, and focus stays where it was."""
+    reached = set()
+    for _ in range(70):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        reached |= set(
+            browser.execute_script(
+                "const a = document.activeElement; return [a.id, a.tagName, ...Object.keys(a.dataset)]"
+                ".concat(a.dataset.sort === 'accuracy' ? ['sorts'] : [])"
+            )
+        )
+    assert {"theme", "board", "defense", "q", "more", "sort", "measure", "curve", "show", "table", "SUMMARY"} <= reached
+    browser.execute_script("document.querySelector('[data-sort=accuracy]').focus()")
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert shown(browser) == in_order(browser, "accuracy", True)
+    assert browser.execute_script("return document.activeElement.dataset.sort") == "accuracy"
+    browser.execute_script("document.querySelector('[data-curve]').focus()")
+    curve = browser.execute_script("return document.activeElement.dataset.curve")
+    browser.switch_to.active_element.send_keys(Keys.SPACE)
+    assert f"off={curve}" in browser.current_url
+    assert browser.execute_script("return document.activeElement.dataset.curve") == curve
+    assert browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle") != "none"

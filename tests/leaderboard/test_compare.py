@@ -1,0 +1,94 @@
+"""Paired comparisons against SciPy, a hand-made Holm and the plain way."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest, false_discovery_control
+
+from cnnsens_bench import measures
+from leaderboard.__main__ import main
+from leaderboard.compare import comparisons, holm
+from leaderboard.read import read
+from tests.leaderboard.made import sweep, write
+
+PAIR = ("torchvision/alexnet", "timm/c:median_filter(size=3)")
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return pd.concat([sweep("r1", "d", range(60), 0), sweep("r2", "d", range(20), 1)], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def store(rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("store"), rows, {"r1": "p", "r2": "q"})
+
+
+def test_differences_and_tests(store: Path, rows: pd.DataFrame) -> None:
+    tables = comparisons(read([store]), *PAIR)
+    assert set(tables) == {("p", "d"), ("q", "d")}
+    for (protocol, _), differences in tables.items():
+        own = rows[rows["run_id"] == {"p": "r1", "q": "r2"}[protocol]]
+        own = own.assign(hit=own["prediction"] == own["label"])
+        key = ["degradation", "level", "image_id", "trial"]
+        first = own[(own["model"] == PAIR[0]) & (own["defense"] == "none")]
+        second = own[(own["model"] == "timm/c") & (own["defense"] != "none")]
+        pairs = first.merge(second, on=key, suffixes=("", "_second"))
+        wanted_p = []
+        assert {(d.degradation, d.level) for d in differences} == set(
+            zip(pairs["degradation"], pairs["level"], strict=True)
+        )
+        for one in differences:
+            those = pairs[(pairs["degradation"] == one.degradation) & (pairs["level"] == one.level)]
+            gain = measures.accuracy_gain(those["image_id"], those["hit"], those["hit_second"])
+            assert (one.difference, one.low, one.high) == pytest.approx((gain.value, gain.low, gain.high))
+            assert (one.n_images, one.n_trials) == (gain.n_images, gain.n_trials)
+            assert one.first - one.second == pytest.approx(one.difference)
+            net = those.groupby("image_id")["hit"].sum() - those.groupby("image_id")["hit_second"].sum()
+            wins, losses = int((net > 0).sum()), int((net < 0).sum())
+            assert (one.images_for_first, one.images_for_second) == (wins, losses)
+            assert one.p == pytest.approx(binomtest(wins, wins + losses).pvalue if wins + losses else 1)
+            if one.n_trials == 1:  # McNemar's discordant pairs
+                assert wins == (those["hit"] & ~those["hit_second"]).sum()
+            wanted_p.append(one.p)
+        assert [one.p_holm for one in differences] == pytest.approx(by_hand(wanted_p))
+
+
+def by_hand(p: list[float]) -> list[float]:
+    """Holm: a hypothesis falls with all that have a smaller p, each against α over the number of those left."""
+    return [min(1, max((len(p) - sum(r < q for r in p)) * q for q in p if q <= own)) for own in p]
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.5]) == [0.5]
+    assert holm([0.9, 0.9]) == [1, 1]
+    p = np.random.default_rng(0).random(30) ** 3
+    assert holm(list(p)) == pytest.approx(by_hand(list(p)))
+    assert (np.array(holm(list(p))) >= false_discovery_control(p) - 1e-12).all()
+
+
+def test_the_other_way_round(store: Path) -> None:
+    there, back = comparisons(read([store]), *PAIR), comparisons(read([store]), *PAIR[::-1])
+    for key, differences in there.items():
+        for one, other in zip(differences, back[key], strict=True):
+            assert (one.difference, one.p_holm) == pytest.approx((-other.difference, other.p_holm))
+
+
+def test_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out.json"
+    assert main(["compare", *PAIR, "--db", str(store), "--json", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "undegraded" in told
+    assert "gaussian_rgb σ=4" in told
+    found = json.loads(out.read_text())
+    assert [table["protocol"] for table in found] == ["p", "q"]
+    assert len(found[0]["differences"]) == 4
+    assert main(["compare", "timm/d", PAIR[1], "--db", str(store)]) == 2
+    assert "unknown entrant 'timm/d': did you mean" in capsys.readouterr().err
+    assert main(["compare", PAIR[0], PAIR[0], "--db", str(store)]) == 2
+    assert "compared with itself" in capsys.readouterr().err

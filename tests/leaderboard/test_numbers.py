@@ -1,0 +1,267 @@
+"""Every number of the page against an independent computation from the predictions, with pandas and scikit-learn."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+from cnnsens_bench import measures
+from cnnsens_bench.store import Store
+from leaderboard.aggregate import HIGHER_IS_BETTER, UNDEGRADED, Resampler
+from leaderboard.page import data
+from leaderboard.read import read
+from tests.leaderboard.made import DEFENSES, sweep, write
+
+PROTOCOLS = {"r1": "p", "r2": "p", "r3": "q"}
+CLOSE = 2e-6
+"""Numbers of the page are rounded to six digits."""
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    parts = [
+        sweep("r1", "d", range(30), 0),
+        sweep("r2", "d", range(30, 41), 1),  # the same protocol, in a second run
+        sweep("r1", "e", range(12), 2),
+        sweep("r3", "d", range(20), 3),
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def store(rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    failures = pd.DataFrame(
+        {"run_id": "r1", "dataset": "d", "image_id": ["i007", "i900"], "stage": "decode", "error": "broken"}
+    )
+    return write(tmp_path_factory.mktemp("store"), rows, PROTOCOLS, failures=failures)
+
+
+@pytest.fixture(scope="module")
+def content(store: Path) -> dict[str, Any]:
+    return data(read([store]), "torchvision/alexnet")
+
+
+def entrants(content: dict[str, Any], rows: pd.DataFrame) -> list[tuple[dict, dict, pd.DataFrame, pd.DataFrame]]:
+    """(board, entrant, its rows, the board's rows)."""
+    every = []
+    for board in content["boards"]:
+        own = rows[(rows["dataset"] == board["dataset"]) & (rows["run_id"].map(PROTOCOLS) == board["protocol"])]
+        for one in board["entrants"]:
+            every.append((board, one, own[(own["model"] == one["model"]) & (own["defense"] == one["defense"])], own))
+    return every
+
+
+def per_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """Shares per condition and image, with p_Δ against the undegraded prediction."""
+    still = rows[rows["degradation"] == "none"].set_index("image_id")["prediction"]
+    rows = rows.assign(
+        hit=(rows["prediction"] == rows["label"]).astype(float),
+        changed=(rows["prediction"] != rows["image_id"].map(still))
+        .astype(float)
+        .where(rows["image_id"].isin(still.index)),
+        top5=(rows["true_rank"] <= 5).astype(float),
+        nll=-np.log(np.maximum(rows["true_probability"].astype("float32").astype(float), np.finfo(np.float32).tiny)),
+    )
+    return rows.groupby(["degradation", "level", "image_id"])[["hit", "changed", "top5", "nll"]].mean().reset_index()
+
+
+def averaged(values: pd.Series) -> float:
+    """`values` by (degradation, level): over levels, then over degradations."""
+    return float(values.drop("none", level=0, errors="ignore").groupby(level=0).mean().mean())
+
+
+def test_all_boards_and_entrants_are_there(content: dict[str, Any], rows: pd.DataFrame) -> None:
+    assert sorted((b["protocol"], b["dataset"]) for b in content["boards"]) == [("p", "d"), ("p", "e"), ("q", "d")]
+    for board in content["boards"]:
+        assert len(board["entrants"]) == 6
+        assert board["has_reference"]
+        wanted = {(c["degradation"], c["level"]): c["trials"] for c in board["conditions"]}
+        assert wanted == {("none", 0): 1, ("gaussian_rgb", 4): 3, ("gaussian_rgb", 8): 3, ("pepper", 0.04): 2,
+                          ("flip_lr", 0): 1}  # fmt: skip
+    board = next(b for b in content["boards"] if (b["protocol"], b["dataset"]) == ("p", "d"))
+    assert board["failures"] == [{"run": "r1", "stage": "decode", "images": 2}]
+    assert board["n_images"] == 41
+
+
+def test_values(content: dict[str, Any], rows: pd.DataFrame) -> None:
+    for board, one, own, every in entrants(content, rows):
+        conditions = own.groupby(["degradation", "level"])
+        shares = per_image(own).groupby(["degradation", "level"])[["hit", "changed", "top5", "nll"]].mean()
+        by_class = conditions[["label", "prediction"]].apply(
+            lambda part: balanced_accuracy_score(part["label"], part["prediction"])
+        )
+        ece = conditions[["confidence", "label", "prediction"]].apply(
+            lambda part: measures.ece(
+                part["confidence"].astype("float32").to_numpy(), (part["label"] == part["prediction"]).to_numpy()
+            )
+        )
+        still = own[own["degradation"] == "none"]
+        worst = shares["hit"].drop("none", level=0).min()
+        wanted = {
+            "accuracy": accuracy_score(still["label"], still["prediction"]),
+            "mean_degraded_accuracy": averaged(shares["hit"]),
+            "mean_label_change": averaged(shares["changed"]),
+            "worst_accuracy": worst,
+            "top5": (still["true_rank"] <= 5).mean(),
+            "top5_degraded": averaged(shares["top5"]),
+            "mean_per_class": by_class["none", 0],
+            "mean_per_class_degraded": averaged(by_class),
+            "ece": ece["none", 0],
+            "ece_degraded": averaged(ece),
+            "nll": shares["nll"]["none", 0],
+            "nll_degraded": averaged(shares["nll"]),
+            **corruption_errors(shares["hit"], every),
+        }
+        assert {name: value[0] for name, value in one["stats"].items()} == pytest.approx(wanted, abs=CLOSE)
+        worst_condition = board["conditions"][one["worst"]]
+        assert shares["hit"][worst_condition["degradation"], worst_condition["level"]] == pytest.approx(worst)
+        assert one["parameters"] == 1000 * len(one["model"])
+        assert one["images"] == own["image_id"].nunique()
+        for name, (accuracy, change) in one["by_degradation"].items():
+            assert (accuracy, change) == pytest.approx(shares.loc[name][["hit", "changed"]].mean().tolist(), abs=CLOSE)
+        there = set(shares.index)
+        missing = [c for c in board["conditions"] if (c["degradation"], c["level"]) not in there]
+        assert [board["conditions"][i] for i in one["missing"]] == missing
+
+
+def corruption_errors(hit: pd.Series, every: pd.DataFrame) -> dict[str, float]:
+    reference = every[(every["model"] == "torchvision/alexnet") & (every["defense"] == "none")]
+    base = 1 - per_image(reference).groupby(["degradation", "level"])["hit"].mean()
+    plain, relative = [], []
+    for name in set(hit.index.get_level_values(0)) - {"none"}:
+        own, theirs = 1 - hit[name], base[name]
+        theirs = theirs[own.index]
+        plain.append(own.sum() / theirs.sum())
+        above = (theirs - base["none", 0]).sum()
+        if above > 0:
+            relative.append((own - (1 - hit["none", 0])).sum() / above)
+    return {"mce": np.mean(plain), "relative_mce": np.mean(relative)}
+
+
+def test_conditions_equal_the_views(content: dict[str, Any], rows: pd.DataFrame, store: Path) -> None:
+    """The store's views compute the same in SQL: accuracy, p_Δ, their intervals, and the leaderboard's means."""
+    db = Store(store.parent)
+    views = {"accuracy": db.query("SELECT * FROM accuracy"), "change": db.query("SELECT * FROM label_change")}
+    leaders = db.query("SELECT * FROM leaderboard").set_index(["protocol", "dataset", "model", "defense"])
+    for board, one, _, _ in entrants(content, rows):
+        for series, view in views.items():
+            own = view[(view["protocol"] == board["protocol"]) & (view["dataset"] == board["dataset"])]
+            own = own[(own["model"] == one["model"]) & (own["defense"] == one["defense"])]
+            wanted = own.set_index(["degradation", "level"])[["value", "low", "high"]].T.to_dict("list")
+            found = {
+                (c["degradation"], c["level"]): value
+                for c, value in zip(board["conditions"], one[series], strict=True)
+                if value is not None
+            }
+            assert set(found) == set(wanted)
+            for key, value in found.items():
+                assert value == pytest.approx(wanted[key], abs=CLOSE)
+        row = leaders.loc[(board["protocol"], board["dataset"], one["model"], one["defense"])]
+        for name in ("mean_degraded_accuracy", "mean_label_change", "worst_accuracy", "accuracy"):
+            assert one["stats"][name][0] == pytest.approx(row[name], abs=CLOSE)
+        assert board["conditions"][one["worst"]]["degradation"] == row["worst_degradation"]
+
+
+def test_bootstrap_over_images(content: dict[str, Any], rows: pd.DataFrame) -> None:
+    """The plain way: resample by resample of a table of images × conditions."""
+    for board, one, own, every in entrants(content, rows)[::5]:
+        images = sorted(every["image_id"].unique())
+        draws = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), 1000)
+        shares = per_image(own)
+        for column, name in (
+            ("hit", "mean_degraded_accuracy"),
+            ("changed", "mean_label_change"),
+            ("nll", "nll_degraded"),
+        ):
+            degraded = shares[shares["degradation"] != "none"]
+            table = degraded.pivot(index="image_id", columns=["degradation", "level"], values=column).reindex(images)
+            means = [
+                table.mul(counts, axis=0).sum().to_numpy() / table.notna().mul(counts, axis=0).sum().to_numpy()
+                for counts in draws[:200]
+            ]
+            by_level = pd.DataFrame(means, columns=table.columns).T
+            averages = by_level.groupby(level=0).mean().mean()
+            ours = Resampler(len(images)).means(table.to_numpy())
+            assert ours[1:201] == pytest.approx(np.array(means), abs=1e-6)
+            # The page's 1000 draws and these 200 of them agree as far as their number lets them.
+            low, high = np.quantile(averages, [0.025, 0.975])
+            assert one["stats"][name][1:] == pytest.approx([low, high], abs=0.35 * (high - low))
+            assert board["n_images"] == len(images)
+
+
+def test_intervals_hold_their_values_and_ranks_are_the_places_they_allow(content: dict[str, Any]) -> None:
+    for board in content["boards"]:
+        usual = [one for one in board["entrants"] if one["comparable"]]
+        assert {one["model"] for one in usual} == {"torchvision/alexnet", "timm/b"}  # timm/c lacks a degradation
+        for name, higher in HIGHER_IS_BETTER.items():
+            ranked = board["entrants"] if name in UNDEGRADED else usual
+            for one in board["entrants"]:
+                value, low, high = one["stats"][name]
+                if name.startswith("ece"):
+                    assert (low, high) == (None, None)
+                    assert name not in one["ranks"]
+                    continue
+                assert low <= value <= high
+                if one not in ranked:
+                    assert name not in one["ranks"]
+                    continue
+                others = [other["stats"][name] for other in ranked]
+                above, below = sum(o[1] > high for o in others), sum(o[2] < low for o in others)
+                better, worse = (above, below) if higher else (below, above)
+                assert one["ranks"][name] == [better + 1, len(ranked) - worse]
+
+
+def test_fragile_images(content: dict[str, Any], rows: pd.DataFrame) -> None:
+    for _, one, own, _ in entrants(content, rows):
+        shares = per_image(own)
+        shares = shares[shares["degradation"] != "none"].groupby(["image_id", "degradation"])["changed"].mean()
+        wanted = shares.groupby("image_id").mean().dropna().sort_values(ascending=False, kind="stable")
+        assert [share for _, _, share in one["fragile"]] == pytest.approx(wanted.head(8).tolist(), abs=CLOSE)
+        for image, name, share in one["fragile"]:
+            assert name == f"class of {image}"
+            assert wanted[image] == pytest.approx(share, abs=CLOSE)
+
+
+def test_merged_databases_give_what_one_would(rows: pd.DataFrame, content: dict[str, Any], tmp_path: Path) -> None:
+    """Split by run, and with half of one run in both: each image counts once."""
+    first = write(tmp_path / "a", rows[rows["run_id"] != "r2"], {"r1": "p", "r3": "q"})
+    overlap = rows[(rows["run_id"] == "r2") | ((rows["run_id"] == "r1") & (rows["image_id"] < "i015"))]
+    second = write(tmp_path / "b", overlap, {"r1": "p", "r2": "p"})
+    merged = data(read([first, second]), "torchvision/alexnet")
+    for one, other in zip(merged["boards"], content["boards"], strict=True):
+        assert {**one, "failures": []} == {**other, "failures": []}
+
+
+def test_the_same_name_with_other_weights_is_another_entrant(rows: pd.DataFrame, tmp_path: Path) -> None:
+    some = rows[(rows["run_id"] == "r3") & rows["defense"].eq(DEFENSES[0])]
+    first = write(tmp_path / "a", some, {"r3": "q"}, weights="aaaaaaaa")
+    second = write(tmp_path / "b", some, {"r3": "q"}, weights="bbbbbbbb")
+    (board,) = data(read([first, second]), "torchvision/alexnet")["boards"]
+    assert len(board["entrants"]) == 6
+    assert not board["has_reference"]  # which of the two would be chance
+    (named,) = data(read([first, second]), "torchvision/alexnet@aaaaaaaa")["boards"]
+    assert named["has_reference"]
+    assert {one["model"] for one in board["entrants"] if "timm/b" in one["model"]} == {
+        "timm/b@aaaaaaaa",
+        "timm/b@bbbbbbbb",
+    }
+    unknown = [write(tmp_path / name, some, {"r3": "q"}, weights=None) for name in "cd"]
+    assert len(data(read(unknown), "timm/b")["boards"][0]["entrants"]) == 6
+
+
+def test_no_reference_no_mce(rows: pd.DataFrame, tmp_path: Path) -> None:
+    path = write(tmp_path, rows[rows["model"] != "torchvision/alexnet"], PROTOCOLS)
+    for board in data(read([path]), "torchvision/alexnet")["boards"]:
+        assert not board["has_reference"]
+        assert not any("mce" in one["stats"] for one in board["entrants"])
+
+
+def test_the_least_there_can_be(rows: pd.DataFrame, tmp_path: Path) -> None:
+    """One model, one image, no degradation; and only degraded predictions."""
+    one = rows[(rows["image_id"] == "i001") & (rows["run_id"] == "r3") & (rows["model"] == "timm/b")]
+    for name, part in (("a", one[one["degradation"] == "none"]), ("b", one[one["degradation"] != "none"])):
+        (board,) = data(read([write(tmp_path / name, part, {"r3": "q"})]), "timm/b")["boards"]
+        assert len(board["entrants"]) == 2

@@ -1,0 +1,157 @@
+"""The file that `build` writes, what it says of odd databases, and the command it gives."""
+
+import dataclasses
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from cnnsens_bench.config import compose
+from cnnsens_bench.store import Store
+from leaderboard.__main__ import main
+from leaderboard.page import page
+from leaderboard.words import command
+from tests.leaderboard.made import sweep, write
+
+HOSTILE = (
+    "timm/</script><script>window.hacked=1</script>",
+    "timm/\"><img src=x onerror='window.hacked=1'>",
+    "timm/line\nbreak\ttab\u2028sep",
+    "timm/" + "x" * 300,
+    "timm/\u202eabc \u05d0\u05d1",
+    "timm/<!--<script>",
+    "timm/__proto__",
+)
+
+
+class Scripts(HTMLParser):
+    """The elements of a page, and the text of its data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.data = ""
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][1].get("id") == "data":
+            self.data += data
+
+
+def parsed(text: str) -> Scripts:
+    parser = Scripts()
+    parser.feed(text)
+    return parser
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile")
+    rows = sweep("r", "data & <b>set</b>", range(6), 0, models=HOSTILE, defenses=("none",))
+    path = write(folder, rows, {"r": "p"})
+    assert main(["build", "--db", str(path), "--out", str(folder / "site")]) == 0
+    return folder / "site" / "index.html"
+
+
+def test_one_file_that_needs_nothing_from_outside(hostile: Path) -> None:
+    assert [file.name for file in hostile.parent.iterdir()] == ["index.html"]
+    found = parsed(hostile.read_text())
+    for _, attributes in found.tags:
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+    text = hostile.read_text()
+    assert "innerHTML" not in text
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+
+
+def test_hostile_names_are_data(hostile: Path) -> None:
+    found = parsed(hostile.read_text())
+    assert [tag for tag, _ in found.tags].count("script") == 2
+    assert "img" not in [tag for tag, _ in found.tags]
+    (board,) = json.loads(found.data)["boards"]
+    assert {one["model"] for one in board["entrants"]} == set(HOSTILE)
+
+
+def test_lone_surrogates_do_not_stop_the_page() -> None:
+    assert "?" in page({"boards": ["\ud800"]})
+
+
+def test_many_entrants_stay_small_and_quick(tmp_path: Path) -> None:
+    models = [f"timm/network_{i}" for i in range(300)]
+    rows = sweep("r", "d", range(5), 0, models=models, defenses=("none",), conditions={("pepper", 0.1): 1})
+    path = write(tmp_path, rows, {"r": "p"})
+    assert main(["build", "--db", str(path), "--out", str(tmp_path / "site")]) == 0
+    assert (tmp_path / "site" / "index.html").stat().st_size < 1_000_000
+
+
+def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    assert main(list(arguments)) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+    assert len(told.err.strip().splitlines()) == 1
+    return told.err
+
+
+def test_databases_that_cannot_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = ["--out", str(tmp_path / "site")]
+    assert "there is no database" in refused(capsys, "build", "--db", str(tmp_path / "none.duckdb"), *out)
+    text = tmp_path / "text.duckdb"
+    text.write_text("not a database, only its name says so" * 100)
+    assert "is not a DuckDB database" in refused(capsys, "build", "--db", str(text), *out)
+    store = Store(tmp_path / "empty")
+    store.open()
+    assert "has no predictions yet" in refused(capsys, "build", "--db", str(store.path), *out)
+    with duckdb.connect(str(store.path)) as connection:
+        connection.execute("UPDATE meta SET schema_version = 99")
+    assert "has schema version 99, this program reads 1" in refused(capsys, "build", "--db", str(store.path), *out)
+    other = tmp_path / "other's.duckdb"
+    with duckdb.connect(str(other)) as connection:
+        connection.execute("CREATE TABLE runs (run_id VARCHAR); CREATE TABLE meta (schema_version INTEGER)")
+    assert "has no table 'failures'" in refused(capsys, "build", "--db", str(other), *out)
+    bare = tmp_path / "bare.duckdb"
+    duckdb.connect(str(bare)).close()
+    assert "error: " in refused(capsys, "build", "--db", str(bare), *out)
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = write(tmp_path / "store", sweep("r", "d", range(3), 0), {"r": "p"})
+    (tmp_path / "file").write_text("")
+    assert "choose another --out" in refused(capsys, "build", "--db", str(path), "--out", str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["seed=3", "trials=2", "quantize=true", "limit=50"],
+        ["models=[timm/resnet18,{name: torchvision/alexnet, weights: random, training: {epochs: 3}}]"],
+        ["degradations=['gaussian_intensity(4) + pepper(0.02)',{name: gaussian_rgb, levels: [1, 2.5]}]"],
+        ["defenses=[none,'gaussian_filter(size=3, sigma=0.5)']", "training.lr_head=0.002", "input_size=null"],
+    ],
+)
+def test_the_command_makes_the_same_config(words: list[str]) -> None:
+    config = compose(["suite=quick", *words, "output=elsewhere", "tracking=off"])
+    line = command("quick", json.loads(json.dumps(dataclasses.asdict(config))))
+    assert line is not None
+    start, *again = shlex.split(line)[2:]
+    assert start == "cnnsens_bench.run"
+    assert dataclasses.replace(compose(again), output=None, tracking=None) == dataclasses.replace(
+        config, output=None, tracking=None
+    )
+
+
+def test_the_command_does_not_tell_where_files_lie() -> None:
+    config = dataclasses.asdict(compose(["suite=cub", "dataset.root=/home/me/secret/CUB_200_2011"]))
+    line = command("cub", config)
+    assert line is not None
+    assert "secret" not in line
+    assert "dataset.root=<folder>/CUB_200_2011" in line
+    assert command("no such suite", config) is None
