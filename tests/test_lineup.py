@@ -44,6 +44,10 @@ def test_a_checkpoint_for_each_model_and_recipe() -> None:
 def test_a_recipe_that_is_so_already_is_not_trained_twice() -> None:
     lineup = line_up(models(TINY, input_dropout=0.1), ["none", "input_dropout", "input_dropout(p=0.2)"])
     assert [e.checkpoint for e in lineup.entrants] == [TINY, TINY, f"{TINY} (input_dropout=0.2)"]
+    # And said, for `none` is then not what its name says.
+    assert lineup.left_out == (
+        f"note: '{TINY}' is trained with input_dropout=0.1 under every defense, 'none' too: its recipe says so",
+    )
 
 
 def test_networks_without_batch_norm_are_left_out_of_its_recalibration() -> None:
