@@ -46,8 +46,9 @@ def radial_distortion(draw: None, level: float) -> Motion:
     """Barrel distortion of `level` per cent at the box's corners (negative: pincushion), the lens's axis at its centre.
 
     The usual figure of a lens with its sign reversed, so that more is worse: (r₀ − r) / r₀ of an image point at the
-    radius r that belongs at r₀ (ISO 17850 has r − r₀, by which barrel is negative), with the division model r₀ = r / (1 − level/100 · (r/R)²), R half the diagonal (Fitzgibbon, CVPR 2001). A webcam has
-    1 to 5 %, a wide-angle camera 20 to 40 %.
+    radius r that belongs at r₀ (ISO 17850 has r − r₀, by which barrel is negative), with the division model
+    r₀ = r / (1 − level/100 · (r/R)²), R half the diagonal (Fitzgibbon, CVPR 2001). A webcam has 1 to 5 %, a wide-angle
+    camera 20 to 40 %.
     """
     return Motion(bend=-level / 100)
 
