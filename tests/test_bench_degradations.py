@@ -54,6 +54,7 @@ def test_an_unknown_name() -> None:
 
 
 def test_what_it_compares_with_degrades(rivals: ModuleType) -> None:
+    torch.manual_seed(0)  # kornia draws from it: by chance a turn of the hue is next to none
     rng = np.random.default_rng(0)
     eight_bit = rng.integers(0, 256, (96, 96, 3), np.uint8)
     image = eight_bit.astype(np.float32) / 255
