@@ -6,6 +6,7 @@ BIN := .venv/bin
 
 run: .venv
 	$(BIN)/python -m cnnsens_bench.run
+	$(BIN)/python -m leaderboard build --db runs/quick/results.duckdb --out runs/quick/site
 
 test: .venv
 	$(BIN)/python -m pytest
