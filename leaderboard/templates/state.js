@@ -25,9 +25,9 @@ function draw(tag, attributes, ...children) {
 /* Isolated, so that a right-to-left name does not turn its neighbours around. */
 const bdi = (text) => make("bdi", null, String(text));
 
-/* May break after a slash rather than within a word. */
+/* May break after a slash or an underscore rather than within a word. */
 function name(text) {
-  const parts = text.split(/(?<=\/)/);
+  const parts = text.split(/(?<=[/_])/);
   return make("bdi", null, ...parts.flatMap((part, i) => (i ? [make("wbr"), part] : [part])));
 }
 
