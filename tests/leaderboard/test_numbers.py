@@ -162,7 +162,8 @@ def test_conditions_equal_the_views(content: dict[str, Any], rows: pd.DataFrame,
         row = leaders.loc[(board["protocol"], board["dataset"], one["model"], one["defense"])]
         for name in ("mean_degraded_accuracy", "mean_label_change", "worst_accuracy", "accuracy"):
             assert one["stats"][name][0] == pytest.approx(row[name], abs=CLOSE)
-        assert board["conditions"][one["worst"]]["degradation"] == row["worst_degradation"]
+        # Of several that are equally bad, rounding decides.
+        assert one["accuracy"][one["worst"]][0] == pytest.approx(row["worst_accuracy"], abs=CLOSE)
 
 
 def test_bootstrap_over_images(content: dict[str, Any], rows: pd.DataFrame) -> None:
