@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -196,18 +196,24 @@ def test_an_entrant_opens(browser: Any) -> None:
 
 
 def test_dark_and_light(browser: Any) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     colour = "return getComputedStyle(document.body).backgroundColor"
+
+    def becomes(good: Callable[[str], bool]) -> str:
+        """A change of the scheme reaches the page a moment later."""
+        return WebDriverWait(browser, 10).until(lambda b: good(c := b.execute_script(colour)) and c)
+
     light = browser.execute_script(colour)
     scheme(browser, "dark")
-    dark = browser.execute_script(colour)
-    assert dark != light
+    dark = becomes(lambda c: c != light)
     press(browser, "#theme")
     assert find(browser, "#theme").text == "Theme: light"
-    assert browser.execute_script(colour) == light
+    becomes(lambda c: c == light)
     visit(browser, browser.current_url)  # the choice stays
-    assert browser.execute_script(colour) == light
+    becomes(lambda c: c == light)
     press(browser, "#theme")
-    assert browser.execute_script(colour) == dark
+    becomes(lambda c: c == dark)
 
 
 @pytest.mark.parametrize("board", [0, 1])
