@@ -26,8 +26,8 @@ COLUMNS = ("value", "grad_sq_norm", "pepper_sum", "pepper_sq_norm", "shift_x", "
 
 @dataclass(frozen=True)
 class Outputs:
-    """A batch's `values` (3, N) and their `gradients`, one (N, 3, H, W) for each of `OUTPUTS`; `logits` (N, classes)
-    and the `reference` class (N,)."""
+    """A batch's `values` (3, N) float64 and their `gradients`, one (N, 3, H, W) for each of `OUTPUTS`; `logits`
+    (N, classes) and the `reference` class (N,)."""
 
     values: Tensor
     gradients: list[Tensor]
@@ -88,12 +88,12 @@ def level_free(outputs: Outputs, pixels: Tensor, across: Tensor, down: Tensor) -
     columns: dict[str, list[Tensor]] = {name: [] for name in COLUMNS[1:]}
     for gradient in outputs.gradients:
         black = blackening(gradient, pixels)
-        columns["grad_sq_norm"].append(_dot(gradient, gradient))
+        columns["grad_sq_norm"].append(dot(gradient, gradient))
         columns["pepper_sum"].append(black.flatten(1).sum(1, dtype=torch.float64))
-        columns["pepper_sq_norm"].append(_dot(black, black))
-        columns["shift_x"].append(_dot(gradient, across))
-        columns["shift_y"].append(_dot(gradient, down))
-    return {"value": outputs.values.double(), **{name: torch.stack(rows) for name, rows in columns.items()}}
+        columns["pepper_sq_norm"].append(dot(black, black))
+        columns["shift_x"].append(dot(gradient, across))
+        columns["shift_y"].append(dot(gradient, down))
+    return {"value": outputs.values, **{name: torch.stack(rows) for name, rows in columns.items()}}
 
 
 def first_order(columns: dict[str, Tensor], degradation: str, level: float) -> Change:
@@ -126,6 +126,6 @@ def central_differences(wide: Tensor) -> tuple[Tensor, Tensor]:
     return across, down
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner products, image by image, summed in double precision: (N,)."""
     return (a * b).flatten(1).sum(1, dtype=torch.float64)

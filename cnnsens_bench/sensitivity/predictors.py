@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.registry import Registry, call
-from cnnsens_bench.sensitivity.gradients import Change, Network, Outputs, blackening, differentiate, outputs_of
+from cnnsens_bench.sensitivity.gradients import Change, Network, Outputs, blackening, differentiate, dot, outputs_of
 
 NOISES = ("gaussian_rgb", "pepper_pixel")
 """Degradations that draw for every pixel on its own."""
@@ -44,8 +44,7 @@ class Scene:
 @dataclass(frozen=True)
 class Predictor:
     """`name`: canonical, with every argument; `passes`: forward and backward passes for one output, that of the
-    undegraded image too;
-    `degradations`: those it knows."""
+    undegraded image too; `degradations`: those it knows."""
 
     name: str
     passes: int
@@ -90,8 +89,8 @@ def clamped_gradient() -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]
     def predict(scene: Scene) -> Change:
         shift, variance = clamped_noise(scene.pixels, scene.level)
         gradients = scene.outputs.gradients
-        mean = [(g * shift).flatten(1).sum(1, dtype=torch.float64) for g in gradients]
-        spread = [(g * g * variance).flatten(1).sum(1, dtype=torch.float64) for g in gradients]
+        mean = [dot(g, shift) for g in gradients]
+        spread = [dot(g * g, variance) for g in gradients]
         return Change(torch.stack(mean), torch.stack(spread).sqrt())
 
     return 2, ("gaussian_rgb",), predict
@@ -137,10 +136,10 @@ def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[Sc
         for k in range(copies):
             noisy = scene.degraded(k)
             at = differentiate(scene.network, noisy, scene.outputs.reference)
-            values.append(at.values.double())
+            values.append(at.values)
             for i, own in enumerate(at.gradients):
                 part = _through(scene, noisy, own).flatten(1)
-                square = (part * part).sum(1, dtype=torch.float64)
+                square = dot(part, part)
                 if k == 0:
                     total.append(part)
                     squares.append(square)
@@ -148,10 +147,10 @@ def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[Sc
                     total[i] += part
                     squares[i] += square
         upper = torch.stack(squares) / copies
-        whole = torch.stack([(part * part).sum(1, dtype=torch.float64) for part in total])
+        whole = torch.stack([dot(part, part) for part in total])
         lower = (whole - copies * upper) / (copies * (copies - 1))
         scale = scene.level**2 if scene.degradation == "gaussian_rgb" else scene.level * (1 - scene.level)
-        mean = torch.stack(values).mean(0) - scene.outputs.values.double()
+        mean = torch.stack(values).mean(0) - scene.outputs.values
         return Change(mean, (scale * (KINKS * upper + (1 - KINKS) * lower.clamp(min=0))).sqrt())
 
     return 2 * copies + 1, NOISES, predict
@@ -173,9 +172,9 @@ def sampling(copies: int = 15) -> tuple[int, tuple[str, ...], Callable[[Scene], 
         values = []
         with torch.no_grad():
             for k in range(copies):
-                values.append(outputs_of(scene.network(scene.degraded(k)), scene.outputs.reference).double())
+                values.append(outputs_of(scene.network(scene.degraded(k)), scene.outputs.reference))
         seen = torch.stack(values)
-        return Change(seen.mean(0) - scene.outputs.values.double(), seen.std(0))
+        return Change(seen.mean(0) - scene.outputs.values, seen.std(0))
 
     return copies + 1, NOISES, predict
 
@@ -186,13 +185,13 @@ def cubature() -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
     plane, with weights 1/2 and 1/12 (Stroud 1971, E₂^{r²} 5-1)."""
 
     def predict(scene: Scene) -> Change:
-        still = scene.outputs.values.double()
+        still = scene.outputs.values
         mean, square = torch.zeros_like(still), torch.zeros_like(still)
         with torch.no_grad():
             for turn in range(6):
                 angle, radius = turn * math.pi / 3, 2 * scene.level
                 logits = scene.network(scene.moved(radius * math.cos(angle), radius * math.sin(angle)))
-                change = outputs_of(logits, scene.outputs.reference).double() - still
+                change = outputs_of(logits, scene.outputs.reference) - still
                 mean += change / 12
                 square += change**2 / 12
         return Change(mean, (square - mean**2).clamp(min=0).sqrt())
