@@ -5,7 +5,7 @@ tested against. Register your own with `@measure("name")`.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +126,14 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 ece = expected_calibration_error
 
 
+def bootstrap(n: int, resamples: int, seed: int = 0, at_once: int = 4_000_000) -> Iterator[np.ndarray]:
+    """How often each of `n` images is in each of `resamples` resamples: blocks (some, n) of at most about `at_once`
+    numbers. The same seed gives the same draws, however they are cut into blocks."""
+    rng, step = np.random.default_rng(seed), max(1, at_once // n)
+    for start in range(0, resamples, step):
+        yield rng.multinomial(n, np.full(n, 1 / n), min(step, resamples - start))
+
+
 def auroc(score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Area under the ROC curve: the chance that a positive has a higher `score` than a negative, ties counting half.
 
@@ -166,11 +174,8 @@ def foretellings(
     fewer.
     """
     share, trials = np.asarray(share, float), np.asarray(n_trials, float)
-    n, rng = len(share), np.random.default_rng(0)
-    resamples = int(np.clip(20_000_000 // n, 100, resamples))
-    # A few million numbers at once, however many images there are.
-    step = max(1, 4_000_000 // n)
-    draws = (rng.multinomial(n, np.full(n, 1 / n), min(step, resamples - i)) for i in range(0, resamples, step))
+    n = len(share)
+    draws = bootstrap(n, int(np.clip(20_000_000 // n, 100, resamples)))
     areas: dict[str, list[np.ndarray]] = {name: [] for name in scores}
     for weights in itertools.chain([np.ones((1, n))], draws):
         positive, negative = weights * share * trials, weights * (1 - share) * trials

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.measures import Estimate, clustered_interval
+from cnnsens_bench.measures import Estimate, bootstrap, clustered_interval
 from leaderboard.read import Results
 
 RESAMPLES = 1000
@@ -63,12 +63,7 @@ class Resampler:
     """Bootstrap over images, the same draws for every entrant of a board, so that ratios are paired."""
 
     def __init__(self, n_images: int) -> None:
-        rng = np.random.default_rng(SEED)
-        step = max(1, 20_000_000 // n_images)
-        blocks = [
-            rng.multinomial(n_images, np.full(n_images, 1 / n_images), min(step, RESAMPLES - i)).astype(np.float32)
-            for i in range(0, RESAMPLES, step)
-        ]
+        blocks = [block.astype(np.float32) for block in bootstrap(n_images, RESAMPLES, SEED)]
         # The first row is the sample itself.
         self.weights = np.concatenate([np.ones((1, n_images), np.float32), *blocks])
 
