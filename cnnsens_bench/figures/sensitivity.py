@@ -22,7 +22,8 @@ PAIRS = """SELECT * FROM sensitivity_pairs
     WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ? AND output = ? AND predictor = ?"""
 CHECK = "SELECT * FROM predictor_check WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ?"
 CEILING = "SELECT * FROM trial_ceiling WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ?"
-LABEL_CHANGE = "SELECT * FROM predicted_label_change WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ?"
+LABEL_CHANGE = """SELECT * FROM predicted_label_change
+    WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ? AND predictor <> 'paper'"""
 MANY = 5000
 """Points that are drawn at most: a density needs no more."""
 
@@ -144,7 +145,7 @@ def label_change_figure(store: Store, out: Path, which: Which, check: pd.DataFra
     """Reliability of the predicted label change, and its area under the ROC curve beside confidence, entropy and
     margin, a row a condition in which labels change. `check`: of `label_change_check`, where it is known already.
     Raises `UserError`."""
-    table = store.query(LABEL_CHANGE, list(which)).query("predictor != 'paper'")
+    table = store.query(LABEL_CHANGE, list(which))
     check = label_change_check(table) if check is None else check
     rows = [key for key, _ in check.groupby(["degradation", "level"])]
     if not rows:

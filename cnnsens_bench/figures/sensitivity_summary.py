@@ -41,7 +41,7 @@ def sensitivity_report(console: Console, store: Store, protocol: str, dataset: s
     scored = scored[(scored["protocol"] == protocol) & (scored["dataset"] == dataset)]
     files: list[Path] = []
     for which in scored.itertuples(index=False, name=None):
-        changes = label_change_check(store.query(LABEL_CHANGE, list(which)).query("predictor != 'paper'"))
+        changes = label_change_check(store.query(LABEL_CHANGE, list(which)))
         for table in _tables(store, which, changes):
             console.print()
             console.print(table)
