@@ -7,3 +7,8 @@ class UserError(Exception):
 
 class ImageError(Exception):
     """One image cannot be read or cropped. The run goes on; the sentence becomes a row in `failures`."""
+
+
+def first_line(error: BaseException, longest: int | None = None) -> str:
+    """Of its message, cut to `longest` letters; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:longest]

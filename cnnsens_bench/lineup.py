@@ -16,6 +16,7 @@ from cnnsens_bench.engine.plan import CalibrationImage, Entrant
 from cnnsens_bench.engine.worker import decode_row
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.models import split_name
+from cnnsens_bench.models.base import UNBUILDABLE
 from cnnsens_bench.registry import near
 from cnnsens_bench.training.recipe import Recipe
 
@@ -99,7 +100,7 @@ def has_batch_norm(model: ModelConfig) -> bool:
     source, architecture = split_name(model.name)
     try:
         network: nn.Module = source.build(architecture, 2, model.input_size or source.describe(architecture).input_size)
-    except (AssertionError, TypeError, RuntimeError, ValueError):
+    except UNBUILDABLE:
         return True
     return bool(batch_norm_layers(network))
 

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.errors import UserError, first_line
 
 SCHEMA_VERSION = 1
 """Of the databases that this program reads."""
@@ -58,7 +58,7 @@ def read(paths: Sequence[Path]) -> Results:
             failures.append(connection.execute(_sql("failures")).df().assign(file=number))
             connection.execute(_sql("names"))
         except duckdb.Error as error:
-            raise UserError(f"{path} cannot be read ({_first_line(error)}): it has not the tables of a run") from None
+            raise UserError(f"{path} cannot be read ({first_line(error)}): it has not the tables of a run") from None
         finally:
             connection.execute("DETACH source")
     entrants, mapped = _entrants(pd.concat(found, ignore_index=True))
@@ -97,7 +97,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             raise UserError(f"{path} is held by another process: wait until its run has ended") from None
         if "not a valid" in text:
             raise UserError(f"{path} is not a DuckDB database: --db takes the results.duckdb of a run") from None
-        raise UserError(f"{path} cannot be opened ({_first_line(error)})") from None
+        raise UserError(f"{path} cannot be opened ({first_line(error)})") from None
     tables = {row[0] for row in connection.execute(_sql("tables_of")).fetchall()}
     wrong = None
     if "meta" in tables or "runs" not in tables:
@@ -125,10 +125,6 @@ def _entrants(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     entrants["name"] = entrants["model"].where(~several, entrants["model"] + "@" + short)
     mapped = found.merge(entrants[[*KEY, "entrant"]], on=KEY)
     return entrants, mapped[["file", "run_id", "dataset", "model", "defense", "entrant"]]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @functools.cache

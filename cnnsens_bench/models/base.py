@@ -1,13 +1,13 @@
 """Model sources and the one kind of network the rest of the house sees: a `Classifier` of [0, 255] pixels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.errors import UserError, first_line
 from cnnsens_bench.registry import Registry
 
 
@@ -81,6 +81,30 @@ def split_name(model: str) -> tuple[ModelSource, str]:
     return source, architecture
 
 
+UNBUILDABLE = (AssertionError, TypeError, RuntimeError, ValueError)
+"""What libraries raise for an input size that an architecture does not take."""
+
+LONGEST = 160
+"""Letters of a library's message that a sentence quotes."""
+
+
+def preprocessing_of(model: str, input_size: int | None) -> Preprocessing:
+    """The architecture's, but for the input size where one is given."""
+    source, architecture = split_name(model)
+    preprocessing = source.describe(architecture)
+    return preprocessing if input_size is None else replace(preprocessing, input_size=input_size)
+
+
+def build_network(model: str, classes: int, input_size: int) -> nn.Module:
+    """With random weights. Raises `UserError` when it cannot be built for the input size."""
+    source, architecture = split_name(model)
+    try:
+        return source.build(architecture, classes, input_size)
+    except UNBUILDABLE as error:
+        reason = first_line(error, LONGEST)
+        raise UserError(f"model '{model}' cannot be built for inputs of {input_size} px: {reason}") from None
+
+
 def num_parameters(network: nn.Module) -> int:
     """Trainable and frozen weights, without buffers."""
     return sum(parameter.numel() for parameter in network.parameters())
@@ -89,11 +113,6 @@ def num_parameters(network: nn.Module) -> int:
 def logits_of(output: Any) -> Tensor:
     """The main logits of a forward pass; GoogLeNet and Inception give auxiliary ones beside them in training."""
     return output if isinstance(output, Tensor) else output[0]
-
-
-def first_line(error: BaseException) -> str:
-    """Of its message, cut to the length of a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def best_device() -> torch.device:

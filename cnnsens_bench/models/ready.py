@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.models.base import Classifier, first_line, split_name
+from cnnsens_bench.errors import UserError, first_line
+from cnnsens_bench.models.base import LONGEST, UNBUILDABLE, Classifier, build_network, preprocessing_of, split_name
 from cnnsens_bench.models.checkpoint import NoDraws, checkpoint_of, is_checkpoint
 from cnnsens_bench.models.weights import class_count, fit, load_safely, starting_weights, state_of
 
@@ -85,18 +85,11 @@ def _of_run(content: object, path: Path, model: str | None, input_size: int | No
 
 
 def _of_state(model: str, state: dict[str, Tensor], input_size: int | None) -> Ready:
-    source, architecture = split_name(model)
-    preprocessing = source.describe(architecture)
-    if input_size is not None:
-        preprocessing = dataclasses.replace(preprocessing, input_size=input_size)
+    preprocessing = preprocessing_of(model, input_size)
 
     def built(count: int) -> nn.Module:
-        try:
-            with NoDraws():
-                return source.build(architecture, count, preprocessing.input_size)
-        except UNBUILDABLE as error:
-            size = preprocessing.input_size
-            raise UserError(f"model '{model}' cannot be built for inputs of {size} px: {first_line(error)}") from None
+        with NoDraws():
+            return build_network(model, count, preprocessing.input_size)
 
     network, classes = built(FIRST_GUESS), FIRST_GUESS
     count = class_count(network, state)
@@ -107,10 +100,6 @@ def _of_state(model: str, state: dict[str, Tensor], input_size: int | None) -> R
     return Ready(model, Classifier(network, preprocessing).eval(), tuple(f"class {i}" for i in range(classes)))
 
 
-UNBUILDABLE = (AssertionError, TypeError, RuntimeError, ValueError)
-"""What libraries raise for an input size that an architecture does not take."""
-
-
 def _tried(made: Ready, classes: Sequence[str] | None) -> Ready:
     """Once run on a black image: too small an input, or a head of another size, shows here and not on a photograph."""
     size = made.input_size
@@ -118,7 +107,7 @@ def _tried(made: Ready, classes: Sequence[str] | None) -> Ready:
         with torch.inference_mode():
             count = made.classifier(torch.zeros(1, 3, size, size)).shape[1]
     except UNBUILDABLE as error:
-        raise UserError(f"model '{made.model}' fails on inputs of {size} px: {first_line(error)}") from None
+        raise UserError(f"model '{made.model}' fails on inputs of {size} px: {first_line(error, LONGEST)}") from None
     if count != len(made.classes):
         raise UserError(f"the checkpoint names {len(made.classes)} classes, but its network has {count}")
     if count < 2:

@@ -8,8 +8,8 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.models.base import ModelSource, Preprocessing, WeightsUnavailable, first_line, model_sources
+from cnnsens_bench.errors import UserError, first_line
+from cnnsens_bench.models.base import LONGEST, ModelSource, Preprocessing, WeightsUnavailable, model_sources
 
 IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -44,7 +44,7 @@ def torchvision_pretrained(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise WeightsUnavailable(
-            f"{weights.url} ({first_line(error)}); a copy of that file in {folder} is used"
+            f"{weights.url} ({first_line(error, LONGEST)}); a copy of that file in {folder} is used"
         ) from None
 
 
@@ -74,7 +74,8 @@ def timm_pretrained(name: str) -> dict[str, Tensor]:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # the hub client raises a dozen kinds when it cannot be reached
         raise WeightsUnavailable(
-            f"timm's hub ({first_line(error)}); weights that the hub's client has cached on this machine are used"
+            f"timm's hub ({first_line(error, LONGEST)}); weights that the hub's client has cached on this machine are "
+            "used"
         ) from None
 
 

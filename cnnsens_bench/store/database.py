@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.errors import UserError, first_line
 from cnnsens_bench.store.parts import SCHEMAS, damage, kind_of
 
 SCHEMA_VERSION = 1
@@ -65,7 +65,7 @@ class Store:
                     connection.commit()
             except duckdb.Error as error:
                 raise UserError(
-                    f"{self.path} cannot be used ({_first_line(error)}): choose another output=<folder>"
+                    f"{self.path} cannot be used ({first_line(error)}): choose another output=<folder>"
                 ) from None
         if found is not None and found != SCHEMA_VERSION:
             raise UserError(
@@ -267,10 +267,6 @@ def _is_held(error: duckdb.Error) -> bool:
     return "conflicting lock" in str(error).lower() or "could not set lock" in str(error).lower()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _open_error(path: Path, error: duckdb.Error) -> str:
     text = str(error)
     if _is_held(error):
@@ -281,7 +277,7 @@ def _open_error(path: Path, error: duckdb.Error) -> str:
         )
     if isinstance(error, duckdb.IOException) and "not a valid" in text:
         return f"{path} is not a DuckDB database: move it away, or choose another output=<folder>"
-    return f"{path} cannot be opened ({_first_line(error)}): choose another output=<folder>"
+    return f"{path} cannot be opened ({first_line(error)}): choose another output=<folder>"
 
 
 def _literal(path: str) -> str:

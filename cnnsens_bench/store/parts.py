@@ -7,6 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cnnsens_bench.errors import first_line
+
 KEY = ("run_id", "dataset", "image_id", "model", "architecture", "defense", "degradation")
 TEXT = pa.dictionary(pa.int32(), pa.string())
 
@@ -136,5 +138,5 @@ def damage(path: Path) -> str | None:
             return "its columns are not those of its table"
         table.select(schema.names).cast(schema)
     except (OSError, ValueError) as error:
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return None

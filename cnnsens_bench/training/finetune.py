@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.models.base import Classifier, Preprocessing, best_device, logits_of, split_name
+from cnnsens_bench.models.base import (
+    Classifier,
+    Preprocessing,
+    best_device,
+    build_network,
+    logits_of,
+    preprocessing_of,
+    split_name,
+)
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.weights import class_count, fit, starting_weights
 from cnnsens_bench.training.data import Share, TrainingImages
@@ -107,13 +115,6 @@ def finetune(
     return Trained(path, checkpoint, False, tuple(failures))
 
 
-def preprocessing_of(model: str, input_size: int | None) -> Preprocessing:
-    """The architecture's, but for the input size where one is given."""
-    source, architecture = split_name(model)
-    preprocessing = source.describe(architecture)
-    return preprocessing if input_size is None else dataclasses.replace(preprocessing, input_size=input_size)
-
-
 def starting_network(
     model: str, classes: int, preprocessing: Preprocessing, state: dict[str, Tensor] | None, seed: int
 ) -> nn.Module:
@@ -121,14 +122,8 @@ def starting_network(
 
     Raises `UserError` when it cannot be built for the input size or the weights are another network's.
     """
-    source, architecture = split_name(model)
     torch.manual_seed(seed)
-    try:
-        network = source.build(architecture, classes, preprocessing.input_size)
-    except (AssertionError, TypeError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"model '{model}' cannot be built for inputs of {preprocessing.input_size} px: {error}"
-        ) from None
+    network = build_network(model, classes, preprocessing.input_size)
     if state is not None:
         fit(network, state, model)
     return network

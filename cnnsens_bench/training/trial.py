@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from cnnsens_bench.models.base import Classifier
+from cnnsens_bench.models.base import Classifier, preprocessing_of
 from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.training.data import Share, TrainingImages
-from cnnsens_bench.training.finetune import preprocessing_of, starting_network, train_network
+from cnnsens_bench.training.finetune import starting_network, train_network
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.space import Scores, SearchConfig, degraded, undegraded
 
