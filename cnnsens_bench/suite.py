@@ -1,8 +1,6 @@
-"""One suite from its config to its summary: samples → checkpoints → plan → sweep → store → what a person reads."""
+"""One suite from its config to its summary: checkpoints → plan → sweep → store → what a person reads."""
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,53 +10,53 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from cnnsens_bench import datasets as dataset_room
-from cnnsens_bench.config import Config, ModelConfig, condition_configs, model_configs
+from cnnsens_bench.config import Config, ModelConfig
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.degradations import expression
-from cnnsens_bench.engine.conditions import levels_of, named
 from cnnsens_bench.engine.local import run_local
-from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep, plan
-from cnnsens_bench.engine.probe import probe
+from cnnsens_bench.engine.plan import Chunk, Entrant, Sweep, plan
 from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.environment import environment
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.figures.drawing import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.fine_tuning import fine_tune, thin_classes
-from cnnsens_bench.lineup import calibration_images, hash_rank, line_up, same_training
-from cnnsens_bench.models import Checkpoint, split_name
+from cnnsens_bench.lineup import calibration_images, line_up, same_training
+from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.prepared import Prepared, objective_conditions, prepare, protocol_hash
 from cnnsens_bench.searching import search_models
-from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
+from cnnsens_bench.studies import studies_of
 from cnnsens_bench.tracking import Tracker
-
-PROTOCOL_VERSION = 2
-"""Raised when crop, resize, a degradation or its draws change their meaning."""
 
 
 def run_suite(config: Config, console: Console) -> int:
     """Run it all; gives the number of images that could not be computed. Raises `UserError` for a wrong request."""
     load_plugins(config.plugins)
-    models = model_configs(config)
-    conditions = resolve_conditions(config)
-    lineup = line_up(models, config.defenses)
-    probe(conditions, input_sizes(models), lineup.defenses(), differentiable=config.sensitivity.enabled)
-    predictors = resolve_predictors(config)
+    wanted = figure_names(config.figures)
+    studies = [prepare(study) for study in studies_of(config)]
     store = Store(config.output_folder)
     store.open()
-    samples = load_samples(config)
-    images = limited(samples.split("test"), config.limit)
-    if images.empty:
-        raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
+    # The tables of a data set are of all of its studies: they come after the last.
+    last = {study.samples.name: study for study in studies}
+    failed = sum(run_study(study, store, console, study is last[study.samples.name]) for study in studies)
+    if wanted:
+        draw_figures(console, store, wanted, config.output_folder / "figures")
+    return failed
+
+
+def run_study(study: Prepared, store: Store, console: Console, summary: bool = True) -> int:
+    """One sweep from its trainings to its tables (`summary`: whether they are printed); gives the number of images that
+    could not be computed."""
+    config, models, lineup, samples, images = study.config, study.models, study.lineup, study.samples, study.images
     protocol = protocol_hash(config, samples)
     run_id = config.run_id
     tracker = Tracker(config, run_id, samples.name, console)
     console.print(
-        f"suite {config.suite}: {len(images)} test images of {samples.name}, {len(models)} models, "
+        f"suite {study.title}: {len(images)} test images of {samples.name}, {len(models)} models, "
         f"{len({e.defense for e in lineup.entrants})} defenses, "
-        f"{sum(len(c.levels) * c.trials for c in conditions)} conditions → {store.path}",
+        f"{sum(len(c.levels) * c.trials for c in study.conditions)} conditions → {store.path}",
         markup=False,
         soft_wrap=True,
     )
@@ -84,7 +82,7 @@ def run_suite(config: Config, console: Console) -> int:
             run_id=run_id,
             dataset=samples.name,
             entrants=lineup.entrants,
-            conditions=conditions,
+            conditions=study.conditions,
             seed=config.seed,
             quantize=config.quantize,
             precision=config.precision,
@@ -93,7 +91,7 @@ def run_suite(config: Config, console: Console) -> int:
             plugins=tuple(config.plugins),
             calibration=calibration_images(samples, lineup),
             sensitivity=config.sensitivity.enabled,
-            predictors=predictors,
+            predictors=study.predictors,
         )
         register_models(store, lineup.entrants, trained, samples, run_id)
         failed = run_sweep(config, sweep, images, trained, parts, store, protocol, console)
@@ -104,7 +102,8 @@ def run_suite(config: Config, console: Console) -> int:
         if status == "interrupted":
             tracker.end(status)
     entrants = [(e.model, e.defense, lineup.trainings[e.checkpoint].recipe) for e in lineup.entrants]
-    print_summary(console, store, protocol, samples.name)
+    if summary:
+        print_summary(console, store, protocol, samples.name)
     drawn: list[Path] = []
     if config.sensitivity.enabled:
         try:
@@ -113,11 +112,6 @@ def run_suite(config: Config, console: Console) -> int:
             console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
     tracker.finish(store, protocol, status, entrants, drawn)
     return tell_failures(console, store, run_id)
-
-
-def objective_conditions(config: Config) -> tuple[Condition, ...]:
-    """What a search judges by, with one trial of each."""
-    return resolve_conditions(dataclasses.replace(config, degradations=config.search.degradations, trials=1))
 
 
 def run_sweep(
@@ -177,63 +171,6 @@ def over_ray(config: Config) -> bool:
         return cluster.engine == "ray"
     several = (cluster.workers or 1) > 1 or torch.cuda.device_count() > 1
     return bool(cluster.address or os.environ.get("RAY_ADDRESS") or several)
-
-
-def resolve_conditions(config: Config) -> tuple[Condition, ...]:
-    """The config's degradations with their levels and trials checked. Raises `UserError`."""
-    resolved: dict[str, Condition] = {}
-    for entry in condition_configs(config):
-        for degradation in named(expression(entry.written)):
-            name = degradation.name
-            if name in resolved:
-                raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")
-            trials = entry.trials if degradation.random else 1
-            resolved[name] = Condition(name, levels_of(degradation, entry.levels), trials)
-    return tuple(resolved.values())
-
-
-def resolve_predictors(config: Config) -> tuple[str, ...]:
-    """Canonical names of `sensitivity.predictors`, each once. Raises `UserError`."""
-    return tuple(dict.fromkeys(parse_predictor(text).name for text in config.sensitivity.predictors))
-
-
-def input_sizes(models: list[ModelConfig]) -> set[int]:
-    """The sides of the inputs that the models will see."""
-    sizes = set()
-    for model in models:
-        source, architecture = split_name(model.name)
-        sizes.add(model.input_size or source.describe(architecture).input_size)
-    return sizes
-
-
-def load_samples(config: Config) -> Samples:
-    """The dataset of the config."""
-    root = Path(config.dataset.root).expanduser() if config.dataset.root else None
-    data_root = Path(config.data_root).expanduser() if config.data_root else None
-    return dataset_room.load(config.dataset.name, root, data_root, config.dataset.options)
-
-
-def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
-    """`limit` rows chosen by the hash of their id (a smaller limit's are among a larger one's), in table order."""
-    if limit is None or limit >= len(table):
-        return table
-    rank = hash_rank(table["image_id"])
-    return table[rank.isin(sorted(rank)[:limit])].reset_index(drop=True)
-
-
-def protocol_hash(config: Config, samples: Samples) -> str:
-    """Of all that decides what a prediction means and the written protocol leaves open."""
-    open_points = {
-        "version": PROTOCOL_VERSION,
-        "seed": config.seed,
-        "quantize": config.quantize,
-        "precision": config.precision,
-        "input_size": config.input_size,
-        "dataset": samples.name,
-        "samples": samples.fingerprint(),
-        "split": "test",
-    }
-    return hashlib.sha256(json.dumps(open_points, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def train_all(

@@ -38,8 +38,8 @@ def _tune(config: Config, console: Console) -> int:
     from cnnsens_bench.engine.probe import probe
     from cnnsens_bench.engine.worker import load_plugins
     from cnnsens_bench.fine_tuning import fine_tune, thin_classes
+    from cnnsens_bench.prepared import input_sizes, load_samples, objective_conditions
     from cnnsens_bench.searching import FILE, search_models
-    from cnnsens_bench.suite import input_sizes, load_samples, objective_conditions
     from cnnsens_bench.tracking import Tracker
 
     load_plugins(config.plugins)
