@@ -175,11 +175,13 @@ def compose(overrides: Sequence[str]) -> Config:
         config.models = _chosen(config.models, word.partition("=")[2])
     if config.studies and any(word.startswith(("models=", "model=")) for word in overrides):
         config.studies = {name: without(study, "models") for name, study in config.studies.items()}
-    if config.studies and (word := next((word for word in overrides if word.startswith("dataset")), None)):
-        known = ", ".join(f"studies.{name}.dataset={study.get('dataset')}" for name, study in config.studies.items())
-        raise UserError(
-            f"'{word}': suite {config.suite} has studies of several data sets: data_root=<folder>, or {known}"
-        )
+    for word in overrides if config.studies else ():
+        if word.startswith("dataset"):
+            names = ", ".join(f"studies.{name}.dataset" for name in config.studies)
+            raise UserError(
+                f"'{word}': suite {config.suite} has studies of several data sets: data_root=<folder> has them all, "
+                f"and {names} change them"
+            )
     check(config)
     return config
 

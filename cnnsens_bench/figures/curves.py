@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,6 +19,8 @@ TITLE = 26
 MODELS = "SELECT * FROM accuracy WHERE defense = ? ORDER BY level"
 DEFENSES = "SELECT * FROM accuracy WHERE model = ? ORDER BY level"
 DEFENDED = "SELECT DISTINCT model FROM accuracy WHERE defense <> 'none' ORDER BY model"
+DEFENDED_ON = """SELECT model, dataset, count(DISTINCT defense) AS defenses FROM accuracy WHERE defense <> 'none'
+    GROUP BY ALL ORDER BY ALL"""
 ARCHITECTURES = "SELECT DISTINCT model, architecture FROM predictions ORDER BY ALL"
 
 
@@ -108,7 +111,7 @@ def panel(axis: Axes, table: pd.DataFrame, by: str, looks: Mapping[str, Style], 
     for name, look in looks.items():
         rows = table[(table[by] == name) & (table["degradation"] == degradation)]
         label = short_defense(name) if by == "defense" else plain(name)
-        style = {"color": look.colour, "lw": 1.6, "ls": look.dash}
+        style: dict[str, Any] = {"color": look.colour, "lw": 1.6, "ls": look.dash}
         axis.plot(rows["level"], 100 * rows["value"], marker=look.marker, ms=4.5, label=label, **style)
         axis.fill_between(rows["level"], 100 * rows["low"], 100 * rows["high"], color=look.colour, alpha=shade, lw=0)
         still = table[(table[by] == name) & (table["degradation"] == "none")]["value"]
