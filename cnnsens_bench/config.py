@@ -116,6 +116,11 @@ class Config:
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
 
     @property
+    def title(self) -> str:
+        """`suite`, or `suite/study`."""
+        return "/".join(filter(None, (self.suite, self.study)))
+
+    @property
     def output_folder(self) -> Path:
         """Where results go."""
         return Path(self.output or f"runs/{self.suite}")

@@ -35,11 +35,6 @@ class Prepared:
     samples: Samples
     images: pd.DataFrame
 
-    @property
-    def title(self) -> str:
-        """`suite`, or `suite/study`."""
-        return "/".join(filter(None, (self.config.suite, self.config.study)))
-
 
 def prepare(config: Config) -> Prepared:
     """Check a sweep. Raises `UserError` for what is wrong with it."""

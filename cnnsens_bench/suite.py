@@ -54,7 +54,7 @@ def run_study(study: Prepared, store: Store, console: Console, summary: bool = T
     run_id = config.run_id
     tracker = Tracker(config, run_id, samples.name, console)
     console.print(
-        f"suite {study.title}: {len(images)} test images of {samples.name}, {len(models)} models, "
+        f"suite {config.title}: {len(images)} test images of {samples.name}, {len(models)} models, "
         f"{len({e.defense for e in lineup.entrants})} defenses, "
         f"{sum(len(c.levels) * c.trials for c in study.conditions)} conditions → {store.path}",
         markup=False,

@@ -51,6 +51,8 @@ class Tracker:
     def __init__(self, config: Config, run_id: str, dataset: str, console: Console) -> None:
         self.config, self.run_id, self.console = config, run_id, console
         self.tags = {"suite": config.suite, "run_id": run_id, "dataset": dataset}
+        if config.study:
+            self.tags["study"] = config.study
         self.client: Any = None
         self.parent: str | None = None
         if config.tracking.enabled:
@@ -147,7 +149,7 @@ class Tracker:
         artifacts = (output / "mlartifacts").as_uri() if local else None
         experiment = known.experiment_id if known else client.create_experiment(name, artifact_location=artifacts)
         self.client, self.experiment = client, experiment
-        self.parent = self._begin(self.run_id, self.config.suite, {"kind": "suite"}, _flat(_plain(self.config)))
+        self.parent = self._begin(self.run_id, self.config.title, {"kind": "suite"}, _flat(_plain(self.config)))
         config = OmegaConf.to_yaml(OmegaConf.create(_plain(self.config)))
         self.client.log_text(self.parent, config, "config.yaml")
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from cnnsens_bench.errors import UserError
 
-WITHOUT_EFFECT = ("suite", "output", "cache", "resume", "tracking", "cluster")
+WITHOUT_EFFECT = (
+    *("suite", "output", "cache", "resume", "tracking", "cluster"),
+    *("studies", "only", "study", "figures"),
+)
 """Keys that change no number: where and by whom it is computed."""
 ROOTS = ("data_root", "dataset.root")
 AVERAGING = (
@@ -54,27 +57,43 @@ def command(suite: str, config: dict[str, Any]) -> str | None:
 
     The folders of data sets are named by their last part only: a page should not tell where its maker keeps files.
     """
-    defaults = _defaults(suite)
+    study = config.get("study")
+    defaults = _defaults(suite, study)
     if defaults is None:
         return None
-    words = [f"suite={suite}"]
+    words = [f"suite={suite}", *([f"only=[{study}]"] if study else [])]
     for key, value in _differing(config, defaults):
+        name = key.partition(".")[0]
         if key in ROOTS and value:
-            value = f"<folder>/{PurePath(str(value)).name}"
-            words.append(f"{key}={value}")
+            words.append(f"{key}=<folder>/{PurePath(str(value)).name}")
+        elif study and name == "dataset":
+            words.append(f"studies.{study}.{key.removesuffix('.name')}={_written(value)}")
+        elif study and name in _own(suite, study) and name != "models":
+            words.append(f"studies.{study}.{key}={_written(value)}")
         else:
             words.append(f"{key}={_written(value)}")
     return shlex.join(["python", "-m", "cnnsens_bench.run", *words])
 
 
 @functools.cache
-def _defaults(suite: str) -> dict[str, Any] | None:
+def _defaults(suite: str, study: str | None) -> dict[str, Any] | None:
     from cnnsens_bench.config import compose  # slow: only where it is asked for
+    from cnnsens_bench.studies import studies_of
 
     try:
-        return json.loads(json.dumps(dataclasses.asdict(compose([f"suite={_written(suite)}"])), default=str))
-    except UserError:
+        only = [f"only=[{_written(study)}]"] if study else []
+        [config] = studies_of(compose([f"suite={_written(suite)}", *only]))
+    except (UserError, ValueError):
         return None
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+@functools.cache
+def _own(suite: str, study: str) -> frozenset[str]:
+    """The keys that a study has of its own: what is given for the whole suite does not reach them."""
+    from cnnsens_bench.config import compose
+
+    return frozenset(compose([f"suite={_written(suite)}"]).studies[study])
 
 
 def _differing(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

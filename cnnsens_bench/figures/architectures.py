@@ -13,7 +13,6 @@ from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.curves import model_styles
 from cnnsens_bench.figures.paper import CHANGES, undefended, with_most
 from cnnsens_bench.figures.published import COMBINATION, COMBINED, INTENSITY, INTENSITY_LOSS, PEPPER, PEPPER_LOSS
-from cnnsens_bench.figures.style import COLOURS, MARKERS
 from cnnsens_bench.figures.summary import plain
 from cnnsens_bench.store import Store
 
@@ -40,7 +39,7 @@ def combination(store: Store, out: Path, dataset: str | None = None, models: Seq
         style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ls": "none", "ms": 6, "capsize": 2}
         axis.errorbar(x, value, [value - low, high - value], label=plain(model), **style)
     paper = 100 * np.array([COMBINED + INTENSITY_LOSS, COMBINED + PEPPER_LOSS, COMBINED])
-    label = "paper (AlexNet): almost, above, exactly"
+    label = "paper (AlexNet; each alone: from its differences)"
     axis.plot([1.36, 2.36, 3.36], paper, ls="none", marker="*", ms=11, mfc="none", mec="0.3", label=label)
     axis.set_xticks(range(len(ALONE)), list(ALONE))
     axis.set(ylabel="accuracy in %", ylim=(0, 101), xlim=(-0.5, len(ALONE) - 0.5))
@@ -70,31 +69,22 @@ def depth(store: Store, out: Path, dataset: str | None = None, models: Sequence[
     places["family"] = [family(str(name)) for name in places["architecture"]]
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for i, (name, own) in enumerate(places.groupby("family")):
-        style: dict[str, Any] = {
-            "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[i % len(MARKERS)],
-            "ms": 6,
-            "lw": 1.4,
-        }
-        left.plot(own["parameters"], 100 * own["degraded"], label=plain(str(name)), **style)
-        left.plot(own["parameters"], 100 * own["still"], ls=(0, (2, 3)), mfc="none", **style)
-        right.plot(own["parameters"], 100 * own["change"], **style)
-        for row in own.itertuples():
-            right.annotate(
-                plain(str(row.architecture)),
-                (row.parameters, 100 * row.change),
-                (4, 4),
-                textcoords="offset points",
-                fontsize=7,
-                parse_math=False,
-            )
+    known = model_styles(store)
+    for _, own in places.groupby("family"):
+        for axis, column, dash in ((left, "degraded", "-"), (left, "still", (0, (2, 3))), (right, "change", "-")):
+            axis.plot(own["parameters"], 100 * own[column], color="0.6", lw=1.2, ls=dash, zorder=1)
+    for model, row in places.iterrows():
+        look = known[str(model)]
+        style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ls": "none", "ms": 7}
+        left.plot(row["parameters"], 100 * row["degraded"], label=plain(str(row["architecture"])), **style)
+        left.plot(row["parameters"], 100 * row["still"], mfc="none", **style)
+        right.plot(row["parameters"], 100 * row["change"], **style)
     for axis, label in ((left, "accuracy in % (open: undegraded)"), (right, "mean p_Δ in %")):
         axis.set_xscale("log")
         axis.set(xlabel="parameters", ylabel=label)
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.25)
         axis.margins(x=0.15)
+        axis.set_ylim(0, 1.1 * max(float(np.max(line.get_ydata())) for line in axis.get_lines()))
+        axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     names = ", ".join(sorted(common["degradation"].unique()))

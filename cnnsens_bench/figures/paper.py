@@ -66,13 +66,13 @@ def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[s
     known = model_styles(store)
     looks = {model: known[model] for model in sorted(table["model"].unique(), key=lambda m: known[m].place)}
     figure = Figure(figsize=(12.4, 6.2), layout="constrained")
-    axes = figure.subplots(2, 4, sharey=True).flat
+    axes = list(figure.subplots(2, 4, sharey=True).flat)
     for axis, name in zip(axes, shown, strict=False):
         panel(axis, table, "model", looks, name)
         axis.set_title(name, fontsize=10)
         for note in FIGURE_2.get(name, ()):
             _note(axis, note.text)
-    _legend(list(axes)[len(shown) :], figure.axes[0])
+    _legend(axes[len(shown) :], axes[0])
     for axis in figure.axes[::4]:
         axis.set_ylabel("accuracy in %")
     figure.suptitle(
@@ -142,13 +142,13 @@ def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence
         for model in shown:
             row[f"{plain(model)} p_Δ"] = "" if degradation == "none" else _at(changes, model, degradation, level)
             row[f"{plain(model)} acc."] = _at(table, model, degradation, level)
-        row["paper p_Δ, acc. (one network)"] = TABLE_1.get(degradation, "")
+        row["paper*"] = TABLE_1.get(degradation, "")
         rows.append(row)
     write_table(
         pd.DataFrame(rows),
         out,
         f"{_where(table)}: label change p_Δ and accuracy in %, with 95 % intervals",
-        "The text of the paper that is at hand keeps one network's numbers of its Table 1, without its name.",
+        "* p_Δ, accuracy: the numbers of one of its networks; the text at hand has neither its name nor the others.",
     )
 
 

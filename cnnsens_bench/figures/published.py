@@ -93,7 +93,7 @@ def _drop(degradation: str, level: float) -> Callable[[Store, pd.DataFrame], Our
         for model, rows in accuracy[accuracy["dataset"] == CUB].groupby("model"):
             still, there = (_value(rows, *condition) for condition in (("none", 0.0), (degradation, level)))
             if still is not None and there is not None:
-                found.append((str(model), f"{100 * (there - still):+.1f} points"))
+                found.append((str(model), f"{100 * (there - still):+.1f} points".replace("-", "−")))
         return found
 
     return ours

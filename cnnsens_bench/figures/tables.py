@@ -24,7 +24,7 @@ def write_table(table: pd.DataFrame, out: Path, title: str, note: str = "") -> N
 
 
 def _draw(table: pd.DataFrame, out: Path, title: str, note: str) -> None:
-    columns = [column.replace(" p_Δ", "\np_Δ").replace(" acc.", "\nacc.") if column else "" for column in table.columns]
+    columns = [str(column).replace(" p_Δ", "\np_Δ").replace(" acc.", "\nacc.") for column in table.columns]
     lengths = [
         max([len(line) for text in (heading, *table[name]) for line in str(text).split("\n")])
         for heading, name in zip(columns, table.columns, strict=True)
