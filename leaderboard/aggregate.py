@@ -8,6 +8,7 @@ import pandas as pd
 
 from cnnsens_bench.measures import Estimate, bootstrap, clustered_interval
 from leaderboard.read import Results
+from leaderboard.speed import rates
 
 RESAMPLES = 1000
 SEED = 0
@@ -17,7 +18,7 @@ ENOUGH = 0.95
 SHARES = ("hit", "changed", "top5", "nll")
 HIGHER_IS_BETTER = {
     **dict.fromkeys(("accuracy", "mean_degraded_accuracy", "top5", "top5_degraded"), True),
-    **dict.fromkeys(("mean_per_class", "mean_per_class_degraded", "worst_accuracy"), True),
+    **dict.fromkeys(("mean_per_class", "mean_per_class_degraded", "worst_accuracy", "images_per_second"), True),
     **dict.fromkeys(("mean_label_change", "mce", "relative_mce"), False),
     **dict.fromkeys(("ece", "ece_degraded", "nll", "nll_degraded"), False),
 }
@@ -45,6 +46,10 @@ class Entrant:
     """As many as the others on the board: ranked by the measures of undegraded images."""
     comparable: bool = True
     """And under the conditions that most have: ranked by the others too."""
+    device: str | None = None
+    """Of its images per second."""
+    same_device: bool = False
+    """The board's: ranked by them."""
     ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -57,6 +62,8 @@ class Board:
     images: pd.DataFrame
     entrants: list[Entrant]
     reference: int | None
+    device: str | None
+    """The one that most images were predicted on."""
 
 
 class Resampler:
@@ -95,10 +102,11 @@ class Resampler:
 def boards(results: Results, reference: str) -> list[Board]:
     """All boards; `reference`: the model (without a defense) whose errors mCE is relative to."""
     ece = results.query("ece").set_index(["entrant", "condition"])["ece"]
-    return [_board(results, row.board, row.dataset, reference, ece) for row in results.boards.itertuples()]
+    chunks = results.query("speed")
+    return [_board(results, row.board, row.dataset, reference, ece, chunks) for row in results.boards.itertuples()]
 
 
-def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.Series) -> Board:
+def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.Series, chunks: pd.DataFrame) -> Board:
     conditions = results.query("conditions", board=board)
     images = results.query("images", board=board, dataset=dataset)
     members = results.entrants[results.entrants["board"] == board]
@@ -126,8 +134,9 @@ def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.S
         made.append(one)
     made.sort(key=lambda one: one.entrant)
     _mark_comparable(made)
+    device = _add_speed(made, chunks[chunks["entrant"].isin(members["entrant"])])
     _rank(made)
-    return Board(board, conditions, images, made, ref)
+    return Board(board, conditions, images, made, ref, device)
 
 
 def _matrix(rows: pd.DataFrame, name: str, n_images: int, n_conditions: int) -> np.ndarray:
@@ -295,6 +304,15 @@ def _mark_comparable(made: list[Entrant]) -> None:
         one.comparable = one.same_images and tuple(one.conditions) == usual
 
 
+def _add_speed(made: list[Entrant], chunks: pd.DataFrame) -> str | None:
+    found, usual = rates(chunks)
+    for one in made:
+        if one.entrant in found and not np.isnan(found[one.entrant][1][0]):
+            one.device, one.stats["images_per_second"] = found[one.entrant]
+            one.same_device = one.device == usual
+    return usual
+
+
 def _rank(made: list[Entrant]) -> None:
     """First and last place that an entrant's interval allows: those it overlaps are ties. No interval, no rank."""
     for measure, higher in HIGHER_IS_BETTER.items():
@@ -302,14 +320,18 @@ def _rank(made: list[Entrant]) -> None:
         ranked = [
             (one, sign(one.stats[measure]))
             for one in made
-            if measure in one.stats
-            and not np.isnan(one.stats[measure][1])
-            and (one.same_images if measure in UNDEGRADED else one.comparable)
+            if measure in one.stats and not np.isnan(one.stats[measure][1]) and _ranked_by(one, measure)
         ]
         lows = np.sort([low for _, (_, low, _) in ranked])
         highs = np.sort([high for _, (_, _, high) in ranked])
         for one, (_, low, high) in ranked:
             one.ranks[measure] = (int(np.searchsorted(highs, low)) + 1, int(np.searchsorted(lows, high, side="right")))
+
+
+def _ranked_by(one: Entrant, measure: str) -> bool:
+    if measure == "images_per_second":
+        return one.same_device
+    return one.same_images if measure in UNDEGRADED else one.comparable
 
 
 def _turned(interval: Interval) -> Interval:

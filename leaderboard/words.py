@@ -21,7 +21,8 @@ AVERAGING = (
 INTERVALS = (
     "95 %. A share under one condition: Wilson's interval at the effective sample size of trials nested in images. "
     "A mean over conditions, NLL, per-class accuracy, mCE: percentiles of 1000 bootstrap samples of images, the same "
-    "for all entrants. Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
+    "for all entrants. Images per second: Student's, of seconds per image over chunks of images. "
+    "Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
 )
 
 
@@ -34,6 +35,7 @@ def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int],
     repeated = f"{' or '.join(map(str, often))} for each image and level" if often else "1 for each image and level"
     if often and once:
         repeated += f"; 1 for {', '.join(once)}"
+    batches = f", in batches of {get('batch_size')}" if get("batch_size") else ""
     limit = f", {get('limit')} of them chosen by the hash of their id" if get("limit") else ""
     return [
         ["Images", f"{n_images} test images of {dataset}{limit}"],
@@ -45,6 +47,7 @@ def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int],
         ["Trials", f"{repeated}; draws depend only on seed, data set, image, degradation and trial"],
         ["Seed", str(get("seed", "unknown"))],
         ["Averaging", AVERAGING],
+        ["Speed", f"images per second through the defense's filter and the network alone{batches}, as the sweep ran"],
         ["Intervals", INTERVALS],
     ]
 

@@ -92,16 +92,29 @@ worst AS (
         arg_min(level, (value, degradation, level)) AS worst_level,
         min(value) AS worst_accuracy
     FROM conditions WHERE degradation <> 'none' GROUP BY ALL
+),
+-- Of several devices the one that computed most.
+by_device AS (
+    SELECT protocol, dataset, model, defense, device, threads, sum(images) AS images, sum(seconds) AS seconds
+    FROM speed JOIN runs USING (run_id)
+    GROUP BY ALL
+),
+timed AS (
+    SELECT protocol, dataset, model, defense, device, threads, images / nullif(seconds, 0) AS images_per_second
+    FROM by_device
+    QUALIFY row_number() OVER (PARTITION BY protocol, dataset, model, defense ORDER BY images DESC, device, threads) = 1
 )
 SELECT a.protocol, a.dataset, a.model, a.architecture, a.defense, m.num_parameters, a.n_images,
     a.value AS accuracy, a.low AS accuracy_low, a.high AS accuracy_high,
     degraded.mean_degraded_accuracy, changed.mean_label_change,
-    worst.worst_degradation, worst.worst_level, worst.worst_accuracy
+    worst.worst_degradation, worst.worst_level, worst.worst_accuracy,
+    timed.images_per_second, timed.device, timed.threads
 FROM conditions AS a
 LEFT JOIN models AS m USING (dataset, model, defense)
 LEFT JOIN degraded USING (protocol, dataset, model, defense)
 LEFT JOIN changed USING (protocol, dataset, model, defense)
 LEFT JOIN worst USING (protocol, dataset, model, defense)
+LEFT JOIN timed USING (protocol, dataset, model, defense)
 WHERE a.degradation = 'none';
 
 -- What a defense gains over the same model without one: accuracy with it less accuracy with `none`, paired by image and

@@ -13,7 +13,7 @@ from cnnsens_bench.store import Store
 from leaderboard.aggregate import HIGHER_IS_BETTER, UNDEGRADED, Resampler
 from leaderboard.page import data
 from leaderboard.read import read
-from tests.leaderboard.made import DEFENSES, sweep, write
+from tests.leaderboard.made import DEFENSES, sweep, timings, write
 
 PROTOCOLS = {"r1": "p", "r2": "p", "r3": "q"}
 CLOSE = 2e-6
@@ -32,11 +32,16 @@ def rows() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def store(rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def speed(rows: pd.DataFrame) -> pd.DataFrame:
+    return timings(rows)
+
+
+@pytest.fixture(scope="module")
+def store(rows: pd.DataFrame, speed: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     failures = pd.DataFrame(
         {"run_id": "r1", "dataset": "d", "image_id": ["i007", "i900"], "stage": "decode", "error": "broken"}
     )
-    return write(tmp_path_factory.mktemp("store"), rows, PROTOCOLS, failures=failures)
+    return write(tmp_path_factory.mktemp("store"), rows, PROTOCOLS, failures=failures, speed=speed)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,7 @@ def test_all_boards_and_entrants_are_there(content: dict[str, Any], rows: pd.Dat
     assert board["n_images"] == 41
 
 
-def test_values(content: dict[str, Any], rows: pd.DataFrame) -> None:
+def test_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFrame) -> None:
     for board, one, own, every in entrants(content, rows):
         conditions = own.groupby(["degradation", "level"])
         shares = per_image(own).groupby(["degradation", "level"])[["hit", "changed", "top5", "nll"]].mean()
@@ -113,9 +118,12 @@ def test_values(content: dict[str, Any], rows: pd.DataFrame) -> None:
             "ece_degraded": averaged(ece),
             "nll": shares["nll"]["none", 0],
             "nll_degraded": averaged(shares["nll"]),
+            "images_per_second": images_per_second(board, one, speed)[0],
             **corruption_errors(shares["hit"], every),
         }
-        assert {name: value[0] for name, value in one["stats"].items()} == pytest.approx(wanted, abs=CLOSE)
+        found = {name: value[0] for name, value in one["stats"].items()}
+        assert found == pytest.approx(wanted, abs=CLOSE)
+        assert one["device"] == images_per_second(board, one, speed)[1]
         worst_condition = board["conditions"][one["worst"]]
         assert shares["hit"][worst_condition["degradation"], worst_condition["level"]] == pytest.approx(worst)
         assert one["parameters"] == 1000 * len(one["model"])
@@ -125,6 +133,16 @@ def test_values(content: dict[str, Any], rows: pd.DataFrame) -> None:
         there = set(shares.index)
         missing = [c for c in board["conditions"] if (c["degradation"], c["level"]) not in there]
         assert [board["conditions"][i] for i in one["missing"]] == missing
+
+
+def images_per_second(board: dict, one: dict, speed: pd.DataFrame) -> tuple[float, str, pd.DataFrame]:
+    """On the device that computed most of the entrant's images, its words, and its chunks."""
+    own = speed[(speed["dataset"] == board["dataset"]) & (speed["run_id"].map(PROTOCOLS) == board["protocol"])]
+    own = own[(own["model"] == one["model"]) & (own["defense"] == one["defense"])]
+    sums = own.groupby("device")[["images", "seconds"]].sum()
+    device = sums["images"].idxmax()
+    words = device if device == "A GPU" else f"{device}, 2 threads"
+    return sums["images"][device] / sums["seconds"][device], words, own[own["device"] == device]
 
 
 def corruption_errors(hit: pd.Series, every: pd.DataFrame) -> dict[str, float]:
@@ -162,6 +180,8 @@ def test_conditions_equal_the_views(content: dict[str, Any], rows: pd.DataFrame,
         row = leaders.loc[(board["protocol"], board["dataset"], one["model"], one["defense"])]
         for name in ("mean_degraded_accuracy", "mean_label_change", "worst_accuracy", "accuracy"):
             assert one["stats"][name][0] == pytest.approx(row[name], abs=CLOSE)
+        assert one["stats"]["images_per_second"][0] == pytest.approx(row["images_per_second"], rel=1e-6)
+        assert one["device"] == row["device"] + ("" if pd.isna(row["threads"]) else ", 2 threads")
         # Of several that are equally bad, rounding decides.
         assert one["accuracy"][one["worst"]][0] == pytest.approx(row["worst_accuracy"], abs=CLOSE)
 
@@ -199,6 +219,9 @@ def test_intervals_hold_their_values_and_ranks_are_the_places_they_allow(content
         assert {one["model"] for one in usual} == {"torchvision/alexnet", "timm/b"}  # timm/c lacks a degradation
         for name, higher in HIGHER_IS_BETTER.items():
             ranked = board["entrants"] if name in UNDEGRADED else usual
+            if name == "images_per_second":
+                assert board["device"] == "A processor, 2 threads"
+                ranked = [one for one in board["entrants"] if one["model"] != "timm/b"]
             for one in board["entrants"]:
                 value, low, high = one["stats"][name]
                 if name.startswith("ece"):
@@ -226,11 +249,15 @@ def test_fragile_images(content: dict[str, Any], rows: pd.DataFrame) -> None:
             assert wanted[image] == pytest.approx(share, abs=CLOSE)
 
 
-def test_merged_databases_give_what_one_would(rows: pd.DataFrame, content: dict[str, Any], tmp_path: Path) -> None:
-    """Split by run, and with half of one run in both: each image counts once."""
-    first = write(tmp_path / "a", rows[rows["run_id"] != "r2"], {"r1": "p", "r3": "q"})
+def test_merged_databases_give_what_one_would(
+    rows: pd.DataFrame, speed: pd.DataFrame, content: dict[str, Any], tmp_path: Path
+) -> None:
+    """Split by run, and with half of one run in both: each image, and each chunk's time, counts once."""
+    first = write(
+        tmp_path / "a", rows[rows["run_id"] != "r2"], {"r1": "p", "r3": "q"}, speed=speed[speed["run_id"] != "r2"]
+    )
     overlap = rows[(rows["run_id"] == "r2") | ((rows["run_id"] == "r1") & (rows["image_id"] < "i015"))]
-    second = write(tmp_path / "b", overlap, {"r1": "p", "r2": "p"})
+    second = write(tmp_path / "b", overlap, {"r1": "p", "r2": "p"}, speed=speed[speed["run_id"] != "r3"])
     merged = data(read([first, second]), "torchvision/alexnet")
     for one, other in zip(merged["boards"], content["boards"], strict=True):
         assert {**one, "failures": []} == {**other, "failures": []}
