@@ -123,7 +123,7 @@ def _entrant(board: Board, one: Entrant, row: pd.Series, results: Results) -> di
         "device": one.device,
         "same_device": one.same_device,
         "missing": [i for i in conditions if i not in one.conditions],
-        "mce_of": [one.degradations_of_mce, one.degradations_of_relative_mce],
+        "relative_of": one.degradations_of,
         "stats": {name: _numbers(value) for name, value in one.stats.items()},
         "ranks": {name: list(places) for name, places in one.ranks.items()},
         "worst": one.worst,

@@ -16,12 +16,14 @@ AVERAGING = (
     "Means are over the levels of a degradation, then over degradations. p_Δ is the share of (image, trial) whose "
     "label differs from the same model's and defense's on the undegraded image. Top-5 and NLL (in nats) average over "
     "an image's trials, then over images; mean per-class accuracy and ECE (15 bins) pool trials; each of them is taken "
-    "per condition, then averaged as above."
+    "per condition, then averaged as above. mCE, relative mCE and mean flip rate (Hendrycks & Dietterich 2019): for "
+    "each degradation errors, errors beyond the undegraded ones, and p_Δ, summed over the levels that entrant and "
+    "reference both have, ÷ the reference's; then the mean over degradations, less those where the reference has none."
 )
 INTERVALS = (
     "95 %. A share under one condition: Wilson's interval at the effective sample size of trials nested in images. "
-    "A mean over conditions, NLL, per-class accuracy, mCE: percentiles of 1000 bootstrap samples of images, the same "
-    "for all entrants. Images per second: Student's, of seconds per image over chunks of images. "
+    "A mean over conditions, NLL, per-class accuracy, mCE, flip rate: percentiles of 1000 bootstrap samples of images, "
+    "the same for all entrants. Images per second: Student's, of seconds per image over chunks of images. "
     "Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
 )
 

@@ -9,6 +9,7 @@ const COLUMNS = [
   { key: "relative_mce", title: "Relative mCE", unit: "%", reference: true },
   { key: "parameters", title: "Parameters", plain: true, lower: true },
   { key: "images_per_second", title: "Speed", unit: "images/s", rate: true },
+  { key: "mean_flip_rate", title: "Mean flip rate", unit: "%", reference: true, more: true },
   { key: "top5", title: "Top-5", unit: "%", more: true },
   { key: "top5_degraded", title: "Top-5 degraded", unit: "%, mean", more: true },
   { key: "mean_per_class", title: "Per-class accuracy", unit: "%", more: true },
@@ -118,10 +119,10 @@ function span(measure) {
 function notes() {
   const which = board();
   const said = ["Below each number: its 95 % interval and the places it allows. Entrants whose intervals overlap are tied."];
-  if (!which.has_reference) said.push(`mCE and relative mCE need the reference network: ${DATA.reference} without a defense is not on this board, or has several weights. (build --reference chooses another.)`);
+  if (!which.has_reference) said.push(`mCE, relative mCE and mean flip rate need the reference network: ${DATA.reference} without a defense is not on this board, or has several weights. (build --reference chooses another.)`);
   else {
-    const of = which.entrants.filter((one) => one.mce_of[1] < one.mce_of[0]).length;
-    said.push(`mCE: errors summed over levels relative to ${DATA.reference} (100 %), over the degradations and levels that both have; relative mCE: the same of what errors exceed the undegraded ones.`);
+    const of = which.entrants.filter((one) => one.relative_of.relative_mce < one.relative_of.mce).length;
+    said.push(`mCE: errors summed over levels relative to ${DATA.reference} (100 %), over the degradations and levels that both have; relative mCE: the same of what errors exceed the undegraded ones; mean flip rate: the same of label change p_Δ.`);
     if (of) said.push("Where the reference makes no more errors than undegraded, a degradation has no relative CE and is left out of relative mCE.");
   }
   if (which.device) said.push(`Speed: images a second through filter and network alone, on ${which.device}. Intervals are over chunks of images; what was measured on another device is shown and not ranked.`);
