@@ -88,6 +88,7 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
         "dataset": first["dataset"],
         "words": protocol_words(first["dataset"], config, trials, len(board.images)),
         "has_reference": board.reference is not None,
+        "device": board.device,
         "failures": [
             {"run": row["run_id"], "stage": row["stage"], "images": int(row["images"])}
             for row in failed.to_dict("records")
@@ -119,8 +120,10 @@ def _entrant(board: Board, one: Entrant, row: pd.Series, results: Results) -> di
         "reference": one.entrant == board.reference,
         "comparable": one.comparable,
         "same_images": one.same_images,
+        "device": one.device,
+        "same_device": one.same_device,
         "missing": [i for i in conditions if i not in one.conditions],
-        "mce_of": [one.degradations_of_mce, one.degradations_of_relative_mce],
+        "relative_of": one.degradations_of,
         "stats": {name: _numbers(value) for name, value in one.stats.items()},
         "ranks": {name: list(places) for name, places in one.ranks.items()},
         "worst": one.worst,

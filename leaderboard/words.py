@@ -19,12 +19,15 @@ AVERAGING = (
     "Means are over the levels of a degradation, then over degradations. p_Δ is the share of (image, trial) whose "
     "label differs from the same model's and defense's on the undegraded image. Top-5 and NLL (in nats) average over "
     "an image's trials, then over images; mean per-class accuracy and ECE (15 bins) pool trials; each of them is taken "
-    "per condition, then averaged as above."
+    "per condition, then averaged as above. mCE, relative mCE and mean flip rate (Hendrycks & Dietterich 2019): for "
+    "each degradation errors, errors beyond the undegraded ones, and p_Δ, summed over the levels that entrant and "
+    "reference both have, ÷ the reference's; then the mean over degradations, less those where the reference has none."
 )
 INTERVALS = (
     "95 %. A share under one condition: Wilson's interval at the effective sample size of trials nested in images. "
-    "A mean over conditions, NLL, per-class accuracy, mCE: percentiles of 1000 bootstrap samples of images, the same "
-    "for all entrants. Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
+    "A mean over conditions, NLL, per-class accuracy, mCE, flip rate: percentiles of 1000 bootstrap samples of images, "
+    "the same for all entrants. Images per second: Student's, of seconds per image over chunks of images. "
+    "Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
 )
 
 
@@ -37,6 +40,7 @@ def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int],
     repeated = f"{' or '.join(map(str, often))} for each image and level" if often else "1 for each image and level"
     if often and once:
         repeated += f"; 1 for {', '.join(once)}"
+    batches = f", in batches of {get('batch_size')}" if get("batch_size") else ""
     limit = f", {get('limit')} of them chosen by the hash of their id" if get("limit") else ""
     return [
         ["Images", f"{n_images} test images of {dataset}{limit}"],
@@ -48,6 +52,7 @@ def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int],
         ["Trials", f"{repeated}; draws depend only on seed, data set, image, degradation and trial"],
         ["Seed", str(get("seed", "unknown"))],
         ["Averaging", AVERAGING],
+        ["Speed", f"images per second through the defense's filter and the network alone{batches}, as the sweep ran"],
         ["Intervals", INTERVALS],
     ]
 

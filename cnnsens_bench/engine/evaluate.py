@@ -18,6 +18,7 @@ from cnnsens_bench.defenses import Defense
 from cnnsens_bench.engine.calibrate import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure
 from cnnsens_bench.engine.plan import Cell, Condition, Sweep
+from cnnsens_bench.engine.speed import Mark, Stopwatch
 from cnnsens_bench.models import Classifier
 
 Columns = dict[str, np.ndarray]
@@ -47,7 +48,7 @@ class Prediction:
 
 
 class Evaluator:
-    """Runs a sweep's networks over chunks of images.
+    """Runs a sweep's networks over chunks of images; `stopwatch` has what their forward passes took.
 
     `report(n)` is called as n further evaluations (one image through one network) are done. `calibration`: the images
     of `sweep.calibration`, decoded.
@@ -62,6 +63,7 @@ class Evaluator:
         calibration: Sequence[images.Decoded] = (),
     ) -> None:
         self.sweep, self.device, self.report = sweep, torch.device(device), report
+        self.stopwatch = Stopwatch(self.device)
         self.cells = sweep.cells()
         self.entrants = [
             LoadedEntrant(_prepared(entrant.classifier, self.device), entrant.defense) for entrant in entrants
@@ -172,7 +174,9 @@ class _Pass:
         cells = np.concatenate([np.full(len(rows), cell) for rows, cell in self.held])
         image = torch.from_numpy(rows).to(self.device)
         broken = self.buffer[: self.filled].sum((1, 2, 3)).isnan()
+        watch = self.evaluator.stopwatch
         filtered: dict[str, Tensor] = {}
+        filtering: dict[str, list[tuple[Mark, Mark]]] = {}  # shared, but each entrant's pass has it
         for member, (position, entrant) in enumerate(self.members):
             asked = self.wanted[rows, member, cells]
             is_reference = cells[0] == 0  # batches never mix the undegraded cell with others
@@ -180,12 +184,16 @@ class _Pass:
                 continue
             name, prefilter = entrant.defense.name, entrant.defense.prefilter
             if name not in filtered:
+                began = watch.mark()
                 filtered[name] = prefilter(self.buffer) if prefilter else self.buffer
+                filtering[name] = [(began, watch.mark())] if prefilter else []
             classifier = entrant.classifier
             if position in self.evaluator.recalibrated:
                 classifier = self.evaluator.recalibrated[position].at(int(cells[0]), self.evaluator.autocast())
+            began = watch.mark()
             with self.evaluator.autocast():
                 logits = classifier(filtered[name])
+            watch.add(position, int(asked.sum()), len(self.buffer), [*filtering[name], (began, watch.mark())])
             logits = logits[: self.filled].float()
             if is_reference:
                 self.reference[member, image] = logits.argmax(1)

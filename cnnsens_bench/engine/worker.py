@@ -21,6 +21,7 @@ from cnnsens_bench.engine import tables
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.score import Scored, Scorer
+from cnnsens_bench.engine.speed import device_words
 from cnnsens_bench.errors import ImageError, UserError
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.sensitivity.hue import hue_entropy
@@ -94,6 +95,8 @@ class Worker:
         loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
         smallest = min(checkpoint.preprocessing.input_size for checkpoint in checkpoints.values())
         self.evaluator = Evaluator(sweep, loaded, device, report, self._calibration(sweep.reach(smallest)))
+        on_cpu = self.evaluator.device.type == "cpu"
+        self.device_words = (device_words(self.evaluator.device), torch.get_num_threads() if on_cpu else None)
         self.scorer: Scorer | None = None
         if sweep.sensitivity:
             scored = [Scored(e.network(), e.classifier.preprocessing.input_size) for e in self.evaluator.entrants]
@@ -121,6 +124,8 @@ class Worker:
                     table = tables.prediction_table(self.sweep, kept, prediction)
                     write_part(self.parts, "predictions", f"{name}-{_file_safe(prediction.degradation)}", table)
                     evaluations += len(table)
+            if speeds := self.evaluator.stopwatch.take():
+                write_part(self.parts, "speed", name, tables.speed_table(self.sweep, speeds, *self.device_words))
             if self.scorer:
                 cells = len(self.sweep.score_cells())
                 scores = self.scorer.score(ids, pictures, wanted[good][:, :, -cells:])

@@ -78,12 +78,22 @@ SENSITIVITY_PREDICTIONS = pa.schema(
 FAILURES = pa.schema(
     [*(_required(name, pa.string()) for name in ("run_id", "dataset", "image_id", "stage")), ("error", pa.string())]
 )
+SPEED = pa.schema(
+    [
+        *(_required(name, pa.string()) for name in ("run_id", "dataset", "model", "defense", "device")),
+        ("threads", pa.int32()),
+        ("precision", pa.string()),
+        _required("images", pa.int64()),
+        _required("seconds", pa.float64()),
+    ]
+)
 SCHEMAS = {
     "predictions": PREDICTIONS,
     "images": IMAGES,
     "failures": FAILURES,
     "sensitivity": SENSITIVITY,
     "sensitivity_predictions": SENSITIVITY_PREDICTIONS,
+    "speed": SPEED,
 }
 """Kinds of parts: the columns of the table of the same name, in its order."""
 
