@@ -149,7 +149,7 @@ $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("skip").addEventListener("click", (event) => { event.preventDefault(); $("table").focus(); });
 for (const button of document.querySelectorAll("[data-measure]")) button.addEventListener("click", () => { state.measure = button.dataset.measure; update(); });
 for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => {
-  for (const one of filtered()) setShown(one, button.dataset.show === "all" || (button.dataset.show === "first" && one.style < FIRST));
+  for (const one of filtered()) setShown(one, button.dataset.show === "all" || (button.dataset.show === "first" && one.place < FIRST));
   update();
 });
 function fromAddress() {
