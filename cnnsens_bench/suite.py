@@ -99,6 +99,8 @@ def run_suite(config: Config, console: Console) -> int:
         failed = run_sweep(config, sweep, images, trained, parts, store, protocol, console)
         status = "incomplete" if failed else "done"
     finally:
+        if status == "interrupted":
+            store.finish_run(run_id, status)  # first: who is told to stop may be killed seconds later
         store.ingest(patience=10)
         store.finish_run(run_id, status)
         if status == "interrupted":
