@@ -16,6 +16,7 @@ from rich.console import Console
 from cnnsens_bench import __version__
 from cnnsens_bench.config import Config, compose, suites
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.job import settled
 from cnnsens_bench.memory import keep_freed_memory
 
 DONE, INCOMPLETE, WRONG, STOPPED = 0, 1, 2, 130

@@ -97,6 +97,8 @@ def run_study(study: Prepared, store: Store, console: Console, summary: bool = T
         failed = run_sweep(config, sweep, images, trained, parts, store, protocol, console)
         status = "incomplete" if failed else "done"
     finally:
+        if status == "interrupted":
+            store.finish_run(run_id, status)  # first: who is told to stop may be killed seconds later
         store.ingest(patience=10)
         store.finish_run(run_id, status)
         if status == "interrupted":
