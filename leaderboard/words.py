@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.store.public import public
 
 WITHOUT_EFFECT = ("suite", "output", "cache", "resume", "tracking", "cluster")
 """Keys that change no number: where and by whom it is computed."""
@@ -52,7 +53,7 @@ def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int],
 def command(suite: str, config: dict[str, Any]) -> str | None:
     """The command line of a run, without what changes no number; None for a suite that this version does not have.
 
-    The folders of data sets are named by their last part only: a page should not tell where its maker keeps files.
+    Folders are named by their last part only: a page should not tell where its maker keeps files.
     """
     defaults = _defaults(suite)
     if defaults is None:
@@ -63,7 +64,7 @@ def command(suite: str, config: dict[str, Any]) -> str | None:
             value = f"<folder>/{PurePath(str(value)).name}"
             words.append(f"{key}={value}")
         else:
-            words.append(f"{key}={_written(value)}")
+            words.append(f"{key}={_written(public(value))}")
     return shlex.join(["python", "-m", "cnnsens_bench.run", *words])
 
 

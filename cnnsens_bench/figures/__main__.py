@@ -54,12 +54,9 @@ def draw(given: argparse.Namespace) -> None:
         contact_sheet(load(given.dataset, given.root, None, {}), given.out)
         return
     from cnnsens_bench.figures import curves, fragile, sensitivity
-    from cnnsens_bench.store import Store
+    from cnnsens_bench.store.source import results
 
-    if not given.db.is_file():
-        raise UserError(f"there is no database {given.db}: a run prints the path of its own")
-    store = Store(given.db.parent)
-    store.path = given.db
+    store = results(given.db)
     if given.figure == "curves":
         curves.curves(store, given.out, given.defense)
     elif given.figure == "defenses":
