@@ -51,7 +51,8 @@ def entry(
     if "--version" in words:
         console.print(__version__, markup=False)
         return DONE
-    return ended(lambda: work(compose(words), console), console, f"stopped: nothing computed is lost, {goes_on}")
+    stopped = f"stopped: nothing computed is lost, {goes_on}"
+    return ended(lambda: work(settled(compose(words)), console), console, stopped)
 
 
 def ended(work: Callable[[], int], console: Console, stopped: str) -> int:

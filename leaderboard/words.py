@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.store.public import public
 
 WITHOUT_EFFECT = (
     *("suite", "output", "cache", "resume", "tracking", "cluster"),
@@ -60,7 +61,7 @@ def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int],
 def command(suite: str, config: dict[str, Any]) -> str | None:
     """The command line of a run, without what changes no number; None for a suite that this version does not have.
 
-    The folders of data sets are named by their last part only: a page should not tell where its maker keeps files.
+    Folders are named by their last part only: a page should not tell where its maker keeps files.
     """
     study = config.get("study")
     defaults = _defaults(suite, study)
@@ -76,7 +77,7 @@ def command(suite: str, config: dict[str, Any]) -> str | None:
         elif study and name in _own(suite, study) and name != "models":
             words.append(f"studies.{study}.{key}={_written(value)}")
         else:
-            words.append(f"{key}={_written(value)}")
+            words.append(f"{key}={_written(public(value))}")
     return shlex.join(["python", "-m", "cnnsens_bench.run", *words])
 
 

@@ -82,12 +82,9 @@ def draw(given: argparse.Namespace) -> list[Path]:
         contact_sheet(load(given.dataset, given.root, None, {}), given.out)
         return [given.out]
     from cnnsens_bench.figures.drawing import endings
-    from cnnsens_bench.store import Store
+    from cnnsens_bench.store.source import results
 
-    if not given.db.is_file():
-        raise UserError(f"there is no database {given.db}: a run prints the path of its own")
-    store = Store(given.db.parent)
-    store.path = given.db
+    store = results(given.db)
     files = [given.out]
     if given.out is None:
         folder = given.db.parent / "figures"
