@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.places import Place, check_paths, check_places, place
 from cnnsens_bench.registry import near
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes
@@ -121,9 +122,9 @@ class Config:
         return "/".join(filter(None, (self.suite, self.study)))
 
     @property
-    def output_folder(self) -> Path:
+    def output_folder(self) -> Place:
         """Where results go."""
-        return Path(self.output or f"runs/{self.suite}")
+        return place(self.output or f"runs/{self.suite}")
 
     def hash(self) -> str:
         """Of all that shapes the results, not of where or by whom they are computed."""
@@ -274,6 +275,8 @@ def _mapping(key: str, entry: Any, known: tuple[str, ...]) -> dict[str, Any]:
 
 def check(config: Config) -> None:
     """Raises `UserError` for a value that is impossible whatever the rest is."""
+    check_places(config.output, config.data_root, config.dataset.root)
+    check_paths(cache=config.cache, weights=config.weights, recipe=config.recipe)
     config.training.check()
     config.search.check()
     rules = {

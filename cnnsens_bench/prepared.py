@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 
 import pandas as pd
 
@@ -17,6 +16,7 @@ from cnnsens_bench.engine.probe import probe
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.lineup import Lineup, hash_rank, line_up
 from cnnsens_bench.models import split_name
+from cnnsens_bench.places import place
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 
 PROTOCOL_VERSION = 2
@@ -90,8 +90,8 @@ def input_sizes(models: list[ModelConfig]) -> set[int]:
 
 def load_samples(config: Config) -> Samples:
     """The dataset of the config."""
-    root = Path(config.dataset.root).expanduser() if config.dataset.root else None
-    data_root = Path(config.data_root).expanduser() if config.data_root else None
+    root = place(config.dataset.root) if config.dataset.root else None
+    data_root = place(config.data_root) if config.data_root else None
     return dataset_room.load(config.dataset.name, root, data_root, config.dataset.options)
 
 

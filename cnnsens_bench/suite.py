@@ -24,9 +24,10 @@ from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.fine_tuning import fine_tune, thin_classes
 from cnnsens_bench.lineup import calibration_images, line_up, same_training
 from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.places import Place, local_folder, upload_folder
 from cnnsens_bench.prepared import Prepared, objective_conditions, prepare, protocol_hash
 from cnnsens_bench.searching import search_models
-from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
+from cnnsens_bench.store import FAILURES, RunStore, Store, new_attempt, storage_errors, write_part, writing
 from cnnsens_bench.studies import studies_of
 from cnnsens_bench.tracking import Tracker
 
@@ -36,17 +37,23 @@ def run_suite(config: Config, console: Console) -> int:
     load_plugins(config.plugins)
     wanted = figure_names(config.figures)
     studies = [prepare(study) for study in studies_of(config)]
-    store = Store(config.output_folder)
-    store.open()
     # The tables of a data set are of all of its studies: they come after the last.
     last = {study.samples.name: study for study in studies}
-    failed = sum(run_study(study, store, console, study is last[study.samples.name]) for study in studies)
-    if wanted:
-        draw_figures(console, store, wanted, config.output_folder / "figures")
+    output = config.output_folder
+    figures = local_folder(output, config.cache) / "figures"
+
+    def tell(sentence: str) -> None:
+        console.print(sentence, markup=False, soft_wrap=True)
+
+    with writing(output, config.cache, tell) as store, storage_errors(output):
+        failed = sum(run_study(study, store, console, study is last[study.samples.name]) for study in studies)
+        if wanted:
+            draw_figures(console, store, wanted, figures)
+        upload_folder(figures, output / "figures")
     return failed
 
 
-def run_study(study: Prepared, store: Store, console: Console, summary: bool = True) -> int:
+def run_study(study: Prepared, store: RunStore, console: Console, summary: bool = True) -> int:
     """One sweep from its trainings to its tables (`summary`: whether they are printed); gives the number of images that
     could not be computed."""
     config, models, lineup, samples, images = study.config, study.models, study.lineup, study.samples, study.images
@@ -66,6 +73,7 @@ def run_study(study: Prepared, store: Store, console: Console, summary: bool = T
     store.ingest()
     store.begin_run(run_id, config.suite, protocol, dataclasses.asdict(config), environment())
     store.clear_failures(run_id)
+    store.share()
     parts = new_attempt(config.output_folder)
     status = "interrupted"
     for sentence in thin_classes(samples) if any(model.recipe.epochs for model in models) else ():
@@ -109,7 +117,8 @@ def run_study(study: Prepared, store: Store, console: Console, summary: bool = T
     drawn: list[Path] = []
     if config.sensitivity.enabled:
         try:
-            drawn = sensitivity_report(console, store, protocol, samples.name, config.output_folder / "figures")
+            figures = local_folder(config.output_folder, config.cache) / "figures"
+            drawn = sensitivity_report(console, store, protocol, samples.name, figures)
         except Exception as error:  # a figure's fault must not end a sweep that is done
             console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
     tracker.finish(store, protocol, status, entrants, drawn)
@@ -121,8 +130,8 @@ def run_sweep(
     sweep: Sweep,
     images: pd.DataFrame,
     checkpoints: dict[str, Checkpoint],
-    parts: Path,
-    store: Store,
+    parts: Place,
+    store: RunStore,
     protocol: str,
     console: Console,
 ) -> int:
@@ -146,12 +155,13 @@ def run_sweep(
         for outcome in outcomes(config, sweep, chunks, checkpoints, parts, progress.advance):
             failed += outcome.failures
             computed += outcome.images
+            store.share(parts)
             progress.detail = f"{computed}/{len(images)} images"
     return failed
 
 
 def outcomes(
-    config: Config, sweep: Sweep, chunks: Iterator[Chunk], checkpoints: dict[str, Checkpoint], parts: Path, report: Any
+    config: Config, sweep: Sweep, chunks: Iterator[Chunk], checkpoints: dict[str, Checkpoint], parts: Place, report: Any
 ) -> Iterator[Outcome]:
     """In this process, or over Ray: see `ClusterConfig.engine`."""
     cluster = config.cluster
@@ -182,7 +192,7 @@ def train_all(
     console: Console,
     store: Store,
     run_id: str,
-    parts: Path,
+    parts: Place,
     tracker: Tracker,
 ) -> dict[str, Checkpoint]:
     """The checkpoints of `Lineup.trainings`, from the cache or trained now. Unreadable images become failures."""

@@ -26,6 +26,7 @@ from cnnsens_bench.degradations import parse_degradation
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.curves import curves
 from cnnsens_bench.figures.summary import short_defense
+from cnnsens_bench.places import local_folder
 from cnnsens_bench.store import Store
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trial import Trial
@@ -141,8 +142,12 @@ class Tracker:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        output = self.config.output_folder.absolute()
+        output = local_folder(self.config.output_folder, self.config.cache).absolute()
         local = self.config.tracking.uri is None
+        if local and not isinstance(self.config.output_folder, Path):
+            output.mkdir(parents=True, exist_ok=True)
+            where = f"MLflow's runs lie in {output / 'mlflow.db'} on this machine: tracking.uri= names another place"
+            self.console.print(where, markup=False, soft_wrap=True)
         client = MlflowClient(self.config.tracking.uri or f"sqlite:///{output / 'mlflow.db'}")
         name = self.config.tracking.experiment
         known = client.get_experiment_by_name(name)

@@ -3,20 +3,20 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 from cnnsens_bench import images
 from cnnsens_bench.engine.plan import Chunk, Sweep
 from cnnsens_bench.engine.worker import Outcome, Worker, decode_row
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.models.base import best_device
+from cnnsens_bench.places import Place
 
 
 def run_local(
     sweep: Sweep,
     chunks: Iterable[Chunk],
     checkpoints: Mapping[str, Checkpoint],
-    parts: Path,
+    parts: Place,
     threads: int | None = None,
     report: Callable[[int], None] | None = None,
 ) -> Iterator[Outcome]:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from cnnsens_bench.engine.worker import Outcome, Worker, decode_row, load_plugin
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.memory import keep_freed_memory
 from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
+from cnnsens_bench.places import Place
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def run_ray(
     sweep: Sweep,
     chunks: Iterable[Chunk],
     checkpoints: Mapping[str, Checkpoint],
-    parts: Path,
+    parts: Place,
     layout: Callable[[int, float], Layout],
     address: str | None = None,
     report: Callable[[int], None] | None = None,
@@ -176,7 +176,7 @@ def _decode_block(block: Any, sweep: Sweep, reach: Reach) -> pa.Table:
 class _RayWorker:
     """An actor's `Worker`."""
 
-    def __init__(self, sweep: Sweep, parts: Path, threads: int, desk: Any) -> None:
+    def __init__(self, sweep: Sweep, parts: Place, threads: int, desk: Any) -> None:
         keep_freed_memory()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         weights = ray.get(desk.weights.remote())

@@ -24,6 +24,7 @@ from cnnsens_bench.engine.score import Scored, Scorer
 from cnnsens_bench.engine.speed import device_words
 from cnnsens_bench.errors import ImageError, UserError
 from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.places import Place
 from cnnsens_bench.sensitivity.hue import hue_entropy
 from cnnsens_bench.store.parts import write_part
 
@@ -82,7 +83,7 @@ class Worker:
         self,
         sweep: Sweep,
         checkpoints: Mapping[str, Checkpoint],
-        parts: Path,
+        parts: Place,
         device: torch.device | str,
         threads: int | None = None,
         report: Callable[[int], None] | None = None,
