@@ -166,6 +166,7 @@ def test_a_server_that_goes_away(
         ),
         ("output=nosuch://bucket/x", "'nosuch://bucket/x' cannot be used"),
         ("output=simplecache::s3://bench/x", "chains URIs"),
+        ("output=s3://bench/a[1]", "'s3://bench/a[1]' is a pattern"),
         ("dataset.root=s3://bench/nothing", "the folder s3://bench/nothing does not exist"),
         ("cache=s3://bench/cache", "cache is 's3://bench/cache': it must be a path on this machine"),
     ],
