@@ -41,7 +41,11 @@ def writing(output: Place, cache: str | Path | None = None, tell: Tell = lambda 
     held = lock(output, tell)
     try:
         store = RunStore(output, local_folder(output, cache) / "work", held, tell)
-        store.begin()
+        try:
+            store.begin()
+        except BaseException:
+            shutil.rmtree(store.folder, ignore_errors=True)
+            raise
         try:
             yield store
         except BaseException:
