@@ -11,6 +11,7 @@ from tests.leaderboard.made import sweep, write
 
 IMAGES = range(7)
 """Image 7 of `sweep` lacks its undegraded row."""
+MODELS = ("torchvision/alexnet", "timm/b")
 CONFIG = {
     "seed": 0,
     "trials": 3,
@@ -22,7 +23,8 @@ CONFIG = {
 
 def made(folder: Path, **more: Any) -> Path:
     """Two data sets under two protocols, with failures, labels and paths of the maker's machine."""
-    rows = pd.concat([sweep("r1", "birds", IMAGES, 0), sweep("r2", "pets", IMAGES, 1)])
+    few = {"models": MODELS, "conditions": {("gaussian_rgb", 4.0): 3, ("flip_lr", 0.0): 1, ("pepper", 0.04): 1}}
+    rows = pd.concat([sweep("r1", "birds", IMAGES, 0, **few), sweep("r2", "pets", IMAGES, 1, **few)])
     failed = [("r1", "birds", "i090", "decode", "/home/maker/a b/i090.jpg: the image cannot be read")]
     failures = pd.DataFrame(failed, columns=["run_id", "dataset", "image_id", "stage", "error"])
     path = write(folder, rows, {"r1": "p1", "r2": "p2"}, failures=failures, config=CONFIG, **more)
