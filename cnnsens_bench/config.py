@@ -51,13 +51,15 @@ class DatasetConfig:
 @dataclass
 class ClusterConfig:
     """Where the sweep runs. `engine`: "local" in this process, "ray" over a cluster, "auto": Ray where the command
-    is a Ray job, names an address or more than one worker, or finds several GPUs."""
+    is a Ray job, names an address or more than one worker, or finds several GPUs. `weights_gb`: of networks that a
+    worker holds at once, None: a quarter of its memory."""
 
     engine: str = "auto"
     address: str | None = None
     workers: int | None = None
     gpus_per_worker: float | None = None
     threads: int | None = None
+    weights_gb: float | None = None
 
 
 @dataclass
@@ -288,6 +290,7 @@ def check(config: Config) -> None:
         "cluster.engine": (config.cluster.engine in ENGINES, "one of " + ", ".join(ENGINES)),
         "cluster.workers": (config.cluster.workers is None or config.cluster.workers >= 1, "at least 1"),
         "cluster.threads": (config.cluster.threads is None or config.cluster.threads >= 1, "at least 1"),
+        "cluster.weights_gb": (config.cluster.weights_gb is None or config.cluster.weights_gb > 0, "above 0"),
         "defenses": (len(config.defenses) > 0, "a list with at least 'none'"),
         "precision with sensitivity=on": (
             not config.sensitivity.enabled or config.precision == "float32",
