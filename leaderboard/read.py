@@ -69,18 +69,21 @@ def read(paths: Sequence[Path]) -> Results:
     _each(connection, paths, mapped, "load")
     connection.execute(_sql("merge"))
     _each(connection, paths, mapped, "calibration")
+    _each(connection, paths, mapped, "timings", of="speed")
     run_ids = {int(entrant): list(rows.unique()) for entrant, rows in mapped.groupby("entrant")["run_id"]}
     every = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
     missed = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
     return Results(entrants, boards, every, missed, run_ids, paths, connection)
 
 
-def _each(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], mapped: pd.DataFrame, name: str) -> None:
-    """Run a statement on every database that holds an entrant."""
+def _each(
+    connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], mapped: pd.DataFrame, name: str, of: str | None = None
+) -> None:
+    """Run a statement on every database; `of`: only on those that have this table, which older ones have not."""
     for number, path in enumerate(paths):
         connection.register("entrant_map", mapped[mapped["file"] == number])
-        attach(connection, path)
-        connection.execute(_sql(name), {"file": number})
+        if attach(connection, path) >= ({of} if of else set()):
+            connection.execute(_sql(name), None if of else {"file": number})
         connection.execute("DETACH source")
 
 

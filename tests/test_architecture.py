@@ -41,7 +41,7 @@ ROOMS = {
     "fine_tuning.py": {"config", "console", "datasets", "tracking", "training"},
     "searching.py": {"config", "console", "datasets", "engine", "tracking", "training"},
 }
-EVERYWHERE = {"errors", "registry", "cache", "memory"}
+EVERYWHERE = {"errors", "registry", "cache", "memory", "places"}
 ENTRIES = {"degradations/__main__.py", "predict.py"}
 """Command lines, which bring rooms together as `run.py` does; nobody imports them."""
 

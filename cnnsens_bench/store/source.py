@@ -11,8 +11,8 @@ from cnnsens_bench.store.database import SCHEMA_VERSION, Store
 NEEDED = {"runs", "models", "predictions", "images", "failures", "meta"}
 
 
-def attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Attach the database read-only as `source`.
+def attach(connection: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
+    """Attach the database read-only as `source`; gives the names of its tables.
 
     Raises `UserError` where there is none, another process holds it, or it is not a results database of this version.
     """
@@ -27,13 +27,16 @@ def attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         if "not a valid" in text:
             raise UserError(f"{path} is not a DuckDB database: --db takes the results.duckdb of a run") from None
         raise UserError(f"{path} cannot be opened ({first_line(error)})") from None
+    tables: set[str] = set()
     try:
-        wrong = _fault(connection, path)
+        tables = {row[0] for row in connection.execute(_sql("source_tables")).fetchall()}
+        wrong = _fault(connection, path, tables)
     except duckdb.Error as error:
         wrong = f"{path} cannot be read ({first_line(error)}): --db takes the results.duckdb of a run"
     if wrong:
         connection.execute("DETACH source")
         raise UserError(wrong)
+    return tables
 
 
 def results(path: Path) -> Store:
@@ -50,8 +53,7 @@ def stored_at(path: Path) -> Store:
     return store
 
 
-def _fault(connection: duckdb.DuckDBPyConnection, path: Path) -> str | None:
-    tables = {row[0] for row in connection.execute(_sql("source_tables")).fetchall()}
+def _fault(connection: duckdb.DuckDBPyConnection, path: Path, tables: set[str]) -> str | None:
     if "meta" not in tables and "runs" in tables:
         return f"{path} was made by a version before {SCHEMA_VERSION} of the schema: run its suite again"
     if missing := sorted(NEEDED - tables):

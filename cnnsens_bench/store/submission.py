@@ -20,6 +20,7 @@ from cnnsens_bench.registry import near
 from cnnsens_bench.store.card import CARD, FORMAT, FORMAT_VERSION, digest, file_of, refuse
 from cnnsens_bench.store.database import SCHEMA_VERSION, Store, _literal, _sql
 from cnnsens_bench.store.public import public_error, public_json
+from cnnsens_bench.store.publication import holding
 from cnnsens_bench.store.source import attach, results, stored_at
 from cnnsens_bench.store.submission_check import NEEDED, Table, check, scratch, sql, summary, tables_of, view
 
@@ -80,8 +81,10 @@ def bring_in(folder: Path, path: Path) -> Moved:
     known = path.exists()
     store = results(path) if known else stored_at(path)
     try:
-        store.open()
-        new = _insert(store, folder, tables)
+        # A run that writes there would publish its own copy over what is brought in.
+        with holding(path.parent) if path.name == "results.duckdb" else contextlib.nullcontext():
+            store.open()
+            new = _insert(store, folder, tables)
     except BaseException as error:
         if not known:
             for left in (path, path.with_name(f"{path.name}.wal")):
