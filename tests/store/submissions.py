@@ -6,8 +6,10 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from cnnsens_bench.store import Store
 from cnnsens_bench.store.source import results
 from tests.leaderboard.made import sweep, write
+from tests.store.scored import predicted_rows, score_rows, scored_store, sweep_rows
 
 IMAGES = range(7)
 """Image 7 of `sweep` lacks its undegraded row."""
@@ -29,9 +31,24 @@ def made(folder: Path, **more: Any) -> Path:
     failures = pd.DataFrame(failed, columns=["run_id", "dataset", "image_id", "stage", "error"])
     path = write(folder, rows, {"r1": "p1", "r2": "p2"}, failures=failures, config=CONFIG, **more)
     with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            "INSERT INTO speed BY NAME SELECT run_id, dataset, model, defense, 'a device' AS device, 1 AS threads, "
+            "'float32' AS precision, count(*) AS images, count(*) / 50 AS seconds FROM predictions GROUP BY ALL"
+        )
         connection.execute("UPDATE images SET uri = '/home/maker/' || image_id || '.jpg'")
         connection.execute("UPDATE images SET label = substr(image_id, 2)::INTEGER % 5")
     return path
+
+
+def scored(folder: Path) -> Store:
+    """A database with scores."""
+    scores = score_rows()
+    store = scored_store(folder, sweep_rows(), scores, predicted_rows(scores))
+    store.put_models(
+        pd.DataFrame([{"model": "s/m", "architecture": "m", "dataset": "d", "defense": "none", "weights_sha256": "w"}])
+    )
+    store.put_images(pd.DataFrame({"dataset": "d", "image_id": scores["image_id"].unique()}))
+    return store
 
 
 def everything(path: Path) -> dict[str, Any]:

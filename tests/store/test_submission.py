@@ -20,8 +20,8 @@ from leaderboard.page import data
 from leaderboard.read import read
 from tests.leaderboard.made import DEFENSES, sweep, write
 from tests.leaderboard.test_page import HOSTILE
-from tests.store.scored import predicted_rows, score_rows, scored_store, sweep_rows
-from tests.store.submissions import CONFIG, IMAGES, everything, made
+from tests.store.scored import score_rows, sweep_rows
+from tests.store.submissions import CONFIG, IMAGES, everything, made, scored
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_round_trip_shows_the_same_page(original: Path, exported: Path, tmp_pa
     assert shown(board) == shown(original)
     there, back = everything(original), everything(board)
     assert back["predictions"] == there["predictions"]
-    assert back["models"] == there["models"]
+    assert (back["models"], back["speed"]) == (there["models"], there["speed"])
     count = len(there["predictions"])
     assert f"{count} of {count} predictions were new, of 8 entrants" in capsys.readouterr().out
     assert main(["import", str(exported), "--db", str(board)]) == 0
@@ -61,7 +61,7 @@ def test_the_card_says_what_is_there(original: Path, exported: Path) -> None:
     assert (card["by"], card["note"]) == ("me & <b>", "“first”")
     rows = everything(original)
     assert {name: said["rows"] for name, said in card["files"].items()} == {
-        f"{name}.parquet": len(rows[name]) for name in ("failures", "images", "models", "predictions", "runs")
+        f"{name}.parquet": len(rows[name]) for name in ("failures", "images", "models", "predictions", "runs", "speed")
     }
     assert [(one["protocol"], one["dataset"], one["test_images"]) for one in card["protocols"]] == [
         ("p1", "birds", 7),
@@ -116,12 +116,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_scores_and_an_old_database(tmp_path: Path) -> None:
-    scores = score_rows()
-    store = scored_store(tmp_path / "a", sweep_rows(), scores, predicted_rows(scores))
-    store.put_models(
-        pd.DataFrame([{"model": "s/m", "architecture": "m", "dataset": "d", "defense": "none", "weights_sha256": "w"}])
-    )
-    store.put_images(pd.DataFrame({"dataset": "d", "image_id": scores["image_id"].unique()}))
+    store, scores = scored(tmp_path / "a"), score_rows()
     export(store.path, tmp_path / "new", Wanted())
     board = tmp_path / "board.duckdb"
     for _ in range(2):
