@@ -91,6 +91,7 @@ class Config:
     recipe: str = "given"
     search: SearchConfig = field(default_factory=SearchConfig)
     resume: bool = False
+    estimate: bool = False
     defenses: list[str] = field(default_factory=lambda: ["none"])
     degradations: list[Any] = field(default_factory=list)
     trials: int = 10
@@ -112,7 +113,7 @@ class Config:
     def hash(self) -> str:
         """Of all that shapes the results, not of where or by whom they are computed."""
         shaping = dataclasses.asdict(self)
-        for key in ("output", "cache", "cluster", "data_root", "tracking", "resume", "search", "recipe"):
+        for key in ("output", "cache", "cluster", "data_root", "tracking", "resume", "estimate", "search", "recipe"):
             del shaping[key]
         del shaping["dataset"]["root"]
         if self.recipe == "search":

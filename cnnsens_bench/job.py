@@ -1,4 +1,4 @@
-"""What is different where the command is a Ray job: its working folder is a copy that Ray removes when the job is over."""
+"""What differs where the command is a Ray job: its working folder is a copy that Ray removes when the job is over."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ STORAGE = "CNNSENS_STORAGE"
 
 
 def settled(config: Config) -> Config:
-    """In a job's uploaded folder a relative `output` goes below $CNNSENS_STORAGE, or the user's home; else unchanged."""
+    """In a job's uploaded folder a relative `output` goes below $CNNSENS_STORAGE, or the user's home."""
     output = config.output or f"runs/{config.suite}"
     if not in_uploaded_folder() or Path(output).expanduser().is_absolute() or urlsplit(output).scheme:
         return config

@@ -29,6 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(config: Config, console: Console) -> int:
     # Only now: a help text or a wrong word need not wait for torch.
+    if config.estimate:
+        from cnnsens_bench.estimate import estimate
+
+        estimate(config, console)
+        return 0
     from cnnsens_bench.suite import run_suite
 
     return run_suite(config, console)
@@ -51,7 +56,8 @@ def entry(
     if "--version" in words:
         console.print(__version__, markup=False)
         return DONE
-    return ended(lambda: work(compose(words), console), console, f"stopped: nothing computed is lost, {goes_on}")
+    stopped = f"stopped: nothing computed is lost, {goes_on}"
+    return ended(lambda: work(settled(compose(words)), console), console, stopped)
 
 
 def ended(work: Callable[[], int], console: Console, stopped: str) -> int:

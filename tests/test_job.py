@@ -20,9 +20,7 @@ def uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_relative_outputs_of_a_job_outlive_it(
-    uploaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_outputs_of_a_job_outlive_it(uploaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settled(Config(suite="paper")).output == str(tmp_path / "home/runs/paper")
     monkeypatch.setenv("CNNSENS_STORAGE", "/shared")
     assert settled(Config(suite="paper")).output == "/shared/runs/paper"
