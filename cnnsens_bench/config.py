@@ -6,6 +6,7 @@ Everything that can be known to be wrong before work begins is a `UserError` of 
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -249,12 +250,16 @@ def _check(config: Config) -> None:
     rules = {
         "trials": (config.trials >= 1, "at least 1"),
         "limit": (config.limit is None or config.limit >= 1, "at least 1, or null for all images"),
-        "batch_size": (config.batch_size >= 1, "at least 1"),
+        "batch_size": (1 <= config.batch_size <= 65_536, "at least 1, at most 65536"),
         "input_size": (config.input_size is None or _size_ok(config.input_size), "between 16 and 4096, or null"),
         "precision": (config.precision in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
         "cluster.engine": (config.cluster.engine in ENGINES, "one of " + ", ".join(ENGINES)),
-        "cluster.workers": (config.cluster.workers is None or config.cluster.workers >= 1, "at least 1"),
-        "cluster.threads": (config.cluster.threads is None or config.cluster.threads >= 1, "at least 1"),
+        "cluster.workers": (_count_ok(config.cluster.workers, 100_000), "at least 1, at most 100000"),
+        "cluster.threads": (_count_ok(config.cluster.threads, 1024), "at least 1, at most 1024"),
+        "cluster.gpus_per_worker": (
+            config.cluster.gpus_per_worker is None or 0 <= config.cluster.gpus_per_worker < math.inf,
+            "at least 0 and finite",
+        ),
         "defenses": (len(config.defenses) > 0, "a list with at least 'none'"),
         "precision with sensitivity=on": (
             not config.sensitivity.enabled or config.precision == "float32",
@@ -267,6 +272,10 @@ def _check(config: Config) -> None:
             section, _, inner = key.rpartition(".")
             value = getattr(getattr(config, section) if section else config, inner)
             raise UserError(f"{key} is {value!r}: it must be {bound}")
+
+
+def _count_ok(count: int | None, most: int) -> bool:
+    return count is None or 1 <= count <= most
 
 
 def _size_ok(size: Any) -> bool:
@@ -284,7 +293,11 @@ def _expanded(word: str) -> str:
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     if key in ("tracking", "sensitivity") and value in SWITCHES:
         return f"{key}.enabled={SWITCHES[value]}"
-    return ("dataset.name" if key == "dataset" and not value.startswith("{") else key) + "=" + value
+    if key == "dataset" and not value.startswith("{"):
+        return f"dataset.name={value}"
+    # A loader's options are its own: they may be new keys.
+    options = key.startswith("dataset.options") or (key == "dataset" and "options" in value)
+    return ("++" if options else "") + f"{key}={value}"
 
 
 def _known_keys(kind: Any = Config, prefix: str = "") -> list[str]:

@@ -21,7 +21,7 @@ from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.store import Store
 from cnnsens_bench.suite import limited, load_samples, protocol_hash, resolve_conditions, resolve_predictors
 
-# Measured on CUB-200-2011: 100 images, two networks, suite=cub's conditions with 20 trials, scores and one predictor; so
+# Measured on CUB-200-2011: 100 images, two networks, suite=cub's conditions with 20 trials, scores and one predictor:
 # 72,600 predictions. The database's rows by the blocks that DuckDB gives a table.
 DATABASE_BYTES = {"predictions": 22, "images": 250, "sensitivity": 95, "sensitivity_predictions": 25}
 """Bytes a row takes in results.duckdb, beside `EMPTY_DATABASE`."""

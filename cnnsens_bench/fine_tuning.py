@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from cnnsens_bench.cache import cache_dir
+from cnnsens_bench.cache import cache_dir, require_writable
 from cnnsens_bench.config import Config, ModelConfig
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
@@ -21,6 +21,7 @@ def fine_tune(
     losses: list[tuple[int, float]] = []
     torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
     cache = Path(config.cache).expanduser() if config.cache else cache_dir()
+    require_writable(cache)
     with meter(console, f"fine-tune {title}", 0, "steps") as progress:
 
         def report(done: int, steps: int, loss: float) -> None:

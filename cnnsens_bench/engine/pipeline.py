@@ -7,7 +7,7 @@ CPU cores) holds the networks and writes the parts. Only counts come back to the
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
@@ -79,6 +80,29 @@ def connect(address: str | None) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)  # its notes would tear our own progress apart
 
 
+def require_plugins(names: Sequence[str]) -> None:
+    """Import users' modules once on every machine. Raises `UserError`: what is importable here need not be there."""
+    if not names:
+        return
+    tried = ray.remote(num_cpus=0)(_complaint)
+    asked = [
+        tried.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)).remote(names)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    for complaint in ray.get(asked):
+        if complaint:
+            raise UserError(f"on a machine of the cluster, {complaint}")
+
+
+def _complaint(names: Sequence[str]) -> str | None:
+    try:
+        load_plugins(names)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def run_ray(
     sweep: Sweep,
     chunks: Iterable[Chunk],
@@ -93,6 +117,7 @@ def run_ray(
     `layout`: (cores, GPUs of the cluster) → how to use them.
     """
     connect(address)
+    require_plugins(sweep.plugins)
     resources = ray.cluster_resources()
     plan = layout(int(resources.get("CPU", 1)), resources.get("GPU", 0.0))
     blocks = [_block(chunk) for chunk in chunks]
