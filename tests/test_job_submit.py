@@ -146,7 +146,7 @@ QUICK = (
     "degradations=[{name: gaussian_rgb, levels: [8, 32]},{name: translation, levels: [4]},flip_lr]",
 )  # fmt: skip
 CUB = (
-    "suite=cub", "limit=16", "training.epochs=0", "tracking=off", "trials=1", "input_size=64",
+    "suite=cub", "limit=16", "training.epochs=1", "tracking=off", "trials=1", "input_size=64",
     "degradations=[{name: pepper, levels: [0.01, 0.16]},{name: translation, levels: [4]},flip_lr]",
 )  # fmt: skip
 
