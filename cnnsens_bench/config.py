@@ -46,13 +46,23 @@ class DatasetConfig:
 @dataclass
 class ClusterConfig:
     """Where the sweep runs. `engine`: "local" in this process, "ray" over a cluster, "auto": Ray where the command
-    is a Ray job, names an address or more than one worker, or finds several GPUs."""
+    is a Ray job, names an address or more than one worker, or finds several GPUs. `autoscaling`: nodes for `workers`
+    (with one GPU each, unless `gpus_per_worker` says otherwise) come as they are asked for."""
 
     engine: str = "auto"
     address: str | None = None
     workers: int | None = None
     gpus_per_worker: float | None = None
     threads: int | None = None
+    autoscaling: bool = False
+
+    def promised(self, cpus: int, gpus: float) -> tuple[int, float]:
+        """The cores and GPUs to lay a sweep out for, where a cluster has `cpus` and `gpus` now."""
+        if not self.autoscaling:
+            return cpus, gpus
+        workers = self.workers or 1
+        per_worker = 1.0 if self.gpus_per_worker is None else self.gpus_per_worker
+        return max(cpus, workers * (self.threads or 8)), max(gpus, workers * per_worker)
 
 
 @dataclass
@@ -254,8 +264,12 @@ def _check(config: Config) -> None:
         "input_size": (config.input_size is None or _size_ok(config.input_size), "between 16 and 4096, or null"),
         "precision": (config.precision in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
         "cluster.engine": (config.cluster.engine in ENGINES, "one of " + ", ".join(ENGINES)),
-        "cluster.workers": (_count_ok(config.cluster.workers, 100_000), "at least 1, at most 100000"),
         "cluster.threads": (_count_ok(config.cluster.threads, 1024), "at least 1, at most 1024"),
+        "cluster.workers": (
+            _count_ok(config.cluster.workers, 100_000)
+            and bool(config.cluster.workers or not config.cluster.autoscaling),
+            "at least 1, at most 100000; with cluster.autoscaling as many as the cluster may grow to",
+        ),
         "cluster.gpus_per_worker": (
             config.cluster.gpus_per_worker is None or 0 <= config.cluster.gpus_per_worker < math.inf,
             "at least 0 and finite",

@@ -167,7 +167,7 @@ def outcomes(
     from cnnsens_bench.engine.pipeline import lay_out, run_ray
 
     def layout(cpus: int, gpus: float) -> Any:
-        return lay_out(cpus, gpus, cluster.workers, cluster.gpus_per_worker, cluster.threads)
+        return lay_out(*cluster.promised(cpus, gpus), cluster.workers, cluster.gpus_per_worker, cluster.threads)
 
     return run_ray(sweep, chunks, checkpoints, parts.absolute(), layout, cluster.address, report)
 
