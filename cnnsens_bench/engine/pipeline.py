@@ -77,6 +77,29 @@ class Job:
         return len(self.groups) * self.work.chunks * self.pieces
 
 
+def require_plugins(names: Sequence[str]) -> None:
+    """Import users' modules once on every machine. Raises `UserError`: what is importable here need not be there."""
+    if not names:
+        return
+    tried = ray.remote(num_cpus=0)(_complaint)
+    asked = [
+        tried.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)).remote(names)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    for complaint in ray.get(asked):
+        if complaint:
+            raise UserError(f"on a machine of the cluster, {complaint}")
+
+
+def _complaint(names: Sequence[str]) -> str | None:
+    try:
+        load_plugins(names)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def run_ray(
     sweep: Sweep,
     work: WrittenPlan,
@@ -94,6 +117,7 @@ def run_ray(
     image; an image that took its worker with it three times is set aside.
     """
     connect(address)
+    require_plugins(sweep.plugins)
     resources = ray.cluster_resources()
     plan = layout(int(resources.get("CPU", 1)), resources.get("GPU", 0.0))
     weights: dict[str, Weight] = {}
