@@ -131,11 +131,10 @@ def time_sweep(workers: int, count: int, cells: int, folder: Path) -> tuple[floa
         began = time.perf_counter()
         with written(sweep, plan(sweep, images, None), parts) as work:
             run = pipeline.run_ray(sweep, work, {MODEL: checkpoint()}, parts, lambda *_: one_worker_a_node(workers))
-            outcomes, ready, done = 0, began, 0
-            for outcome in run:
-                outcomes += 1
+            ready, done, at_ready = began, 0, 0
+            for number, outcome in enumerate(run, 1):
                 done += outcome.evaluations
-                if outcomes == workers:  # all have one piece behind them
+                if number == workers:  # all have one piece behind them
                     ready, at_ready = time.perf_counter(), done
             ended = time.perf_counter()
         assert done == count * cells, f"{done} of {count * cells} evaluations"
@@ -199,7 +198,10 @@ def main() -> None:
         if given.memory_of:
             print(driver_memory(given.memory_of))
             return
-        times = {n: time_sweep(n, given.images, 8, folder) for n in given.workers}
+        times = {}
+        for n in given.workers:
+            times[n] = time_sweep(n, given.images, 8, folder)
+            print(f"{n} workers: {times[n][0]:.1f} s, after {times[n][1]:.1f} s of starting", flush=True)
     base = given.workers[0]
     figures: dict[str, Any] = {"machine": {"cores": os.cpu_count()}, "seconds_per_batch": given.seconds}
     for n, (seconds, start) in times.items():
