@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +16,7 @@ from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.worker import Outcome, Worker, decode_row
 from cnnsens_bench.engine.written import Item
 from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.places import Place
 
 
 class Witness(Protocol):
@@ -60,7 +60,7 @@ class Crew:
         sweep: Sweep,
         groups: Sequence[Group],
         load: Callable[[str], Checkpoint],
-        parts: Path,
+        parts: Place,
         device: torch.device | str,
         ledger: Witness,
         again: str,

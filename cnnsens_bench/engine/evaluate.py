@@ -19,6 +19,7 @@ from cnnsens_bench.engine.calibrate import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure
 from cnnsens_bench.engine.halving import Halving
 from cnnsens_bench.engine.plan import Cell, Condition, Sweep
+from cnnsens_bench.engine.speed import Mark, Stopwatch
 from cnnsens_bench.models import Classifier
 
 Columns = dict[str, np.ndarray]
@@ -48,7 +49,7 @@ class Prediction:
 
 
 class Evaluator:
-    """Runs a sweep's networks over chunks of images.
+    """Runs a sweep's networks over chunks of images; `stopwatch` has what their forward passes took.
 
     `report(n)` is called as n further evaluations (one image through one network) are done. `calibration`: the images
     of `sweep.calibration`, decoded. Where memory runs out, fewer images go through a network at a time (`Halving`),
@@ -65,6 +66,7 @@ class Evaluator:
         note: Callable[[str], None] | None = None,
     ) -> None:
         self.sweep, self.device, self.report = sweep, torch.device(device), report
+        self.stopwatch = Stopwatch(self.device)
         self.halving = Halving(note)
         self.cells = sweep.cells()
         self.entrants = [
@@ -182,7 +184,9 @@ class _Pass:
         cells = np.concatenate([np.full(len(rows), cell) for rows, cell in self.held])
         image = torch.from_numpy(rows).to(self.device)
         broken = self.buffer[: self.filled].sum((1, 2, 3)).isnan()
+        watch = self.evaluator.stopwatch
         filtered: dict[str, Tensor] = {}
+        filtering: dict[str, list[tuple[Mark, Mark]]] = {}  # shared, but each entrant's pass has it
         for member, (position, entrant) in enumerate(self.members):
             asked = self.wanted[rows, member, cells]
             is_reference = cells[0] == 0  # batches never mix the undegraded cell with others
@@ -190,8 +194,13 @@ class _Pass:
                 continue
             name, prefilter = entrant.defense.name, entrant.defense.prefilter
             if name not in filtered:
+                began = watch.mark()
                 filtered[name] = prefilter(self.buffer) if prefilter else self.buffer
+                filtering[name] = [(began, watch.mark())] if prefilter else []
+            began = watch.mark()
             logits = self._logits(member, position, entrant.classifier, filtered[name], int(cells[0]))
+            if logits is not None:
+                watch.add(position, int(asked.sum()), len(self.buffer), [*filtering[name], (began, watch.mark())])
             if self.evaluator.report:
                 self.evaluator.report(int(asked.sum()))
             if logits is None:

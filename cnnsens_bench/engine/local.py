@@ -18,13 +18,14 @@ from cnnsens_bench.engine.written import Item, WrittenPlan, pieces_of
 from cnnsens_bench.memory import WEIGHTS_SHARE, total_memory
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.models.base import best_device
+from cnnsens_bench.places import Place, local_folder
 
 
 def run_local(
     sweep: Sweep,
     work: WrittenPlan,
     checkpoints: Mapping[str, Checkpoint],
-    parts: Path,
+    parts: Place,
     threads: int | None = None,
     report: Callable[[int], None] | None = None,
     note: Callable[[str], None] | None = None,
@@ -42,7 +43,10 @@ def run_local(
     groups, pieces = cut(
         sweep.entrants, weights, budget or weights_budget(device), work.chunks, sweep.batch_size, workers=1
     )
-    ledger = FileLedger(parts.parent / "begun.json")
+    # It is of this process: of a URI's output it lies on this machine.
+    beside = parts.parent if isinstance(parts, Path) else local_folder(parts.parent.parent)
+    beside.mkdir(parents=True, exist_ok=True)
+    ledger = FileLedger(beside / "begun.json")
     again = f"to try it again, delete {ledger.path}"
     crew = Crew(
         sweep, groups, checkpoints.__getitem__, parts, device, ledger, again,

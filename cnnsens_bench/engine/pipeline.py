@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ from cnnsens_bench.engine.written import WrittenPlan, piece_of
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.memory import WEIGHTS_SHARE, keep_freed_memory
 from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
+from cnnsens_bench.places import Place
 
 TICKETS = 2048
 """Read tasks at most: each costs the driver some memory."""
@@ -81,7 +81,7 @@ def run_ray(
     sweep: Sweep,
     work: WrittenPlan,
     checkpoints: Mapping[str, Checkpoint],
-    parts: Path,
+    parts: Place,
     layout: Callable[[int, float], Layout],
     address: str | None = None,
     report: Callable[[int], None] | None = None,
@@ -212,7 +212,7 @@ class _RayWorker:
     """An actor's `Crew`."""
 
     def __init__(
-        self, shared: Any, stored: dict[str, Any], parts: Path, threads: int, budget: float, desk: Any
+        self, shared: Any, stored: dict[str, Any], parts: Place, threads: int, budget: float, desk: Any
     ) -> None:
         keep_freed_memory()
         job: Job = ray.get(shared)

@@ -20,9 +20,11 @@ from cnnsens_bench.engine import tables
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.score import Scored, Scorer
+from cnnsens_bench.engine.speed import device_words
 from cnnsens_bench.engine.written import Item
 from cnnsens_bench.errors import ImageError, UserError
 from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.places import Place
 from cnnsens_bench.sensitivity.hue import hue_entropy
 from cnnsens_bench.store.parts import write_part
 
@@ -86,7 +88,7 @@ class Worker:
         self,
         sweep: Sweep,
         checkpoints: Mapping[str, Checkpoint],
-        parts: Path,
+        parts: Place,
         device: torch.device | str,
         threads: int | None = None,
         report: Callable[[int], None] | None = None,
@@ -100,6 +102,8 @@ class Worker:
         loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
         smallest = min(checkpoint.preprocessing.input_size for checkpoint in checkpoints.values())
         self.evaluator = Evaluator(sweep, loaded, device, report, self._calibration(sweep.reach(smallest)), note)
+        on_cpu = self.evaluator.device.type == "cpu"
+        self.device_words = (device_words(self.evaluator.device), torch.get_num_threads() if on_cpu else None)
         self.scorer: Scorer | None = None
         if sweep.sensitivity:
             scored = [Scored(e.network(), e.classifier.preprocessing.input_size) for e in self.evaluator.entrants]
@@ -139,6 +143,8 @@ class Worker:
                     evaluations += len(table)
                 if step:
                     step(behind.get(prediction.degradation, 1))
+            if speeds := self.evaluator.stopwatch.take():
+                write_part(self.parts, "speed", name + end, tables.speed_table(self.sweep, speeds, *self.device_words))
             if self.scorer:
                 cells = len(self.sweep.score_cells())
                 scores = self.scorer.score(ids, pictures, kept.wanted[:, :, -cells:])

@@ -3,6 +3,8 @@
 So neither the driver nor a worker holds more of it than a chunk, and what is to be done is counted on the way.
 """
 
+import contextlib
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ import pyarrow.parquet as pq
 
 from cnnsens_bench.engine.groups import Group
 from cnnsens_bench.engine.plan import Chunk, Sweep
-from cnnsens_bench.errors import UserError, first_line
+from cnnsens_bench.errors import StorageError, first_line
+from cnnsens_bench.places import Place, names_below
 
 CHUNKS_PER_FILE = 32
 """Each a row group."""
@@ -49,7 +52,7 @@ class Item:
 class WrittenPlan:
     """Files in `folder`; how many chunks, images and evaluations they ask for; entrants × cells of the sweep."""
 
-    folder: Path
+    folder: Place
     chunks: int
     images: int
     evaluations: int
@@ -77,24 +80,23 @@ class WrittenPlan:
 
 
 @contextmanager
-def written(sweep: Sweep, chunks: Iterable[Chunk], parts: Path) -> Iterator[WrittenPlan]:
+def written(sweep: Sweep, chunks: Iterable[Chunk], parts: Place) -> Iterator[WrittenPlan]:
     """The plan in a folder `<output>/plan/<attempt>` beside the parts, `<output>/parts/<attempt>`, removed at the end.
 
-    What earlier runs that were killed left there is removed too. Raises `UserError` on a full disk.
+    What earlier runs that were killed left there is removed too. Raises `StorageError` on a full disk.
     """
     place = parts.parent.parent / "plan"
-    for old in list(place.glob("*")):
-        _remove(old)
+    _remove(place)
     folder = place / parts.name
-    folder.mkdir(parents=True)
+    if isinstance(folder, Path):  # a URI has no folders
+        folder.mkdir(parents=True)
     try:
         yield _write(sweep, chunks, folder)
     finally:
-        _remove(folder)
         _remove(place)
 
 
-def _write(sweep: Sweep, chunks: Iterable[Chunk], folder: Path) -> WrittenPlan:
+def _write(sweep: Sweep, chunks: Iterable[Chunk], folder: Place) -> WrittenPlan:
     count = images = evaluations = 0
     writer = file = None
     try:
@@ -114,9 +116,7 @@ def _write(sweep: Sweep, chunks: Iterable[Chunk], folder: Path) -> WrittenPlan:
             evaluations += chunk.evaluations
     except OSError as error:
         reason = error.strerror or first_line(error)
-        raise UserError(
-            f"the plan cannot be written to {folder} ({reason}): make room, or choose another output=…"
-        ) from None
+        raise StorageError(f"the plan cannot be written to {folder} ({reason})") from None
     finally:
         if writer and file:
             writer.close()
@@ -154,15 +154,15 @@ def _table(chunk: Chunk) -> pa.Table:
     return table.append_column("wanted", pa.array([row.tobytes() for row in packed], pa.binary()))
 
 
-def _file(folder: Path, number: int) -> Path:
+def _file(folder: Place, number: int) -> Place:
     return folder / f"{number:06d}.parquet"
 
 
-def _remove(folder: Path) -> None:
-    """A folder of files, if it is there and nobody is writing into it."""
-    try:
-        for file in list(folder.glob("*")):
-            file.unlink(missing_ok=True)
-        folder.rmdir()
-    except OSError:
-        return  # next time
+def _remove(folder: Place) -> None:
+    """A folder and its files, if it is there; what cannot be removed now is removed the next time."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError, StorageError):
+        for name in names_below(folder):
+            (folder / name).unlink()
