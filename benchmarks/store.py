@@ -76,7 +76,10 @@ def generate(folder: Path, rows: int) -> dict[str, Any]:
         ]  # fmt: skip
         ease = rng.normal(2.0, 2.0, BATCH)
         strength = np.linspace(-0.5, 1.0, len(sweep.entrants))
-        for name, levels, trials in [("none", (0.0,), 1), *((c.degradation, c.levels, c.trials) for c in sweep.conditions)]:
+        for name, levels, trials in [
+            ("none", (0.0,), 1),
+            *((c.degradation, c.levels, c.trials) for c in sweep.conditions),
+        ]:
             columns = outcomes(rng, ease, strength, np.asarray(levels, float), trials, images)
             table = tables.prediction_table(sweep, images, Prediction(name, columns, []))
             write_part(folder, "predictions", f"{chunk:06}-{name}", table)
@@ -221,7 +224,16 @@ def measure(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
         for question in QUESTIONS:
             found[question] = staged("ask", output, question)
         site = folder / "site"
-        build = [sys.executable, "-m", "leaderboard", "build", "--db", str(output / "results.duckdb"), "--out", str(site)]
+        build = [
+            sys.executable,
+            "-m",
+            "leaderboard",
+            "build",
+            "--db",
+            str(output / "results.duckdb"),
+            "--out",
+            str(site),
+        ]
         _, seconds, peak = measured(build)
         found["page"] = {"seconds": seconds, "peak_gb": peak}
         for name, one in found.items():
@@ -267,7 +279,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         figures = measure(Path(folder), max(1, given.rows), max(1, given.rounds))
     limits = figures["vs_limit"]
-    table = Table("figure", "value", "bar", "÷ its limit", title=f"{figures['rows']:,} predictions in {figures['parts']:,} parts")
+    table = Table(
+        "figure", "value", "bar", "÷ its limit", title=f"{figures['rows']:,} predictions in {figures['parts']:,} parts"
+    )
     table.add_row("ingest", f"{figures['ingest_rows_per_s']:,.0f} rows/s", "> 1,000,000", f"{limits['ingest']:.2f}")
     table.add_row("leaderboard", f"{figures['leaderboard_s']:.2f} s", "< 2 s", f"{limits['leaderboard']:.2f}")
     table.add_row("page", f"{figures['page_s']:.1f} s", "< 10 s", f"{limits['page']:.2f}")

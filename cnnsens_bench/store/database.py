@@ -5,6 +5,7 @@ Connections are short, so that readers can ask between two operations of a run.
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import re
@@ -23,8 +24,8 @@ from cnnsens_bench.store.parts import SCHEMAS, damage, kind_of
 
 SCHEMA_VERSION = 1
 """Raised when tables or columns change their meaning; see `Store.open`."""
-FILES_AT_ONCE = 512
-"""Part files that one transaction brings in."""
+FILES_AT_ONCE = 1024
+"""Part files that one transaction brings in, and the rest of the last one's chunk."""
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +155,7 @@ class Store:
         total, seen, brought = sum(map(len, waiting.values())), 0, 0
         for folder, files in waiting.items():
             # A transaction never spans attempts: what two of them computed is found in the table, and kept once.
-            for start in range(0, len(files), FILES_AT_ONCE):
-                batch = files[start : start + FILES_AT_ONCE]
+            for batch in _batches(files):
                 brought += self._ingest_files(batch, patience)
                 seen += len(batch)
                 if on_progress:
@@ -234,6 +234,19 @@ def _insert(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
     except BaseException:
         connection.rollback()
         raise
+
+
+def _batches(files: list[Path]) -> Iterator[list[Path]]:
+    """The parts of a chunk stay together: images that are new to a transaction are not compared row by row."""
+    chunks = [list(parts) for _, parts in itertools.groupby(files, lambda file: file.stem.split("-")[:2])]
+    batch: list[Path] = []
+    for parts in chunks:
+        batch += parts
+        if len(batch) >= FILES_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _overlaps(connection: duckdb.DuckDBPyConnection, parameters: dict[str, list[str]]) -> bool:
