@@ -285,6 +285,9 @@ def main() -> None:
         values = [int(one) if one.isdigit() else Path(one) if name != "ask" else one for one in rest]
         print(json.dumps(STAGES[name](Path(folder), *values)))
         return
+    if given.folder and not given.folder.is_dir():
+        print(f"error: there is no folder {given.folder}: --folder takes one that can be written", file=sys.stderr)
+        sys.exit(2)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         figures = measure(Path(folder), max(1, given.rows), max(1, given.rounds))
     limits = figures["vs_limit"]
