@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ def bring_in(folder: Path, made: Path) -> dict[str, Any]:
 
     from cnnsens_bench.store import Store, new_attempt
 
-    store, sweep = Store(folder), make_sweep_rows()
+    store = Store(folder)
     store.open()
     store.begin_run("bench", "bench", "a protocol", {}, {})
     attempt = new_attempt(folder)
@@ -138,11 +139,11 @@ def bring_in(folder: Path, made: Path) -> dict[str, Any]:
     began = time.perf_counter()
     store.ingest()
     seconds = time.perf_counter() - began
-    store.put_models(pd.DataFrame(sweep))
+    store.put_models(pd.DataFrame(model_rows()))
     return {"seconds": seconds}
 
 
-def make_sweep_rows() -> list[dict[str, Any]]:
+def model_rows() -> list[dict[str, Any]]:
     """Rows of `models`; without torch, whose memory is none of the store's."""
     return [
         {"model": f"torchvision/{model}", "architecture": model, "dataset": "made_up", "defense": defense,
@@ -186,14 +187,19 @@ def ask(folder: Path, question: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "answers": len(found)}
 
 
-STAGES = {"generate": generate, "bring_in": bring_in, "copy": copy, "ask": ask}
+STAGES: dict[str, Callable[..., dict[str, Any]]] = {
+    "generate": generate,
+    "bring_in": bring_in,
+    "copy": copy,
+    "ask": ask,
+}
 
 
 def staged(name: str, *arguments: object) -> dict[str, Any]:
     """A stage in a process of its own: what it gives, and its peak memory."""
     words = [sys.executable, str(Path(__file__).resolve()), "--stage", name, *map(str, arguments)]
-    text, seconds, peak = measured(words)
-    return {**json.loads(text), "peak_gb": peak, "whole": seconds}
+    text, _, peak = measured(words)
+    return {**json.loads(text), "peak_gb": peak}
 
 
 def measured(words: list[str]) -> tuple[str, float, float]:
@@ -220,7 +226,10 @@ def measure(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
         output = folder / "out"
         shutil.rmtree(output, ignore_errors=True)
         (folder / "copy.duckdb").unlink(missing_ok=True)
-        found = {"copy": staged("copy", folder, made), "ingest": staged("bring_in", output, made)}
+        found: dict[str, dict[str, Any]] = {
+            "copy": staged("copy", folder, made),
+            "ingest": staged("bring_in", output, made),
+        }
         for question in QUESTIONS:
             found[question] = staged("ask", output, question)
         site = folder / "site"
@@ -234,8 +243,8 @@ def measure(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
             "--out",
             str(site),
         ]
-        _, seconds, peak = measured(build)
-        found["page"] = {"seconds": seconds, "peak_gb": peak}
+        _, whole, peak = measured(build)
+        found["page"] = {"seconds": whole, "peak_gb": peak}
         for name, one in found.items():
             every.setdefault(name, []).append(one)
     seconds = {name: statistics.median(one["seconds"] for one in ones) for name, ones in every.items()}
@@ -276,6 +285,9 @@ def main() -> None:
         values = [int(one) if one.isdigit() else Path(one) if name != "ask" else one for one in rest]
         print(json.dumps(STAGES[name](Path(folder), *values)))
         return
+    if given.folder and not given.folder.is_dir():
+        print(f"error: there is no folder {given.folder}: --folder takes one that can be written", file=sys.stderr)
+        sys.exit(2)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         figures = measure(Path(folder), max(1, given.rows), max(1, given.rounds))
     limits = figures["vs_limit"]
