@@ -135,7 +135,7 @@ def bring_in(folder: Path, made: Path) -> dict[str, Any]:
     store.begin_run("bench", "bench", "a protocol", {}, {})
     attempt = new_attempt(folder)
     for file in made.iterdir():
-        os.link(file, attempt / file.name)
+        os.link(file, str(attempt / file.name))
     began = time.perf_counter()
     store.ingest()
     seconds = time.perf_counter() - began

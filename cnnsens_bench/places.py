@@ -32,6 +32,8 @@ def place(text: str | Place) -> Place:
         return Path(unquote(urlsplit(text).path))
     if "::" in text:
         raise UserError(f"'{text}' chains URIs: name one, such as s3://bucket/folder")
+    if set("*?[") & set(text):  # fsspec would look for what matches
+        raise UserError(f"'{text}' is a pattern: name one place, without * ? and [")
     try:
         found = UPath(text.rstrip("/"))
         _ = found.fs

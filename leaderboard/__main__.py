@@ -1,10 +1,13 @@
 """`python -m leaderboard`: a page of results databases, comparisons of two entrants, and submissions to others."""
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.places import place
 
 QUICK = Path("runs/quick/results.duckdb")
 
@@ -26,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     pair.add_argument("--json", type=Path, help="write the numbers to this file too")
     for command in (page, pair):
         command.add_argument(
-            "--db", type=Path, action="append", help=f"a results.duckdb; several are merged (default: {QUICK})"
+            "--db", action="append", default=[], help=f"a results.duckdb; several are merged (default: {QUICK})"
         )
     outward = commands.add_parser("export", help="write results as a folder that others can import")
     outward.add_argument("--db", type=Path, default=QUICK, help=f"a results.duckdb (default: {QUICK})")
@@ -52,15 +55,26 @@ def build(given: argparse.Namespace) -> str:
     """The path of the page."""
     from leaderboard.page import build as write
 
-    return str(write(given.db or [QUICK], given.out, given.reference))
+    with databases(given) as files:
+        return str(write(files, given.out, given.reference))
 
 
 def compare(given: argparse.Namespace) -> str:
     """Nothing: its tables are printed as they are."""
     from leaderboard.compare import compare as print_comparison
 
-    print_comparison(given.db or [QUICK], given.first, given.second, given.json)
+    with databases(given) as files:
+        print_comparison(files, given.first, given.second, given.json)
     return ""
+
+
+@contextlib.contextmanager
+def databases(given: argparse.Namespace) -> Iterator[list[Path]]:
+    """The files of `--db`; what lies at URIs is fetched into temporary ones."""
+    from cnnsens_bench.store import local_copy
+
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(local_copy(place(text))) for text in dict.fromkeys(given.db or [str(QUICK)])]
 
 
 def leave(given: argparse.Namespace) -> str:

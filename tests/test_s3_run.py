@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import ray
 import s3fs
 from upath import UPath
 
@@ -76,9 +77,21 @@ def test_the_same_rows_as_on_a_disk(
     names = names_below(place(output))
     assert {name.partition("/")[0] for name in names} == {"results.duckdb", "figures"}
     assert not list(cache.glob("outputs/*/work"))
-    # Again, from what is there.
-    assert main(words(DATA, output, cache)) == 0
-    assert f"{len(whole)} of {len(whole)} evaluations are in the store" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_over_ray(server: Server, whole: pd.DataFrame, cache: Path) -> None:
+    """Its workers write to the server, the driver reads there."""
+    output = "s3://bench/runs/ray"
+    ray.shutdown()  # a cluster of this environment
+    try:
+        assert main(words(DATA, output, cache, "cluster.engine=ray", "cluster.workers=1")) == 0
+    finally:
+        ray.shutdown()
+    floats = whole.select_dtypes("float32").columns
+    pd.testing.assert_frame_equal(rows(output).drop(columns=floats), whole.drop(columns=floats))
+    pd.testing.assert_frame_equal(rows(output)[floats], whole[floats], rtol=1e-3, atol=1e-5)
+    assert names_below(place(output)) == ["results.duckdb"]
 
 
 def test_a_killed_run_goes_on(server: Server, whole: pd.DataFrame, cache: Path) -> None:
@@ -153,6 +166,7 @@ def test_a_server_that_goes_away(
         ),
         ("output=nosuch://bucket/x", "'nosuch://bucket/x' cannot be used"),
         ("output=simplecache::s3://bench/x", "chains URIs"),
+        ("output=s3://bench/a[1]", "'s3://bench/a[1]' is a pattern"),
         ("dataset.root=s3://bench/nothing", "the folder s3://bench/nothing does not exist"),
         ("cache=s3://bench/cache", "cache is 's3://bench/cache': it must be a path on this machine"),
     ],

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cnnsens_bench.errors import ImageError, UserError
+from cnnsens_bench.places import place
 
 OF_STORE = {
     "table1": "p_Δ and accuracy under rotation and flips",
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     figures = parser.add_subparsers(dest="figure", required=True, metavar="FIGURE")
     for name, text in (OF_STORE | OF_SCORES).items():
         figure = figures.add_parser(name, help=text, description=text)
-        figure.add_argument("--db", type=Path, required=True, help="a results.duckdb")
+        figure.add_argument("--db", required=True, help="a results.duckdb: a path or a URI")
         table = "; .csv or .tex of a table" if name in ("table1", "published") else ""
         figure.add_argument("--out", type=Path, help=OUT + table)
         if name == "fig3":
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
             figure.add_argument("--predictor", default="paper", help="as in the view predictor_check")
     sheet = figures.add_parser("contact-sheet", help="training images of each class of a data set")
     sheet.add_argument("--dataset", default="plumage")
-    sheet.add_argument("--root", type=Path)
+    sheet.add_argument("--root")
     sheet.add_argument("--out", type=Path, required=True, help="a .png, .pdf or .svg file")
     return parser
 
@@ -79,20 +80,26 @@ def draw(given: argparse.Namespace) -> list[Path]:
         from cnnsens_bench.datasets import load
         from cnnsens_bench.figures.contact_sheet import contact_sheet
 
-        contact_sheet(load(given.dataset, given.root, None, {}), given.out)
+        contact_sheet(load(given.dataset, place(given.root) if given.root else None, None, {}), given.out)
         return [given.out]
     from cnnsens_bench.figures.drawing import endings
+    from cnnsens_bench.store import local_copy
     from cnnsens_bench.store.source import results
 
-    store = results(given.db)
+    database = place(given.db)
     files = [given.out]
     if given.out is None:
-        folder = given.db.parent / "figures"
-        folder.mkdir(exist_ok=True)
+        if not isinstance(database, Path):
+            raise UserError(f"--db is the URI {database}: name a file of this machine with --out")
+        folder = database.parent / "figures"
         files = [folder / f"{given.figure}{ending}" for ending in endings(given.figure)]
-    drawn = _of(given, store)
-    for file in files:
-        drawn(file)
+    with local_copy(database) as file:
+        store = results(file)
+        if given.out is None:
+            folder.mkdir(exist_ok=True)
+        drawn = _of(given, store)
+        for target in files:
+            drawn(target)
     return files
 
 

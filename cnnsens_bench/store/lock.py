@@ -30,6 +30,9 @@ SKEW = 600.0
 """Seconds that clocks of two machines may differ by: a lease older than that is stale at once."""
 UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
+_mine: set[str] = set()
+"""Tokens of the leases that this process holds."""
+
 Tell = Callable[[str], None]
 
 
@@ -93,14 +96,19 @@ class Lease:
     def __init__(self, output: Place, tell: Tell = lambda _: None) -> None:
         self.output, self.path = output, output / NAME
         self.me = {**_who(), "token": uuid.uuid4().hex}
+        _mine.add(str(self.me["token"]))
         self._stop = threading.Event()
         self._renewed = 0.0
         self.taken_by: dict[str, Any] | None = None
-        self._await(tell)
-        self._write()
-        time.sleep(min(1.0, BEAT / 5))  # another that saw the same stale lease has written by now
-        self._renew()
-        self.check()
+        try:
+            self._await(tell)
+            self._write()
+            time.sleep(min(1.0, BEAT / 5))  # another that saw the same stale lease has written by now
+            self._renew()
+            self.check()
+        except BaseException:
+            _mine.discard(str(self.me["token"]))
+            raise
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
         self._thread.start()
 
@@ -117,6 +125,7 @@ class Lease:
         """Let others in."""
         self._stop.set()
         self._thread.join(timeout=5)
+        _mine.discard(str(self.me["token"]))
         with contextlib.suppress(StorageError, FileNotFoundError):
             if self._read().get("token") == self.me["token"]:
                 with storing(self.path):
@@ -172,7 +181,9 @@ class Lease:
 
 def _dead(lease: dict[str, Any]) -> bool:
     """Whether its holder cannot be alive: a process of this machine that is gone, or a beat of long ago."""
-    if lease.get("machine") == _machine() and lease.get("pid") != os.getpid():
+    if lease.get("machine") == _machine():
+        if lease.get("pid") == os.getpid():
+            return lease["token"] not in _mine
         try:
             os.kill(int(lease["pid"]), 0)
         except ProcessLookupError:

@@ -110,7 +110,7 @@ def test_a_lease_is_renewed_and_given_back(somewhere: UPath) -> None:
 
 
 def test_a_lease_that_nobody_renews_is_taken_over_after_a_wait(somewhere: UPath) -> None:
-    put(somewhere)
+    put(somewhere)  # of another machine
     told: list[str] = []
     began = time.monotonic()
     held = lock(somewhere, told.append)
