@@ -23,6 +23,7 @@ bench: .venv
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/degradations.py
 	$(BIN)/python benchmarks/sensitivity.py
+	$(BIN)/python benchmarks/scale.py
 
 # Made anew when the dependencies change.
 .venv: pyproject.toml constraints.txt
