@@ -143,7 +143,11 @@ def one_run(seed: int, folder: Path, nodes: Nodes, typical: float) -> tuple[str,
                 try:
                     driver.wait(timeout=after)
                 except subprocess.TimeoutExpired:
-                    struck = f"{strike(way, driver, nodes, rng)} after {after:.1f} s"
+                    began = time.monotonic() - after
+                    while driver.poll() is None and struck == "nothing":  # until there is such a process
+                        struck = strike(way, driver, nodes, rng)
+                        time.sleep(0.2)
+                    struck += f" after {time.monotonic() - began:.1f} s"
             try:
                 driver.wait(timeout=20 * typical + 120)
             except subprocess.TimeoutExpired:

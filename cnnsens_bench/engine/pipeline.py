@@ -7,6 +7,7 @@ the driver.
 
 import functools
 import logging
+import os
 import signal
 import threading
 import time
@@ -51,7 +52,9 @@ def connect(address: str | None) -> None:
         return
     stop = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # "local", or Ray would join whatever cluster of anybody's was started on this machine last.
+        place = address or os.environ.get("RAY_ADDRESS") or "local"
+        ray.init(address=place, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
