@@ -32,7 +32,6 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPAT
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
-import psutil  # noqa: E402
 import ray  # noqa: E402
 from PIL import Image  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -91,24 +90,23 @@ class Nodes:
         self.cluster.remove_node(node, allow_graceful=False)
         return "a node"
 
-    def processes(self, words: tuple[str, ...]) -> list[psutil.Process]:
-        """Ray's workers whose title has one of the words, of this cluster alone: children of its raylets."""
+    def processes(self, word: str) -> list[int]:
+        """Ids of Ray's workers whose title has the word, of this cluster alone: children of its raylets."""
+        raylets = {
+            raylet.process.pid
+            for node in self.cluster.list_all_nodes()
+            for raylet in node.all_processes.get("raylet", [])
+        }
         found = []
-        for node in self.cluster.list_all_nodes():
-            for raylet in node.all_processes.get("raylet", []):
-                try:
-                    found += psutil.Process(raylet.process.pid).children(recursive=True)
-                except psutil.Error:
-                    continue
-        titled = []
-        for process in found:
+        for place in Path("/proc").glob("[0-9]*"):
             try:
-                title = " ".join(process.cmdline())
-            except psutil.Error:
-                continue
-            if any(word in title for word in words):
-                titled.append(process)
-        return titled
+                parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+                title = (place / "cmdline").read_text()
+            except OSError:
+                continue  # it has ended
+            if parent in raylets and word in title:
+                found.append(int(place.name))
+        return found
 
 
 def strike(way: str, driver: subprocess.Popen, nodes: Nodes, rng: random.Random) -> str:
@@ -116,37 +114,40 @@ def strike(way: str, driver: subprocess.Popen, nodes: Nodes, rng: random.Random)
     if way == "node":
         return nodes.kill_node(rng)
     if way in ("worker", "decoder"):
-        title = ("MapWorker",) if way == "worker" else ("ReadTickets", "Read", "_map_task")
-        processes = nodes.processes(title)
+        processes = nodes.processes("MapWorker" if way == "worker" else "Read_Tickets")
         if not processes:
             return "nothing"
-        process = rng.choice(processes)
         try:
-            process.send_signal(signal.SIGKILL)
-        except psutil.Error:
+            os.kill(rng.choice(processes), signal.SIGKILL)
+        except ProcessLookupError:
             return "nothing"
         return f"a {way}"
     driver.send_signal({"driver": signal.SIGKILL}.get(way) or getattr(signal, way))
     return f"the driver by {way if way != 'driver' else 'SIGKILL'}"
 
 
-def one_run(number: int, rng: random.Random, folder: Path, nodes: Nodes, typical: float) -> tuple[str, Path, int]:
+def one_run(seed: int, folder: Path, nodes: Nodes, typical: float) -> tuple[str, Path, int]:
     """Give the command, strike, give it until it ends; what was struck when, the output, how many commands."""
-    output = folder / f"run{number}"
-    way = WAYS[number % len(WAYS)]
+    rng = random.Random(seed)
+    output = folder / f"run{seed}"
+    way = WAYS[seed % len(WAYS)]
     # Late: parts are brought in when all is computed, and the database is there already.
-    after = rng.uniform(0.9, 1.05) * typical if number % 3 == 2 else rng.uniform(0.25, 1.0) * typical
+    after = rng.uniform(0.9, 1.05) * typical if seed % 3 == 2 else rng.uniform(0.25, 1.0) * typical
     words = command(folder, output, "cluster.engine=ray", f"cluster.address={nodes.cluster.address}",
                     f"cluster.workers={NODES - 1}")  # fmt: skip
     struck = "nothing"
     for given in range(1, COMMANDS + 1):
-        with (folder / f"run{number}.log").open("a") as log:
+        with (folder / f"run{seed}.log").open("a") as log:
             driver = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
             if given == 1:
                 try:
                     driver.wait(timeout=after)
                 except subprocess.TimeoutExpired:
-                    struck = f"{strike(way, driver, nodes, rng)} after {after:.1f} s"
+                    began = time.monotonic() - after
+                    while driver.poll() is None and struck == "nothing":  # until there is such a process
+                        struck = strike(way, driver, nodes, rng)
+                        time.sleep(0.2)
+                    struck += f" after {time.monotonic() - began:.1f} s"
             try:
                 driver.wait(timeout=20 * typical + 120)
             except subprocess.TimeoutExpired:
@@ -195,12 +196,12 @@ def main() -> int:
                   f"{difference(folder / 'calm', expected) or 'equal'}", flush=True)  # fmt: skip
             for number in range(given.runs):
                 seed = given.seed + number
-                struck, output, commands = one_run(number, random.Random(seed), folder, nodes, typical)
+                struck, output, commands = one_run(seed, folder, nodes, typical)
                 verdict = difference(output, expected) or "equal"
                 verdicts.append({"seed": seed, "killed": struck, "commands": commands, "verdict": verdict})
                 print(f"seed {seed}: {struck}, {commands} commands: {verdict}", flush=True)
                 if verdict != "equal":
-                    print("\n".join((folder / f"run{number}.log").read_text().splitlines()[-15:]), flush=True)
+                    print("\n".join((folder / f"run{seed}.log").read_text().splitlines()[-15:]), flush=True)
         finally:
             ray.shutdown()
             nodes.cluster.shutdown()

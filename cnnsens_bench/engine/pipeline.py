@@ -7,8 +7,10 @@ the driver.
 
 import functools
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -40,6 +42,8 @@ from cnnsens_bench.places import Place
 
 TICKETS = 2048
 """Read tasks at most: each costs the driver some memory."""
+PATIENCE = 120.0
+"""Seconds without news, after a machine was lost, that another may take to come in its place."""
 
 
 def connect(address: str | None) -> None:
@@ -48,7 +52,9 @@ def connect(address: str | None) -> None:
         return
     stop = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # "local", or Ray would join whatever cluster of anybody's was started on this machine last.
+        place = address or os.environ.get("RAY_ADDRESS") or "local"
+        ray.init(address=place, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -114,12 +120,12 @@ def run_ray(
     """As `run_local`, over the cluster; outcomes come in the order in which pieces end.
 
     `layout`: (cores, GPUs of the cluster) → how to use them. A piece whose worker dies is computed again, image by
-    image; an image that took its worker with it three times is set aside.
+    image; an image that took its worker with it three times is set aside. Where a machine is lost for good, the
+    run goes on with those that are left.
     """
     connect(address)
     require_plugins(sweep.plugins)
-    resources = ray.cluster_resources()
-    plan = layout(int(resources.get("CPU", 1)), resources.get("GPU", 0.0))
+    plan, cores = _laid_out(layout)
     weights: dict[str, Weight] = {}
     stored: dict[str, Any] = {}
     for key, checkpoint in checkpoints.items():
@@ -135,15 +141,45 @@ def run_ray(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here, max_restarts=-1, max_task_retries=-1).remote()
     shared = ray.put(job)
-    every = np.arange(job.items)
-    tickets = np.array_split(every, min(TICKETS, job.items))
+    kept = {"shared": shared, "stored": stored, "parts": parts, "budget": budget, "desk": desk}
+    left = np.ones(job.items, bool)
+    watch = Watch()
+    while left.any():
+        try:
+            with _reporting(desk, report, note, watch):
+                for number, outcome in _round(job, np.flatnonzero(left), plan, cores, kept):
+                    left[number] = False
+                    watch.ended += 1
+                    yield outcome
+            return
+        except KeyboardInterrupt:
+            if not watch.stalled:
+                raise
+        if note:
+            note("note: the cluster has lost a machine and has no room for its worker: going on with what is left")
+        watch.stalled = False
+        plan, cores = _laid_out(layout)
+
+
+def _laid_out(layout: Callable[[int, float], Layout]) -> tuple[Layout, int]:
+    """How the cluster is used as it is now, and its cores."""
+    resources = ray.cluster_resources()
+    cores = int(resources.get("CPU", 1))
+    return layout(cores, resources.get("GPU", 0.0)), cores
+
+
+def _round(
+    job: Job, numbers: np.ndarray, plan: Layout, cores: int, kept: dict[str, Any]
+) -> Iterator[tuple[int, Outcome]]:
+    """Compute the items of those numbers: (number, outcome), as they end."""
+    tickets = np.array_split(numbers, min(TICKETS, len(numbers)))
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = 1  # each item a block of its own, as soon as it is there
     with ray.data.DataContext.current(context):
         outcomes = ray.data.read_datasource(
-            _Tickets([functools.partial(_decoded, shared, desk, ticket) for ticket in tickets]),
+            _Tickets([functools.partial(_decoded, kept["shared"], kept["desk"], ticket) for ticket in tickets]),
             override_num_blocks=len(tickets),
-            num_cpus=1 if plan.reserved_cpus * plan.workers < int(resources.get("CPU", 1)) else 0,
+            num_cpus=1 if plan.reserved_cpus * plan.workers < cores else 0,
         ).map_batches(
             _RayWorker,
             batch_size=None,
@@ -154,19 +190,11 @@ def run_ray(
             # Said, so that the two stages are not made one.
             max_restarts=-1,
             max_task_retries=-1,
-            fn_constructor_kwargs={
-                "shared": shared,
-                "stored": stored,
-                "parts": parts,
-                "threads": plan.threads,
-                "budget": budget,
-                "desk": desk,
-            },
+            fn_constructor_kwargs={**kept, "threads": plan.threads},
         )
-        with _reporting(desk, report, note):
-            for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
-                for row in pa.Table.to_pylist(batch):
-                    yield Outcome(row["images"], row["evaluations"], row["failures"])
+        for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in pa.Table.to_pylist(batch):
+                yield row["number"], Outcome(row["images"], row["evaluations"], row["failures"])
 
 
 def _memory(plan: Layout) -> float:
@@ -263,27 +291,50 @@ class _RayWorker:
         return pa.Table.from_pylist(outcomes)
 
 
+@dataclass
+class Watch:
+    """What the thread that asks for news knows: how many pieces have `ended`, how many evaluations and notes were told
+    on, and whether nothing moves any more since a machine was lost (a task waits for ever for the worker it was given
+    to)."""
+
+    ended: int = 0
+    told: int = 0
+    said: int = 0
+    stalled: bool = False
+
+
 @contextmanager
-def _reporting(desk: Any, report: Callable[[int], None] | None, note: Callable[[str], None] | None) -> Iterator[None]:
-    """While the body waits for outcomes, ask the desk what is new."""
+def _reporting(
+    desk: Any, report: Callable[[int], None] | None, note: Callable[[str], None] | None, watch: Watch
+) -> Iterator[None]:
+    """While the body waits for outcomes, ask the desk what is new; a body that waits in vain is interrupted."""
     stop = threading.Event()
+    there = _machines()
+    main = threading.current_thread() is threading.main_thread()
 
     def poll() -> None:
-        told, said = 0, 0
+        before, moved = (0, 0), time.monotonic()
         while True:
             over = stop.wait(1.0)
             try:
                 total, notes = ray.get(desk.news.remote(), timeout=30)
             except ray.exceptions.RayError:
-                return  # the driver ends
-            if report and total > told:
-                report(total - told)
-            told = total
-            for sentence in notes[said:]:
+                if over:
+                    return
+                continue
+            if report and total > watch.told:
+                report(total - watch.told)
+            for sentence in notes[watch.said :]:
                 if note:
                     note(sentence)
-            said = len(notes)
+            watch.told, watch.said = total, len(notes)
             if over:
+                return
+            if (total, watch.ended) != before:
+                before, moved = (total, watch.ended), time.monotonic()
+            elif main and time.monotonic() - moved > PATIENCE and there - _machines():
+                watch.stalled = True
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
 
     thread = threading.Thread(target=poll, daemon=True)
@@ -293,3 +344,7 @@ def _reporting(desk: Any, report: Callable[[int], None] | None, note: Callable[[
     finally:
         stop.set()
         thread.join(timeout=5)
+
+
+def _machines() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
