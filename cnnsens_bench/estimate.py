@@ -170,7 +170,7 @@ def tell(result: Estimate, config: Config, console: Console) -> None:
         *(f"on {name}, forward passes alone: {_duration(hours)}" for name, hours in result.hours_elsewhere.items()),
         f"storage: {sum(result.rows.values()):,} rows, about {_size(result.database_bytes)} as results.duckdb "
         f"and {_size(result.part_bytes)} as parts on the way",
-        f"memory of a worker: about {_size(result.memory_bytes)}, of which all networks are "
+        f"memory: about {_size(result.memory_bytes)} for what trains or computes with all networks, which are "
         f"{_size(result.network_bytes)}",
     ]
     for line in lines:
