@@ -9,9 +9,9 @@ import platformdirs
 from cnnsens_bench.errors import UserError
 
 
-def cache_dir() -> Path:
-    """The folder `CNNSENS_CACHE` names, else the user's cache folder of this program."""
-    named = os.environ.get("CNNSENS_CACHE")
+def cache_dir(named: str | Path | None = None) -> Path:
+    """`named`, else the folder that `CNNSENS_CACHE` names, else the user's cache folder of this program."""
+    named = named or os.environ.get("CNNSENS_CACHE")
     return Path(named).expanduser() if named else platformdirs.user_cache_path("cnnsens_bench")
 
 

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.places import Place, check_paths, check_places, place
 from cnnsens_bench.registry import near
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes
@@ -32,6 +33,11 @@ CONDITION_KEYS = ("name", "level", "arguments", "levels", "trials")
 ENGINES = ("auto", "local", "ray")
 RECIPES = ("given", "search")
 SWITCHES = {"off": "false", "on": "true"}
+WITHOUT_EFFECT = (
+    *("output", "cache", "cluster", "data_root", "tracking", "resume", "estimate", "search", "recipe"),
+    *("studies", "only", "study", "figures"),
+)
+"""Keys that shape no result, or are counted apart."""
 
 
 @dataclass
@@ -47,7 +53,8 @@ class DatasetConfig:
 class ClusterConfig:
     """Where the sweep runs. `engine`: "local" in this process, "ray" over a cluster, "auto": Ray where the command
     is a Ray job, names an address or more than one worker, or finds several GPUs. `autoscaling`: nodes for `workers`
-    (with one GPU each, unless `gpus_per_worker` says otherwise) come as they are asked for."""
+    (with one GPU each, unless `gpus_per_worker` says otherwise) come as they are asked for. `weights_gb`: of networks
+    that a worker holds at once, None: a quarter of its memory."""
 
     engine: str = "auto"
     address: str | None = None
@@ -55,6 +62,7 @@ class ClusterConfig:
     gpus_per_worker: float | None = None
     threads: int | None = None
     autoscaling: bool = False
+    weights_gb: float | None = None
 
     def promised(self, cpus: int, gpus: float) -> tuple[int, float]:
         """The cores and GPUs to lay a sweep out for, where a cluster has `cpus` and `gpus` now."""
@@ -87,10 +95,16 @@ class SensitivityConfig:
 class Config:
     """Every key a user can set; see the README for what they mean.
 
-    `recipe`: "given" trains by `training`, "search" searches first, a path takes the recipes of that file.
+    `recipe`: "given" trains by `training`, "search" searches first, a path takes the recipes of that file. `studies`:
+    name → the keys in which a sweep of this suite differs from the others (`cnnsens_bench.studies`), `only`: those of
+    them to run; `figures`: what is drawn at the end, as `python -m cnnsens_bench.figures` names it.
     """
 
     suite: str = "custom"
+    studies: dict[str, Any] = field(default_factory=dict)
+    only: list[str] = field(default_factory=list)
+    study: str | None = None
+    figures: list[str] = field(default_factory=list)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     data_root: str | None = None
     output: str | None = None
@@ -117,14 +131,19 @@ class Config:
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
 
     @property
-    def output_folder(self) -> Path:
+    def title(self) -> str:
+        """`suite`, or `suite/study`."""
+        return "/".join(filter(None, (self.suite, self.study)))
+
+    @property
+    def output_folder(self) -> Place:
         """Where results go."""
-        return Path(self.output or f"runs/{self.suite}")
+        return place(self.output or f"runs/{self.suite}")
 
     def hash(self) -> str:
         """Of all that shapes the results, not of where or by whom they are computed."""
         shaping = dataclasses.asdict(self)
-        for key in ("output", "cache", "cluster", "data_root", "tracking", "resume", "estimate", "search", "recipe"):
+        for key in WITHOUT_EFFECT:
             del shaping[key]
         del shaping["dataset"]["root"]
         if self.recipe == "search":
@@ -170,12 +189,26 @@ def compose(overrides: Sequence[str]) -> Config:
             composed = hydra.compose("config", overrides=words)
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(_sentence(error)) from None
+        raise UserError(sentence(error)) from None
     assert isinstance(config, Config)
     for word in chosen:
         config.models = _chosen(config.models, word.partition("=")[2])
-    _check(config)
+    if config.studies and any(word.startswith(("models=", "model=")) for word in overrides):
+        config.studies = {name: without(study, "models") for name, study in config.studies.items()}
+    for word in overrides if config.studies else ():
+        if word.startswith("dataset"):
+            names = ", ".join(f"studies.{name}.dataset" for name in config.studies)
+            raise UserError(
+                f"'{word}': suite {config.suite} has studies of several data sets: data_root=<folder> has them all, "
+                f"and {names} change them"
+            )
+    check(config)
     return config
+
+
+def without(mapping: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Less these keys."""
+    return {key: value for key, value in mapping.items() if key not in keys}
 
 
 def _chosen(models: list[Any], name: str) -> list[Any]:
@@ -199,7 +232,7 @@ def model_configs(config: Config) -> list[ModelConfig]:
         try:
             merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.training), training))
         except OmegaConfBaseException as error:
-            raise UserError(f"models: training of '{given['name']}': {_sentence(error)}") from None
+            raise UserError(f"models: training of '{given['name']}': {sentence(error)}") from None
         assert isinstance(merged, Recipe)
         merged = tuned.get(given["name"], merged)
         merged.check()
@@ -254,7 +287,10 @@ def _mapping(key: str, entry: Any, known: tuple[str, ...]) -> dict[str, Any]:
     return entry
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
+    """Raises `UserError` for a value that is impossible whatever the rest is."""
+    check_places(config.output, config.data_root, config.dataset.root)
+    check_paths(cache=config.cache, weights=config.weights, recipe=config.recipe)
     config.training.check()
     config.search.check()
     rules = {
@@ -274,6 +310,7 @@ def _check(config: Config) -> None:
             config.cluster.gpus_per_worker is None or 0 <= config.cluster.gpus_per_worker < math.inf,
             "at least 0 and finite",
         ),
+        "cluster.weights_gb": (config.cluster.weights_gb is None or config.cluster.weights_gb > 0, "above 0"),
         "defenses": (len(config.defenses) > 0, "a list with at least 'none'"),
         "precision with sensitivity=on": (
             not config.sensitivity.enabled or config.precision == "float32",
@@ -307,6 +344,8 @@ def _expanded(word: str) -> str:
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     if key in ("tracking", "sensitivity") and value in SWITCHES:
         return f"{key}.enabled={SWITCHES[value]}"
+    if key.startswith("studies."):
+        key = f"++{key}"  # a study may take any key, whether its file has it or not
     if key == "dataset" and not value.startswith("{"):
         return f"dataset.name={value}"
     # A loader's options are its own: they may be new keys.
@@ -323,7 +362,7 @@ def _known_keys(kind: Any = Config, prefix: str = "") -> list[str]:
     return keys
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """Hydra's and OmegaConf's paragraphs as one sentence that names the key or value."""
     text = str(error)
     inner = str(error.__cause__ or "")

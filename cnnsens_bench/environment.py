@@ -2,12 +2,12 @@
 
 import os
 import platform
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
+
+from cnnsens_bench.checkout import commit
 
 
 def environment() -> dict[str, str | None]:
@@ -20,7 +20,7 @@ def environment() -> dict[str, str | None]:
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
         "cnnsens_bench": _version("cnnsens-bench"),
-        "commit": _commit(),
+        "commit": commit(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -32,13 +32,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:  # its twin may be there, such as opencv-python
         return None
-
-
-def _commit() -> str | None:
-    """Of the program's checkout; None where there is none, or no git."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-    except OSError:
-        return None
-    return found.stdout.strip() or None

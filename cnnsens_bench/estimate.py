@@ -11,15 +11,14 @@ import torch
 from rich.console import Console
 
 from cnnsens_bench.bench import Bench, training_steps
-from cnnsens_bench.config import Config, model_configs
+from cnnsens_bench.config import Config
 from cnnsens_bench.engine.plan import Sweep, plan
 from cnnsens_bench.engine.worker import load_plugins
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.lineup import line_up
 from cnnsens_bench.models.base import best_device
+from cnnsens_bench.prepared import prepare, protocol_hash
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
-from cnnsens_bench.store import Store
-from cnnsens_bench.suite import limited, load_samples, protocol_hash, resolve_conditions, resolve_predictors
+from cnnsens_bench.store import reading
+from cnnsens_bench.studies import studies_of
 
 # Measured on CUB-200-2011: 100 images, two networks, suite=cub's conditions with 20 trials, scores and one predictor:
 # 72,600 predictions. The database's rows by the blocks that DuckDB gives a table.
@@ -72,22 +71,18 @@ class Estimate:
 def estimate(config: Config, console: Console) -> Estimate:
     """Count, time a few batches, and print. Raises `UserError` for what a run would refuse before it trains."""
     load_plugins(config.plugins)
-    models = model_configs(config)
-    lineup = line_up(models, config.defenses)
-    samples = load_samples(config)
-    chosen = limited(samples.split("test"), config.limit)
-    if chosen.empty:
-        raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
+    prepared = prepare(config)
+    lineup, samples, chosen = prepared.lineup, prepared.samples, prepared.images
     sweep = Sweep(
         run_id=config.run_id,
         dataset=samples.name,
         entrants=lineup.entrants,
-        conditions=resolve_conditions(config),
+        conditions=prepared.conditions,
         seed=config.seed,
         precision=config.precision,
         batch_size=config.batch_size,
         sensitivity=config.sensitivity.enabled,
-        predictors=resolve_predictors(config),
+        predictors=prepared.predictors,
     )
     counts, waiting = wanted_counts(config, sweep, chosen, protocol_hash(config, samples))
     train = samples.split("train", "val")
@@ -127,27 +122,51 @@ def estimate(config: Config, console: Console) -> Estimate:
     return result
 
 
+def estimate_suite(config: Config, console: Console) -> list[Estimate]:
+    """Of each study, and what they sum up to. Raises `UserError`."""
+    found = []
+    for study in studies_of(config):
+        if study.study:
+            console.print(f"study {study.study}:", markup=False)
+        found.append(estimate(study, console))
+    if len(found) > 1:
+        console.print(
+            f"together: {sum(e.evaluations for e in found):,} evaluations, {_duration(sum(e.hours for e in found))} on "
+            f"this device, {_size(sum(e.database_bytes for e in found))} as results.duckdb (a network that several "
+            "studies train on one data set is trained once)",
+            markup=False,
+            soft_wrap=True,
+        )
+    return found
+
+
 def wanted_counts(config: Config, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> tuple[np.ndarray, int]:
     """(entrants, cells) images that each still needs, and how many images need anything."""
-    store = Store(config.output_folder)
+    database = config.output_folder / "results.duckdb"
     asked = sweep.asked().astype(np.int64)
-    if not store.path.is_file() or not store.has_predictions(protocol, sweep.dataset):
-        return asked * len(chosen), len(chosen)
+    everything = asked * len(chosen), len(chosen)
+    if not database.exists():
+        return everything
     counts, waiting = np.zeros_like(asked), 0
-    for chunk in plan(sweep, chosen, lambda ids, wanted: store.missing(protocol, sweep.dataset, list(ids), wanted)):
-        counts += chunk.wanted.sum(axis=0)
-        waiting += len(chunk.rows)
+    with reading(database) as store:
+        if not store.has_predictions(protocol, sweep.dataset):
+            return everything
+        for chunk in plan(sweep, chosen, lambda ids, wanted: store.missing(protocol, sweep.dataset, list(ids), wanted)):
+            counts += chunk.wanted.sum(axis=0)
+            waiting += len(chunk.rows)
     return counts, waiting
 
 
 def _hours_elsewhere(config: Config, sweep: Sweep, counts: np.ndarray) -> dict[str, float]:
     """Hours of forward passes on each device that the store has speeds of for every entrant."""
-    store = Store(config.output_folder)
-    if not store.path.is_file() or store.query(HAS_SPEEDS).empty:
+    database = config.output_folder / "results.duckdb"
+    if not database.exists():
         return {}
+    with reading(database) as store:
+        speeds = pd.DataFrame() if store.query(HAS_SPEEDS).empty else store.query(SPEEDS, [config.precision])
     scores = len(sweep.score_cells())
-    found = {}
-    for device, table in store.query(SPEEDS, [config.precision]).groupby("device"):
+    found: dict[str, float] = {}
+    for device, table in speeds.groupby("device") if len(speeds) else ():
         known = table.set_index(["model", "defense"])["seconds"].to_dict()
         each = [known.get((entrant.model, entrant.defense)) for entrant in sweep.entrants]
         if all(each):

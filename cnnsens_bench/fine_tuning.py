@@ -1,7 +1,6 @@
 """A model's checkpoint with what a person sees of its training: the progress, and a run in MLflow."""
 
 import os
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -20,7 +19,7 @@ def fine_tune(
     """A model's checkpoint, from the cache or trained now."""
     losses: list[tuple[int, float]] = []
     torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
-    cache = Path(config.cache).expanduser() if config.cache else cache_dir()
+    cache = cache_dir(config.cache)
     require_writable(cache)
     with meter(console, f"fine-tune {title}", 0, "steps") as progress:
 

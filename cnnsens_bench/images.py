@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import fsspec
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cnnsens_bench.errors import ImageError
+from cnnsens_bench.places import read_bytes
 
 cv2.setNumThreads(1)  # views are rendered side by side already
 
@@ -253,8 +253,7 @@ def _load(uri: str) -> Image.Image:
 
 def _read(uri: str) -> bytes:
     if "://" in uri:
-        with fsspec.open(uri, "rb") as file:
-            data: bytes = file.read()
+        data = read_bytes(uri)
     else:
         if os.path.exists(uri) and not os.path.isfile(uri) and not os.path.isdir(uri):
             raise ValueError("neither a file nor a folder")  # reading a pipe would wait for ever

@@ -16,9 +16,6 @@ from cnnsens_bench.registry import Registry
 
 Z = float(norm.ppf(0.975))
 
-measures: Registry[Callable[..., float]] = Registry("measure")
-measure = measures.register
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -29,6 +26,10 @@ class Estimate:
     high: float
     n_images: int
     n_trials: int
+
+
+measures: Registry[Callable[..., float | Estimate]] = Registry("measure")
+measure = measures.register
 
 
 def clustered_interval(per_image_means: np.ndarray, n_trials: int) -> Estimate:
@@ -61,11 +62,13 @@ def clustered_share(image: np.ndarray, hit: np.ndarray) -> Estimate:
     return clustered_interval(per_image["mean"].to_numpy(), int(per_image["count"].max()) if len(per_image) else 0)
 
 
+@measure("accuracy")
 def accuracy(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> Estimate:
     """Share of (image, trial) whose predicted label is the true one."""
     return clustered_share(image, np.asarray(label) == np.asarray(prediction))
 
 
+@measure("label_change")
 def label_change(image: np.ndarray, prediction: np.ndarray, reference: np.ndarray) -> Estimate:
     """p_Δ: share of (image, trial) whose predicted label differs from `reference`, the undegraded image's."""
     return clustered_share(image, np.asarray(prediction) != np.asarray(reference))
@@ -126,12 +129,95 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 ece = expected_calibration_error
 
 
+def ratios_by_degradation(own: np.ndarray, reference: np.ndarray, degradation: np.ndarray) -> np.ndarray:
+    """For each degradation, the sum of `own` over its levels ÷ that of `reference`.
+
+    `own`, `reference` (…, conditions): NaN where there is none, and a condition that one of them lacks counts for
+    neither; `degradation` (conditions,): names, of which `none` is left out. Gives (…, degradations), in the order of
+    their first condition: NaN for one that has no condition of both, or whose reference sums to 0.
+    """
+    own, reference = np.asarray(own, float), np.asarray(reference, float)
+    both = ~(np.isnan(own) | np.isnan(reference))
+    names, found = np.asarray(degradation), []
+    for name in dict.fromkeys(names[names != "none"].tolist()):
+        here = both & (names == name)
+        mine, theirs = (np.where(here, values, 0).sum(-1) for values in (own, reference))
+        # A millionth of an error more or less is rounding.
+        found.append(np.divide(mine, theirs, out=np.full_like(mine, np.nan), where=theirs > 1e-6))
+    return np.stack(found, axis=-1) if found else np.full((*own.shape[:-1], 0), np.nan)
+
+
+def above_undegraded(error: np.ndarray, degradation: np.ndarray) -> np.ndarray:
+    """`error` (…, conditions) less that of the condition `none`; NaN where there is no such condition."""
+    error, still = np.asarray(error, float), np.flatnonzero(np.asarray(degradation) == "none")
+    return error - error[..., still[:1]] if len(still) else np.full_like(error, np.nan)
+
+
+@measure("mce")
+def mce(error: np.ndarray, reference: np.ndarray, degradation: np.ndarray) -> float:
+    """Mean corruption error (Hendrycks & Dietterich 2019): errors summed over levels ÷ the reference's, mean over
+    degradations.
+
+    `error`, `reference` (conditions,): error rates, NaN where there is none; `degradation` (conditions,): their names.
+    1 is as good as the reference. Over degradations that both have, at levels that both have; a degradation without
+    an error of the reference is left out; NaN when none is left.
+    """
+    return _mean(ratios_by_degradation(error, reference, degradation))
+
+
+@measure("relative_mce")
+def relative_mce(error: np.ndarray, reference: np.ndarray, degradation: np.ndarray) -> float:
+    """`mce` of how far errors exceed the undegraded one, the condition `none`.
+
+    A degradation under which the reference makes no more errors than undegraded is left out.
+    """
+    own, others = (above_undegraded(values, degradation) for values in (error, reference))
+    return _mean(ratios_by_degradation(own, others, degradation))
+
+
+@measure("mean_flip_rate")
+def mean_flip_rate(change: np.ndarray, reference: np.ndarray, degradation: np.ndarray) -> float:
+    """Mean flip rate (Hendrycks & Dietterich 2019): flip probability ÷ the reference's, mean over degradations.
+
+    The flip probability of a degradation is p_Δ averaged over its levels: `change`, `reference` (conditions,), NaN
+    where there is none. Levels and degradations count as in `mce`.
+    """
+    return _mean(ratios_by_degradation(change, reference, degradation))
+
+
+def _mean(ratios: np.ndarray) -> float:
+    known = ratios[~np.isnan(ratios)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def bootstrap(n: int, resamples: int, seed: int = 0, at_once: int = 4_000_000) -> Iterator[np.ndarray]:
     """How often each of `n` images is in each of `resamples` resamples: blocks (some, n) of at most about `at_once`
     numbers. The same seed gives the same draws, however they are cut into blocks."""
     rng, step = np.random.default_rng(seed), max(1, at_once // n)
     for start in range(0, resamples, step):
         yield rng.multinomial(n, np.full(n, 1 / n), min(step, resamples - start))
+
+
+def bootstrap_interval(
+    function: Callable[..., float], image: np.ndarray, *columns: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """`function(*columns)`, and the 95 % percentile interval of it by bootstrap over images.
+
+    `image` (N,): ids; `columns` (N,) each: an image's rows stay together. Samples in which the function is NaN do not
+    count; the bounds are NaN when it is so in all. Raises `ValueError` when there are no images.
+    """
+    ids, row_image = np.unique(np.asarray(image), return_inverse=True)
+    if not len(ids):
+        raise ValueError("there is no interval of no images")
+    columns = tuple(np.asarray(column) for column in columns)
+    found = []
+    for block in bootstrap(len(ids), resamples, seed):
+        for counts in block:
+            rows = np.repeat(np.arange(len(row_image)), counts[row_image])
+            found.append(function(*(column[rows] for column in columns)))
+    known = np.asarray(found, float)[~np.isnan(np.asarray(found, float))]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+    return float(function(*columns)), float(low), float(high)
 
 
 def auroc(score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:

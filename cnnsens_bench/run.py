@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 something was not computed (said which), 2 the request is 
 """
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -15,11 +16,12 @@ from rich.console import Console
 
 from cnnsens_bench import __version__
 from cnnsens_bench.config import Config, compose, suites
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.errors import StorageError, UserError
 from cnnsens_bench.job import settled
 from cnnsens_bench.memory import keep_freed_memory
 
 DONE, INCOMPLETE, WRONG, STOPPED = 0, 1, 2, 130
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(config: Config, console: Console) -> int:
     # Only now: a help text or a wrong word need not wait for torch.
     if config.estimate:
-        from cnnsens_bench.estimate import estimate
+        from cnnsens_bench.estimate import estimate_suite
 
-        estimate(config, console)
+        estimate_suite(config, console)
         return 0
     from cnnsens_bench.suite import run_suite
 
@@ -72,6 +74,15 @@ def ended(work: Callable[[], int], console: Console, stopped: str) -> int:
 
         Console(stderr=True, highlight=False).print(f"error: {plain(str(error))}", markup=False, soft_wrap=True)
         return WRONG
+    except OSError as error:
+        if not (isinstance(error, StorageError) or error.errno in FULL):
+            raise
+        from cnnsens_bench.figures.summary import plain
+
+        reason = str(error) if isinstance(error, StorageError) else f"{error.filename or 'the disk'}: {error.strerror}"
+        text = f"error: {plain(reason)}: what was computed is kept, the same command goes on"
+        Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+        return INCOMPLETE
     except KeyboardInterrupt:
         console.print(stopped, markup=False)
         return STOPPED

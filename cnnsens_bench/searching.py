@@ -17,6 +17,7 @@ from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
 from cnnsens_bench.engine.worker import load_plugins
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.places import local_folder, upload
 from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe
@@ -42,6 +43,7 @@ def search_models(
     A search of the same settings that has ended is not repeated; one that was interrupted goes on if `resume`.
     Writes `recipes.yaml`. Raises `UserError`.
     """
+    home = local_folder(config.output_folder, config.cache)
     tasks = [_task(config, model, samples, conditions) for model in models]
     for model, task in zip(models, tasks, strict=True):
         if not task.recipe.epochs:
@@ -62,10 +64,12 @@ def search_models(
             markup=False,
             soft_wrap=True,
         )
-        _write(config.output_folder / FILE, task, chosen, len(trials))
+        _write(home / FILE, task, chosen, len(trials))
         found.append(dataclasses.replace(model, recipe=chosen.recipe))
         for trial in trials:  # those too that ended before a kill
             tracker.trial(model.name, trial)
+    if not isinstance(config.output_folder, Path):
+        upload(home / FILE, config.output_folder / FILE)
     return found
 
 
@@ -137,8 +141,8 @@ def _running(running: dict[int, Trial]) -> str:
 
 
 def _task(config: Config, model: ModelConfig, samples: Samples, conditions: tuple[Condition, ...]) -> Task:
-    cache = Path(config.cache).expanduser() if config.cache else cache_dir()
     fitted, held = hold_out(samples.split("train", "val"), config.search.validation)
+    home = local_folder(config.output_folder, config.cache)
     shaped_by = [
         model.name, model.weights, model.input_size, dataclasses.asdict(model.recipe), config.search.shaping(),
         dataclasses.replace(samples, table=fitted).fingerprint(), config.seed, config.quantize, config.precision,
@@ -152,7 +156,7 @@ def _task(config: Config, model: ModelConfig, samples: Samples, conditions: tupl
         model=model.name,
         classes=len(samples.classes),
         fitted=fitted,
-        images=cache.absolute() / "canvases" / digest,
+        images=cache_dir(config.cache).absolute() / "canvases" / digest,
         recipe=model.recipe,
         search=config.search,
         weights=model.weights,
@@ -160,7 +164,7 @@ def _task(config: Config, model: ModelConfig, samples: Samples, conditions: tupl
         seed=config.seed,
         validate=validation,
         prepare=functools.partial(load_plugins, tuple(config.plugins)),
-        folder=config.output_folder.absolute() / "search" / f"{model.name.replace('/', '-')}-{digest}",
+        folder=home.absolute() / "search" / f"{model.name.replace('/', '-')}-{digest}",
     )
 
 

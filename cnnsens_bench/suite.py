@@ -1,10 +1,10 @@
-"""One suite from its config to its summary: samples → checkpoints → plan → sweep → store → what a person reads."""
+"""One suite from its config to its summary: checkpoints → plan → sweep → store → what a person reads."""
 
 import dataclasses
-import hashlib
-import json
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +12,61 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from cnnsens_bench import datasets as dataset_room
-from cnnsens_bench.config import Config, ModelConfig, condition_configs, model_configs
+from cnnsens_bench.config import Config, ModelConfig
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.degradations import expression
-from cnnsens_bench.engine.conditions import levels_of, named
 from cnnsens_bench.engine.local import run_local
-from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep, plan
-from cnnsens_bench.engine.probe import probe
+from cnnsens_bench.engine.plan import Entrant, Sweep, plan
 from cnnsens_bench.engine.worker import Outcome, load_plugins
+from cnnsens_bench.engine.written import WrittenPlan, written
 from cnnsens_bench.environment import environment
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.figures.drawing import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.fine_tuning import fine_tune, thin_classes
-from cnnsens_bench.lineup import calibration_images, hash_rank, line_up, same_training
-from cnnsens_bench.models import Checkpoint, split_name
+from cnnsens_bench.lineup import calibration_images, line_up, same_training
+from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.places import Place, local_folder, upload_folder
+from cnnsens_bench.prepared import Prepared, objective_conditions, prepare, protocol_hash
 from cnnsens_bench.searching import search_models
-from cnnsens_bench.sensitivity.predictors import parse_predictor
-from cnnsens_bench.store import FAILURES, Store, new_attempt, write_part
+from cnnsens_bench.store import FAILURES, RunStore, Store, new_attempt, storage_errors, write_part, writing
+from cnnsens_bench.studies import studies_of
 from cnnsens_bench.tracking import Tracker
-
-PROTOCOL_VERSION = 2
-"""Raised when crop, resize, a degradation or its draws change their meaning."""
 
 
 def run_suite(config: Config, console: Console) -> int:
     """Run it all; gives the number of images that could not be computed. Raises `UserError` for a wrong request."""
     load_plugins(config.plugins)
-    models = model_configs(config)
-    conditions = resolve_conditions(config)
-    lineup = line_up(models, config.defenses)
-    probe(conditions, input_sizes(models), lineup.defenses(), differentiable=config.sensitivity.enabled)
-    predictors = resolve_predictors(config)
-    store = Store(config.output_folder)
-    store.open()
-    samples = load_samples(config)
-    images = limited(samples.split("test"), config.limit)
-    if images.empty:
-        raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
+    wanted = figure_names(config.figures)
+    studies = [prepare(study) for study in studies_of(config)]
+    # The tables of a data set are of all of its studies: they come after the last.
+    last = {study.samples.name: study for study in studies}
+    output = config.output_folder
+    figures = local_folder(output, config.cache) / "figures"
+
+    def tell(sentence: str) -> None:
+        console.print(sentence, markup=False, soft_wrap=True)
+
+    with writing(output, config.cache, tell) as store, storage_errors(output):
+        failed = sum(run_study(study, store, console, study is last[study.samples.name]) for study in studies)
+        if wanted:
+            draw_figures(console, store, wanted, figures)
+        upload_folder(figures, output / "figures")
+    return failed
+
+
+def run_study(study: Prepared, store: RunStore, console: Console, summary: bool = True) -> int:
+    """One sweep from its trainings to its tables (`summary`: whether they are printed); gives the number of images that
+    could not be computed."""
+    config, models, lineup, samples, images = study.config, study.models, study.lineup, study.samples, study.images
     protocol = protocol_hash(config, samples)
     run_id = config.run_id
     tracker = Tracker(config, run_id, samples.name, console)
     console.print(
-        f"suite {config.suite}: {len(images)} test images of {samples.name}, {len(models)} models, "
+        f"suite {config.title}: {len(images)} test images of {samples.name}, {len(models)} models, "
         f"{len({e.defense for e in lineup.entrants})} defenses, "
-        f"{sum(len(c.levels) * c.trials for c in conditions)} conditions → {store.path}",
+        f"{sum(len(c.levels) * c.trials for c in study.conditions)} conditions → {store.path}",
         markup=False,
         soft_wrap=True,
     )
@@ -68,6 +76,7 @@ def run_suite(config: Config, console: Console) -> int:
     store.ingest()
     store.begin_run(run_id, config.suite, protocol, dataclasses.asdict(config), environment())
     store.clear_failures(run_id)
+    store.share()
     parts = new_attempt(config.output_folder)
     status = "interrupted"
     for sentence in thin_classes(samples) if any(model.recipe.epochs for model in models) else ():
@@ -84,7 +93,7 @@ def run_suite(config: Config, console: Console) -> int:
             run_id=run_id,
             dataset=samples.name,
             entrants=lineup.entrants,
-            conditions=conditions,
+            conditions=study.conditions,
             seed=config.seed,
             quantize=config.quantize,
             precision=config.precision,
@@ -93,7 +102,7 @@ def run_suite(config: Config, console: Console) -> int:
             plugins=tuple(config.plugins),
             calibration=calibration_images(samples, lineup),
             sensitivity=config.sensitivity.enabled,
-            predictors=predictors,
+            predictors=study.predictors,
         )
         register_models(store, lineup.entrants, trained, samples, run_id)
         failed = run_sweep(config, sweep, images, trained, parts, store, protocol, console)
@@ -106,20 +115,17 @@ def run_suite(config: Config, console: Console) -> int:
         if status == "interrupted":
             tracker.end(status)
     entrants = [(e.model, e.defense, lineup.trainings[e.checkpoint].recipe) for e in lineup.entrants]
-    print_summary(console, store, protocol, samples.name)
+    if summary:
+        print_summary(console, store, protocol, samples.name)
     drawn: list[Path] = []
     if config.sensitivity.enabled:
         try:
-            drawn = sensitivity_report(console, store, protocol, samples.name, config.output_folder / "figures")
+            figures = local_folder(config.output_folder, config.cache) / "figures"
+            drawn = sensitivity_report(console, store, protocol, samples.name, figures)
         except Exception as error:  # a figure's fault must not end a sweep that is done
             console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
     tracker.finish(store, protocol, status, entrants, drawn)
     return tell_failures(console, store, run_id)
-
-
-def objective_conditions(config: Config) -> tuple[Condition, ...]:
-    """What a search judges by, with one trial of each."""
-    return resolve_conditions(dataclasses.replace(config, degradations=config.search.degradations, trials=1))
 
 
 def run_sweep(
@@ -127,8 +133,8 @@ def run_sweep(
     sweep: Sweep,
     images: pd.DataFrame,
     checkpoints: dict[str, Checkpoint],
-    parts: Path,
-    store: Store,
+    parts: Place,
+    store: RunStore,
     protocol: str,
     console: Console,
 ) -> int:
@@ -139,37 +145,46 @@ def run_sweep(
 
     resumed = store.has_predictions(protocol, sweep.dataset)
     everything = len(images) * int(sweep.asked().sum())
-    chunks = plan(sweep, images, missing if resumed else None)
-    total = everything
-    if resumed:
-        # Planned twice rather than held: a plan of everything need not fit into memory.
-        total = sum(chunk.evaluations for chunk in plan(sweep, images, missing))
-        console.print(f"resuming: {everything - total} of {everything} evaluations are in the store", markup=False)
-    if total == 0:
-        return 0
-    failed = computed = 0
-    with meter(console, "sweep", total, "evaluations") as progress:
-        for outcome in outcomes(config, sweep, chunks, checkpoints, parts, progress.advance):
-            failed += outcome.failures
-            computed += outcome.images
-            progress.detail = f"{computed}/{len(images)} images"
+    with written(sweep, plan(sweep, images, missing if resumed else None), parts) as work:
+        if resumed:
+            done = everything - work.evaluations
+            console.print(f"resuming: {done} of {everything} evaluations are in the store", markup=False)
+        if work.evaluations == 0:
+            return 0
+        failed = computed = 0
+        with meter(console, "sweep", work.evaluations, "evaluations") as progress:
+            note = functools.partial(console.print, markup=False, soft_wrap=True)
+            with closing(outcomes(config, sweep, work, checkpoints, parts, progress.advance, note)) as results:
+                for outcome in results:
+                    failed += outcome.failures
+                    computed += outcome.images
+                    store.share(parts)
+                    progress.detail = f"{computed}/{len(images)} images"
     return failed
 
 
 def outcomes(
-    config: Config, sweep: Sweep, chunks: Iterator[Chunk], checkpoints: dict[str, Checkpoint], parts: Path, report: Any
-) -> Iterator[Outcome]:
+    config: Config,
+    sweep: Sweep,
+    work: WrittenPlan,
+    checkpoints: dict[str, Checkpoint],
+    parts: Place,
+    report: Any,
+    note: Any,
+) -> Generator[Outcome]:
     """In this process, or over Ray: see `ClusterConfig.engine`."""
     cluster = config.cluster
+    budget = cluster.weights_gb * 1e9 if cluster.weights_gb else None
     if not over_ray(config):
-        return run_local(sweep, chunks, checkpoints, parts, cluster.threads or os.cpu_count(), report)
+        return run_local(sweep, work, checkpoints, parts, cluster.threads or os.cpu_count(), report, note, budget)
     # Imported only here: a run without Ray need not wait for it.
-    from cnnsens_bench.engine.pipeline import lay_out, run_ray
+    from cnnsens_bench.engine.layout import lay_out
+    from cnnsens_bench.engine.pipeline import run_ray
 
     def layout(cpus: int, gpus: float) -> Any:
         return lay_out(*cluster.promised(cpus, gpus), cluster.workers, cluster.gpus_per_worker, cluster.threads)
 
-    return run_ray(sweep, chunks, checkpoints, parts.absolute(), layout, cluster.address, report)
+    return run_ray(sweep, work, checkpoints, parts.absolute(), layout, cluster.address, report, note, budget)
 
 
 def over_ray(config: Config) -> bool:
@@ -181,63 +196,6 @@ def over_ray(config: Config) -> bool:
     return bool(cluster.address or os.environ.get("RAY_ADDRESS") or several)
 
 
-def resolve_conditions(config: Config) -> tuple[Condition, ...]:
-    """The config's degradations with their levels and trials checked. Raises `UserError`."""
-    resolved: dict[str, Condition] = {}
-    for entry in condition_configs(config):
-        for degradation in named(expression(entry.written)):
-            name = degradation.name
-            if name in resolved:
-                raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")
-            trials = entry.trials if degradation.random else 1
-            resolved[name] = Condition(name, levels_of(degradation, entry.levels), trials)
-    return tuple(resolved.values())
-
-
-def resolve_predictors(config: Config) -> tuple[str, ...]:
-    """Canonical names of `sensitivity.predictors`, each once. Raises `UserError`."""
-    return tuple(dict.fromkeys(parse_predictor(text).name for text in config.sensitivity.predictors))
-
-
-def input_sizes(models: list[ModelConfig]) -> set[int]:
-    """The sides of the inputs that the models will see."""
-    sizes = set()
-    for model in models:
-        source, architecture = split_name(model.name)
-        sizes.add(model.input_size or source.describe(architecture).input_size)
-    return sizes
-
-
-def load_samples(config: Config) -> Samples:
-    """The dataset of the config."""
-    root = Path(config.dataset.root).expanduser() if config.dataset.root else None
-    data_root = Path(config.data_root).expanduser() if config.data_root else None
-    return dataset_room.load(config.dataset.name, root, data_root, config.dataset.options)
-
-
-def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
-    """`limit` rows chosen by the hash of their id (a smaller limit's are among a larger one's), in table order."""
-    if limit is None or limit >= len(table):
-        return table
-    rank = hash_rank(table["image_id"])
-    return table[rank.isin(sorted(rank)[:limit])].reset_index(drop=True)
-
-
-def protocol_hash(config: Config, samples: Samples) -> str:
-    """Of all that decides what a prediction means and the written protocol leaves open."""
-    open_points = {
-        "version": PROTOCOL_VERSION,
-        "seed": config.seed,
-        "quantize": config.quantize,
-        "precision": config.precision,
-        "input_size": config.input_size,
-        "dataset": samples.name,
-        "samples": samples.fingerprint(),
-        "split": "test",
-    }
-    return hashlib.sha256(json.dumps(open_points, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def train_all(
     config: Config,
     trainings: dict[str, ModelConfig],
@@ -245,7 +203,7 @@ def train_all(
     console: Console,
     store: Store,
     run_id: str,
-    parts: Path,
+    parts: Place,
     tracker: Tracker,
 ) -> dict[str, Checkpoint]:
     """The checkpoints of `Lineup.trainings`, from the cache or trained now. Unreadable images become failures."""

@@ -26,6 +26,7 @@ from cnnsens_bench.degradations import parse_degradation
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.curves import curves
 from cnnsens_bench.figures.summary import short_defense
+from cnnsens_bench.places import local_folder
 from cnnsens_bench.store import Store
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trial import Trial
@@ -51,6 +52,8 @@ class Tracker:
     def __init__(self, config: Config, run_id: str, dataset: str, console: Console) -> None:
         self.config, self.run_id, self.console = config, run_id, console
         self.tags = {"suite": config.suite, "run_id": run_id, "dataset": dataset}
+        if config.study:
+            self.tags["study"] = config.study
         self.client: Any = None
         self.parent: str | None = None
         if config.tracking.enabled:
@@ -139,15 +142,19 @@ class Tracker:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        output = self.config.output_folder.absolute()
+        output = local_folder(self.config.output_folder, self.config.cache).absolute()
         local = self.config.tracking.uri is None
+        if local and not isinstance(self.config.output_folder, Path):
+            output.mkdir(parents=True, exist_ok=True)
+            where = f"MLflow's runs lie in {output / 'mlflow.db'} on this machine: tracking.uri= names another place"
+            self.console.print(where, markup=False, soft_wrap=True)
         client = MlflowClient(self.config.tracking.uri or f"sqlite:///{output / 'mlflow.db'}")
         name = self.config.tracking.experiment
         known = client.get_experiment_by_name(name)
         artifacts = (output / "mlartifacts").as_uri() if local else None
         experiment = known.experiment_id if known else client.create_experiment(name, artifact_location=artifacts)
         self.client, self.experiment = client, experiment
-        self.parent = self._begin(self.run_id, self.config.suite, {"kind": "suite"}, _flat(_plain(self.config)))
+        self.parent = self._begin(self.run_id, self.config.title, {"kind": "suite"}, _flat(_plain(self.config)))
         config = OmegaConf.to_yaml(OmegaConf.create(_plain(self.config)))
         self.client.log_text(self.parent, config, "config.yaml")
 

@@ -38,8 +38,9 @@ def _tune(config: Config, console: Console) -> int:
     from cnnsens_bench.engine.probe import probe
     from cnnsens_bench.engine.worker import load_plugins
     from cnnsens_bench.fine_tuning import fine_tune, thin_classes
+    from cnnsens_bench.prepared import input_sizes, load_samples, objective_conditions
     from cnnsens_bench.searching import FILE, search_models
-    from cnnsens_bench.suite import input_sizes, load_samples, objective_conditions
+    from cnnsens_bench.store import holding
     from cnnsens_bench.tracking import Tracker
 
     load_plugins(config.plugins)
@@ -53,8 +54,9 @@ def _tune(config: Config, console: Console) -> int:
     tracker = Tracker(config, f"tune-{config.run_id}-{settings[:8]}", samples.name, console)
     status = "interrupted"
     try:
-        found = search_models(config, models, samples, conditions, console, tracker, config.resume)
-        trained = [fine_tune(config, model, model.name, samples, console, tracker) for model in found]
+        with holding(config.output_folder):
+            found = search_models(config, models, samples, conditions, console, tracker, config.resume)
+            trained = [fine_tune(config, model, model.name, samples, console, tracker) for model in found]
         status = "done"
     finally:
         tracker.end(status)

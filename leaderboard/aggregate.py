@@ -6,8 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.measures import Estimate, bootstrap, clustered_interval
+from cnnsens_bench.measures import (
+    Estimate,
+    above_undegraded,
+    bootstrap,
+    clustered_interval,
+    ratios_by_degradation,
+)
 from leaderboard.read import Results
+from leaderboard.speed import rates
 
 RESAMPLES = 1000
 SEED = 0
@@ -17,8 +24,8 @@ ENOUGH = 0.95
 SHARES = ("hit", "changed", "top5", "nll")
 HIGHER_IS_BETTER = {
     **dict.fromkeys(("accuracy", "mean_degraded_accuracy", "top5", "top5_degraded"), True),
-    **dict.fromkeys(("mean_per_class", "mean_per_class_degraded", "worst_accuracy"), True),
-    **dict.fromkeys(("mean_label_change", "mce", "relative_mce"), False),
+    **dict.fromkeys(("mean_per_class", "mean_per_class_degraded", "worst_accuracy", "images_per_second"), True),
+    **dict.fromkeys(("mean_label_change", "mce", "relative_mce", "mean_flip_rate"), False),
     **dict.fromkeys(("ece", "ece_degraded", "nll", "nll_degraded"), False),
 }
 UNDEGRADED = {"accuracy", "top5", "mean_per_class", "nll", "ece"}
@@ -39,12 +46,16 @@ class Entrant:
     stats: dict[str, Interval]
     worst: int | None
     fragile: list[tuple[int, float]]
-    degradations_of_mce: int = 0
-    degradations_of_relative_mce: int = 0
+    degradations_of: dict[str, int] = field(default_factory=dict)
+    """Measure relative to the reference → degradations that it averages."""
     same_images: bool = True
     """As many as the others on the board: ranked by the measures of undegraded images."""
     comparable: bool = True
     """And under the conditions that most have: ranked by the others too."""
+    device: str | None = None
+    """Of its images per second."""
+    same_device: bool = False
+    """The board's: ranked by them."""
     ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -57,6 +68,8 @@ class Board:
     images: pd.DataFrame
     entrants: list[Entrant]
     reference: int | None
+    device: str | None
+    """The one that most images were predicted on."""
 
 
 class Resampler:
@@ -95,10 +108,11 @@ class Resampler:
 def boards(results: Results, reference: str) -> list[Board]:
     """All boards; `reference`: the model (without a defense) whose errors mCE is relative to."""
     ece = results.query("ece").set_index(["entrant", "condition"])["ece"]
-    return [_board(results, row.board, row.dataset, reference, ece) for row in results.boards.itertuples()]
+    chunks = results.query("speed")
+    return [_board(results, row.board, row.dataset, reference, ece, chunks) for row in results.boards.itertuples()]
 
 
-def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.Series) -> Board:
+def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.Series, chunks: pd.DataFrame) -> Board:
     conditions = results.query("conditions", board=board)
     images = results.query("images", board=board, dataset=dataset)
     members = results.entrants[results.entrants["board"] == board]
@@ -109,25 +123,25 @@ def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.S
     chosen = exact if len(exact) else members.index[is_reference]
     ref = int(members.loc[chosen[0], "entrant"]) if len(chosen) == 1 else None
     made: list[Entrant] = []
-    errors_of_reference = None
+    of_reference = None
     for entrant in sorted(members["entrant"], key=lambda one: one != ref):  # the reference first
         rows = results.query("entrant", entrant=int(entrant))
         tables = {name: _matrix(rows, name, len(images), len(conditions)) for name in SHARES}
         resampled = {name: draws.means(table) for name, table in tables.items()}
-        errors = 1 - resampled["hit"]
         if entrant == ref:
-            errors_of_reference = errors
+            of_reference = resampled
         resampled["class"] = draws.class_means(
             tables["hit"], _matrix(rows, "trials", *tables["hit"].shape), _labels(rows, len(images))
         )
         one = _entrant(int(entrant), rows, tables, resampled, conditions, ece)
-        if errors_of_reference is not None:
-            _add_corruption_errors(one, errors, errors_of_reference, conditions)
+        if of_reference is not None:
+            _add_relative(one, resampled, of_reference, conditions["degradation"].to_numpy())
         made.append(one)
     made.sort(key=lambda one: one.entrant)
     _mark_comparable(made)
+    device = _add_speed(made, chunks[chunks["entrant"].isin(members["entrant"])])
     _rank(made)
-    return Board(board, conditions, images, made, ref)
+    return Board(board, conditions, images, made, ref, device)
 
 
 def _matrix(rows: pd.DataFrame, name: str, n_images: int, n_conditions: int) -> np.ndarray:
@@ -254,33 +268,20 @@ def _fragile(changed: np.ndarray, names: np.ndarray) -> list[tuple[int, float]]:
     return [(int(i), float(share[i])) for i in np.argsort(-share, kind="stable")[:FRAGILE] if share[i] > 0]
 
 
-def _add_corruption_errors(one: Entrant, errors: np.ndarray, reference: np.ndarray, conditions: pd.DataFrame) -> None:
-    """mCE and relative mCE (Hendrycks & Dietterich 2019), of degradations that both have, at the levels that both have.
-
-    A degradation under which the reference makes no error (relative: no more than undegraded) has no ratio.
-    """
-    names = conditions["degradation"].to_numpy()
-    both = ~np.isnan(errors[0]) & ~np.isnan(reference[0])
-    still = np.flatnonzero((names == "none") & both)
-    plain, relative = [], []
-    for name in dict.fromkeys(names[both & (names != "none")]):
-        levels = (names == name) & both
-        own, others = errors[:, levels].sum(1), reference[:, levels].sum(1)
-        plain.append(_ratio(own, others))
-        if len(still):
-            less = levels.sum() * errors[:, still[0]], levels.sum() * reference[:, still[0]]
-            relative.append(_ratio(own - less[0], others - less[1]))
-    for key, ratios in (("mce", plain), ("relative_mce", relative)):
-        usable = [ratio for ratio in ratios if not np.isnan(ratio[0])]
-        if usable:
-            one.stats[key] = _interval(np.mean(usable, 0))
-        setattr(one, f"degradations_of_{key}", len(usable))
-
-
-def _ratio(own: np.ndarray, others: np.ndarray) -> np.ndarray:
-    # A thousandth of an error more or less is rounding.
-    usable = others > 1e-6
-    return np.divide(own, others, out=np.full(len(own), np.nan), where=usable)
+def _add_relative(
+    one: Entrant, own: dict[str, np.ndarray], reference: dict[str, np.ndarray], degradation: np.ndarray
+) -> None:
+    """mCE, relative mCE and mean flip rate, as `measures` has them, of the images and of their resamples."""
+    errors = [1 - means["hit"] for means in (own, reference)]
+    excesses = [above_undegraded(error, degradation) for error in errors]
+    changes = [means["changed"] for means in (own, reference)]
+    for name, (mine, theirs) in {"mce": errors, "relative_mce": excesses, "mean_flip_rate": changes}.items():
+        ratios = ratios_by_degradation(mine, theirs, degradation)
+        usable = ratios[:, ~np.isnan(ratios[0])]
+        one.degradations_of[name] = usable.shape[1]
+        if usable.size:
+            # A resample that lacks a ratio which the images have tells nothing of their mean.
+            one.stats[name] = _interval(usable.mean(1))
 
 
 def _mark_comparable(made: list[Entrant]) -> None:
@@ -295,6 +296,15 @@ def _mark_comparable(made: list[Entrant]) -> None:
         one.comparable = one.same_images and tuple(one.conditions) == usual
 
 
+def _add_speed(made: list[Entrant], chunks: pd.DataFrame) -> str | None:
+    found, usual = rates(chunks)
+    for one in made:
+        if one.entrant in found and not np.isnan(found[one.entrant][1][0]):
+            one.device, one.stats["images_per_second"] = found[one.entrant]
+            one.same_device = one.device == usual
+    return usual
+
+
 def _rank(made: list[Entrant]) -> None:
     """First and last place that an entrant's interval allows: those it overlaps are ties. No interval, no rank."""
     for measure, higher in HIGHER_IS_BETTER.items():
@@ -302,14 +312,18 @@ def _rank(made: list[Entrant]) -> None:
         ranked = [
             (one, sign(one.stats[measure]))
             for one in made
-            if measure in one.stats
-            and not np.isnan(one.stats[measure][1])
-            and (one.same_images if measure in UNDEGRADED else one.comparable)
+            if measure in one.stats and not np.isnan(one.stats[measure][1]) and _ranked_by(one, measure)
         ]
         lows = np.sort([low for _, (_, low, _) in ranked])
         highs = np.sort([high for _, (_, _, high) in ranked])
         for one, (_, low, high) in ranked:
             one.ranks[measure] = (int(np.searchsorted(highs, low)) + 1, int(np.searchsorted(lows, high, side="right")))
+
+
+def _ranked_by(one: Entrant, measure: str) -> bool:
+    if measure == "images_per_second":
+        return one.same_device
+    return one.same_images if measure in UNDEGRADED else one.comparable
 
 
 def _turned(interval: Interval) -> Interval:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.figures.style import architecture_styles
 from cnnsens_bench.figures.summary import level_text
 from leaderboard.aggregate import HIGHER_IS_BETTER, UNDEGRADED, Board, Entrant, boards
 from leaderboard.read import Results, read
@@ -72,6 +73,7 @@ def data(results: Results, reference: str) -> dict[str, Any]:
 
 def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
     members = results.entrants[results.entrants["board"] == board.board].set_index("entrant")
+    looks = _looks(members, results.entrants)
     first = members.iloc[0]
     run_ids = sorted({run_id for entrant in members.index for run_id in results.run_ids[entrant]})
     runs = results.runs[results.runs["run_id"].isin(run_ids)]
@@ -88,6 +90,7 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
         "dataset": first["dataset"],
         "words": protocol_words(first["dataset"], config, trials, len(board.images)),
         "has_reference": board.reference is not None,
+        "device": board.device,
         "failures": [
             {"run": row["run_id"], "stage": row["stage"], "images": int(row["images"])}
             for row in failed.to_dict("records")
@@ -99,8 +102,25 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
             for row in levels.to_dict("records")
         ],
         "degradations": sorted(trials),
-        "entrants": [_entrant(board, one, members.loc[one.entrant], results) for one in board.entrants],
+        "entrants": [
+            _entrant(board, one, members.loc[one.entrant], results) | {"look": looks[one.entrant]}
+            for one in board.entrants
+        ],
     }  # fmt: skip
+
+
+def _looks(members: pd.DataFrame, every: pd.DataFrame) -> dict[int, list[int]]:
+    """Of each entrant of a board its place among colours and its dash. An architecture's place is the same on every
+    board; its entrants differ in their dashes. Where a board is of one architecture, each entrant has a place."""
+    ordered = members.assign(defended=members["defense"] != "none").sort_values(["defended", "defense", "name"])
+    if members["architecture"].nunique() == 1:
+        return {int(entrant): [place, 0] for place, entrant in enumerate(ordered.index)}
+    styles = architecture_styles(every["architecture"].fillna("").unique())
+    dashes = ordered.fillna({"architecture": ""}).groupby("architecture").cumcount()
+    return {
+        int(entrant): [styles[row["architecture"] or ""].place, int(dashes[entrant])]
+        for entrant, row in ordered.fillna({"architecture": ""}).iterrows()
+    }
 
 
 def _entrant(board: Board, one: Entrant, row: pd.Series, results: Results) -> dict[str, Any]:
@@ -119,8 +139,10 @@ def _entrant(board: Board, one: Entrant, row: pd.Series, results: Results) -> di
         "reference": one.entrant == board.reference,
         "comparable": one.comparable,
         "same_images": one.same_images,
+        "device": one.device,
+        "same_device": one.same_device,
         "missing": [i for i in conditions if i not in one.conditions],
-        "mce_of": [one.degradations_of_mce, one.degradations_of_relative_mce],
+        "relative_of": one.degradations_of,
         "stats": {name: _numbers(value) for name, value in one.stats.items()},
         "ranks": {name: list(places) for name, places in one.ranks.items()},
         "worst": one.worst,

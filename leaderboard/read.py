@@ -14,10 +14,8 @@ import duckdb
 import pandas as pd
 
 from cnnsens_bench.errors import UserError, first_line
+from cnnsens_bench.store.source import attach
 
-SCHEMA_VERSION = 1
-"""Of the databases that this program reads."""
-NEEDED = {"runs", "models", "predictions", "images", "failures", "meta"}
 KEY = ["protocol", "dataset", "model", "defense", "weights"]
 
 
@@ -51,7 +49,7 @@ def read(paths: Sequence[Path]) -> Results:
     connection.execute(_sql("tables"))
     found, runs, failures = [], [], []
     for number, path in enumerate(paths):
-        _attach(connection, path)
+        attach(connection, path)
         try:
             found.append(connection.execute(_sql("entrants")).df().assign(file=number))
             runs.append(connection.execute(_sql("runs")).df().assign(file=number))
@@ -71,45 +69,22 @@ def read(paths: Sequence[Path]) -> Results:
     _each(connection, paths, mapped, "load")
     connection.execute(_sql("merge"))
     _each(connection, paths, mapped, "calibration")
+    _each(connection, paths, mapped, "timings", of="speed")
     run_ids = {int(entrant): list(rows.unique()) for entrant, rows in mapped.groupby("entrant")["run_id"]}
     every = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
     missed = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
     return Results(entrants, boards, every, missed, run_ids, paths, connection)
 
 
-def _each(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], mapped: pd.DataFrame, name: str) -> None:
-    """Run a statement on every database that holds an entrant."""
+def _each(
+    connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], mapped: pd.DataFrame, name: str, of: str | None = None
+) -> None:
+    """Run a statement on every database; `of`: only on those that have this table, which older ones have not."""
     for number, path in enumerate(paths):
         connection.register("entrant_map", mapped[mapped["file"] == number])
-        _attach(connection, path)
-        connection.execute(_sql(name), {"file": number})
+        if attach(connection, path) >= ({of} if of else set()):
+            connection.execute(_sql(name), None if of else {"file": number})
         connection.execute("DETACH source")
-
-
-def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"there is no database {path}: a run prints the path of its own")
-    try:
-        connection.execute("ATTACH $path AS source (READ_ONLY)", {"path": str(path)})
-    except duckdb.Error as error:
-        text = str(error)
-        if "lock" in text.lower():
-            raise UserError(f"{path} is held by another process: wait until its run has ended") from None
-        if "not a valid" in text:
-            raise UserError(f"{path} is not a DuckDB database: --db takes the results.duckdb of a run") from None
-        raise UserError(f"{path} cannot be opened ({first_line(error)})") from None
-    tables = {row[0] for row in connection.execute(_sql("tables_of")).fetchall()}
-    wrong = None
-    if "meta" in tables or "runs" not in tables:
-        if missing := sorted(NEEDED - tables):
-            wrong = f"{path} has no table '{missing[0]}': --db takes the results.duckdb of a run"
-        elif (version := connection.execute(_sql("version")).fetchone()) and version[0] != SCHEMA_VERSION:
-            wrong = f"{path} has schema version {version[0]}, this program reads {SCHEMA_VERSION}: run its suite again"
-    else:
-        wrong = f"{path} was made by a version before {SCHEMA_VERSION} of the schema: run its suite again"
-    if wrong:
-        connection.execute("DETACH source")
-        raise UserError(wrong)
 
 
 def _entrants(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

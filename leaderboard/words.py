@@ -8,20 +8,27 @@ from pathlib import PurePath
 from typing import Any
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.store.public import public
 
-WITHOUT_EFFECT = ("suite", "output", "cache", "resume", "tracking", "cluster")
+WITHOUT_EFFECT = (
+    *("suite", "output", "cache", "resume", "tracking", "cluster"),
+    *("studies", "only", "study", "figures"),
+)
 """Keys that change no number: where and by whom it is computed."""
 ROOTS = ("data_root", "dataset.root")
 AVERAGING = (
     "Means are over the levels of a degradation, then over degradations. p_Δ is the share of (image, trial) whose "
     "label differs from the same model's and defense's on the undegraded image. Top-5 and NLL (in nats) average over "
     "an image's trials, then over images; mean per-class accuracy and ECE (15 bins) pool trials; each of them is taken "
-    "per condition, then averaged as above."
+    "per condition, then averaged as above. mCE, relative mCE and mean flip rate (Hendrycks & Dietterich 2019): for "
+    "each degradation errors, errors beyond the undegraded ones, and p_Δ, summed over the levels that entrant and "
+    "reference both have, ÷ the reference's; then the mean over degradations, less those where the reference has none."
 )
 INTERVALS = (
     "95 %. A share under one condition: Wilson's interval at the effective sample size of trials nested in images. "
-    "A mean over conditions, NLL, per-class accuracy, mCE: percentiles of 1000 bootstrap samples of images, the same "
-    "for all entrants. Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
+    "A mean over conditions, NLL, per-class accuracy, mCE, flip rate: percentiles of 1000 bootstrap samples of images, "
+    "the same for all entrants. Images per second: Student's, of seconds per image over chunks of images. "
+    "Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
 )
 
 
@@ -34,6 +41,7 @@ def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int],
     repeated = f"{' or '.join(map(str, often))} for each image and level" if often else "1 for each image and level"
     if often and once:
         repeated += f"; 1 for {', '.join(once)}"
+    batches = f", in batches of {get('batch_size')}" if get("batch_size") else ""
     limit = f", {get('limit')} of them chosen by the hash of their id" if get("limit") else ""
     return [
         ["Images", f"{n_images} test images of {dataset}{limit}"],
@@ -45,6 +53,7 @@ def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int],
         ["Trials", f"{repeated}; draws depend only on seed, data set, image, degradation and trial"],
         ["Seed", str(get("seed", "unknown"))],
         ["Averaging", AVERAGING],
+        ["Speed", f"images per second through the defense's filter and the network alone{batches}, as the sweep ran"],
         ["Intervals", INTERVALS],
     ]
 
@@ -52,29 +61,45 @@ def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int],
 def command(suite: str, config: dict[str, Any]) -> str | None:
     """The command line of a run, without what changes no number; None for a suite that this version does not have.
 
-    The folders of data sets are named by their last part only: a page should not tell where its maker keeps files.
+    Folders are named by their last part only: a page should not tell where its maker keeps files.
     """
-    defaults = _defaults(suite)
+    study = config.get("study")
+    defaults = _defaults(suite, study)
     if defaults is None:
         return None
-    words = [f"suite={suite}"]
+    words = [f"suite={suite}", *([f"only=[{study}]"] if study else [])]
     for key, value in _differing(config, defaults):
+        name = key.partition(".")[0]
         if key in ROOTS and value:
-            value = f"<folder>/{PurePath(str(value)).name}"
-            words.append(f"{key}={value}")
+            words.append(f"{key}=<folder>/{PurePath(str(value)).name}")
+        elif study and name == "dataset":
+            words.append(f"studies.{study}.{key.removesuffix('.name')}={_written(value)}")
+        elif study and name in _own(suite, study) and name != "models":
+            words.append(f"studies.{study}.{key}={_written(value)}")
         else:
-            words.append(f"{key}={_written(value)}")
+            words.append(f"{key}={_written(public(value))}")
     return shlex.join(["python", "-m", "cnnsens_bench.run", *words])
 
 
 @functools.cache
-def _defaults(suite: str) -> dict[str, Any] | None:
+def _defaults(suite: str, study: str | None) -> dict[str, Any] | None:
     from cnnsens_bench.config import compose  # slow: only where it is asked for
+    from cnnsens_bench.studies import studies_of
 
     try:
-        return json.loads(json.dumps(dataclasses.asdict(compose([f"suite={_written(suite)}"])), default=str))
-    except UserError:
+        only = [f"only=[{_written(study)}]"] if study else []
+        [config] = studies_of(compose([f"suite={_written(suite)}", *only]))
+    except (UserError, ValueError):
         return None
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+@functools.cache
+def _own(suite: str, study: str) -> frozenset[str]:
+    """The keys that a study has of its own: what is given for the whole suite does not reach them."""
+    from cnnsens_bench.config import compose
+
+    return frozenset(compose([f"suite={_written(suite)}"]).studies[study])
 
 
 def _differing(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -14,7 +14,8 @@ ONLY_IN = {
     "ray.data": {"engine/pipeline.py"},
     "ray.tune": {"training/search.py"},
     "mlflow": {"tracking.py"},
-    "duckdb": {"store/database.py", "leaderboard/read.py"},
+    "duckdb": {"store/database.py", "store/source.py", "store/submission.py", "store/submission_check.py",
+               "leaderboard/read.py"},
     "PIL": {"images.py", "training/data.py", "datasets/plumage/__init__.py", "datasets/plumage/birds.py",
             "datasets/plumage/scene.py"},
     "hydra": {"config.py"},
@@ -35,12 +36,12 @@ ROOMS = {
     "figures": {"datasets", "images", "store", "measures"},
     "config.py": {"training"},
     "console.py": set(),
-    "environment.py": set(),
+    "environment.py": {"checkout"},
     "tracking.py": {"config", "degradations", "figures", "store", "training"},
     "fine_tuning.py": {"config", "console", "datasets", "tracking", "training"},
     "searching.py": {"config", "console", "datasets", "engine", "tracking", "training"},
 }
-EVERYWHERE = {"errors", "registry", "cache", "memory"}
+EVERYWHERE = {"errors", "registry", "cache", "memory", "places"}
 ENTRIES = {"degradations/__main__.py", "predict.py"}
 """Command lines, which bring rooms together as `run.py` does; nobody imports them."""
 

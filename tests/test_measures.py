@@ -82,7 +82,79 @@ def test_calibration_error_of_a_worked_example() -> None:
 
 
 def test_users_register_their_own() -> None:
-    assert {"top5", "nll", "ece", "mean_per_class_accuracy"} <= set(measures.measures)
+    theirs = {"accuracy", "label_change", "top5", "mean_per_class_accuracy", "nll", "ece"}
+    assert theirs | {"mce", "relative_mce", "mean_flip_rate"} <= set(measures.measures)
+
+
+NAMES = np.array(["none", "noise", "noise", "blur", "blur", "flip"])
+OWN = np.array([0.1, 0.2, 0.4, 0.3, 0.5, 0.1])
+REFERENCE = np.array([0.2, 0.4, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_corruption_errors_of_a_worked_example() -> None:
+    # noise 0.6/1.2, blur 0.8/1.0, flip 0.1/0.2
+    assert measures.mce(OWN, REFERENCE, NAMES) == pytest.approx((0.5 + 0.8 + 0.5) / 3)
+    # (0.6 − 0.2)/(1.2 − 0.4), (0.8 − 0.2)/(1.0 − 0.4); under the flip the reference makes no more errors
+    assert measures.relative_mce(OWN, REFERENCE, NAMES) == pytest.approx((0.5 + 1.0) / 2)
+    assert measures.mean_flip_rate(OWN, REFERENCE, NAMES) == pytest.approx((0.5 + 0.8 + 0.5) / 3)
+    for function in (measures.mce, measures.relative_mce, measures.mean_flip_rate):
+        assert function(REFERENCE, REFERENCE, NAMES) == pytest.approx(1)
+
+
+def test_corruption_errors_over_what_both_have() -> None:
+    gap = np.array([0, 0, np.nan, 0, 0, np.nan])
+    # noise 0.2/0.4, blur 0.8/1.0, no flip
+    assert measures.mce(OWN + gap, REFERENCE, NAMES) == pytest.approx((0.5 + 0.8) / 2)
+    assert measures.mce(OWN, REFERENCE + gap, NAMES) == pytest.approx((0.5 + 0.8) / 2)
+    assert measures.relative_mce(OWN + gap, REFERENCE, NAMES) == pytest.approx((0.1 / 0.2 + 1.0) / 2)
+    assert np.isnan(measures.relative_mce(OWN[1:], REFERENCE[1:], NAMES[1:]))  # nothing undegraded
+    assert np.isnan(measures.mce(OWN, np.zeros(6), NAMES))  # a reference without errors
+    assert np.isnan(measures.mean_flip_rate(OWN[:1], REFERENCE[:1], NAMES[:1]))
+    assert measures.ratios_by_degradation(OWN[:1], REFERENCE[:1], NAMES[:1]).shape == (0,)
+
+
+def test_ratios_of_many_resamples_at_once() -> None:
+    rng = np.random.default_rng(0)
+    own, reference = rng.random((7, 6)), rng.random((7, 6))
+    own[2, 1] = reference[4, 3] = np.nan
+    found = measures.ratios_by_degradation(own, reference, NAMES)
+    assert found.shape == (7, 3)
+    for one, mine, theirs in zip(found, own, reference, strict=True):
+        assert one == pytest.approx(measures.ratios_by_degradation(mine, theirs, NAMES))
+
+
+def test_a_bootstrap_over_images_with_one_row_each_is_scipys() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.random(80), rng.random(80)
+
+    def slope(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x * y).sum() / (x * x).sum())
+
+    value, low, high = measures.bootstrap_interval(slope, np.arange(80), x, y, resamples=4000)
+    theirs = stats.bootstrap(
+        (x, y), slope, paired=True, vectorized=False, n_resamples=4000, method="percentile", rng=rng
+    ).confidence_interval
+    assert value == slope(x, y)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+def test_a_bootstrap_keeps_an_images_rows_together() -> None:
+    """Ten copies of each image's row tell no more than one, in any order; the same seed gives the same interval."""
+    rng = np.random.default_rng(4)
+    image, share = np.array([f"i{k}" for k in range(50)]), rng.random(50)
+    one = measures.bootstrap_interval(measures.nll, image, share)
+    order = rng.permutation(500)
+    ten = measures.bootstrap_interval(measures.nll, np.repeat(image, 10)[order], np.repeat(share, 10)[order])
+    assert ten == pytest.approx(one)
+    assert one[1] < one[0] < one[2]
+    assert measures.bootstrap_interval(measures.nll, image, share, seed=1)[1:] != one[1:]
+
+
+def test_a_bootstrap_of_what_is_undefined() -> None:
+    value, low, high = measures.bootstrap_interval(lambda x: float("nan"), np.arange(3), np.ones(3), resamples=5)
+    assert np.isnan([value, low, high]).all()
+    with pytest.raises(ValueError, match="no images"):
+        measures.bootstrap_interval(measures.nll, np.array([]), np.array([]))
 
 
 def test_a_gain_and_its_interval() -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cnnsens_bench.run import main
-from cnnsens_bench.store import Store
+from cnnsens_bench.store import Store, holding
 from tests.conftest import TINY
 
 ROWS = "SELECT * EXCLUDE (run_id) FROM predictions ORDER BY image_id, model, defense, degradation, level, trial"
@@ -241,7 +241,7 @@ def test_wrong_requests_end_with_one_sentence(
     assert re.search(sentence, said)
 
 
-def test_a_held_database_is_one_sentence(
+def test_who_holds_the_database_does_not_stop_a_run_and_a_second_run_is_refused(
     pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Store(tmp_path).open()
@@ -249,14 +249,21 @@ def test_a_held_database_is_one_sentence(
         f"import duckdb; c = duckdb.connect({str(tmp_path / 'results.duckdb')!r}); print('held', flush=True); input()"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    few = words(pictures, cache, tmp_path, "limit=2", "tracking=off")
     try:
         assert holder.stdout
         holder.stdout.readline()
-        assert main(words(pictures, cache, tmp_path)) == 2
+        assert main(few) == 0
     finally:
         holder.kill()
         holder.wait()
-    assert f"held by process {holder.pid}" in capsys.readouterr().err
+    with holding(tmp_path):
+        assert main(few) == 2
+    said = capsys.readouterr().err
+    assert f"error: {tmp_path} is being written by a run on" in said
+    assert f"(PID {os.getpid()}, since " in said
+    assert said.count("\n") == 1
+    assert len(predictions(tmp_path)) == 2 * 2 * 2 * (1 + 2 * 2 * 3 + 1)
 
 
 def test_other_weights_in_the_same_output_are_refused(

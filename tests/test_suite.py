@@ -11,9 +11,10 @@ from cnnsens_bench import console as console_room
 from cnnsens_bench.config import ClusterConfig, compose
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.engine.pipeline import lay_out
+from cnnsens_bench.engine.layout import lay_out
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.suite import environment, limited, over_ray, protocol_hash, resolve_conditions
+from cnnsens_bench.prepared import limited, protocol_hash, resolve_conditions
+from cnnsens_bench.suite import environment, over_ray
 
 
 def test_a_smaller_limit_is_part_of_a_larger_one() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.places import Place, names_below, storing
 from cnnsens_bench.registry import Registry
 
 COLUMNS = ("image_id", "split", "uri", "label", "class_name", "box_x", "box_y", "box_w", "box_h", "mask_uri")
@@ -60,7 +62,7 @@ datasets: Registry[DatasetSource] = Registry("dataset")
 def dataset(
     name: str, *, folder: str | None, source: str
 ) -> Callable[[Callable[..., Samples]], Callable[..., Samples]]:
-    """Register `function(root: Path | None, **options) -> Samples` under `name`."""
+    """Register `function(root: Place | None, **options) -> Samples` under `name`."""
 
     def decorate(function: Callable[..., Samples]) -> Callable[..., Samples]:
         datasets.add(name, DatasetSource(name, function, folder, source))
@@ -111,17 +113,19 @@ def make_samples(
     return Samples(name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range)
 
 
-def require_folder(name: str, root: Path | None, expected: str) -> Path:
+def require_folder(name: str, root: Place | None, expected: str) -> Place:
     """`root`, once it exists; else a `UserError` naming the source and the layout `expected`."""
     source = datasets[name].source
     if root is None:
         raise UserError(f"dataset '{name}' needs dataset.root=<folder> or data_root=<folder above it>: {source}")
-    if not root.is_dir():
+    with storing(root):
+        there = root.is_dir()
+    if not there:
         raise UserError(f"dataset '{name}': the folder {root} does not exist; {source}; expected in it: {expected}")
     return root
 
 
-def download_with(name: str, torchvision_class: str, root: Path | None, expected: str) -> None:
+def download_with(name: str, torchvision_class: str, root: Place | None, expected: str) -> None:
     """Let a dataset class of torchvision fetch its archives to `root`.
 
     Raises `UserError`, naming the source and the layout `expected`, when it cannot.
@@ -129,7 +133,7 @@ def download_with(name: str, torchvision_class: str, root: Path | None, expected
     import torchvision.datasets
 
     folder = datasets[name].folder
-    if root is None or root.name != folder:
+    if not isinstance(root, Path) or root.name != folder:
         raise UserError(f"dataset '{name}': a download needs data_root=<folder>, below which it makes {folder}/")
     try:
         getattr(torchvision.datasets, torchvision_class)(root.parent, download=True)
@@ -139,11 +143,17 @@ def download_with(name: str, torchvision_class: str, root: Path | None, expected
         ) from None
 
 
-def inside(root: Path, relative: str, listed_in: str) -> Path:
-    """`root / relative`, which need not exist. `listed_in`: what names it, for the error.
+def inside(root: Place, relative: str, listed_in: str) -> Place:
+    """`root / relative`, which need not exist; of a path or a URI. `listed_in`: what names it, for the error.
 
     Raises `UserError` when it is not below `root` (absolute, `..`, a link that points outside) or is no path at all.
     """
+    if not isinstance(root, Path):
+        # A URI knows no links; what follows is no name of a file in any of the systems behind URIs.
+        parts = relative.split("/")
+        if {"", ".", ".."} & set(parts) or any(text in relative for text in ("::", "://", "\\", "\0")):
+            raise UserError(f"{listed_in} names '{relative[:80]}', which is no file below {root}: mend or remove it")
+        return root / relative
     path = root / relative
     try:
         top, target = root.resolve(), path.resolve()
@@ -154,7 +164,16 @@ def inside(root: Path, relative: str, listed_in: str) -> Path:
     return path
 
 
-def load(name: str, root: Path | None, data_root: Path | None, options: dict[str, Any]) -> Samples:
+def listed(folder: Place, *within: str) -> Callable[[str], bool]:
+    """Whether `folder` has a file of that relative name. Of a URI, `within` these folders, which are listed once."""
+    if isinstance(folder, Path):
+        # Unlike Path.is_file, no error for a name too long for the disk.
+        return lambda relative: os.path.isfile(folder / relative)
+    names = {f"{part}/{name}" for part in within for name in names_below(folder / part)}
+    return lambda relative: relative in names
+
+
+def load(name: str, root: Place | None, data_root: Place | None, options: dict[str, Any]) -> Samples:
     """The samples of a registered dataset; its folder is `root`, or its official name below `data_root`.
 
     Raises `UserError` for an unknown dataset or option.

@@ -1,15 +1,15 @@
 """Caltech-UCSD Birds-200-2011 in its official layout."""
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cnnsens_bench.datasets.base import Samples, dataset, inside, make_samples, require_folder
+from cnnsens_bench.datasets.base import Samples, dataset, inside, listed, make_samples, require_folder
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.places import Place
 
 LAYOUT = "images.txt, image_class_labels.txt, classes.txt, train_test_split.txt, bounding_boxes.txt and images/"
 AGAIN = "unpack the archive again"
@@ -20,7 +20,7 @@ AGAIN = "unpack the archive again"
     folder="CUB_200_2011",
     source="get CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011/ and unpack it",
 )
-def cub200(root: Path | None) -> Samples:
+def cub200(root: Place | None) -> Samples:
     """Image ids are the official ones as text; boxes are the official ones, in pixels counted from 0.
 
     The other lists may name more images and classes than images.txt: only what it lists counts, so that a part of the
@@ -37,11 +37,11 @@ def cub200(root: Path | None) -> Samples:
         "bounding_boxes.txt": dict.fromkeys(("box_x", "box_y", "box_w", "box_h"), _finite),
     }
     for file, columns in lists.items():
-        listed = _read(folder, file, columns)
-        absent = paths.index.difference(listed.index)
+        entries = _read(folder, file, columns)
+        absent = paths.index.difference(entries.index)
         if len(absent):
             raise UserError(f"{folder / file} lacks image '{absent[0]}', which images.txt lists: {AGAIN}")
-        rows = rows.join(listed)
+        rows = rows.join(entries)
     unknown = rows.loc[~rows["class_id"].isin(classes.index)]
     if len(unknown):
         wrong = f"image '{unknown.index[0]}': class {unknown['class_id'].iloc[0]}"
@@ -49,24 +49,23 @@ def cub200(root: Path | None) -> Samples:
     # A part of the data set keeps the full lists of labels and classes: only classes with images count.
     classes = classes[classes.index.isin(rows["class_id"])]
     label = rows["class_id"].map({class_id: label for label, class_id in enumerate(classes.index)})
+    there = listed(folder, "segmentations")
     table = rows.assign(
         image_id=rows.index,
         uri=[str(inside(folder / "images", path, str(folder / "images.txt"))) for path in rows["path"]],
         label=label,
         class_name=classes["class_name"].to_numpy()[label],
-        mask_uri=[_mask(folder, path) for path in rows["path"]],
+        mask_uri=[_mask(folder, path, there) for path in rows["path"]],
     )
     return make_samples("cub200", classes["class_name"].tolist(), table)
 
 
-def _mask(folder: Path, path: str) -> str | None:
-    mask = Path("segmentations", path).with_suffix(".png")
-    if not os.path.isfile(folder / mask):  # unlike Path.is_file, no error for a name too long for the disk
-        return None
-    return str(inside(folder, str(mask), str(folder / "images.txt")))
+def _mask(folder: Place, path: str, there: Callable[[str], bool]) -> str | None:
+    mask = str(Path("segmentations", path).with_suffix(".png"))
+    return str(inside(folder, mask, str(folder / "images.txt"))) if there(mask) else None
 
 
-def _read(folder: Path, file: str, columns: dict[str, Callable[[str], Any]]) -> pd.DataFrame:
+def _read(folder: Place, file: str, columns: dict[str, Callable[[str], Any]]) -> pd.DataFrame:
     """A list of `id value …` lines, indexed by the id as text; `columns` names and parses the values."""
     path = folder / file
     try:

@@ -1,6 +1,6 @@
 """Oxford 102 Flowers, as torchvision lays it out."""
 
-from pathlib import Path
+import io
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,7 @@ from scipy.io import loadmat
 
 from cnnsens_bench.datasets.base import Samples, dataset, download_with, make_samples, require_folder
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.places import Place
 
 LAYOUT = "jpg/, imagelabels.mat and setid.mat"
 SPLITS = {"trnid": "train", "valid": "val", "tstid": "test"}
@@ -19,7 +20,7 @@ SPLITS = {"trnid": "train", "valid": "val", "tstid": "test"}
     source="get 102flowers.tgz, imagelabels.mat and setid.mat from "
     "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/, or set dataset.options.download=true",
 )
-def flowers102(root: Path | None, *, download: bool = False) -> Samples:
+def flowers102(root: Place | None, *, download: bool = False) -> Samples:
     """Image ids are file names without ending; there are no boxes. The official split: train, val and test.
 
     Labels count the classes that occur, from 0. A listed image that is absent fails when it is decoded.
@@ -47,11 +48,10 @@ def flowers102(root: Path | None, *, download: bool = False) -> Samples:
     return make_samples("flowers102", [NAMES[class_id - 1] for class_id in present], table)
 
 
-def _read(path: Path, *keys: str) -> dict[str, list[int]]:
+def _read(path: Place, *keys: str) -> dict[str, list[int]]:
     """Lists of whole numbers from a MATLAB file."""
     try:
-        with path.open("rb") as file:
-            content = loadmat(file)
+        content = loadmat(io.BytesIO(path.read_bytes()))
         arrays = {key: np.asarray(content[key]).reshape(-1) for key in keys}
     except Exception as error:  # scipy raises nearly anything on a damaged file
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): get it again") from None

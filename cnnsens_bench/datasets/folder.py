@@ -3,12 +3,14 @@
 import csv
 import hashlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from cnnsens_bench.datasets.base import Samples, dataset, inside, make_samples, require_folder
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.places import Place, names_below, place
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
@@ -17,7 +19,7 @@ BOX = ("x", "y", "w", "h")
 
 
 @dataset("folder", folder=None, source="name your own folder with dataset.root=<folder>")
-def folder(root: Path | None, *, boxes: str | None = None, test_fraction: float = 0.3) -> Samples:
+def folder(root: Place | None, *, boxes: str | None = None, test_fraction: float = 0.3) -> Samples:
     """Image ids are paths below `root`; classes are sorted by name, and may have images in one split only.
 
     `boxes`: a CSV with the columns path (below `root`), x, y, w, h (pixels, from 0); default: `root`/boxes.csv, if any.
@@ -49,27 +51,37 @@ def folder(root: Path | None, *, boxes: str | None = None, test_fraction: float 
     table = pd.DataFrame(rows)
     classes = sorted(table["class_name"].unique())
     table["label"] = table["class_name"].map({name: label for label, name in enumerate(classes)})
-    listed = Path(boxes) if boxes else base / "boxes.csv"
+    listed = place(boxes) if boxes else base / "boxes.csv"
     if boxes or listed.is_file():
         table = table.join(_boxes(base, listed, set(table["image_id"])), on="image_id")
     return make_samples("folder", classes, table)
 
 
-def _images(root: Path, base: Path) -> list[dict[str, object]]:
+def _images(root: Place, base: Place) -> list[dict[str, object]]:
     """Rows of all images below `base`, whose first folder is their class."""
     rows: list[dict[str, object]] = []
-    for class_folder in sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        for path in sorted(class_folder.rglob("*")):
-            hidden = any(part.startswith(".") for part in path.relative_to(class_folder).parts)
-            if path.suffix.lower() not in ENDINGS or hidden or path.is_dir():
-                continue
-            relative = path.relative_to(root).as_posix()
-            # Such a name cannot be stored with the results.
-            if not _is_unicode(relative):
-                raise UserError(f"{root} has an image whose name is not UTF-8 ({relative!r}): rename it")
-            inside(root, relative, str(root))
-            rows.append({"image_id": relative, "uri": str(path), "class_name": class_folder.name})
+    for parts in sorted(_files(base)):
+        hidden = any(part.startswith(".") for part in parts)
+        if len(parts) < 2 or Path(parts[-1]).suffix.lower() not in ENDINGS or hidden:
+            continue
+        path = base.joinpath(*parts)
+        relative = "/".join(parts if base == root else (base.name, *parts))
+        # Such a name cannot be stored with the results.
+        if not _is_unicode(relative):
+            raise UserError(f"{root} has an image whose name is not UTF-8 ({relative!r}): rename it")
+        inside(root, relative, str(root))
+        rows.append({"image_id": relative, "uri": str(path), "class_name": parts[0]})
     return rows
+
+
+def _files(base: Place) -> Iterator[tuple[str, ...]]:
+    """Of all that is no folder, however deep below the class folders: the parts of the path below `base`."""
+    if not isinstance(base, Path):
+        yield from (tuple(name.split("/")) for name in names_below(base))
+        return
+    for class_folder in base.iterdir():
+        if class_folder.is_dir():
+            yield from (path.relative_to(base).parts for path in class_folder.rglob("*") if not path.is_dir())
 
 
 def _is_unicode(text: str) -> bool:
@@ -80,7 +92,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _boxes(root: Path, path: Path, known: set[str]) -> pd.DataFrame:
+def _boxes(root: Place, path: Place, known: set[str]) -> pd.DataFrame:
     """Boxes by image id. Read as CSV lines, not by pandas: its errors and types do not tell the line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -1,15 +1,16 @@
 """Oxford-IIIT Pet in its official layout, as torchvision lays it out."""
 
 import math
-import os
 import re
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
 import pandas as pd
 
-from cnnsens_bench.datasets.base import Samples, dataset, download_with, inside, make_samples, require_folder
+from cnnsens_bench.datasets.base import Samples, dataset, download_with, inside, listed, make_samples, require_folder
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.places import Place
 
 LAYOUT = "images/ and annotations/ with trainval.txt, test.txt, trimaps/ and xmls/"
 
@@ -20,7 +21,7 @@ LAYOUT = "images/ and annotations/ with trainval.txt, test.txt, trimaps/ and xml
     source="get images.tar.gz and annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/, or set "
     "dataset.options.download=true",
 )
-def oxford_pets(root: Path | None, *, download: bool = False) -> Samples:
+def oxford_pets(root: Place | None, *, download: bool = False) -> Samples:
     """Image ids are file names without ending; trainval.txt is the split "train", test.txt is "test".
 
     Boxes are of the head (the first, where there are two), and only most of the training images have one. Masks are the
@@ -31,14 +32,17 @@ def oxford_pets(root: Path | None, *, download: bool = False) -> Samples:
     if download:
         download_with("oxford_pets", "OxfordIIITPet", root, LAYOUT)
     folder = require_folder("oxford_pets", root, LAYOUT)
-    rows = [
-        _row(folder, split, name, class_id, path)
+    entries = [
+        (split, name, class_id, path)
         for split, path in (
             ("train", folder / "annotations" / "trainval.txt"),
             ("test", folder / "annotations" / "test.txt"),
         )
         for name, class_id in _read(path)
     ]
+    there = listed(folder, "annotations/trimaps", "annotations/xmls")
+    with ThreadPoolExecutor(16) as pool:  # thousands of small files
+        rows = list(pool.map(lambda entry: _row(folder, there, *entry), entries))
     table = pd.DataFrame(rows)
     if table.empty:
         raise UserError(f"{folder / 'annotations'} lists no images: unpack annotations.tar.gz again")
@@ -55,7 +59,7 @@ def oxford_pets(root: Path | None, *, download: bool = False) -> Samples:
     return make_samples("oxford_pets", pairs["class_name"].tolist(), table, mask_range=(1, 1))
 
 
-def _read(path: Path) -> list[tuple[str, int]]:
+def _read(path: Place) -> list[tuple[str, int]]:
     """The names and class numbers (from 1) of a list of `name class species breed` lines."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -73,9 +77,13 @@ def _read(path: Path) -> list[tuple[str, int]]:
     return found
 
 
-def _row(folder: Path, split: str, name: str, class_id: int, listed_in: Path) -> dict[str, object]:
-    trimap = _if_there(folder, f"annotations/trimaps/{name}.png", listed_in)
-    xml = _if_there(folder, f"annotations/xmls/{name}.xml", listed_in)
+def _row(
+    folder: Place, there: Callable[[str], bool], split: str, name: str, class_id: int, listed_in: Place
+) -> dict[str, object]:
+    trimap, xml = (
+        inside(folder, relative, str(listed_in)) if there(relative) else None
+        for relative in (f"annotations/trimaps/{name}.png", f"annotations/xmls/{name}.xml")
+    )
     return {
         "image_id": name,
         "split": split,
@@ -87,12 +95,7 @@ def _row(folder: Path, split: str, name: str, class_id: int, listed_in: Path) ->
     }
 
 
-def _if_there(folder: Path, relative: str, listed_in: Path) -> Path | None:
-    # os.path.isfile: unlike Path.is_file, no error for a name too long for the disk.
-    return inside(folder, relative, str(listed_in)) if os.path.isfile(folder / relative) else None
-
-
-def _box(path: Path) -> dict[str, float]:
+def _box(path: Place) -> dict[str, float]:
     """The box of an annotation. Its corners are pixels counted from 1 and lie inside the box; ours count from 0."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

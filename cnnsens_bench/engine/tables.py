@@ -75,6 +75,24 @@ def score_tables(sweep: Sweep, image_ids: Sequence[str], scores: Scores) -> dict
     return found
 
 
+def speed_table(sweep: Sweep, speeds: Mapping[int, tuple[int, float]], device: str, threads: int | None) -> pa.Table:
+    """Of `speed`. `speeds`: entrant's position → images and seconds; `threads`: of a CPU."""
+    entrants = [sweep.entrants[position] for position in speeds]
+    return pa.table(
+        {
+            "run_id": [sweep.run_id] * len(entrants),
+            "dataset": [sweep.dataset] * len(entrants),
+            "model": [entrant.model for entrant in entrants],
+            "defense": [entrant.defense for entrant in entrants],
+            "device": [device] * len(entrants),
+            "threads": pa.array([threads] * len(entrants), pa.int32()),
+            "precision": [sweep.precision] * len(entrants),
+            "images": [images for images, _ in speeds.values()],
+            "seconds": [seconds for _, seconds in speeds.values()],
+        }
+    )
+
+
 def image_table(sweep: Sweep, rows: Rows, pictures: Sequence[images.Decoded], hues: Sequence[float]) -> pa.Table:
     """Of `images`; `hues`: their hue entropies."""
     boxes = np.array([picture.box for picture in pictures])

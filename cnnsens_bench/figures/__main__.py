@@ -2,78 +2,131 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from cnnsens_bench.errors import ImageError, UserError
 
+OF_STORE = {
+    "table1": "p_Δ and accuracy under rotation and flips",
+    "fig2": "accuracy under seven kinds of noise, a curve an architecture",
+    "fig3": "the kinds of noise beside each other on other data sets, one architecture",
+    "fig4": "accuracy under noise, a curve a defense",
+    "combination": "two noises at once",
+    "depth": "robustness over the number of parameters, depths of an architecture joined",
+    "published": "the paper's numbers, each beside what the store has",
+    "curves": "accuracy over levels, a panel a degradation",
+    "defenses": "accuracy over levels, a panel a degradation, a curve a defense",
+}
+OF_SCORES = {
+    "fig5": "the most and the least sensitive images",
+    "fig6": "predicted against measured sensitivity",
+    "predictors": "how well each predictor agrees with trials, over its cost",
+    "label-change": "predicted label change: reliability, and AUROC beside baselines",
+}
+SEVERAL = ("table1", "fig2", "combination", "depth")
+"""Which show several models."""
+OUT = "a .png, .pdf or .svg file (default: a PDF and a PNG in the folder figures beside the database)"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0, or 2 for a wrong request."""
-    parser = argparse.ArgumentParser(prog="python -m cnnsens_bench.figures", description=__doc__)
-    figures = parser.add_subparsers(dest="figure", required=True)
-    curves = figures.add_parser("curves", help="accuracy over levels, a panel a degradation")
-    curves.add_argument("--defense", default="none")
-    defenses = figures.add_parser("defenses", help="accuracy over levels, a panel a degradation, a curve a defense")
-    defenses.add_argument("--model", help="as in the database; needed where several have defenses")
-    fig5 = figures.add_parser("fig5", help="the most and the least sensitive images")
-    fig6 = figures.add_parser("fig6", help="predicted against measured sensitivity")
-    fig6.add_argument("--predictor", default="paper", help="as in the view predictor_check")
-    for figure in (fig5, fig6):
-        figure.add_argument("--output", choices=("logit", "probability"), default="logit")
-    predictors = figures.add_parser("predictors", help="how well each predictor agrees with trials, over its cost")
-    changes = figures.add_parser("label-change", help="predicted label change: reliability, and AUROC beside baselines")
-    of_scores = (fig5, fig6, predictors, changes)
-    for figure in of_scores:
-        figure.add_argument("--model", help="as in the database; needed where several are scored")
-        figure.add_argument("--defense", default="none")
-        figure.add_argument("--dataset", help="needed where several are scored")
-        figure.add_argument("--protocol", help="needed where several are scored, as in the column of every view")
-    for figure in (curves, defenses, *of_scores):
-        figure.add_argument("--db", type=Path, required=True, help="a results.duckdb")
-    sheet = figures.add_parser("contact-sheet", help="training images of each class of a data set")
-    sheet.add_argument("--dataset", default="plumage")
-    sheet.add_argument("--root", type=Path)
-    for figure in (curves, defenses, *of_scores, sheet):
-        figure.add_argument("--out", type=Path, required=True, help="a .png, .pdf or .svg file")
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     try:
-        draw(given)
+        files = draw(given)
     except (UserError, ImageError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(given.out)
+    for file in files:
+        print(file)
     return 0
 
 
-def draw(given: argparse.Namespace) -> None:
-    """Import and call what was asked for."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cnnsens_bench.figures", description=__doc__)
+    figures = parser.add_subparsers(dest="figure", required=True, metavar="FIGURE")
+    for name, text in (OF_STORE | OF_SCORES).items():
+        figure = figures.add_parser(name, help=text, description=text)
+        figure.add_argument("--db", type=Path, required=True, help="a results.duckdb")
+        table = "; .csv or .tex of a table" if name in ("table1", "published") else ""
+        figure.add_argument("--out", type=Path, help=OUT + table)
+        if name == "fig3":
+            figure.add_argument("--dataset", action="append", default=[], help="several (default: all but cub200)")
+        elif name != "published":
+            figure.add_argument("--dataset", help="needed where the database has several and cub200 is not meant")
+        if name in SEVERAL:
+            figure.add_argument("--model", action="append", default=[], help="several, as in the database")
+        elif name in OF_SCORES or name in ("fig3", "fig4", "defenses"):
+            figure.add_argument("--model", help="as in the database")
+        if name in OF_SCORES or name == "curves":
+            figure.add_argument("--defense", default="none", help="as in the database")
+        if name in OF_SCORES:
+            figure.add_argument("--protocol", help="needed where several are scored, as in the column of every view")
+        if name in ("fig5", "fig6"):
+            figure.add_argument("--output", choices=("logit", "probability"), default="logit")
+        if name == "fig6":
+            figure.add_argument("--predictor", default="paper", help="as in the view predictor_check")
+    sheet = figures.add_parser("contact-sheet", help="training images of each class of a data set")
+    sheet.add_argument("--dataset", default="plumage")
+    sheet.add_argument("--root", type=Path)
+    sheet.add_argument("--out", type=Path, required=True, help="a .png, .pdf or .svg file")
+    return parser
+
+
+def draw(given: argparse.Namespace) -> list[Path]:
+    """Import and call what was asked for; gives the files."""
     if given.figure == "contact-sheet":
         from cnnsens_bench.datasets import load
         from cnnsens_bench.figures.contact_sheet import contact_sheet
 
         contact_sheet(load(given.dataset, given.root, None, {}), given.out)
-        return
-    from cnnsens_bench.figures import curves, fragile, sensitivity
-    from cnnsens_bench.store import Store
+        return [given.out]
+    from cnnsens_bench.figures.drawing import endings
+    from cnnsens_bench.store.source import results
 
-    if not given.db.is_file():
-        raise UserError(f"there is no database {given.db}: a run prints the path of its own")
-    store = Store(given.db.parent)
-    store.path = given.db
-    if given.figure == "curves":
-        curves.curves(store, given.out, given.defense)
-    elif given.figure == "defenses":
-        curves.defense_curves(store, given.out, given.model)
-    else:
-        which = sensitivity.chosen(store, given.model, given.defense, given.dataset, given.protocol)
-        if given.figure == "fig5":
-            fragile.fig5(store, given.out, which, output=given.output)
-        elif given.figure == "fig6":
-            sensitivity.fig6(store, given.out, which, given.output, given.predictor)
-        elif given.figure == "predictors":
-            sensitivity.predictor_figure(store, given.out, which)
-        else:
-            sensitivity.label_change_figure(store, given.out, which)
+    store = results(given.db)
+    files = [given.out]
+    if given.out is None:
+        folder = given.db.parent / "figures"
+        folder.mkdir(exist_ok=True)
+        files = [folder / f"{given.figure}{ending}" for ending in endings(given.figure)]
+    drawn = _of(given, store)
+    for file in files:
+        drawn(file)
+    return files
+
+
+def _of(given: argparse.Namespace, store: "Store") -> Callable[[Path], None]:  # type: ignore[name-defined]  # noqa: F821
+    """What draws it into a file."""
+    from cnnsens_bench.figures import architectures, curves, drawing, fragile, paper, sensitivity
+
+    name = given.figure
+    several = {
+        "table1": paper.table1,
+        "fig2": paper.fig2,
+        "combination": architectures.combination,
+        "depth": architectures.depth,
+    }
+    if name in several:
+        return lambda out: several[name](store, out, given.dataset, given.model)
+    if name == "fig3":
+        return lambda out: paper.fig3(store, out, given.dataset, given.model)
+    if name == "curves":
+        return lambda out: curves.curves(store, out, given.defense, given.dataset)
+    if name in ("fig4", "defenses"):
+        if name == "fig4" and given.model is None and given.dataset is None:
+            return lambda out: drawing.FIGURES["fig4"](store, out)
+        return lambda out: curves.defense_curves(store, out, given.model, given.dataset)
+    if name == "published":
+        return lambda out: drawing.FIGURES["published"](store, out)
+    which = sensitivity.chosen(store, given.model, given.defense, given.dataset, given.protocol)
+    if name == "fig5":
+        return lambda out: fragile.fig5(store, out, which, output=given.output)
+    if name == "fig6":
+        return lambda out: sensitivity.fig6(store, out, which, given.output, given.predictor)
+    if name == "predictors":
+        return lambda out: sensitivity.predictor_figure(store, out, which)
+    return lambda out: sensitivity.label_change_figure(store, out, which)
 
 
 if __name__ == "__main__":

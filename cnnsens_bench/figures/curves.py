@@ -1,32 +1,37 @@
 """Accuracy over levels, one panel a degradation, from the store alone."""
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnsens_bench.errors import UserError
+from cnnsens_bench.figures.style import Style, architecture_styles, styles
 from cnnsens_bench.figures.summary import UNITS, plain, short_defense, wrapped
 from cnnsens_bench.store import Store
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
-"""Okabe & Ito's, told apart by the colour-blind; markers tell them apart in gray."""
-MARKERS = "osD^vP*X"
 TITLE = 26
 """Characters of a panel's title that fit beside each other."""
 MODELS = "SELECT * FROM accuracy WHERE defense = ? ORDER BY level"
 DEFENSES = "SELECT * FROM accuracy WHERE model = ? ORDER BY level"
 DEFENDED = "SELECT DISTINCT model FROM accuracy WHERE defense <> 'none' ORDER BY model"
+DEFENDED_ON = """SELECT model, dataset, count(DISTINCT defense) AS defenses FROM accuracy WHERE defense <> 'none'
+    GROUP BY ALL ORDER BY ALL"""
+ARCHITECTURES = "SELECT DISTINCT model, architecture FROM predictions ORDER BY ALL"
 
 
-def curves(store: Store, out: Path, defense: str = "none") -> None:
+def curves(store: Store, out: Path, defense: str = "none", dataset: str | None = None) -> None:
     """A curve per model, all with `defense`; see `draw`."""
     suffix = "" if defense == "none" else f", defense {short_defense(defense)}"
-    draw(store, store.query(MODELS, [defense]), "model", out, f"for the defense '{defense}'", suffix)
+    table = of_dataset(store.query(MODELS, [defense]), dataset)
+    draw(store, table, "model", out, f"for the defense '{defense}'", suffix)
 
 
-def defense_curves(store: Store, out: Path, model: str | None = None) -> None:
+def defense_curves(store: Store, out: Path, model: str | None = None, dataset: str | None = None) -> None:
     """A curve per defense of `model`, `none` first (figure 4 of the paper); see `draw`.
 
     `model` may be left out where the store has but one that is defended. Raises `UserError`.
@@ -37,7 +42,25 @@ def defense_curves(store: Store, out: Path, model: str | None = None) -> None:
             known = f": choose one of {', '.join(models)}" if models else ", and a run with defenses makes one"
             raise UserError(f"{store.path} has {len(models)} models with defenses: --model names one{known}")
         model = models[0]
-    draw(store, store.query(DEFENSES, [model]), "defense", out, f"for the model '{model}'", f", {model}")
+    table = of_dataset(store.query(DEFENSES, [model]), dataset)
+    # Degradations that no defense was tried under say nothing here.
+    defended = table.loc[table["defense"] != "none", ["protocol", "dataset", "degradation"]].drop_duplicates()
+    if len(defended):
+        table = table.merge(defended)
+    draw(store, table, "defense", out, f"for the model '{model}'", f", {model}")
+
+
+def of_dataset(table: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
+    """The rows of `dataset`; None: all."""
+    return table if dataset is None else table[table["dataset"] == dataset]
+
+
+def model_styles(store: Store) -> dict[str, Style]:
+    """Each model's style: its architecture's, whatever part of the store is drawn."""
+    known = store.query(ARCHITECTURES)
+    architecture = dict(zip(known["model"], known["architecture"].fillna(known["model"]), strict=True))
+    by_architecture = architecture_styles(architecture.values())
+    return {model: by_architecture[name] for model, name in architecture.items()}
 
 
 def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suffix: str) -> None:
@@ -49,41 +72,22 @@ def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suff
     """
     kinds = table[["protocol", "dataset"]].drop_duplicates()
     if len(kinds) > 1:
-        raise UserError(f"{store.path} holds several protocols or data sets: draw each from an output of its own")
-    levels = table.groupby("degradation")["level"].nunique()
-    shown = list(levels.index[levels > 1])
+        raise UserError(
+            f"{store.path} holds several protocols or data sets: --dataset names one, and runs of several protocols "
+            "need outputs of their own"
+        )
+    shown = swept(table)
     if not shown:
         raise UserError(f"{store.path} has no degradation with several levels {which}")
     names = sorted(table[by].unique(), key=lambda name: (name != "none", name))
+    looks = styles(names) if by == "defense" else model_styles(store)
     titles = {name: "\n".join(wrapped(plain(name), TITLE)) for name in shown}
     height = 3.4 + 0.12 * len(names) + 0.2 * max(title.count("\n") for title in titles.values())
     figure = Figure(figsize=(max(6.2, 3.1 * len(shown)), height), layout="constrained")
-    shade = 0.13 if len(names) < 5 else 0.05
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axis, degradation in zip(axes, shown, strict=True):
-        for i, name in enumerate(names):
-            rows = table[(table[by] == name) & (table["degradation"] == degradation)]
-            style = {"color": COLOURS[i % len(COLOURS)], "lw": 1.6}
-            label = short_defense(name) if by == "defense" else name
-            axis.plot(
-                rows["level"], 100 * rows["value"], marker=MARKERS[i % len(MARKERS)], ms=4.5, label=label, **style
-            )
-            axis.fill_between(
-                rows["level"], 100 * rows["low"], 100 * rows["high"], color=style["color"], alpha=shade, lw=0
-            )
-            still = table[(table[by] == name) & (table["degradation"] == "none")]["value"]
-            if len(still):
-                axis.axhline(100 * still.iloc[0], ls=(0, (2, 3)), color=style["color"], lw=0.9)
-        form, note = UNITS.get(degradation, ("level", ""))
-        ticks = sorted(table.loc[table["degradation"] == degradation, "level"].unique())
-        if ticks[0] > 0:
-            axis.set_xscale("log", base=2)
-            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            axis.minorticks_off()
+        panel(axis, table, by, {name: looks[name] for name in names}, degradation)
         axis.set_title(titles[degradation], parse_math=False)
-        axis.set(xlabel=note.lstrip(", ") or form.format("").rstrip("=°"), ylim=(0, 101))
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("accuracy in %")
     columns = 4 if by == "model" else 3
     handles = axes[0].get_legend_handles_labels()
@@ -92,3 +96,37 @@ def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suff
     title = f"{plain(dataset)}{suffix} (bands: 95 % intervals; dotted: undegraded)"
     figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize=10, parse_math=False)
     figure.savefig(out, dpi=140)
+
+
+def swept(table: pd.DataFrame) -> list[str]:
+    """The degradations of a table that have several levels."""
+    levels = table.groupby("degradation")["level"].nunique()
+    return list(levels.index[levels > 1])
+
+
+def panel(axis: Axes, table: pd.DataFrame, by: str, looks: Mapping[str, Style], degradation: str) -> None:
+    """The curves of one degradation: a curve for each of `looks`, values of the column `by`; their undegraded accuracy
+    dotted. `table`: rows of the view `accuracy` by rising level."""
+    shade = 0.13 if len(looks) < 5 else 0.05
+    for name, look in looks.items():
+        rows = table[(table[by] == name) & (table["degradation"] == degradation)]
+        label = short_defense(name) if by == "defense" else plain(name)
+        style: dict[str, Any] = {"color": look.colour, "lw": 1.6, "ls": look.dash}
+        axis.plot(rows["level"], 100 * rows["value"], marker=look.marker, ms=4.5, label=label, **style)
+        axis.fill_between(rows["level"], 100 * rows["low"], 100 * rows["high"], color=look.colour, alpha=shade, lw=0)
+        still = table[(table[by] == name) & (table["degradation"] == "none")]["value"]
+        if len(still):
+            axis.axhline(100 * still.iloc[0], ls=(0, (2, 3)), color=look.colour, lw=0.9)
+    level_axis(axis, degradation, sorted(table.loc[table["degradation"] == degradation, "level"].unique()))
+
+
+def level_axis(axis: Axes, degradation: str, ticks: list[float]) -> None:
+    """An x-axis of levels, by doublings where they allow it, and a y-axis of per cent."""
+    form, note = UNITS.get(degradation, ("level", ""))
+    if ticks and ticks[0] > 0:
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+    axis.set(xlabel=note.lstrip(", ") or form.format("").rstrip("=°"), ylim=(0, 101))
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)

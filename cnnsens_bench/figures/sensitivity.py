@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.figures.curves import COLOURS, MARKERS
 from cnnsens_bench.figures.label_change import label_change_check
+from cnnsens_bench.figures.style import COLOURS, MARKERS
 from cnnsens_bench.figures.summary import level_text, plain
 from cnnsens_bench.store import Store
 

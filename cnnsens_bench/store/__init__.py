@@ -1,6 +1,22 @@
 """The store: part files that workers write, and the one writer of the database."""
 
 from cnnsens_bench.store.database import SCHEMA_VERSION, Store
-from cnnsens_bench.store.parts import FAILURES, IMAGES, PREDICTIONS, new_attempt, write_part
+from cnnsens_bench.store.parts import FAILURES, IMAGES, PREDICTIONS, SPEED, new_attempt, write_part
+from cnnsens_bench.store.publication import RunStore, holding, local_copy, reading, storage_errors, writing
 
-__all__ = ["FAILURES", "IMAGES", "PREDICTIONS", "SCHEMA_VERSION", "Store", "new_attempt", "write_part"]
+__all__ = [
+    "FAILURES",
+    "IMAGES",
+    "PREDICTIONS",
+    "SCHEMA_VERSION",
+    "SPEED",
+    "RunStore",
+    "Store",
+    "holding",
+    "local_copy",
+    "new_attempt",
+    "reading",
+    "storage_errors",
+    "write_part",
+    "writing",
+]

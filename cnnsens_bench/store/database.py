@@ -1,12 +1,13 @@
 """The one writer of `results.duckdb`, and the only code that knows DuckDB.
 
-Connections are short, so that readers can ask between two operations of a run.
+Connections are short, so that readers can ask between two operations. While a run writes, `RunStore` (publication.py)
+keeps the tables in a file of its own, and readers need not wait at all.
 """
 
 import contextlib
 import functools
+import itertools
 import json
-import logging
 import re
 import tempfile
 import time
@@ -18,23 +19,34 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from cnnsens_bench.errors import UserError, first_line
-from cnnsens_bench.store.parts import SCHEMAS, damage, kind_of
+from cnnsens_bench.errors import StorageError, UserError, first_line
+from cnnsens_bench.places import Place
+from cnnsens_bench.store.inbox import Inbox
+from cnnsens_bench.store.parts import SCHEMAS, is_retry, kind_of
 
 SCHEMA_VERSION = 1
 """Raised when tables or columns change their meaning; see `Store.open`."""
 FILES_AT_ONCE = 512
 """Part files that one transaction brings in."""
-
-logger = logging.getLogger(__name__)
+DISK = (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException)
+"""What DuckDB raises on a full disk, and afterwards."""
 
 
 class Store:
-    """The database of one output folder. `open` must come first; it makes folder, tables and views."""
+    """The database of one output. `open` must come first where it is written; it makes folder, tables and views.
 
-    def __init__(self, output: Path) -> None:
+    `path`: the file that readers know; `database`: the one that this store opens, which is the same but while a run
+    writes, and where `path` is a URI.
+    """
+
+    def __init__(self, output: Place, database: Path | None = None) -> None:
         self.output = output
-        self.path = output / "results.duckdb"
+        self.path: Place = output / "results.duckdb"
+        self.database = database
+        self.inbox = Inbox(output)
+        self.changed = False
+        self._taken: list[tuple[str, list[str]]] = []
+        self._ended: set[str] = set()
 
     def open(self) -> None:
         """Make the folder and the schema where they are missing.
@@ -42,17 +54,9 @@ class Store:
         Raises `UserError` when the folder cannot be written, another process holds the database, the file is none,
         or was made by another version.
         """
-        if "?" in str(self.path):  # DuckDB takes what follows for options, and its log lands elsewhere
+        if "?" in str(self._file()):  # DuckDB takes what follows for options, and its log lands elsewhere
             raise UserError(f"the output folder {self.output} has a '?' in its name: choose another with output=…")
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.output):
-                pass
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise UserError(
-                f"the output folder {self.output} cannot be written ({reason}): choose another with output=…"
-            ) from None
+        writable(self.output)
         with self._connect() as connection:
             try:
                 found = _version(connection)
@@ -138,49 +142,63 @@ class Store:
         self,
         on_progress: Callable[[int, int], None] | None = None,
         *,
-        keep: Path | None = None,
+        keep: Place | None = None,
         patience: float = 0,
     ) -> int:
         """Bring every whole part into the tables, exactly once; gives the number of parts.
 
         The folders of ended attempts are removed with what is left in them; `keep` is the one still written to.
         A part that cannot be read is set aside as `<name>.corrupt`, with a warning. `on_progress(done, all)` counts
-        parts; `patience`: seconds to wait, for each batch, for a process that holds the database.
+        parts; `patience`: seconds to wait, for each batch, for a process that holds the database. Raises
+        `StorageError`.
         """
-        folders = sorted(path for path in (self.output / "parts").glob("*") if path.is_dir())
-        waiting = {
-            folder: sorted(file for file in folder.glob("*.parquet") if kind_of(file) in SCHEMAS) for folder in folders
-        }
+        waiting = self.inbox.attempts()
         total, seen, brought = sum(map(len, waiting.values())), 0, 0
-        for folder, files in waiting.items():
+        for attempt, names in waiting.items():
             # A transaction never spans attempts: what two of them computed is found in the table, and kept once.
-            for start in range(0, len(files), FILES_AT_ONCE):
-                batch = files[start : start + FILES_AT_ONCE]
-                brought += self._ingest_files(batch, patience)
+            for start in range(0, len(names), FILES_AT_ONCE):
+                batch = names[start : start + FILES_AT_ONCE]
+                brought += self._ingest_parts(attempt, batch, patience)
                 seen += len(batch)
                 if on_progress:
                     on_progress(seen, total)
-            if keep is None or folder.resolve() != keep.resolve():
-                _close(folder)
+            if keep is None or attempt != keep.name:
+                self._ended.add(attempt)
+                self._settle()
         return brought
 
-    def _ingest_files(self, files: list[Path], patience: float) -> int:
+    def _ingest_parts(self, attempt: str, names: list[str], patience: float) -> int:
         with self._connect(patience) as connection:
-            known = {row[0] for row in connection.execute("SELECT name FROM parts").fetchall()}
-            new = [file for file in files if _part_name(file) not in known]
-            try:
-                _insert(connection, new)
-            except duckdb.Error:
-                # Looked for only now: the common case need not read every part twice.
-                whole = [file for file in new if not _set_aside(file)]
-                if len(whole) == len(new):
-                    raise  # the parts are good, so it is the disk or the memory
-                new = whole
-                _insert(connection, new)
-        # Only after the commit: a crash between the two leaves parts that `parts` knows.
-        for file in files:
-            file.unlink(missing_ok=True)
+            question = "SELECT name FROM parts WHERE starts_with(name, ?)"
+            known = {row[0] for row in connection.execute(question, [f"{attempt}/"]).fetchall()}
+            fresh = [name for name in names if f"{attempt}/{name}" not in known]
+            with self.inbox.at_hand(attempt, fresh) as new:
+                try:
+                    _insert(connection, new)
+                except duckdb.Error:
+                    # Looked for only now: the common case need not read every part twice.
+                    whole = [file for file in new if not self.inbox.set_aside(attempt, file)]
+                    if len(whole) == len(new):
+                        raise  # the parts are good, so it is the disk or the memory
+                    new = whole
+                    _insert(connection, new)
+        self._taken.append((attempt, names))
+        self._settle()
         return len(new)
+
+    def _settle(self) -> None:
+        """Remove the parts that were brought in, and the folders of ended attempts. Only after the commit: a crash
+        between the two leaves parts that `parts` knows."""
+        while self._taken:
+            self.inbox.remove(*self._taken[0])
+            del self._taken[0]
+        while self._ended:
+            self.inbox.close(self._ended.pop())
+
+    def _file(self) -> Path:
+        file = self.database or self.path
+        assert isinstance(file, Path), "a URI's database is read through `reading`, written through `writing`"
+        return file
 
     @contextlib.contextmanager
     def _connect(self, patience: float = 0, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -188,17 +206,37 @@ class Store:
         until = time.monotonic() + patience
         while True:
             try:
-                connection = duckdb.connect(str(self.path), read_only=read_only)
+                connection = duckdb.connect(str(self._file()), read_only=read_only)
                 break
             except duckdb.Error as error:
                 if _is_held(error) and time.monotonic() < until:
                     time.sleep(0.2)
                     continue
-                raise UserError(_open_error(self.path, error)) from None
+                text = _open_error(self.path, error)
+                # What a run had opened before is not what was asked for wrongly.
+                disk = self.database is not None and isinstance(error, DISK) and "not a valid" not in str(error)
+                raise (StorageError if disk else UserError)(text) from None
+        self.changed = self.changed or not read_only
         try:
             yield connection
+        except DISK as error:
+            raise StorageError(f"{self.path} cannot be written now ({first_line(error)})") from error
         finally:
             connection.close()
+
+
+def writable(output: Place) -> None:
+    """Make the folder. Raises `UserError` when it cannot be written; a URI has no folders, and is tried by its lock."""
+    if isinstance(output, Path):
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=output):
+                pass
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(
+                f"the output folder {output} cannot be written ({reason}): choose another with output=…"
+            ) from None
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
@@ -219,12 +257,13 @@ def _insert(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
     connection.begin()
     try:
         counted = []
-        for kind in SCHEMAS:
-            chosen = {str(file): file for file in files if kind_of(file) == kind}
+        # Retried parts come after those whose rows they may repeat.
+        for kind, retried in itertools.product(SCHEMAS, (False, True)):
+            chosen = {str(file): file for file in files if kind_of(file) == kind and is_retry(file.name) == retried}
             if chosen:
                 parameters = {"files": [_literal(name) for name in chosen]}
-                again = "_again" if kind == "predictions" and _overlaps(connection, parameters) else ""
-                connection.execute(_sql(f"ingest_{kind}{again}"), parameters)
+                compared = kind == "predictions" and (retried or _overlaps(connection, parameters))
+                connection.execute(_sql(f"ingest_{kind}{'_again' if compared else ''}"), parameters)
                 rows = connection.execute(_sql("part_rows"), parameters).fetchall()
                 counted += [(_part_name(chosen[name]), count) for name, count in rows]
         connection.register("counted", pd.DataFrame(counted, columns=["name", "rows"]))
@@ -244,30 +283,11 @@ def _overlaps(connection: duckdb.DuckDBPyConnection, parameters: dict[str, list[
     return bool(found and found[0])
 
 
-def _set_aside(file: Path) -> bool:
-    """Whether the part was unreadable, and so renamed."""
-    reason = damage(file)
-    if reason is None:
-        return False
-    aside = file.with_suffix(".corrupt")
-    file.rename(aside)
-    logger.warning("a part cannot be read, its rows will be computed again: %s (%s)", aside, reason)
-    return True
-
-
-def _close(folder: Path) -> None:
-    """Remove an ended attempt's folder and its unfinished files, unless something was set aside in it."""
-    for left in folder.glob("*.partial"):
-        left.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not empty; or a worker that outlived its run was just writing: next time
-        folder.rmdir()
-
-
 def _is_held(error: duckdb.Error) -> bool:
     return "conflicting lock" in str(error).lower() or "could not set lock" in str(error).lower()
 
 
-def _open_error(path: Path, error: duckdb.Error) -> str:
+def _open_error(path: Place, error: duckdb.Error) -> str:
     text = str(error)
     if _is_held(error):
         holder = re.search(r"\(PID (\d+)\)", text)

@@ -1,5 +1,5 @@
--- As ingest_predictions.sql, less what the same protocol holds already. Only stored rows of the images that come are
--- compared, so that a large table costs a scan of two columns and not a hash table of itself.
+-- As ingest_predictions.sql, each row once and less what the same protocol holds already. Only stored rows of the images
+-- that come are compared, so that a large table costs a scan of two columns and not a hash table of itself.
 INSERT INTO predictions BY NAME
 WITH touched AS MATERIALIZED (
     SELECT DISTINCT runs.run_id, runs.protocol, incoming.dataset, incoming.image_id
@@ -12,6 +12,6 @@ stored AS (
     JOIN runs USING (run_id)
     JOIN touched ON touched.protocol = runs.protocol AND touched.dataset = p.dataset AND touched.image_id = p.image_id
 )
-SELECT *
+SELECT DISTINCT ON (run_id, dataset, image_id, model, defense, degradation, level, trial) *
 FROM read_parquet($files)
 ANTI JOIN stored USING (run_id, dataset, image_id, model, defense, degradation, level, trial);

@@ -1,5 +1,7 @@
--- Whether any image of the parts has predictions already, under any protocol: if not, there is nothing to compare.
+-- Whether any image of the parts has predictions of the same network already, under any protocol: if not, there is
+-- nothing to compare.
 SELECT EXISTS (
     FROM predictions
-    SEMI JOIN (SELECT DISTINCT dataset, image_id FROM read_parquet($files)) AS incoming USING (dataset, image_id)
+    SEMI JOIN (SELECT DISTINCT dataset, image_id, model, defense FROM read_parquet($files)) AS incoming
+        USING (dataset, image_id, model, defense)
 );

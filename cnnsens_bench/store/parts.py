@@ -1,5 +1,6 @@
 """Part files: what workers write. A part is whole or absent, and one driver brings it into the database."""
 
+import io
 import os
 import uuid
 from pathlib import Path
@@ -8,6 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cnnsens_bench.errors import first_line
+from cnnsens_bench.places import Place, storing, write_whole
+
+RETRY = "-retry"
+"""In the name of a part whose rows another part of the same attempt may hold: see `is_retry`."""
 
 KEY = ("run_id", "dataset", "image_id", "model", "architecture", "defense", "degradation")
 TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -78,39 +83,57 @@ SENSITIVITY_PREDICTIONS = pa.schema(
 FAILURES = pa.schema(
     [*(_required(name, pa.string()) for name in ("run_id", "dataset", "image_id", "stage")), ("error", pa.string())]
 )
+SPEED = pa.schema(
+    [
+        *(_required(name, pa.string()) for name in ("run_id", "dataset", "model", "defense", "device")),
+        ("threads", pa.int32()),
+        ("precision", pa.string()),
+        _required("images", pa.int64()),
+        _required("seconds", pa.float64()),
+    ]
+)
 SCHEMAS = {
     "predictions": PREDICTIONS,
     "images": IMAGES,
     "failures": FAILURES,
     "sensitivity": SENSITIVITY,
     "sensitivity_predictions": SENSITIVITY_PREDICTIONS,
+    "speed": SPEED,
 }
 """Kinds of parts: the columns of the table of the same name, in its order."""
 
 
-def new_attempt(output: Path) -> Path:
+def new_attempt(output: Place) -> Place:
     """A folder for the parts of one invocation: `<output>/parts/<attempt>/`.
 
-    When the next invocation closes it, a worker that outlived its driver can write there no more.
+    When the next invocation closes it, a worker that outlived its driver can write there no more; but a URI has no
+    folders, there the writer of the database leaves out what it has already.
     """
     folder = output / "parts" / uuid.uuid4().hex[:12]
-    folder.mkdir(parents=True)
+    if isinstance(folder, Path):
+        with storing(folder):
+            folder.mkdir(parents=True)
     return folder
 
 
-def write_part(folder: Path, kind: str, name: str, table: pa.Table) -> Path:
+def write_part(folder: Place, kind: str, name: str, table: pa.Table) -> Place:
     """Write `table` as `<folder>/<kind>-<name>.parquet`, whole or not at all; a part of that name is replaced.
 
     `kind`: a key of `SCHEMAS`, whose columns `table` must have, in any order. Raises `KeyError` for a column that is
-    missing, `ValueError` for one that does not fit, `FileNotFoundError` when the folder was closed, `OSError` on a full
-    disk; nothing is left behind then.
+    missing, `ValueError` for one that does not fit, `FileNotFoundError` when the folder was closed, `StorageError` on
+    a full disk or a server that is gone; nothing is left behind then.
     """
     schema = SCHEMAS[kind]
     whole = table.select(schema.names).cast(schema)
     path = folder / f"{kind}-{name}.parquet"
+    if not isinstance(folder, Path) or not isinstance(path, Path):
+        content = io.BytesIO()
+        pq.write_table(whole, content, compression="zstd")
+        write_whole(path, content.getvalue())
+        return path
     partial = folder / f"{kind}-{name}.{uuid.uuid4().hex[:12]}.partial"
     try:
-        with partial.open("xb") as file:
+        with storing(path), partial.open("xb") as file:
             pq.write_table(whole, file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
@@ -122,6 +145,12 @@ def write_part(folder: Path, kind: str, name: str, table: pa.Table) -> Path:
             raise FileNotFoundError(f"{folder} is closed: the run that this worker belongs to has ended") from None
         raise
     return path
+
+
+def is_retry(name: str) -> bool:
+    """Whether a part of that file name was written when work was done again under another name than at first: its rows
+    are compared with those of its attempt too, which the common part need not be."""
+    return RETRY in name.removesuffix(".parquet")
 
 
 def kind_of(path: Path) -> str:

@@ -106,6 +106,20 @@ CREATE TABLE IF NOT EXISTS failures (
     error VARCHAR
 );
 
+-- Of a chunk of images and an entrant: the images that were asked of it, and the seconds of its forward passes, filter of
+-- the defense included. Passes have batches of one size; of one that is not full an image counts its row's share.
+CREATE TABLE IF NOT EXISTS speed (
+    run_id VARCHAR NOT NULL,
+    dataset VARCHAR NOT NULL,
+    model VARCHAR NOT NULL,
+    defense VARCHAR NOT NULL,
+    device VARCHAR NOT NULL,
+    threads INTEGER,
+    precision VARCHAR,
+    images BIGINT NOT NULL,
+    seconds DOUBLE NOT NULL
+);
+
 -- Part files that are in the tables already: written in the same transaction as their rows.
 CREATE TABLE IF NOT EXISTS parts (
     name VARCHAR PRIMARY KEY,

@@ -92,16 +92,29 @@ worst AS (
         arg_min(level, (value, degradation, level)) AS worst_level,
         min(value) AS worst_accuracy
     FROM conditions WHERE degradation <> 'none' GROUP BY ALL
+),
+-- Of several devices the one that computed most.
+by_device AS (
+    SELECT protocol, dataset, model, defense, device, threads, sum(images) AS images, sum(seconds) AS seconds
+    FROM speed JOIN runs USING (run_id)
+    GROUP BY ALL
+),
+timed AS (
+    SELECT protocol, dataset, model, defense, device, threads, images / nullif(seconds, 0) AS images_per_second
+    FROM by_device
+    QUALIFY row_number() OVER (PARTITION BY protocol, dataset, model, defense ORDER BY images DESC, device, threads) = 1
 )
 SELECT a.protocol, a.dataset, a.model, a.architecture, a.defense, m.num_parameters, a.n_images,
     a.value AS accuracy, a.low AS accuracy_low, a.high AS accuracy_high,
     degraded.mean_degraded_accuracy, changed.mean_label_change,
-    worst.worst_degradation, worst.worst_level, worst.worst_accuracy
+    worst.worst_degradation, worst.worst_level, worst.worst_accuracy,
+    timed.images_per_second, timed.device, timed.threads
 FROM conditions AS a
 LEFT JOIN models AS m USING (dataset, model, defense)
 LEFT JOIN degraded USING (protocol, dataset, model, defense)
 LEFT JOIN changed USING (protocol, dataset, model, defense)
 LEFT JOIN worst USING (protocol, dataset, model, defense)
+LEFT JOIN timed USING (protocol, dataset, model, defense)
 WHERE a.degradation = 'none';
 
 -- What a defense gains over the same model without one: accuracy with it less accuracy with `none`, paired by image and
@@ -135,3 +148,44 @@ SELECT protocol, dataset, model, architecture, defense, degradation, level, gain
         AS undegraded_cost,
     n_images, n_trials
 FROM summed;
+
+-- mCE, relative mCE and mean flip rate (Hendrycks & Dietterich 2019) relative to a model without a defense, as
+-- `measures` has them: ratios of sums over the levels that both have, then means over degradations. A row for every
+-- entrant of a data set and protocol that has the reference; `degradations`: how many mCE averages.
+-- FROM mce('torchvision/alexnet')
+CREATE OR REPLACE MACRO mce(reference_model) AS TABLE
+WITH conditions AS MATERIALIZED (
+    SELECT a.protocol, a.dataset, a.model, a.defense, a.degradation, a.level,
+        1 - a.value AS error, c.value AS change,
+        1 - a.value - max(CASE WHEN a.degradation = 'none' THEN 1 - a.value END)
+            OVER (PARTITION BY a.protocol, a.dataset, a.model, a.defense) AS excess
+    FROM accuracy AS a
+    LEFT JOIN label_change AS c USING (protocol, dataset, model, defense, degradation, level)
+),
+of_reference AS (
+    FROM conditions WHERE model = reference_model AND defense = 'none'
+),
+summed AS (
+    SELECT protocol, dataset, own.model, own.defense, degradation,
+        sum(own.error) AS error, sum(r.error) AS reference_error,
+        sum(own.excess) AS excess, sum(r.excess) AS reference_excess,
+        sum(own.change) FILTER (r.change IS NOT NULL) AS change,
+        sum(r.change) FILTER (own.change IS NOT NULL) AS reference_change
+    FROM conditions AS own JOIN of_reference AS r USING (protocol, dataset, degradation, level)
+    WHERE degradation <> 'none'
+    GROUP BY ALL
+),
+ratios AS (
+    SELECT protocol, dataset, model, defense,
+        CASE WHEN reference_error > 1e-6 THEN error / reference_error END AS mce,
+        CASE WHEN reference_excess > 1e-6 THEN excess / reference_excess END AS relative_mce,
+        CASE WHEN reference_change > 1e-6 THEN change / reference_change END AS flip_rate
+    FROM summed
+)
+SELECT protocol, dataset, model, defense,
+    avg(mce) AS mce, avg(relative_mce) AS relative_mce, avg(flip_rate) AS mean_flip_rate, count(mce) AS degradations
+FROM (SELECT DISTINCT protocol, dataset, model, defense FROM conditions)
+SEMI JOIN of_reference USING (protocol, dataset)
+LEFT JOIN ratios USING (protocol, dataset, model, defense)
+GROUP BY ALL
+ORDER BY ALL;

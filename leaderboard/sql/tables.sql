@@ -5,3 +5,4 @@ CREATE TABLE loaded (
 );
 CREATE TABLE calibration (entrant INTEGER, degradation VARCHAR, level DOUBLE, bin INTEGER, gap DOUBLE, rows BIGINT);
 CREATE TABLE names (dataset VARCHAR, image_id VARCHAR, class_name VARCHAR);
+CREATE TABLE timings (entrant INTEGER, run_id VARCHAR, device VARCHAR, threads INTEGER, images BIGINT, seconds DOUBLE);

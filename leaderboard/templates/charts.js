@@ -1,7 +1,8 @@
 "use strict";
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
-const colour = (one) => `var(--c${one.style % 8})`;
-const dash = (one) => DASHES[Math.floor(one.style / 8) % 4];
+/* An architecture keeps its colour and marker, on every board and in the figures; its defenses are dashed. */
+const colour = (one) => `var(--c${one.look[0] % 8})`;
+const dash = (one) => DASHES[(Math.floor(one.look[0] / 8) + one.look[1]) % 4];
 
 function marker(one, x, y, size = 4) {
   const s = size;
@@ -15,7 +16,7 @@ function marker(one, x, y, size = 4) {
     `M${-s} ${-s}L${s} ${s}M${-s} ${s}L${s} ${-s}`,
     `M${-s} ${-s * 0.55}L0 ${-s * 1.15}L${s} ${-s * 0.55}V${s * 0.55}L0 ${s * 1.15}L${-s} ${s * 0.55}Z`,
   ];
-  const kind = one.style % 8;
+  const kind = one.look[0] % 8;
   const common = { transform: `translate(${x} ${y})`, fill: kind === 6 ? "none" : colour(one), stroke: kind === 6 ? colour(one) : "var(--bg)", "stroke-width": kind === 6 ? 2 : 0.8 };
   return kind === 0 ? draw("circle", { r: s * 1.05, ...common }) : draw("path", { d: paths[kind], ...common });
 }

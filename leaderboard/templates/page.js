@@ -73,7 +73,7 @@ function listEntrants() {
 }
 function card(one) {
   const which = board();
-  const facts = [["Architecture", one.architecture], ["Parameters", one.parameters === null ? null : one.parameters.toLocaleString("en")], ["Input", one.input_size && `${one.input_size} × ${one.input_size}`], ["Images", one.images], ["Weights", one.weights && `SHA-256 ${one.weights.slice(0, 16)}…`]];
+  const facts = [["Architecture", one.architecture], ["Parameters", one.parameters === null ? null : one.parameters.toLocaleString("en")], ["Input", one.input_size && `${one.input_size} × ${one.input_size}`], ["Images", one.images], ["Speed", one.device && `${figures(one.stats.images_per_second[0])} images/s on ${one.device}`], ["Weights", one.weights && `SHA-256 ${one.weights.slice(0, 16)}…`]];
   const list = make("dl", null, ...facts.filter(([, value]) => value).flatMap(([term, value]) => [make("dt", null, term), make("dd", null, bdi(value))]));
   const fragile = make("table", null, make("tbody", null, ...one.fragile.map(([id, name, share]) => make("tr", null, make("td", null, bdi(id), name ? make("span", { class: "sub" }, bdi(name)) : null), make("td", null, `${percent(share, 0)} %`)))));
   const cells = which.conditions.map((condition, i) => {
@@ -149,7 +149,7 @@ $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("skip").addEventListener("click", (event) => { event.preventDefault(); $("table").focus(); });
 for (const button of document.querySelectorAll("[data-measure]")) button.addEventListener("click", () => { state.measure = button.dataset.measure; update(); });
 for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => {
-  for (const one of filtered()) setShown(one, button.dataset.show === "all" || (button.dataset.show === "first" && one.style < FIRST));
+  for (const one of filtered()) setShown(one, button.dataset.show === "all" || (button.dataset.show === "first" && one.place < FIRST));
   update();
 });
 function fromAddress() {

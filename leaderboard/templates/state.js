@@ -46,23 +46,23 @@ function stat(one, measure) {
   const found = one.stats[measure];
   return found ? found[0] : null;
 }
-/* Best first by the mean under degradation: fixes colours and which curves are on at first. */
+/* Best first by the mean under degradation: fixes which curves are on at first. */
 function standing(which) {
   if (!which.standing) {
     const value = (one) => stat(one, "mean_degraded_accuracy") ?? -1;
     which.standing = [...which.entrants].sort((a, b) => b.comparable - a.comparable || value(b) - value(a) || (a.id < b.id ? -1 : 1));
-    which.standing.forEach((one, i) => { one.style = i; });
+    which.standing.forEach((one, i) => { one.place = i; });
   }
   return which.standing;
 }
 function shown(one) {
   if (state.off.has(one.id)) return false;
-  return state.on.has(one.id) || one.style < FIRST;
+  return state.on.has(one.id) || one.place < FIRST;
 }
 function setShown(one, value) {
   state.off.delete(one.id);
   state.on.delete(one.id);
-  if (value !== one.style < FIRST) (value ? state.on : state.off).add(one.id);
+  if (value !== one.place < FIRST) (value ? state.on : state.off).add(one.id);
 }
 function filtered() {
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);

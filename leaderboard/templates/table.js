@@ -8,6 +8,8 @@ const COLUMNS = [
   { key: "mce", title: "mCE", unit: "%", reference: true },
   { key: "relative_mce", title: "Relative mCE", unit: "%", reference: true },
   { key: "parameters", title: "Parameters", plain: true, lower: true },
+  { key: "images_per_second", title: "Speed", unit: "images/s", rate: true },
+  { key: "mean_flip_rate", title: "Mean flip rate", unit: "%", reference: true, more: true },
   { key: "top5", title: "Top-5", unit: "%", more: true },
   { key: "top5_degraded", title: "Top-5 degraded", unit: "%, mean", more: true },
   { key: "mean_per_class", title: "Per-class accuracy", unit: "%", more: true },
@@ -25,7 +27,7 @@ function direction() {
   const column = COLUMNS.find((one) => one.key === state.sort);
   return state.dir || (isLower(column) ? "asc" : "desc");
 }
-const comparable = (one) => DATA.higher[state.sort] === undefined || (DATA.undegraded.includes(state.sort) ? one.same_images : one.comparable);
+const comparable = (one) => DATA.higher[state.sort] === undefined || (state.sort === "images_per_second" ? one.same_device : DATA.undegraded.includes(state.sort) ? one.same_images : one.comparable);
 function sorted(entrants) {
   const sign = direction() === "asc" ? 1 : -1;
   return [...entrants].sort((a, b) => {
@@ -83,7 +85,9 @@ function nameCell(one) {
   else if (!one.comparable) cell.append(make("span", { class: "chip" }, "other conditions"));
   return cell;
 }
-const number = (value, column) => (column.digits ? fixed(value, column.digits) : percent(value));
+/* Three figures: 9.87, 98.7, 987. */
+const figures = (value) => fixed(value, Math.max(0, 2 - Math.floor(Math.log10(value))));
+const number = (value, column) => (column.rate ? figures(value) : column.digits ? fixed(value, column.digits) : percent(value));
 function numberCell(one, column, [from, to]) {
   const found = one.stats[column.key];
   if (!found) return make("td", null, "–");
@@ -98,9 +102,10 @@ function numberCell(one, column, [from, to]) {
     const dot = make("b");
     dot.style.left = at(value);
     cell.append(make("span", { class: "bar", "aria-hidden": "true" }, range, dot));
-    const bounds = column.digits ? `${fixed(low, 2)}–${fixed(high, 2)}` : `${percent(low, 0)}–${percent(high, 0)}`;
+    const bounds = column.rate ? `${figures(low)}–${figures(high)}` : column.digits ? `${fixed(low, 2)}–${fixed(high, 2)}` : `${percent(low, 0)}–${percent(high, 0)}`;
     cell.append(make("span", { class: "sub" }, `[${bounds}]${ranks ? ` · ${places(ranks)}` : ""}`));
   }
+  if (column.rate && !one.same_device) cell.append(make("span", { class: "chip", title: one.device }, "other device"));
   if (column.key === "worst_accuracy" && one.worst !== null) {
     const { degradation, text } = board().conditions[one.worst];
     cell.append(make("span", { class: "sub" }, bdi(`${degradation} ${text}`)));
@@ -114,12 +119,13 @@ function span(measure) {
 function notes() {
   const which = board();
   const said = ["Below each number: its 95 % interval and the places it allows. Entrants whose intervals overlap are tied."];
-  if (!which.has_reference) said.push(`mCE and relative mCE need the reference network: ${DATA.reference} without a defense is not on this board, or has several weights. (build --reference chooses another.)`);
+  if (!which.has_reference) said.push(`mCE, relative mCE and mean flip rate need the reference network: ${DATA.reference} without a defense is not on this board, or has several weights. (build --reference chooses another.)`);
   else {
-    const of = which.entrants.filter((one) => one.mce_of[1] < one.mce_of[0]).length;
-    said.push(`mCE: errors summed over levels relative to ${DATA.reference} (100 %), over the degradations and levels that both have; relative mCE: the same of what errors exceed the undegraded ones.`);
+    const of = which.entrants.filter((one) => one.relative_of.relative_mce < one.relative_of.mce).length;
+    said.push(`mCE: errors summed over levels relative to ${DATA.reference} (100 %), over the degradations and levels that both have; relative mCE: the same of what errors exceed the undegraded ones; mean flip rate: the same of label change p_Δ.`);
     if (of) said.push("Where the reference makes no more errors than undegraded, a degradation has no relative CE and is left out of relative mCE.");
   }
+  if (which.device) said.push(`Speed: images a second through filter and network alone, on ${which.device}. Intervals are over chunks of images; what was measured on another device is shown and not ranked.`);
   if (which.entrants.some((one) => !one.comparable)) said.push("“Other conditions”, “other images”: measured under other conditions or on a part of the images, so not ranked in what depends on them.");
   for (const { stage, images, run } of which.failures) said.push(`${images} ${images === 1 ? "image" : "images"} failed in stage ${stage} of run ${run}.`);
   $("notes").replaceChildren(...said.map((text) => make("p", null, bdi(text))));

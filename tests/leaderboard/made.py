@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cnnsens_bench.store import FAILURES, PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.store import FAILURES, PREDICTIONS, SPEED, Store, new_attempt, write_part
 
 CONDITIONS = {("gaussian_rgb", 4.0): 3, ("gaussian_rgb", 8.0): 3, ("pepper", 0.04): 2, ("flip_lr", 0.0): 1}
 MODELS = ("torchvision/alexnet", "timm/b", "timm/c")
@@ -44,6 +44,21 @@ def sweep(
     return pd.DataFrame(rows, columns=PREDICTIONS.names)
 
 
+def timings(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Rows of `speed` for every entrant of `rows`: unequal chunks on two devices, of timm/b mostly on the GPU."""
+    rng = np.random.default_rng(seed)
+    found = []
+    entrants = rows[["run_id", "dataset", "model", "defense"]].drop_duplicates()
+    for run_id, dataset, model, defense in entrants.itertuples(index=False):
+        for chunk in range(8):
+            gpu = chunk < (5 if model == "timm/b" else 2)
+            images = int(rng.integers(20, 33))
+            seconds = images * (0.002 if gpu else 0.02 + 0.001 * len(defense)) * rng.uniform(0.9, 1.1)
+            device = ("A GPU", None) if gpu else ("A processor", 2)
+            found.append((run_id, dataset, model, defense, *device, "float32", images, seconds))
+    return pd.DataFrame(found, columns=SPEED.names).astype({"threads": "Int32"})
+
+
 def write(
     folder: Path,
     rows: pd.DataFrame,
@@ -51,6 +66,7 @@ def write(
     weights: str | None = "w",
     failures: pd.DataFrame | None = None,
     config: dict | None = None,
+    speed: pd.DataFrame | None = None,
 ) -> Path:
     """A database of them. `protocols`: run → its protocol."""
     store = Store(folder)
@@ -66,6 +82,8 @@ def write(
     )
     if failures is not None:
         write_part(parts, "failures", "a", pa.Table.from_pandas(failures, FAILURES, preserve_index=False))
+    if speed is not None:
+        write_part(parts, "speed", "a", pa.Table.from_pandas(speed, SPEED, preserve_index=False))
     store.ingest()
     named = rows[["dataset", "model", "architecture", "defense"]].drop_duplicates()
     digests = [None if weights is None else f"{weights}{model}{defense}" for model, defense in

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from leaderboard.__main__ import main
-from tests.leaderboard.made import sweep, write
+from tests.leaderboard.made import sweep, timings, write
 from tests.leaderboard.test_page import HOSTILE
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
@@ -33,7 +33,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two data sets; one with names that nobody should have."""
     folder = tmp_path_factory.mktemp("site")
     rows = pd.concat([sweep("r1", "d", range(20), 0), sweep("r2", "e", range(8), 1, models=HOSTILE)], ignore_index=True)
-    path = write(folder, rows, {"r1": "p", "r2": "q"}, config={"seed": 0, "trials": 3, "defenses": list(HOSTILE)})
+    speed = timings(rows[rows["run_id"] == "r1"])
+    path = write(
+        folder, rows, {"r1": "p", "r2": "q"}, speed=speed, config={"seed": 0, "trials": 3, "defenses": list(HOSTILE)}
+    )
     assert main(["build", "--db", str(path), "--out", str(folder / "site")]) == 0
     return (folder / "site" / "index.html").as_uri()
 
@@ -131,6 +134,23 @@ def test_numbers_and_ranks_of_the_table(browser: Any) -> None:
             assert rank == (f"{first}–{last}" if first != last else f"{first}")
         else:
             assert "other conditions" in text
+
+
+def test_speed(browser: Any, site: str) -> None:
+    board, without = embedded(browser)["boards"]
+    assert board["device"] in find(browser, "#notes").text
+    press(browser, "[data-sort=images_per_second]")
+    on_it = [one for one in board["entrants"] if one["same_device"]]
+    fastest = sorted(on_it, key=lambda one: -one["stats"]["images_per_second"][0])
+    assert shown(browser)[: len(on_it)] == [one["id"] for one in fastest]
+    for one in board["entrants"]:
+        text = find(browser, f"tr[data-entrant='{one['id']}']").text
+        assert ("other device" in text) != one["same_device"]
+        value = one["stats"]["images_per_second"][0]
+        assert (f"{value:.0f}" if value >= 100 else f"{value:.1f}") in text
+    visit(browser, f"{site}#board={without['id']}")  # has no timings
+    for row in browser.find_elements(By.CSS_SELECTOR, "#rows tr"):
+        assert row.text.endswith("–")
 
 
 def test_filtering(browser: Any) -> None:

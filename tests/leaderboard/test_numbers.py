@@ -13,7 +13,7 @@ from cnnsens_bench.store import Store
 from leaderboard.aggregate import HIGHER_IS_BETTER, UNDEGRADED, Resampler
 from leaderboard.page import data
 from leaderboard.read import read
-from tests.leaderboard.made import DEFENSES, sweep, write
+from tests.leaderboard.made import DEFENSES, sweep, timings, write
 
 PROTOCOLS = {"r1": "p", "r2": "p", "r3": "q"}
 CLOSE = 2e-6
@@ -32,11 +32,16 @@ def rows() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def store(rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def speed(rows: pd.DataFrame) -> pd.DataFrame:
+    return timings(rows)
+
+
+@pytest.fixture(scope="module")
+def store(rows: pd.DataFrame, speed: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     failures = pd.DataFrame(
         {"run_id": "r1", "dataset": "d", "image_id": ["i007", "i900"], "stage": "decode", "error": "broken"}
     )
-    return write(tmp_path_factory.mktemp("store"), rows, PROTOCOLS, failures=failures)
+    return write(tmp_path_factory.mktemp("store"), rows, PROTOCOLS, failures=failures, speed=speed)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,7 @@ def test_all_boards_and_entrants_are_there(content: dict[str, Any], rows: pd.Dat
     assert board["n_images"] == 41
 
 
-def test_values(content: dict[str, Any], rows: pd.DataFrame) -> None:
+def test_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFrame) -> None:
     for board, one, own, every in entrants(content, rows):
         conditions = own.groupby(["degradation", "level"])
         shares = per_image(own).groupby(["degradation", "level"])[["hit", "changed", "top5", "nll"]].mean()
@@ -113,9 +118,12 @@ def test_values(content: dict[str, Any], rows: pd.DataFrame) -> None:
             "ece_degraded": averaged(ece),
             "nll": shares["nll"]["none", 0],
             "nll_degraded": averaged(shares["nll"]),
-            **corruption_errors(shares["hit"], every),
+            "images_per_second": images_per_second(board, one, speed)[0],
+            **relative_measures(shares, every),
         }
-        assert {name: value[0] for name, value in one["stats"].items()} == pytest.approx(wanted, abs=CLOSE)
+        found = {name: value[0] for name, value in one["stats"].items()}
+        assert found == pytest.approx(wanted, abs=CLOSE)
+        assert one["device"] == images_per_second(board, one, speed)[1]
         worst_condition = board["conditions"][one["worst"]]
         assert shares["hit"][worst_condition["degradation"], worst_condition["level"]] == pytest.approx(worst)
         assert one["parameters"] == 1000 * len(one["model"])
@@ -127,18 +135,34 @@ def test_values(content: dict[str, Any], rows: pd.DataFrame) -> None:
         assert [board["conditions"][i] for i in one["missing"]] == missing
 
 
-def corruption_errors(hit: pd.Series, every: pd.DataFrame) -> dict[str, float]:
+def images_per_second(board: dict, one: dict, speed: pd.DataFrame) -> tuple[float, str, pd.DataFrame]:
+    """On the device that computed most of the entrant's images, its words, and its chunks."""
+    own = speed[(speed["dataset"] == board["dataset"]) & (speed["run_id"].map(PROTOCOLS) == board["protocol"])]
+    own = own[(own["model"] == one["model"]) & (own["defense"] == one["defense"])]
+    sums = own.groupby("device")[["images", "seconds"]].sum()
+    device = sums["images"].idxmax()
+    words = device if device == "A GPU" else f"{device}, 2 threads"
+    return sums["images"][device] / sums["seconds"][device], words, own[own["device"] == device]
+
+
+def relative_measures(shares: pd.DataFrame, every: pd.DataFrame) -> dict[str, float]:
+    """mCE, relative mCE and mean flip rate; `shares`: hit and changed by (degradation, level)."""
     reference = every[(every["model"] == "torchvision/alexnet") & (every["defense"] == "none")]
-    base = 1 - per_image(reference).groupby(["degradation", "level"])["hit"].mean()
-    plain, relative = [], []
-    for name in set(hit.index.get_level_values(0)) - {"none"}:
-        own, theirs = 1 - hit[name], base[name]
-        theirs = theirs[own.index]
-        plain.append(own.sum() / theirs.sum())
-        above = (theirs - base["none", 0]).sum()
-        if above > 0:
-            relative.append((own - (1 - hit["none", 0])).sum() / above)
-    return {"mce": np.mean(plain), "relative_mce": np.mean(relative)}
+    base = per_image(reference).groupby(["degradation", "level"])[["hit", "changed"]].mean()
+    plain, relative, flips = [], [], []
+    for name in set(shares.index.get_level_values(0)) & set(base.index.get_level_values(0)) - {"none"}:
+        both = shares.loc[name].join(base.loc[name], how="inner", rsuffix="_base")
+        errors, others = (1 - both["hit"]).sum(), (1 - both["hit_base"]).sum()
+        if others > 0:
+            plain.append(errors / others)
+        still = [1 - part["hit"].get(("none", 0), np.nan) for part in (shares, base)]
+        if others - len(both) * still[1] > 1e-9:
+            relative.append((errors - len(both) * still[0]) / (others - len(both) * still[1]))
+        known = both.dropna(subset=["changed", "changed_base"])
+        if known["changed_base"].sum() > 0:
+            flips.append(known["changed"].mean() / known["changed_base"].mean())
+    found = {"mce": plain, "relative_mce": relative, "mean_flip_rate": flips}
+    return {name: float(np.mean(ratios)) for name, ratios in found.items() if ratios}
 
 
 def test_conditions_equal_the_views(content: dict[str, Any], rows: pd.DataFrame, store: Path) -> None:
@@ -162,6 +186,8 @@ def test_conditions_equal_the_views(content: dict[str, Any], rows: pd.DataFrame,
         row = leaders.loc[(board["protocol"], board["dataset"], one["model"], one["defense"])]
         for name in ("mean_degraded_accuracy", "mean_label_change", "worst_accuracy", "accuracy"):
             assert one["stats"][name][0] == pytest.approx(row[name], abs=CLOSE)
+        assert one["stats"]["images_per_second"][0] == pytest.approx(row["images_per_second"], rel=1e-6)
+        assert one["device"] == row["device"] + ("" if pd.isna(row["threads"]) else ", 2 threads")
         # Of several that are equally bad, rounding decides.
         assert one["accuracy"][one["worst"]][0] == pytest.approx(row["worst_accuracy"], abs=CLOSE)
 
@@ -199,6 +225,9 @@ def test_intervals_hold_their_values_and_ranks_are_the_places_they_allow(content
         assert {one["model"] for one in usual} == {"torchvision/alexnet", "timm/b"}  # timm/c lacks a degradation
         for name, higher in HIGHER_IS_BETTER.items():
             ranked = board["entrants"] if name in UNDEGRADED else usual
+            if name == "images_per_second":
+                assert board["device"] == "A processor, 2 threads"
+                ranked = [one for one in board["entrants"] if one["model"] != "timm/b"]
             for one in board["entrants"]:
                 value, low, high = one["stats"][name]
                 if name.startswith("ece"):
@@ -226,11 +255,15 @@ def test_fragile_images(content: dict[str, Any], rows: pd.DataFrame) -> None:
             assert wanted[image] == pytest.approx(share, abs=CLOSE)
 
 
-def test_merged_databases_give_what_one_would(rows: pd.DataFrame, content: dict[str, Any], tmp_path: Path) -> None:
-    """Split by run, and with half of one run in both: each image counts once."""
-    first = write(tmp_path / "a", rows[rows["run_id"] != "r2"], {"r1": "p", "r3": "q"})
+def test_merged_databases_give_what_one_would(
+    rows: pd.DataFrame, speed: pd.DataFrame, content: dict[str, Any], tmp_path: Path
+) -> None:
+    """Split by run, and with half of one run in both: each image, and each chunk's time, counts once."""
+    first = write(
+        tmp_path / "a", rows[rows["run_id"] != "r2"], {"r1": "p", "r3": "q"}, speed=speed[speed["run_id"] != "r2"]
+    )
     overlap = rows[(rows["run_id"] == "r2") | ((rows["run_id"] == "r1") & (rows["image_id"] < "i015"))]
-    second = write(tmp_path / "b", overlap, {"r1": "p", "r2": "p"})
+    second = write(tmp_path / "b", overlap, {"r1": "p", "r2": "p"}, speed=speed[speed["run_id"] != "r3"])
     merged = data(read([first, second]), "torchvision/alexnet")
     for one, other in zip(merged["boards"], content["boards"], strict=True):
         assert {**one, "failures": []} == {**other, "failures": []}
@@ -257,7 +290,52 @@ def test_no_reference_no_mce(rows: pd.DataFrame, tmp_path: Path) -> None:
     path = write(tmp_path, rows[rows["model"] != "torchvision/alexnet"], PROTOCOLS)
     for board in data(read([path]), "torchvision/alexnet")["boards"]:
         assert not board["has_reference"]
-        assert not any("mce" in one["stats"] for one in board["entrants"])
+        assert not any({"mce", "relative_mce", "mean_flip_rate"} & set(one["stats"]) for one in board["entrants"])
+    assert Store(path.parent).query("FROM mce('torchvision/alexnet')").empty
+
+
+@pytest.mark.parametrize("case", ["as it is", "levels missing", "a perfect reference", "no undegraded rows"])
+def test_page_measures_and_macro_say_the_same(rows: pd.DataFrame, case: str, tmp_path: Path) -> None:
+    """mCE, relative mCE and mean flip rate, in Python, SQL and pandas."""
+    own = rows[rows["run_id"] != "r2"].copy()
+    reference = (own["model"] == "torchvision/alexnet") & (own["defense"] == "none")
+    if case == "levels missing":
+        own = own[~(reference & (own["level"] == 4)) & ~((own["model"] == "timm/b") & (own["level"] == 8))]
+        own = own[~((own["model"] == "timm/c") & own["degradation"].isin(["flip_lr", "gaussian_rgb"]))]
+    elif case == "a perfect reference":
+        right = reference & own["degradation"].isin(["none", "pepper"])
+        own["prediction"] = own["prediction"].where(~right, own["label"])
+    elif case == "no undegraded rows":
+        own = own[~((own["model"] == "timm/b") & (own["degradation"] == "none"))]
+    path = write(tmp_path, own, {"r1": "p", "r3": "q"})
+    content = data(read([path]), "torchvision/alexnet")
+    names = ["mce", "relative_mce", "mean_flip_rate"]
+    macro = Store(path.parent).query("FROM mce('torchvision/alexnet')")
+    assert len(macro) == sum(len(board["entrants"]) for board in content["boards"])
+    macro = macro.set_index(["protocol", "dataset", "model", "defense"])
+    found = 0
+    for board, one, mine, every in entrants(content, own):
+        shares = per_image(mine).groupby(["degradation", "level"])[["hit", "changed"]].mean()
+        wanted = {name: float("nan") for name in names} | relative_measures(shares, every)
+        row = macro.loc[(board["protocol"], board["dataset"], one["model"], one["defense"])]
+        assert row[names].to_dict() == pytest.approx(wanted, nan_ok=True)
+        page = {name: one["stats"].get(name, [float("nan")])[0] for name in names}
+        assert page == pytest.approx(wanted, nan_ok=True, abs=CLOSE)
+        base = next(other for other in board["entrants"] if other["reference"])
+        arrays = [
+            [np.array([np.nan if value is None else value[0] for value in which[series]]) for which in (one, base)]
+            for series in ("accuracy", "change")
+        ]
+        degradation = np.array([condition["degradation"] for condition in board["conditions"]])
+        calls = {
+            "mce": measures.mce(1 - arrays[0][0], 1 - arrays[0][1], degradation),
+            "relative_mce": measures.relative_mce(1 - arrays[0][0], 1 - arrays[0][1], degradation),
+            "mean_flip_rate": measures.mean_flip_rate(*arrays[1], degradation),
+        }
+        assert calls == pytest.approx(wanted, nan_ok=True, abs=1e-4)  # of numbers that the page has rounded
+        assert row["degradations"] == one["relative_of"]["mce"]
+        found += sum(not np.isnan(value) for value in wanted.values())
+    assert found > 3 * len(macro) / 2
 
 
 def test_the_least_there_can_be(rows: pd.DataFrame, tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pytest
 
 from cnnsens_bench.config import compose
+from cnnsens_bench.figures.style import architecture_styles
 from cnnsens_bench.store import Store
 from leaderboard.__main__ import main
-from leaderboard.page import page
+from leaderboard.page import data, page
+from leaderboard.read import read
 from leaderboard.words import command
 from tests.leaderboard.made import sweep, write
 
@@ -155,3 +158,15 @@ def test_the_command_does_not_tell_where_files_lie() -> None:
     assert "secret" not in line
     assert "dataset.root=<folder>/CUB_200_2011" in line
     assert command("no such suite", config) is None
+
+
+def test_an_architecture_has_one_colour_and_its_defenses_are_dashed(tmp_path: Path) -> None:
+    rows = pd.concat([sweep("r", "birds", range(12), 0), sweep("q", "pets", range(12), 1, models=["timm/b"])])
+    path = write(tmp_path / "a", rows, {"r": "p", "q": "p"})
+    birds, pets = data(read([path]), "torchvision/alexnet")["boards"]
+    looks = {(one["architecture"], one["defense"]): one["look"] for one in birds["entrants"]}
+    expected = architecture_styles(["alexnet", "b", "c"])
+    for (architecture, defense), look in looks.items():
+        assert look == [expected[architecture].place, int(defense != "none")]
+    # Of a single architecture the defenses have the colours.
+    assert sorted(one["look"] for one in pets["entrants"]) == [[0, 0], [1, 0]]

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.errors import StorageError, UserError
 from cnnsens_bench.store import FAILURES, PREDICTIONS, SCHEMA_VERSION, Store, new_attempt, write_part
 from cnnsens_bench.store.parts import damage
 
@@ -98,7 +98,7 @@ def test_a_failure_that_is_not_the_parts_fault_keeps_them(store: Store, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr("cnnsens_bench.store.database._insert", full)
-        with pytest.raises(duckdb.IOException, match="No space"):
+        with pytest.raises(StorageError, match="No space"):
             store.ingest()
     assert path.exists()
     store.ingest()

@@ -1,0 +1,145 @@
+"""Where files lie: a path, or a URI that fsspec knows, such as `s3://bucket/runs/x` of an object store.
+
+Credentials and endpoints are fsspec's own configuration: the environment (`FSSPEC_S3_ENDPOINT_URL`, …) or files in
+~/.config/fsspec. A URI's file appears whole or not at all, as object stores promise.
+"""
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from upath import UPath
+
+from cnnsens_bench.cache import cache_dir
+from cnnsens_bench.errors import StorageError, UserError, first_line
+
+Place = Path | UPath
+"""A path of this machine, or a URI; `isinstance(place, Path)` tells them apart."""
+
+
+def place(text: str | Place) -> Place:
+    """What the user wrote: with `://` a URI, else a path. Raises `UserError` for a URI that nobody here reads."""
+    if not isinstance(text, str):
+        return text
+    if "://" not in text:
+        return Path(text).expanduser()
+    if text.startswith("file://"):
+        return Path(unquote(urlsplit(text).path))
+    if "::" in text:
+        raise UserError(f"'{text}' chains URIs: name one, such as s3://bucket/folder")
+    try:
+        found = UPath(text.rstrip("/"))
+        _ = found.fs
+    except ImportError as error:
+        raise UserError(f"'{text}' needs another package ({first_line(error)}): install it first") from None
+    except Exception as error:
+        raise UserError(f"'{text}' cannot be used ({first_line(error)}): name a path, or s3://bucket/folder") from None
+    return found
+
+
+def check_places(*texts: str | None) -> None:
+    """Raises `UserError` for a URI that nobody here reads."""
+    for text in texts:
+        place(text or ".")
+
+
+def check_paths(**values: str | None) -> None:
+    """Raises `UserError` for a URI where a path is needed; `values` by key of the config."""
+    for key, value in values.items():
+        if value and "://" in value:
+            raise UserError(f"{key} is '{value}': it must be a path on this machine, not a URI")
+
+
+def local_folder(output: Place, cache: str | Path | None = None) -> Path:
+    """Where what must lie on this machine's disk goes: the output itself, or, of a URI, a folder of its own below
+    `cache` (default: the user's)."""
+    if isinstance(output, Path):
+        return output
+    key = hashlib.blake2b(str(output).encode(), digest_size=8).hexdigest()
+    return cache_dir(cache) / "outputs" / f"{output.name or 'output'}-{key}"
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of a URI, in one request: its name is no pattern and no chain. Raises what fsspec raises."""
+    found = UPath(uri)
+    data: bytes = found.fs.cat_file(found.path)
+    return data
+
+
+def write_whole(target: Place, data: bytes) -> None:
+    """Write a file whole or not at all. Raises `StorageError`."""
+    with storing(target):
+        if isinstance(target, Path):
+            partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.partial")
+            try:
+                with partial.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, target)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+        else:
+            target.fs.pipe_file(target.path, data)
+
+
+def upload(file: Path, target: UPath) -> None:
+    """Copy a file of this machine to a URI. Raises `StorageError`."""
+    with storing(target):
+        target.fs.put_file(str(file), target.path)
+
+
+def upload_folder(folder: Path, target: Place) -> None:
+    """Copy the files of a folder of this machine, if there is one, to a URI; a path is where they lie already."""
+    if not isinstance(target, Path) and folder.is_dir():
+        for name in names_below(folder):
+            upload(folder / name, target / name)
+
+
+def download(source: UPath, file: Path) -> None:
+    """Copy a URI's file to this machine. Raises `FileNotFoundError` where there is none, `StorageError`."""
+    with storing(source):
+        source.fs.get_file(source.path, str(file))
+
+
+def names_below(folder: Place) -> list[str]:
+    """Of all files, however deep, as sorted paths relative to `folder`; none where there is no folder.
+
+    As it is now: listings that fsspec remembers are forgotten. Raises `StorageError`.
+    """
+    if isinstance(folder, Path):
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    with storing(folder):
+        folder.fs.invalidate_cache()
+        top = folder.path.rstrip("/") + "/"
+        try:
+            found = folder.fs.find(top)
+        except FileNotFoundError:
+            return []
+        return sorted(name.removeprefix(top) for name in found if name.startswith(top) and not name.endswith("/"))
+
+
+@contextlib.contextmanager
+def storing(target: Place) -> Iterator[None]:
+    """Errors of the storage in the body become a `StorageError` of one sentence; `FileNotFoundError` stays itself."""
+    try:
+        yield
+    except (StorageError, UserError, FileNotFoundError):
+        raise
+    except OSError as error:
+        raise StorageError(_sentence(target, error)) from error
+    except Exception as error:
+        if isinstance(target, Path):
+            raise
+        raise StorageError(_sentence(target, error)) from error  # each library of fsspec's has errors of its own
+
+
+def _sentence(target: Any, error: Exception) -> str:
+    reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+    return f"{target} cannot be used now ({reason})"

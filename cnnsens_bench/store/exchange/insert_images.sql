@@ -1,0 +1,1 @@
+INSERT INTO images BY NAME SELECT <columns> FROM in_images ON CONFLICT DO NOTHING

@@ -1,0 +1,187 @@
+"""One run at a time: locks of folders, leases of URIs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from upath import UPath
+
+from cnnsens_bench.errors import StorageError, UserError
+from cnnsens_bench.places import Place, place
+from cnnsens_bench.store import lock as room
+from cnnsens_bench.store.lock import FileLock, Lease, lock
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_folder_is_one_process_s(tmp_path: Path) -> None:
+    held = lock(tmp_path)
+    who = json.loads((tmp_path / "run.lock").read_text())
+    assert who["pid"] == os.getpid()
+    with pytest.raises(UserError) as caught:
+        lock(tmp_path)
+    assert f"{tmp_path} is being written by a run on {who['host']} (PID {os.getpid()}, since " in str(caught.value)
+    held.release()
+    assert not (tmp_path / "run.lock").exists()
+    lock(tmp_path).release()
+
+
+def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom cnnsens_bench.store.lock import lock\n"
+        f"held = lock(Path({str(tmp_path)!r})); print('held', flush=True); sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert holder.stdout
+    holder.stdout.readline()
+    with pytest.raises(UserError, match=rf"\(PID {holder.pid}, since"):
+        lock(tmp_path)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    lock(tmp_path).release()
+
+
+def test_many_at_once_and_one_gets_it(tmp_path: Path) -> None:
+    """Locks and releases as fast as they can: never two at a time."""
+    inside, most, wins = [0], [0], [0]
+    guard = threading.Lock()
+
+    def contend() -> None:
+        for _ in range(150):
+            try:
+                held = FileLock(tmp_path)
+            except UserError:
+                continue
+            with guard:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                wins[0] += 1
+            with guard:
+                inside[0] -= 1
+            held.release()
+
+    threads = [threading.Thread(target=contend) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert wins[0] > 6
+
+
+@pytest.fixture
+def somewhere(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> UPath:
+    monkeypatch.setattr(room, "BEAT", 0.1)
+    monkeypatch.setattr(room, "STALE", 1.0)
+    found = place(f"memory://leases/{request.node.name}")
+    assert isinstance(found, UPath)
+    return found
+
+
+def written(output: Place) -> dict[str, Any]:
+    return json.loads((output / "run.lock").read_text())
+
+
+def put(output: UPath, **values: object) -> None:
+    lease = {"token": "t", "host": "far", "pid": 7, "since": "noon", "machine": "m", "beat": time.time(), **values}
+    output.fs.pipe_file((output / "run.lock").path, json.dumps(lease).encode())
+
+
+def test_a_lease_is_renewed_and_given_back(somewhere: UPath) -> None:
+    held = lock(somewhere)
+    first = written(somewhere)
+    time.sleep(0.4)
+    held.check()
+    assert written(somewhere)["beat"] > first["beat"]
+    with pytest.raises(UserError, match=r"is being written by a run on .* \(PID"):
+        lock(somewhere)
+    held.release()
+    assert not (somewhere / "run.lock").exists()
+    time.sleep(0.2)
+    assert not (somewhere / "run.lock").exists()
+    lock(somewhere).release()
+
+
+def test_a_lease_that_nobody_renews_is_taken_over_after_a_wait(somewhere: UPath) -> None:
+    put(somewhere)
+    told: list[str] = []
+    began = time.monotonic()
+    held = lock(somewhere, told.append)
+    assert time.monotonic() - began >= 1
+    assert len(told) == 1
+    assert "names a run on far (PID 7, since noon): waiting" in told[0]
+    assert written(somewhere)["pid"] == os.getpid()
+    held.release()
+
+
+@pytest.mark.parametrize("why", ["dead", "old"])
+def test_a_lease_that_cannot_be_alive_is_taken_over_at_once(
+    why: str, somewhere: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "STALE", 60.0)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    dead = {"machine": room._machine(), "pid": gone.pid}
+    put(somewhere, **(dead if why == "dead" else {"beat": time.time() - 700}))
+    began = time.monotonic()
+    lock(somewhere).release()
+    assert time.monotonic() - began < 30
+
+
+def test_a_run_whose_lease_was_taken_over_ends(somewhere: UPath) -> None:
+    held = lock(somewhere)
+    put(somewhere)
+    time.sleep(0.4)
+    with pytest.raises(UserError, match=r"by a run on far \(PID 7.*took over when this run could not reach"):
+        held.check()
+    held.release()
+    assert written(somewhere)["pid"] == 7  # another's is left alone
+
+
+def test_of_two_that_take_a_stale_lease_together_one_remains(somewhere: UPath) -> None:
+    put(somewhere, beat=0)
+    results: list[object] = []
+
+    def take() -> None:
+        try:
+            results.append(lock(somewhere))
+        except UserError as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    held = [result for result in results if isinstance(result, Lease)]
+    assert len(held) == 1
+    held[0].check()
+    held[0].release()
+
+
+def test_an_output_that_cannot_be_reached(somewhere: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise ConnectionError("nobody listens")
+
+    held = lock(somewhere)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(somewhere.fs), "cat_file", gone)
+        with pytest.raises(UserError, match=r"the output memory://.* cannot be written: .*nobody listens"):
+            lock(somewhere)
+        time.sleep(0.7)
+        with pytest.raises(StorageError, match="nobody listens"):
+            held.check()
+    held.check()  # reached again, and still its own
+    held.release()
+
+
+def test_a_damaged_lease_counts_for_nothing(somewhere: UPath) -> None:
+    somewhere.fs.pipe_file((somewhere / "run.lock").path, b"{half")
+    lock(somewhere).release()

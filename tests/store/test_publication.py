@@ -1,0 +1,240 @@
+"""Working copy and published database: what readers see, when, and what a kill, a full disk or a thief leaves."""
+
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from cnnsens_bench.errors import StorageError, UserError
+from cnnsens_bench.store import RunStore, Store, new_attempt, publication, reading, write_part, writing
+from tests.store.test_ingest import ids, table
+
+
+def begun(store: Store) -> None:
+    store.begin_run("r", "test", "p", {}, {})
+
+
+def there(output: Path) -> list[str]:
+    """What a reader finds."""
+    with reading(output / "results.duckdb") as store:
+        return ids(store)
+
+
+def left(output: Path) -> list[str]:
+    return sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file())
+
+
+def test_readers_see_what_was_published_last(tmp_path: Path) -> None:
+    with writing(tmp_path) as store:
+        begun(store)
+        store.share()  # a new output is published at once
+        assert there(tmp_path) == []
+        folder = new_attempt(tmp_path)
+        part = write_part(folder, "predictions", "a", table(["i"]))
+        store.ingest(keep=folder)
+        assert (ids(store), there(tmp_path)) == (["r:i"], [])
+        assert isinstance(part, Path)
+        assert part.exists()  # until readers have it
+        store.publish()
+        assert there(tmp_path) == ["r:i"]
+        assert not part.exists()
+        assert isinstance(folder, Path)
+        assert folder.exists()  # it is still written to
+        write_part(folder, "predictions", "b", table(["j"]))
+        store.ingest()
+    assert there(tmp_path) == ["r:i", "r:j"]
+    assert left(tmp_path) == ["results.duckdb"]
+
+
+def test_it_is_published_after_a_minute_and_never_dearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(publication.time, "monotonic", lambda: now[0])
+    published: list[float] = []
+
+    def publish(self: RunStore) -> None:
+        published.append(now[0])
+        now[0] += 6  # what it costs
+        self.changed = False
+
+    with writing(tmp_path) as store:
+        begun(store)
+        monkeypatch.setattr(RunStore, "publish", publish)
+        for _ in range(400):
+            now[0] += 1
+            store.changed = True
+            store.share()
+    # At most a twentieth of the time: 6 of 120 seconds.
+    assert published[1] - published[0] >= 120
+    assert [round(b - a, -1) for a, b in itertools.pairwise(published)] == [130] * (len(published) - 1)
+    assert len(published) >= 3
+
+
+def test_what_a_reader_opened_stays_whole_while_it_is_replaced(tmp_path: Path) -> None:
+    with writing(tmp_path) as store:
+        begun(store)
+        store.publish()
+        with duckdb.connect(str(tmp_path / "results.duckdb"), read_only=True) as reader:
+            write_part(new_attempt(tmp_path), "predictions", "a", table(["i"]))
+            store.ingest()
+            store.publish()
+            assert reader.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
+        assert there(tmp_path) == ["r:i"]
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_killed_run_loses_nothing_and_its_working_copy_counts_for_nothing(tmp_path: Path, published: bool) -> None:
+    code = (
+        "import os\nfrom pathlib import Path\nfrom cnnsens_bench.store import new_attempt, write_part, writing\n"
+        "from tests.store.test_ingest import table\n"
+        f"output = Path({str(tmp_path)!r})\n"
+        "with writing(output) as store:\n"
+        "    store.begin_run('r', 'test', 'p', {}, {})\n"
+        "    write_part(new_attempt(output), 'predictions', 'a', table(['i']))\n"
+        "    store.ingest()\n"
+        f"    {'store.publish()' if published else ''}\n"
+        "    write_part(new_attempt(output), 'predictions', 'b', table(['i', 'j']))\n"
+        "    store.ingest()\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    assert killed.returncode == -9
+    copy = tmp_path / "work" / "results.duckdb"
+    copy.write_bytes(copy.read_bytes()[:5000])  # as a full disk may leave it
+    with writing(tmp_path) as store:
+        begun(store)
+        store.ingest()
+    assert there(tmp_path) == ["r:i", "r:j"]
+    assert left(tmp_path) == ["results.duckdb"]
+
+
+def test_an_output_of_an_earlier_version_goes_on_with_its_journal(tmp_path: Path) -> None:
+    """A killed writer of before left rows in the journal beside the database."""
+    old = Store(tmp_path / "old")
+    old.open()
+    begun(old)
+    connection = duckdb.connect(str(old.path))
+    connection.execute("SET checkpoint_threshold = '1TB'")
+    connection.execute("INSERT INTO failures VALUES ('r', 'd', 'i', 'decode', 'bad')")
+    output = tmp_path / "output"
+    output.mkdir()
+    for name in ("results.duckdb", "results.duckdb.wal"):
+        shutil.copyfile(tmp_path / "old" / name, output / name)
+    connection.close()
+    with writing(output) as store:
+        begun(store)
+    assert left(output) == ["results.duckdb"]
+    with reading(output / "results.duckdb") as read:
+        assert read.query("SELECT image_id FROM failures")["image_id"].tolist() == ["i"]
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_fills_while_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(publication, "EVERY", 0.0)
+    monkeypatch.setattr(publication, "SHARE", 1e9)
+    with writing(tmp_path, tell=told.append) as store:
+        begun(store)
+        store.share()
+        folder = new_attempt(tmp_path)
+        part = write_part(folder, "predictions", "a", table(["i"]))
+        with monkeypatch.context() as patch:
+            patch.setattr(publication.shutil, "copyfile", full)
+            store.share(folder)
+            store.share(folder)
+        assert len(told) == 1  # said once
+        assert f"{tmp_path / 'results.duckdb'} cannot be used now (No space left on device)" in told[0]
+        assert (there(tmp_path), part.exists()) == ([], True)
+        assert left(tmp_path)[-2:] == ["run.lock", "work/results.duckdb"]
+        store.share(folder)
+        assert (there(tmp_path), part.exists()) == (["r:i"], False)
+
+
+def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (  # noqa: PT012
+        monkeypatch.context() as patch,
+        pytest.raises(StorageError, match="No space left"),
+        writing(tmp_path) as store,
+    ):
+        begun(store)
+        write_part(new_attempt(tmp_path), "predictions", "a", table(["i"]))
+        store.ingest()
+        patch.setattr(publication.os, "replace", full)
+    assert [name for name in left(tmp_path) if name.startswith("parts/")]
+    with writing(tmp_path) as store:
+        begun(store)
+        store.ingest()
+    assert there(tmp_path) == ["r:i"]
+
+
+def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    with (  # noqa: PT012
+        monkeypatch.context() as patch,
+        pytest.raises(KeyboardInterrupt),
+        writing(tmp_path, tell=told.append) as store,
+    ):
+        begun(store)
+        patch.setattr(publication.os, "replace", full)
+        raise KeyboardInterrupt
+    assert "No space left" in told[0]
+    with writing(tmp_path):  # let in again
+        pass
+
+
+def test_an_output_that_vanishes(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    told: list[str] = []
+    with (  # noqa: PT012
+        pytest.raises(StorageError, match="has vanished"),
+        writing(output, tell=told.append) as store,
+        publication.storage_errors(output),
+    ):
+        begun(store)
+        folder = new_attempt(output)
+        shutil.rmtree(output)
+        write_part(folder, "predictions", "a", table(["i"]))
+    assert len(told) == 1
+
+
+def test_what_is_no_database_is_no_working_copy(tmp_path: Path) -> None:
+    (tmp_path / "results.duckdb").write_text("hello, I am a text file, " * 1000)
+    with pytest.raises(UserError, match=r"results\.duckdb is not a DuckDB database"), writing(tmp_path):
+        pass
+    assert (tmp_path / "results.duckdb").read_text().startswith("hello")
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no database"), reading(tmp_path / "results.duckdb"):
+        pass
+
+
+def test_parts_written_again_under_another_name_are_taken_once(tmp_path: Path) -> None:
+    """In one batch, before and after what they repeat, and among themselves."""
+    with writing(tmp_path) as store:
+        begun(store)
+        folder = new_attempt(tmp_path)
+        write_part(folder, "predictions", "z", table(["i", "j"]))
+        write_part(folder, "predictions", "a-retry-g", table(["i"]))
+        write_part(folder, "predictions", "b-retry", table(["j", "k"]))
+        write_part(folder, "predictions", "c-retry", table(["k"]))
+        assert store.ingest(keep=folder) == 4
+        store.publish()
+        write_part(folder, "predictions", "d-retry", table(["k", "l"]))
+        store.ingest()
+        assert store.query("SELECT sum(rows) AS n FROM parts")["n"][0] == 8
+    assert there(tmp_path) == ["r:i", "r:j", "r:k", "r:l"]
+
+
+def test_a_relative_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with writing(Path("out")) as store:
+        begun(store)
+        assert str(store.path) == "out/results.duckdb"
+    assert left(tmp_path) == ["out/results.duckdb"]
