@@ -120,6 +120,8 @@ def run_ray(
     require_plugins(sweep.plugins)
     resources = ray.cluster_resources()
     plan = layout(int(resources.get("CPU", 1)), resources.get("GPU", 0.0))
+    # A core for decoding, also of nodes that are still to come.
+    left = plan.reserved_cpus * plan.workers < resources.get("CPU", 1) or plan.reserved_cpus < plan.threads
     weights: dict[str, Weight] = {}
     stored: dict[str, Any] = {}
     for key, checkpoint in checkpoints.items():
@@ -143,7 +145,7 @@ def run_ray(
         outcomes = ray.data.read_datasource(
             _Tickets([functools.partial(_decoded, shared, desk, ticket) for ticket in tickets]),
             override_num_blocks=len(tickets),
-            num_cpus=1 if plan.reserved_cpus * plan.workers < int(resources.get("CPU", 1)) else 0,
+            num_cpus=int(left),
         ).map_batches(
             _RayWorker,
             batch_size=None,
