@@ -62,12 +62,12 @@ CLUSTER = """
     import sys
     from ray.cluster_utils import Cluster
 
-    dashboard, agent, folder = sys.argv[1:]
+    dashboard, agent = sys.argv[1:]
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
             "num_cpus": 1, "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": int(dashboard),
-            "dashboard_agent_listen_port": int(agent), "temp_dir": folder, "object_store_memory": 300_000_000,
+            "dashboard_agent_listen_port": int(agent), "object_store_memory": 300_000_000,
         },
     )
     for _ in range(2):
@@ -113,8 +113,11 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     }  # fmt: skip
     environment.pop("RAY_ADDRESS", None)
     port, agent = free_port(), free_port()
-    folder = Path("/tmp") / f"cnnsens-{secrets.token_hex(4)}"  # sockets below it: a path of pytest's would be too long
-    arguments = [sys.executable, "-c", textwrap.dedent(CLUSTER), str(port), str(agent), str(folder)]
+    # Sockets lie below it: a path of pytest's would be too long. Else others on this machine would join the cluster.
+    folder = Path("/tmp") / f"cnnsens-{secrets.token_hex(4)}"
+    folder.mkdir()
+    environment["RAY_TMPDIR"] = str(folder)
+    arguments = [sys.executable, "-c", textwrap.dedent(CLUSTER), str(port), str(agent)]
     process = subprocess.Popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder.parent
     )
