@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.places import Place, check_paths, check_places, place
 from cnnsens_bench.registry import near
+from cnnsens_bench.sections import ClusterConfig, DatasetConfig, SensitivityConfig, TrackingConfig
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes
 from cnnsens_bench.training.space import SearchConfig
@@ -37,57 +38,6 @@ WITHOUT_EFFECT = (
     *("studies", "only", "study", "figures"),
 )
 """Keys that shape no result, or are counted apart."""
-
-
-@dataclass
-class DatasetConfig:
-    """`name`: a registered dataset; `root`: its folder; `options`: keyword arguments of its loader."""
-
-    name: str = "plumage"
-    root: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class ClusterConfig:
-    """Where the sweep runs. `engine`: "local" in this process, "ray" over a cluster, "auto": Ray where the command
-    is a Ray job, names an address or more than one worker, or finds several GPUs. `autoscaling`: nodes for `workers`
-    (with one GPU each, unless `gpus_per_worker` says otherwise) come as they are asked for. `weights_gb`: of networks
-    that a worker holds at once, None: a quarter of its memory."""
-
-    engine: str = "auto"
-    address: str | None = None
-    workers: int | None = None
-    gpus_per_worker: float | None = None
-    threads: int | None = None
-    weights_gb: float | None = None
-    autoscaling: bool = False
-
-    def promised(self, cpus: int, gpus: float) -> tuple[int, float]:
-        """The cores and GPUs to lay a sweep out for, where a cluster has `cpus` and `gpus` now."""
-        if not self.autoscaling:
-            return cpus, gpus
-        workers = self.workers or 1
-        per_worker = 1.0 if self.gpus_per_worker is None else self.gpus_per_worker
-        return max(cpus, workers * (self.threads or 8)), max(gpus, workers * per_worker)
-
-
-@dataclass
-class TrackingConfig:
-    """MLflow. `uri`: None for a SQLite file in the output folder, or any tracking URI; `tracking=off` does without."""
-
-    enabled: bool = True
-    uri: str | None = None
-    experiment: str = "cnnsens_bench"
-
-
-@dataclass
-class SensitivityConfig:
-    """Scores from gradients (paper, section 4). `predictors`: those that look at every condition they know, beside the
-    score of the paper, which costs one backward pass for all levels; `sensitivity=on` is short for `enabled`."""
-
-    enabled: bool = False
-    predictors: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -2,9 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,13 +14,10 @@ from cnnsens_bench.bench import Bench, training_steps
 from cnnsens_bench.config import Config
 from cnnsens_bench.engine.plan import Sweep, plan
 from cnnsens_bench.engine.worker import load_plugins
-from cnnsens_bench.entries import model_configs
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.lineup import line_up
 from cnnsens_bench.models.base import best_device
-from cnnsens_bench.prepared import limited, load_samples, protocol_hash, resolve_conditions, resolve_predictors
+from cnnsens_bench.prepared import prepare, protocol_hash
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
-from cnnsens_bench.store import Store, reading
+from cnnsens_bench.store import reading
 from cnnsens_bench.studies import studies_of
 
 # Measured on CUB-200-2011: 100 images, two networks, suite=cub's conditions with 20 trials, scores and one predictor:
@@ -73,43 +68,23 @@ class Estimate:
         return (others + decode if self.device == "cpu" else max(others, decode)) / 3600
 
 
-def estimate_suite(config: Config, console: Console) -> list[Estimate]:
-    """Of every study, and of all together. Raises as `estimate`."""
-    found = [estimate(study, console) for study in studies_of(config)]
-    if len(found) > 1:
-        console.print(
-            f"all {len(found)} studies, each as if alone: {sum(one.evaluations for one in found):,} evaluations, "
-            f"{sum(one.trainings for one in found)} trainings, {_duration(sum(one.hours for one in found))} on this "
-            f"device, about {_size(sum(one.database_bytes for one in found))} as results.duckdb",
-            markup=False,
-            soft_wrap=True,
-        )
-    return found
-
-
 def estimate(config: Config, console: Console) -> Estimate:
     """Count, time a few batches, and print. Raises `UserError` for what a run would refuse before it trains."""
     load_plugins(config.plugins)
-    models = model_configs(config)
-    lineup = line_up(models, config.defenses)
-    samples = load_samples(config)
-    chosen = limited(samples.split("test"), config.limit)
-    if chosen.empty:
-        raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
+    prepared = prepare(config)
+    lineup, samples, chosen = prepared.lineup, prepared.samples, prepared.images
     sweep = Sweep(
         run_id=config.run_id,
         dataset=samples.name,
         entrants=lineup.entrants,
-        conditions=resolve_conditions(config),
+        conditions=prepared.conditions,
         seed=config.seed,
         precision=config.precision,
         batch_size=config.batch_size,
         sensitivity=config.sensitivity.enabled,
-        predictors=resolve_predictors(config),
+        predictors=prepared.predictors,
     )
-    with _stored(config) as store:
-        counts, waiting = wanted_counts(store, sweep, chosen, protocol_hash(config, samples))
-        elsewhere = _hours_elsewhere(store, sweep, counts)
+    counts, waiting = wanted_counts(config, sweep, chosen, protocol_hash(config, samples))
     train = samples.split("train", "val")
     device, threads = best_device(), torch.get_num_threads()
     cores = config.cluster.threads or os.cpu_count() or 1
@@ -141,41 +116,57 @@ def estimate(config: Config, console: Console) -> Estimate:
         database_bytes=EMPTY_DATABASE + sum(DATABASE_BYTES[table] * n for table, n in rows.items()),
         network_bytes=sum(bench.network_bytes.values()),
         memory_bytes=bench.memory(),
-        hours_elsewhere=elsewhere,
+        hours_elsewhere=_hours_elsewhere(config, sweep, counts),
     )
     tell(result, config, console)
     return result
 
 
-@contextmanager
-def _stored(config: Config) -> Iterator[Store | None]:
-    """What the output holds already; None: nothing."""
-    with ExitStack() as stack:
-        store = None
-        with suppress(UserError):
-            store = stack.enter_context(reading(config.output_folder / "results.duckdb"))
-        yield store
+def estimate_suite(config: Config, console: Console) -> list[Estimate]:
+    """Of each study, and what they sum up to. Raises `UserError`."""
+    found = []
+    for study in studies_of(config):
+        if study.study:
+            console.print(f"study {study.study}:", markup=False)
+        found.append(estimate(study, console))
+    if len(found) > 1:
+        console.print(
+            f"together: {sum(e.evaluations for e in found):,} evaluations, {_duration(sum(e.hours for e in found))} on "
+            f"this device, {_size(sum(e.database_bytes for e in found))} as results.duckdb (a network that several "
+            "studies train on one data set is trained once)",
+            markup=False,
+            soft_wrap=True,
+        )
+    return found
 
 
-def wanted_counts(store: Store | None, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> tuple[np.ndarray, int]:
+def wanted_counts(config: Config, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> tuple[np.ndarray, int]:
     """(entrants, cells) images that each still needs, and how many images need anything."""
+    database = config.output_folder / "results.duckdb"
     asked = sweep.asked().astype(np.int64)
-    if store is None or not store.has_predictions(protocol, sweep.dataset):
-        return asked * len(chosen), len(chosen)
+    everything = asked * len(chosen), len(chosen)
+    if not database.exists():
+        return everything
     counts, waiting = np.zeros_like(asked), 0
-    for chunk in plan(sweep, chosen, lambda ids, wanted: store.missing(protocol, sweep.dataset, list(ids), wanted)):
-        counts += chunk.wanted.sum(axis=0)
-        waiting += len(chunk.rows)
+    with reading(database) as store:
+        if not store.has_predictions(protocol, sweep.dataset):
+            return everything
+        for chunk in plan(sweep, chosen, lambda ids, wanted: store.missing(protocol, sweep.dataset, list(ids), wanted)):
+            counts += chunk.wanted.sum(axis=0)
+            waiting += len(chunk.rows)
     return counts, waiting
 
 
-def _hours_elsewhere(store: Store | None, sweep: Sweep, counts: np.ndarray) -> dict[str, float]:
+def _hours_elsewhere(config: Config, sweep: Sweep, counts: np.ndarray) -> dict[str, float]:
     """Hours of forward passes on each device that the store has speeds of for every entrant."""
-    if store is None or store.query(HAS_SPEEDS).empty:
+    database = config.output_folder / "results.duckdb"
+    if not database.exists():
         return {}
+    with reading(database) as store:
+        speeds = pd.DataFrame() if store.query(HAS_SPEEDS).empty else store.query(SPEEDS, [config.precision])
     scores = len(sweep.score_cells())
-    found = {}
-    for device, table in store.query(SPEEDS, [sweep.precision]).groupby("device"):
+    found: dict[str, float] = {}
+    for device, table in speeds.groupby("device") if len(speeds) else ():
         known = table.set_index(["model", "defense"])["seconds"].to_dict()
         each = [known.get((entrant.model, entrant.defense)) for entrant in sweep.entrants]
         if all(each):
@@ -188,7 +179,7 @@ def tell(result: Estimate, config: Config, console: Console) -> None:
     """Print it."""
     stored = f", {result.stored:,} more are in the store" if result.stored else ""
     lines = [
-        f"estimate of suite {config.title}: {result.evaluations:,} evaluations "
+        f"estimate of suite {config.suite}: {result.evaluations:,} evaluations "
         f"({result.images:,} images, {result.entrants} networks × defenses){stored}",
         f"trainings: {result.trainings} ({result.training_steps:,} steps), less what the cache has"
         + ("; the search that comes before them is not counted" if config.recipe == "search" else ""),
@@ -198,7 +189,7 @@ def tell(result: Estimate, config: Config, console: Console) -> None:
         *(f"on {name}, forward passes alone: {_duration(hours)}" for name, hours in result.hours_elsewhere.items()),
         f"storage: {sum(result.rows.values()):,} rows, about {_size(result.database_bytes)} as results.duckdb "
         f"and {_size(result.part_bytes)} as parts on the way",
-        f"memory of a worker: about {_size(result.memory_bytes)}, of which all networks are "
+        f"memory: about {_size(result.memory_bytes)} for what trains or computes with all networks, which are "
         f"{_size(result.network_bytes)}",
     ]
     for line in lines:

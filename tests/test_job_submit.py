@@ -21,6 +21,7 @@ from ray._private.runtime_env.packaging import create_package
 
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
+from tests.conftest import TINY
 from tests.test_run import ROWS, words
 
 ROOT = Path(__file__).parents[1]
@@ -61,12 +62,12 @@ CLUSTER = """
     import sys
     from ray.cluster_utils import Cluster
 
-    dashboard, agent, folder = sys.argv[1:]
+    dashboard, agent = sys.argv[1:]
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
             "num_cpus": 1, "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": int(dashboard),
-            "dashboard_agent_listen_port": int(agent), "temp_dir": folder, "object_store_memory": 300_000_000,
+            "dashboard_agent_listen_port": int(agent), "object_store_memory": 300_000_000,
         },
     )
     for _ in range(2):
@@ -112,8 +113,11 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     }  # fmt: skip
     environment.pop("RAY_ADDRESS", None)
     port, agent = free_port(), free_port()
-    folder = Path("/tmp") / f"cnnsens-{secrets.token_hex(4)}"  # sockets below it: a path of pytest's would be too long
-    arguments = [sys.executable, "-c", textwrap.dedent(CLUSTER), str(port), str(agent), str(folder)]
+    # Sockets lie below it: a path of pytest's would be too long. Else others on this machine would join the cluster.
+    folder = Path("/tmp") / f"cnnsens-{secrets.token_hex(4)}"
+    folder.mkdir()
+    environment["RAY_TMPDIR"] = str(folder)
+    arguments = [sys.executable, "-c", textwrap.dedent(CLUSTER), str(port), str(agent)]
     process = subprocess.Popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder.parent
     )
@@ -170,16 +174,17 @@ def test_a_job_on_three_nodes_gives_the_rows_of_one_process(suite: str, jobs: Jo
 @pytest.mark.slow
 def test_a_job_that_is_stopped_goes_on(jobs: Jobs, pictures: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    request = words(pictures, tmp_path / "cache", output, "cluster.workers=2", "cluster.threads=1", "trials=40")
+    request = words(pictures, tmp_path / "cache", output, "cluster.workers=2", "cluster.threads=1", "trials=40",
+                    "training.epochs=1", "tracking=off", f"models=[{{name: {TINY}, weights: random}}]")  # fmt: skip
     name = f"stopped-{secrets.token_hex(4)}"
     patient = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}})
     jobs.run(*request, options=("--no-wait", "--submission-id", name, "--runtime-env-json", patient))
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not list(output.glob("parts/*/predictions-*.parquet")) and time.monotonic() < until:
         time.sleep(0.05)
     jobs.call("stop", name)
     log = jobs.call("logs", name)
-    assert "stopped: nothing computed is lost, the same command goes on" in log
+    assert "stopped: nothing computed is lost, the same command goes on" in log, log
     assert "Traceback" not in log
     assert Store(output).query("SELECT status FROM runs")["status"].tolist() == ["interrupted"]
     before = len(rows(output))

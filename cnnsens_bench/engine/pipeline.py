@@ -179,7 +179,7 @@ def _round(
         outcomes = ray.data.read_datasource(
             _Tickets([functools.partial(_decoded, kept["shared"], kept["desk"], ticket) for ticket in tickets]),
             override_num_blocks=len(tickets),
-            num_cpus=1 if plan.reserved_cpus * plan.workers < cores else 0,
+            num_cpus=int(plan.reserved_cpus * plan.workers < cores or plan.reserved_cpus < plan.threads),
         ).map_batches(
             _RayWorker,
             batch_size=None,
