@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from cnnsens_bench.config import Config, ModelConfig
+from cnnsens_bench.config import Config
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.local import run_local
 from cnnsens_bench.engine.plan import Entrant, Sweep, plan
 from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.engine.written import WrittenPlan, written
+from cnnsens_bench.entries import ModelConfig
 from cnnsens_bench.environment import environment
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.drawing import draw_figures, figure_names
@@ -182,7 +183,7 @@ def outcomes(
     from cnnsens_bench.engine.pipeline import run_ray
 
     def layout(cpus: int, gpus: float) -> Any:
-        return lay_out(cpus, gpus, cluster.workers, cluster.gpus_per_worker, cluster.threads)
+        return lay_out(*cluster.promised(cpus, gpus), cluster.workers, cluster.gpus_per_worker, cluster.threads)
 
     return run_ray(sweep, work, checkpoints, parts.absolute(), layout, cluster.address, report, note, budget)
 

@@ -83,6 +83,29 @@ class Job:
         return len(self.groups) * self.work.chunks * self.pieces
 
 
+def require_plugins(names: Sequence[str]) -> None:
+    """Import users' modules once on every machine. Raises `UserError`: what is importable here need not be there."""
+    if not names:
+        return
+    tried = ray.remote(num_cpus=0)(_complaint)
+    asked = [
+        tried.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)).remote(names)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    for complaint in ray.get(asked):
+        if complaint:
+            raise UserError(f"on a machine of the cluster, {complaint}")
+
+
+def _complaint(names: Sequence[str]) -> str | None:
+    try:
+        load_plugins(names)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def run_ray(
     sweep: Sweep,
     work: WrittenPlan,
@@ -101,6 +124,7 @@ def run_ray(
     run goes on with those that are left.
     """
     connect(address)
+    require_plugins(sweep.plugins)
     plan, cores = _laid_out(layout)
     weights: dict[str, Weight] = {}
     stored: dict[str, Any] = {}

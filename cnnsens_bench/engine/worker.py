@@ -49,11 +49,11 @@ def load_plugins(names: Sequence[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(_complaint(name, error)) from None
 
 
-def _complaint(plugin: str, error: Exception) -> str:
+def _complaint(plugin: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and f"{plugin}.".startswith(f"{error.name}."):
         return f"plugin '{plugin}' cannot be imported ({error}): put its file in the working folder, or install it"
     frames = traceback.extract_tb(error.__traceback__)

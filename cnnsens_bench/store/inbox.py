@@ -46,6 +46,9 @@ class Inbox:
         if isinstance(self.folder, Path):
             yield [self.folder / attempt / name for name in names]
             return
+        if not names:
+            yield []
+            return
         remote = self.folder / attempt
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix="parts-") as folder:
             local = Path(folder, attempt)

@@ -14,6 +14,7 @@ from cnnsens_bench.engine import parcel
 from cnnsens_bench.engine.crew import decode_item
 from cnnsens_bench.engine.layout import lay_out
 from cnnsens_bench.engine.ledger import Ledger
+from cnnsens_bench.engine.pipeline import connect
 from cnnsens_bench.engine.written import Item
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.run import main
@@ -137,3 +138,24 @@ def test_users_degradations_come_from_their_module_on_the_workers(
     one, other = (Store(output).query(ROWS) for output in (here, there))
     pd.testing.assert_frame_equal(other, one)
     assert set(one["degradation"]) == {"none", "mine:darker", "mine:aside", "mine:darker(30) + pepper(0.1)"}
+
+
+def test_a_plugin_that_only_the_driver_finds_is_one_sentence(
+    pictures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The folder is named to this process alone, after the cluster has started."""
+    connect(None)
+    folder, output = tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("out")
+    (folder / "found_here_only.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(folder)
+    more = (
+        "plugins=[found_here_only]", "cluster.engine=ray", "cluster.workers=1", "limit=2", "training.epochs=0",
+        f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]", "tracking=off",
+    )  # fmt: skip
+    assert main(words(pictures, tmp_path_factory.getbasetemp() / "ray-cache", output, *more)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: on a machine of the cluster, plugin 'found_here_only' cannot be imported")
+    assert said.count("\n") == 1
