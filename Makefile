@@ -23,6 +23,8 @@ bench: .venv
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/degradations.py
 	$(BIN)/python benchmarks/sensitivity.py
+	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/scale.py
 
 # Made anew when the dependencies change.
 .venv: pyproject.toml constraints.txt

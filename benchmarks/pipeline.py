@@ -39,9 +39,11 @@ from rich.table import Table  # noqa: E402
 
 from cnnsens_bench.datasets import load  # noqa: E402
 from cnnsens_bench.degradations import degradations  # noqa: E402
+from cnnsens_bench.engine.layout import Layout, lay_out  # noqa: E402
 from cnnsens_bench.engine.local import run_local  # noqa: E402
-from cnnsens_bench.engine.pipeline import lay_out, run_ray  # noqa: E402
+from cnnsens_bench.engine.pipeline import run_ray  # noqa: E402
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E402
+from cnnsens_bench.engine.written import written  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
 from cnnsens_bench.models.base import best_device  # noqa: E402
 from cnnsens_bench.store import new_attempt  # noqa: E402
@@ -96,15 +98,22 @@ def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: 
     with tempfile.TemporaryDirectory() as folder:
         parts = new_attempt(Path(folder))
         began = time.perf_counter()
-        chunks = plan(sweep, images, None)
-        if ray:
-            outcomes = run_ray(sweep, chunks, {MODEL: checkpoint}, parts, lambda c, g: lay_out(c, g, None, None, None))
-        else:
-            outcomes = run_local(sweep, chunks, {MODEL: checkpoint}, parts, os.cpu_count())
-        done = sum(outcome.evaluations for outcome in outcomes)
+        with written(sweep, plan(sweep, images, None), parts) as work:
+            if ray:
+                outcomes = run_ray(
+                    sweep, work, {MODEL: checkpoint}, parts, lambda c, g: lay_out(c, g, None, None, None)
+                )
+            else:
+                outcomes = run_local(sweep, work, {MODEL: checkpoint}, parts, os.cpu_count())
+            done = sum(outcome.evaluations for outcome in outcomes)
         seconds = time.perf_counter() - began
     assert done == len(images) * len(sweep.cells())
     return seconds
+
+
+def automatic(cpus: int, gpus: float) -> Layout:
+    """As without a word in the config."""
+    return lay_out(cpus, gpus, None, None, None)
 
 
 def batches_of(sweep: Sweep, images: int) -> int:

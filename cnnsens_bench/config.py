@@ -6,6 +6,7 @@ Everything that can be known to be wrong before work begins is a `UserError` of 
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,60 +23,21 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.places import Place, check_paths, check_places, place
 from cnnsens_bench.registry import near
+from cnnsens_bench.sections import ClusterConfig, DatasetConfig, SensitivityConfig, TrackingConfig
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes
 from cnnsens_bench.training.space import SearchConfig
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 PATHS = ("output", "cache", "data_root", "dataset.root", "weights", "recipe", "tracking.uri")
-CONDITION_KEYS = ("name", "level", "arguments", "levels", "trials")
 ENGINES = ("auto", "local", "ray")
 RECIPES = ("given", "search")
 SWITCHES = {"off": "false", "on": "true"}
 WITHOUT_EFFECT = (
-    *("output", "cache", "cluster", "data_root", "tracking", "resume", "search", "recipe"),
+    *("output", "cache", "cluster", "data_root", "tracking", "resume", "estimate", "search", "recipe"),
     *("studies", "only", "study", "figures"),
 )
 """Keys that shape no result, or are counted apart."""
-
-
-@dataclass
-class DatasetConfig:
-    """`name`: a registered dataset; `root`: its folder; `options`: keyword arguments of its loader."""
-
-    name: str = "plumage"
-    root: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class ClusterConfig:
-    """Where the sweep runs. `engine`: "local" in this process, "ray" over a cluster, "auto": Ray where the command
-    is a Ray job, names an address or more than one worker, or finds several GPUs."""
-
-    engine: str = "auto"
-    address: str | None = None
-    workers: int | None = None
-    gpus_per_worker: float | None = None
-    threads: int | None = None
-
-
-@dataclass
-class TrackingConfig:
-    """MLflow. `uri`: None for a SQLite file in the output folder, or any tracking URI; `tracking=off` does without."""
-
-    enabled: bool = True
-    uri: str | None = None
-    experiment: str = "cnnsens_bench"
-
-
-@dataclass
-class SensitivityConfig:
-    """Scores from gradients (paper, section 4). `predictors`: those that look at every condition they know, beside the
-    score of the paper, which costs one backward pass for all levels; `sensitivity=on` is short for `enabled`."""
-
-    enabled: bool = False
-    predictors: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -103,6 +65,7 @@ class Config:
     recipe: str = "given"
     search: SearchConfig = field(default_factory=SearchConfig)
     resume: bool = False
+    estimate: bool = False
     defenses: list[str] = field(default_factory=lambda: ["none"])
     degradations: list[Any] = field(default_factory=list)
     trials: int = 10
@@ -145,25 +108,6 @@ class Config:
         return f"{self.suite}-{self.hash()[:12]}"
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """One entry of `models`: a name, or a mapping with `name` and what differs from the top of the config."""
-
-    name: str
-    weights: str
-    input_size: int | None
-    recipe: Recipe
-
-
-@dataclass(frozen=True)
-class ConditionConfig:
-    """One entry of `degradations`, as `degradations.expression` reads what is `written`; its `levels` and `trials`."""
-
-    written: Any
-    levels: tuple[float, ...] | None
-    trials: int
-
-
 def compose(overrides: Sequence[str]) -> Config:
     """The config that the command line's `key=value` words ask for. Raises `UserError`."""
     store = ConfigStore.instance()
@@ -202,55 +146,6 @@ def _chosen(models: list[Any], name: str) -> list[Any]:
     return [entry for entry in models if name in (entry, isinstance(entry, dict) and entry.get("name"))] or [name]
 
 
-def model_configs(config: Config) -> list[ModelConfig]:
-    """The entries of `models`, filled from the config. Raises `UserError`."""
-    if not config.models:
-        raise UserError("models is empty: name at least one, such as models=[timm/tf_efficientnet_lite0]")
-    entries = []
-    tuned = {} if config.recipe in RECIPES else read_recipes(Path(config.recipe))
-    for entry in config.models:
-        given = _mapping("models", entry, ("name", "weights", "input_size", "training"))
-        training = given.get("training") or {}
-        known = [f.name for f in dataclasses.fields(Recipe)]
-        for key in training:
-            if key not in known:
-                raise UserError(f"models: unknown key 'training.{key}' of '{given['name']}'{near(key, known)}")
-        try:
-            merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.training), training))
-        except OmegaConfBaseException as error:
-            raise UserError(f"models: training of '{given['name']}': {sentence(error)}") from None
-        assert isinstance(merged, Recipe)
-        merged = tuned.get(given["name"], merged)
-        merged.check()
-        size = given.get("input_size", config.input_size)
-        if size is not None and not _size_ok(size):
-            raise UserError(f"models: input_size of '{given['name']}' is {size!r}: it must be between 16 and 4096")
-        entries.append(ModelConfig(given["name"], str(given.get("weights", config.weights)), size, merged))
-    names = [entry.name for entry in entries]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"models names '{name}' twice: run its variants with outputs of their own (output=…)")
-    if tuned and not set(tuned) & set(names):
-        raise UserError(f"recipe: {config.recipe} has recipes of {', '.join(tuned)}, of none of the models of this run")
-    return entries
-
-
-def condition_configs(config: Config) -> list[ConditionConfig]:
-    """The entries of `degradations`. Raises `UserError`."""
-    entries = []
-    for entry in config.degradations:
-        given = {"name": str(entry)} if isinstance(entry, list) else _mapping("degradations", entry, CONDITION_KEYS)
-        name = given["name"]
-        levels = given.get("levels")
-        if levels is not None and (not isinstance(levels, list) or not levels):
-            raise UserError(f"degradations: levels of '{name}' must be a list of numbers, such as [1, 4, 16]")
-        trials = given.get("trials", config.trials)
-        if not isinstance(trials, int) or trials < 1:
-            raise UserError(f"degradations: trials of '{name}' is {trials!r}: it must be at least 1")
-        entries.append(ConditionConfig(entry, tuple(levels) if levels is not None else None, trials))
-    return entries
-
-
 def suites() -> dict[str, str]:
     """Every suite's name and the comment that heads its file."""
     found = {}
@@ -262,17 +157,6 @@ def suites() -> dict[str, str]:
     return found
 
 
-def _mapping(key: str, entry: Any, known: tuple[str, ...]) -> dict[str, Any]:
-    if isinstance(entry, str):
-        return {"name": entry}
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise UserError(f"{key}: {entry!r} is neither a name nor a mapping with a name")
-    for inner in entry:
-        if inner not in known:
-            raise UserError(f"{key}: unknown key '{inner}' of '{entry['name']}'{near(str(inner), list(known))}")
-    return entry
-
-
 def check(config: Config) -> None:
     """Raises `UserError` for a value that is impossible whatever the rest is."""
     check_places(config.output, config.data_root, config.dataset.root)
@@ -282,12 +166,24 @@ def check(config: Config) -> None:
     rules = {
         "trials": (config.trials >= 1, "at least 1"),
         "limit": (config.limit is None or config.limit >= 1, "at least 1, or null for all images"),
-        "batch_size": (config.batch_size >= 1, "at least 1"),
-        "input_size": (config.input_size is None or _size_ok(config.input_size), "between 16 and 4096, or null"),
+        "batch_size": (1 <= config.batch_size <= 65_536, "at least 1, at most 65536"),
+        "input_size": (config.input_size is None or size_ok(config.input_size), "between 16 and 4096, or null"),
         "precision": (config.precision in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
         "cluster.engine": (config.cluster.engine in ENGINES, "one of " + ", ".join(ENGINES)),
-        "cluster.workers": (config.cluster.workers is None or config.cluster.workers >= 1, "at least 1"),
-        "cluster.threads": (config.cluster.threads is None or config.cluster.threads >= 1, "at least 1"),
+        "cluster.weights_gb": (
+            config.cluster.weights_gb is None or 0 < config.cluster.weights_gb < math.inf,
+            "above 0 and finite",
+        ),
+        "cluster.threads": (_count_ok(config.cluster.threads, 1024), "at least 1, at most 1024"),
+        "cluster.workers": (
+            _count_ok(config.cluster.workers, 100_000)
+            and bool(config.cluster.workers or not config.cluster.autoscaling),
+            "at least 1, at most 100000; with cluster.autoscaling as many as the cluster may grow to",
+        ),
+        "cluster.gpus_per_worker": (
+            config.cluster.gpus_per_worker is None or 0 <= config.cluster.gpus_per_worker < math.inf,
+            "at least 0 and finite",
+        ),
         "defenses": (len(config.defenses) > 0, "a list with at least 'none'"),
         "precision with sensitivity=on": (
             not config.sensitivity.enabled or config.precision == "float32",
@@ -302,7 +198,12 @@ def check(config: Config) -> None:
             raise UserError(f"{key} is {value!r}: it must be {bound}")
 
 
-def _size_ok(size: Any) -> bool:
+def _count_ok(count: int | None, most: int) -> bool:
+    return count is None or 1 <= count <= most
+
+
+def size_ok(size: Any) -> bool:
+    """Whether it can be the side of a network's input."""
     return isinstance(size, int) and 16 <= size <= 4096
 
 
@@ -317,9 +218,11 @@ def _expanded(word: str) -> str:
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     if key in ("tracking", "sensitivity") and value in SWITCHES:
         return f"{key}.enabled={SWITCHES[value]}"
-    if key.startswith("studies."):
-        key = f"++{key}"  # a study may take any key, whether its file has it or not
-    return ("dataset.name" if key == "dataset" and not value.startswith("{") else key) + "=" + value
+    if key == "dataset" and not value.startswith("{"):
+        return f"dataset.name={value}"
+    # A loader's options are its own, and a study may take any key: they may be new.
+    new = key.startswith(("dataset.options", "studies.")) or (key == "dataset" and "options" in value)
+    return ("++" if new else "") + f"{key}={value}"
 
 
 def _known_keys(kind: Any = Config, prefix: str = "") -> list[str]:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 from torch import nn
 
-from cnnsens_bench.config import ModelConfig
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import Defense, parse_defense
 from cnnsens_bench.defenses.recalibration import batch_norm_layers
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.plan import CalibrationImage, Entrant
 from cnnsens_bench.engine.worker import decode_row
+from cnnsens_bench.entries import ModelConfig
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.models import split_name
 from cnnsens_bench.models.base import UNBUILDABLE

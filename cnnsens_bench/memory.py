@@ -1,7 +1,9 @@
 """How the C library hands memory out, set for what a network needs."""
 
+import contextlib
 import ctypes
 import os
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -22,3 +24,16 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TOP_PAD, 1 << 26)
     except (OSError, AttributeError):
         return
+
+
+def total_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or the container's where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # not Linux, or no limit ("max")
+            total = min(total, int(Path(path).read_text()))
+    return total
+
+
+WEIGHTS_SHARE = 0.25
+"""Of a device's memory that weights may take; activations and images need the rest."""

@@ -7,12 +7,13 @@ import json
 import pandas as pd
 
 from cnnsens_bench import datasets as dataset_room
-from cnnsens_bench.config import Config, ModelConfig, condition_configs, model_configs
+from cnnsens_bench.config import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.degradations import expression
 from cnnsens_bench.engine.conditions import levels_of, named
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.probe import probe
+from cnnsens_bench.entries import ModelConfig, condition_configs, model_configs
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.lineup import Lineup, hash_rank, line_up
 from cnnsens_bench.models import split_name

@@ -31,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(config: Config, console: Console) -> int:
     # Only now: a help text or a wrong word need not wait for torch.
+    if config.estimate:
+        from cnnsens_bench.estimate import estimate_suite
+
+        estimate_suite(config, console)
+        return 0
     from cnnsens_bench.suite import run_suite
 
     return run_suite(config, console)

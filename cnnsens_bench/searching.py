@@ -10,12 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from cnnsens_bench.cache import cache_dir
-from cnnsens_bench.config import Config, ModelConfig
+from cnnsens_bench.config import Config
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
 from cnnsens_bench.engine.worker import load_plugins
+from cnnsens_bench.entries import ModelConfig
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.places import local_folder, upload
 from cnnsens_bench.tracking import Tracker

@@ -1,8 +1,10 @@
 """One suite from its config to its summary: checkpoints → plan → sweep → store → what a person reads."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from cnnsens_bench.config import Config, ModelConfig
+from cnnsens_bench.config import Config
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.local import run_local
-from cnnsens_bench.engine.plan import Chunk, Entrant, Sweep, plan
+from cnnsens_bench.engine.plan import Entrant, Sweep, plan
 from cnnsens_bench.engine.worker import Outcome, load_plugins
+from cnnsens_bench.engine.written import WrittenPlan, written
+from cnnsens_bench.entries import ModelConfig
 from cnnsens_bench.environment import environment
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.drawing import draw_figures, figure_names
@@ -142,38 +146,46 @@ def run_sweep(
 
     resumed = store.has_predictions(protocol, sweep.dataset)
     everything = len(images) * int(sweep.asked().sum())
-    chunks = plan(sweep, images, missing if resumed else None)
-    total = everything
-    if resumed:
-        # Planned twice rather than held: a plan of everything need not fit into memory.
-        total = sum(chunk.evaluations for chunk in plan(sweep, images, missing))
-        console.print(f"resuming: {everything - total} of {everything} evaluations are in the store", markup=False)
-    if total == 0:
-        return 0
-    failed = computed = 0
-    with meter(console, "sweep", total, "evaluations") as progress:
-        for outcome in outcomes(config, sweep, chunks, checkpoints, parts, progress.advance):
-            failed += outcome.failures
-            computed += outcome.images
-            store.share(parts)
-            progress.detail = f"{computed}/{len(images)} images"
+    with written(sweep, plan(sweep, images, missing if resumed else None), parts) as work:
+        if resumed:
+            done = everything - work.evaluations
+            console.print(f"resuming: {done} of {everything} evaluations are in the store", markup=False)
+        if work.evaluations == 0:
+            return 0
+        failed = computed = 0
+        with meter(console, "sweep", work.evaluations, "evaluations") as progress:
+            note = functools.partial(console.print, markup=False, soft_wrap=True)
+            with closing(outcomes(config, sweep, work, checkpoints, parts, progress.advance, note)) as results:
+                for outcome in results:
+                    failed += outcome.failures
+                    computed += outcome.images
+                    store.share(parts)
+                    progress.detail = f"{computed}/{len(images)} images"
     return failed
 
 
 def outcomes(
-    config: Config, sweep: Sweep, chunks: Iterator[Chunk], checkpoints: dict[str, Checkpoint], parts: Place, report: Any
-) -> Iterator[Outcome]:
+    config: Config,
+    sweep: Sweep,
+    work: WrittenPlan,
+    checkpoints: dict[str, Checkpoint],
+    parts: Place,
+    report: Any,
+    note: Any,
+) -> Generator[Outcome]:
     """In this process, or over Ray: see `ClusterConfig.engine`."""
     cluster = config.cluster
+    budget = cluster.weights_gb * 1e9 if cluster.weights_gb else None
     if not over_ray(config):
-        return run_local(sweep, chunks, checkpoints, parts, cluster.threads or os.cpu_count(), report)
+        return run_local(sweep, work, checkpoints, parts, cluster.threads or os.cpu_count(), report, note, budget)
     # Imported only here: a run without Ray need not wait for it.
-    from cnnsens_bench.engine.pipeline import lay_out, run_ray
+    from cnnsens_bench.engine.layout import lay_out
+    from cnnsens_bench.engine.pipeline import run_ray
 
     def layout(cpus: int, gpus: float) -> Any:
-        return lay_out(cpus, gpus, cluster.workers, cluster.gpus_per_worker, cluster.threads)
+        return lay_out(*cluster.promised(cpus, gpus), cluster.workers, cluster.gpus_per_worker, cluster.threads)
 
-    return run_ray(sweep, chunks, checkpoints, parts.absolute(), layout, cluster.address, report)
+    return run_ray(sweep, work, checkpoints, parts.absolute(), layout, cluster.address, report, note, budget)
 
 
 def over_ray(config: Config) -> bool:

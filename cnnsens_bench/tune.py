@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from cnnsens_bench.config import Config, model_configs
+from cnnsens_bench.config import Config
+from cnnsens_bench.entries import model_configs
 from cnnsens_bench.run import entry, usage
 
 

@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     inward.add_argument("--db", type=Path, required=True, help="a .duckdb file; a new one is made")
     given = parser.parse_args(arguments)
     try:
-        print(COMMANDS[given.command](given))
+        if told := COMMANDS[given.command](given):
+            print(told)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -59,7 +60,7 @@ def build(given: argparse.Namespace) -> str:
 
 
 def compare(given: argparse.Namespace) -> str:
-    """The comparison's tables."""
+    """Nothing: its tables are printed as they are."""
     from leaderboard.compare import compare as print_comparison
 
     with databases(given) as files:

@@ -4,7 +4,7 @@ Each is attached read-only, summed per image into memory, and detached: single p
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,8 @@ import pandas as pd
 from cnnsens_bench.errors import UserError, first_line
 from cnnsens_bench.store.source import attach
 
+AT_ONCE = 4_000_000
+"""Predictions that one statement sums up: what bounds the memory."""
 KEY = ["protocol", "dataset", "model", "defense", "weights"]
 
 
@@ -81,10 +83,18 @@ def _each(
 ) -> None:
     """Run a statement on every database; `of`: only on those that have this table, which older ones have not."""
     for number, path in enumerate(paths):
-        connection.register("entrant_map", mapped[mapped["file"] == number])
         if attach(connection, path) >= ({of} if of else set()):
-            connection.execute(_sql(name), None if of else {"file": number})
+            for part in _parts(mapped[mapped["file"] == number]):
+                connection.register("entrant_map", part)
+                connection.execute(_sql(name), None if of else {"file": number})
         connection.execute("DETACH source")
+
+
+def _parts(mapped: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Whole entrants with about `AT_ONCE` predictions together."""
+    sums = mapped.groupby("entrant")["predictions"].sum().cumsum()
+    for _, part in mapped.groupby((sums // AT_ONCE).reindex(mapped["entrant"]).to_numpy()):
+        yield part
 
 
 def _entrants(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -92,14 +102,16 @@ def _entrants(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     # Unknown weights are not taken for another file's.
     unknown = "unknown, file " + (found["file"] + 1).astype(str)
     found = found.assign(weights=found["weights_sha256"].astype(object).where(found["weights_sha256"].notna(), unknown))
-    entrants = found.drop_duplicates(KEY).drop(columns=["run_id", "file"]).sort_values(KEY, ignore_index=True)
+    entrants = (
+        found.drop_duplicates(KEY).drop(columns=["run_id", "file", "predictions"]).sort_values(KEY, ignore_index=True)
+    )
     entrants["entrant"] = range(len(entrants))
     entrants["board"] = entrants.groupby(["protocol", "dataset"]).ngroup()
     several = entrants.duplicated(KEY[:-1], keep=False)
     short = entrants["weights"].str.removeprefix("unknown, ").str.slice(0, 8)
     entrants["name"] = entrants["model"].where(~several, entrants["model"] + "@" + short)
     mapped = found.merge(entrants[[*KEY, "entrant"]], on=KEY)
-    return entrants, mapped[["file", "run_id", "dataset", "model", "defense", "entrant"]]
+    return entrants, mapped[["file", "run_id", "dataset", "model", "defense", "entrant", "predictions"]]
 
 
 @functools.cache

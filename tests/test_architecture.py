@@ -34,12 +34,14 @@ ROOMS = {
     "measures.py": set(),
     "engine": {"images", "degradations", "models", "defenses", "sensitivity", "store"},
     "figures": {"datasets", "images", "store", "measures"},
-    "config.py": {"training"},
+    "config.py": {"training", "sections"},
+    "sections.py": set(),
+    "entries.py": {"config", "training"},
     "console.py": set(),
     "environment.py": {"checkout"},
     "tracking.py": {"config", "degradations", "figures", "store", "training"},
-    "fine_tuning.py": {"config", "console", "datasets", "tracking", "training"},
-    "searching.py": {"config", "console", "datasets", "engine", "tracking", "training"},
+    "fine_tuning.py": {"config", "console", "entries", "datasets", "tracking", "training"},
+    "searching.py": {"config", "console", "entries", "datasets", "engine", "tracking", "training"},
 }
 EVERYWHERE = {"errors", "registry", "cache", "memory", "places"}
 ENTRIES = {"degradations/__main__.py", "predict.py"}

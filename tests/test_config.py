@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from cnnsens_bench.config import Config, compose, condition_configs, model_configs, suites
+from cnnsens_bench.config import Config, compose, suites
+from cnnsens_bench.entries import condition_configs, model_configs
 from cnnsens_bench.errors import UserError
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cnnsens_bench.config import ModelConfig, compose, model_configs
+from cnnsens_bench.config import compose
 from cnnsens_bench.datasets import Samples
+from cnnsens_bench.entries import ModelConfig, model_configs
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.lineup import calibration_images, has_batch_norm, line_up, same_training
 from tests.conftest import TINY

@@ -30,6 +30,8 @@ def folder(root: Place | None, *, boxes: str | None = None, test_fraction: float
     base = require_folder("folder", root, LAYOUT)
     if not isinstance(test_fraction, int | float) or not 0 < test_fraction < 1:
         raise UserError(f"dataset 'folder': test_fraction is {test_fraction}: it must be a number between 0 and 1")
+    if boxes is not None and not isinstance(boxes, str):
+        raise UserError(f"dataset 'folder': boxes is {boxes!r}: it must be the path of a CSV")
     splits = {name: split for name, split in SPLIT_FOLDERS.items() if (base / name).is_dir()}
     if {"train", "test"} <= set(splits.values()) or {"train", "val"} <= set(splits.values()):
         # Where there is no test folder, the validation folder is what is tested on.

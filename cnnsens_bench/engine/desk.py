@@ -1,19 +1,24 @@
-"""What the driver of a sweep over a cluster shares with its workers. Imports nothing: its actor starts at once."""
+"""What the driver of a sweep over a cluster shares with its workers. Imports little: its actor starts at once."""
+
+from cnnsens_bench.engine.ledger import Ledger
 
 
-class Desk:
-    """The driver's desk: gives out the weights (driver and workers need not share a disk), and counts evaluations as
-    they are done (outcomes come only once a chunk)."""
+class Desk(Ledger):
+    """The driver's desk: counts evaluations as they are done (outcomes come only once a piece of work), takes notes,
+    and keeps the ledger of what is under way."""
 
-    def __init__(self, weights: dict[str, bytes]) -> None:
-        self.given = weights
+    def __init__(self) -> None:
+        super().__init__()
         self.done = 0
-
-    def weights(self) -> dict[str, bytes]:
-        return self.given
+        self.notes: list[str] = []
 
     def add(self, n: int) -> None:
         self.done += n
 
-    def total(self) -> int:
-        return self.done
+    def note(self, sentence: str) -> None:
+        """Each is kept once: several workers may have the same to say."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    def news(self) -> tuple[int, list[str]]:
+        return self.done, self.notes

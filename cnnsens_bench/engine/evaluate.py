@@ -17,6 +17,7 @@ from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
 from cnnsens_bench.engine.calibrate import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure
+from cnnsens_bench.engine.halving import Halving
 from cnnsens_bench.engine.plan import Cell, Condition, Sweep
 from cnnsens_bench.engine.speed import Mark, Stopwatch
 from cnnsens_bench.models import Classifier
@@ -51,7 +52,8 @@ class Evaluator:
     """Runs a sweep's networks over chunks of images; `stopwatch` has what their forward passes took.
 
     `report(n)` is called as n further evaluations (one image through one network) are done. `calibration`: the images
-    of `sweep.calibration`, decoded.
+    of `sweep.calibration`, decoded. Where memory runs out, fewer images go through a network at a time (`Halving`),
+    which `note(sentence)` is told.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class Evaluator:
         device: torch.device | str = "cpu",
         report: Callable[[int], None] | None = None,
         calibration: Sequence[images.Decoded] = (),
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.sweep, self.device, self.report = sweep, torch.device(device), report
         self.stopwatch = Stopwatch(self.device)
+        self.halving = Halving(note)
         self.cells = sweep.cells()
         self.entrants = [
             LoadedEntrant(_prepared(entrant.classifier, self.device), entrant.defense) for entrant in entrants
@@ -97,6 +101,10 @@ class Evaluator:
                     yield _joined(condition.degradation, results)
                 first = last
 
+    def close(self) -> None:
+        """End the threads."""
+        self.pool.shutdown()
+
     def autocast(self) -> AbstractContextManager:
         """Lower precision only when it is asked for: it flips labels on its own."""
         if self.sweep.precision == "float32":
@@ -125,6 +133,7 @@ class _Pass:
         self.cell_by_cell = any(i in evaluator.recalibrated for i in self.positions)
         self.wanted = wanted[:, self.positions]
         self.labels = torch.tensor(list(labels), device=self.device)
+        self.too_large: set[int] = set()  # members that not one image fits beside
         self.reference = torch.zeros(len(self.members), len(image_ids), dtype=torch.long, device=self.device)
         self.degrader = Degrader(evaluator.sweep, size, image_ids, decoded, self.device, evaluator.pool)
         shape = (evaluator.sweep.batch_size, 3, size, size)
@@ -150,6 +159,7 @@ class _Pass:
         self.filled = 0
         self.held: list[tuple[np.ndarray, int]] = []
         self.results: list[tuple[int, np.ndarray, np.ndarray, Tensor]] = []
+        self.failures: list[Failure] = []
 
     def _add(self, pixels: Tensor, rows: np.ndarray, cell: int) -> None:
         """Clamped pixels into the batch; a full one is run, and one of another cell where networks follow the cell."""
@@ -187,29 +197,51 @@ class _Pass:
                 began = watch.mark()
                 filtered[name] = prefilter(self.buffer) if prefilter else self.buffer
                 filtering[name] = [(began, watch.mark())] if prefilter else []
-            classifier = entrant.classifier
-            if position in self.evaluator.recalibrated:
-                classifier = self.evaluator.recalibrated[position].at(int(cells[0]), self.evaluator.autocast())
             began = watch.mark()
-            with self.evaluator.autocast():
-                logits = classifier(filtered[name])
-            watch.add(position, int(asked.sum()), len(self.buffer), [*filtering[name], (began, watch.mark())])
+            logits = self._logits(member, position, entrant.classifier, filtered[name], int(cells[0]))
+            if logits is not None:
+                watch.add(position, int(asked.sum()), len(self.buffer), [*filtering[name], (began, watch.mark())])
+            if self.evaluator.report:
+                self.evaluator.report(int(asked.sum()))
+            if logits is None:
+                model = self.evaluator.sweep.entrants[position].model
+                sentence = f"{model} does not fit into the memory with one image at a time"
+                self.failures += [(int(row), "predict", sentence) for row in np.unique(rows[asked])]
+                continue
             logits = logits[: self.filled].float()
             if is_reference:
                 self.reference[member, image] = logits.argmax(1)
             outputs = _outputs(logits, self.labels[image], self.reference[member, image], broken)
             self.results.append((member, rows[asked], cells[asked], outputs[torch.from_numpy(asked)]))
-            if self.evaluator.report:
-                self.evaluator.report(int(asked.sum()))
         self.filled = 0
         self.held = []
+
+    def _logits(self, member: int, position: int, classifier: Classifier, pixels: Tensor, cell: int) -> Tensor | None:
+        """Of a whole batch; None where memory does not suffice for one image (then not tried again in this chunk, of
+        which it may lack the reference classes)."""
+        evaluator = self.evaluator
+        if member in self.too_large:
+            return None
+
+        def forward(part: slice) -> Tensor:
+            network = classifier
+            if position in evaluator.recalibrated:
+                network = evaluator.recalibrated[position].at(cell, evaluator.autocast())
+            with evaluator.autocast():
+                return network(pixels[part])
+
+        logits = evaluator.halving.run(position, evaluator.sweep.entrants[position].model, len(pixels), forward)
+        if logits is None:
+            self.too_large.add(member)
+            return None
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def _finish(self) -> tuple[Columns, list[Failure]]:
         """Run what is left in the batch; give all rows since `_start`, those that are no numbers as failures."""
         if self.filled:
             self._run()
         if not self.results:
-            return {}, []
+            return {}, self.failures
         outputs = torch.cat([result[3] for result in self.results]).cpu().numpy()
         entrant = np.concatenate([np.full(len(r[1]), self.positions[r[0]]) for r in self.results])
         image = np.concatenate([r[1] for r in self.results])
@@ -229,7 +261,7 @@ class _Pass:
         for i in np.flatnonzero(~good):
             failure = self._not_finite(int(image[i]), int(entrant[i]), int(cell[i]), outputs[i, -1] == 1)
             first.setdefault(failure, self.evaluator.cells[cell[i]])
-        return columns, [
+        return columns, self.failures + [
             (row, stage, f"{sentence} (first at level {at.level:g}, trial {at.trial})")
             for (row, stage, sentence), at in first.items()
         ]

@@ -1,44 +1,107 @@
-"""The sweep in this process: the next chunk is decoded while one is computed."""
+"""The sweep in this process: the next piece of work is decoded while one is computed."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
 
 from cnnsens_bench import images
-from cnnsens_bench.engine.plan import Chunk, Sweep
-from cnnsens_bench.engine.worker import Outcome, Worker, decode_row
+from cnnsens_bench.degradations import Reach
+from cnnsens_bench.engine.crew import Crew, decode_alone
+from cnnsens_bench.engine.groups import Weight, cut
+from cnnsens_bench.engine.ledger import FileLedger
+from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.worker import Outcome, decode_row
+from cnnsens_bench.engine.written import Item, WrittenPlan, pieces_of
+from cnnsens_bench.memory import WEIGHTS_SHARE, total_memory
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.models.base import best_device
-from cnnsens_bench.places import Place
+from cnnsens_bench.places import Place, local_folder
 
 
 def run_local(
     sweep: Sweep,
-    chunks: Iterable[Chunk],
+    work: WrittenPlan,
     checkpoints: Mapping[str, Checkpoint],
     parts: Place,
     threads: int | None = None,
     report: Callable[[int], None] | None = None,
-) -> Iterator[Outcome]:
-    """Compute the chunks one after the other; gives each one's outcome when its parts are written."""
-    worker = Worker(sweep, checkpoints, parts, best_device(), threads, report)
-    smallest = min(c.preprocessing.input_size for c in checkpoints.values())
-    reach = sweep.reach(smallest)
-    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
+    note: Callable[[str], None] | None = None,
+    budget: float | None = None,
+) -> Generator[Outcome]:
+    """Compute a plan piece by piece; gives each one's outcome when its parts are written.
 
-        def submit(chunk: Chunk) -> tuple[Chunk, list[dict], list[Future[images.Decoded | str]]]:
-            rows = chunk.rows.to_dict("records")
-            return chunk, rows, [pool.submit(decode_row, row, reach) for row in rows]
-
-        waiting = None
-        for chunk in chunks:
-            ahead = submit(chunk)
+    `budget`: bytes of weights that are held at once, None: a quarter of the memory; a lineup that takes more is
+    computed group by group. A ledger beside the folder of the parts (`begun.json`) outlives a crash of this process:
+    the run that follows computes what was under way image by image, and sets aside an image that is always there when
+    a process dies.
+    """
+    device = best_device()
+    weights = weights_of(checkpoints)
+    groups, pieces = cut(
+        sweep.entrants, weights, budget or weights_budget(device), work.chunks, sweep.batch_size, workers=1
+    )
+    # It is of this process: of a URI's output it lies on this machine.
+    beside = parts.parent if isinstance(parts, Path) else local_folder(parts.parent.parent)
+    beside.mkdir(parents=True, exist_ok=True)
+    ledger = FileLedger(beside / "begun.json")
+    again = f"to try it again, delete {ledger.path}"
+    crew = Crew(
+        sweep, groups, checkpoints.__getitem__, parts, device, ledger, again,
+        max(group.size for group in groups), threads, report, note,
+    )  # fmt: skip
+    items = (item for n in range(len(groups)) for chunk in work.read() for item in pieces_of(chunk, groups, n, pieces))
+    reach = sweep.reach(min(weight.input_size for weight in weights.values()))
+    scope = f"{sweep.dataset}: compute"
+    try:
+        with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
+            waiting = None
+            for item in items:
+                ahead = Decoding(item, reach, ledger, f"{sweep.dataset}: decode", pool)
+                if waiting:
+                    yield crew(waiting.item, waiting.result(), scope)
+                waiting = ahead
             if waiting:
-                yield _finish(worker, *waiting)
-            waiting = ahead
-        if waiting:
-            yield _finish(worker, *waiting)
+                yield crew(waiting.item, waiting.result(), scope)
+    finally:
+        ledger.close()
 
 
-def _finish(worker: Worker, chunk: Chunk, rows: list[dict], pending: list[Future[images.Decoded | str]]) -> Outcome:
-    return worker(rows, [future.result() for future in pending], chunk.wanted)
+class Decoding:
+    """An item whose pictures are being decoded, side by side; here and now where that has killed a process before."""
+
+    def __init__(self, item: Item, reach: Reach, ledger: FileLedger, scope: str, pool: ThreadPoolExecutor) -> None:
+        self.item, self.ledger, self.scope = item, ledger, scope
+        self.pending: list[Future[images.Decoded | str]] = []
+        self.done: list[images.Decoded | str] = []
+        if any(ledger.begin(scope, item.ids)):
+            self.done = [decode_alone(row, reach, ledger, scope) for row in item.rows]
+        else:
+            self.pending = [pool.submit(decode_row, row, reach) for row in item.rows]
+
+    def result(self) -> list[images.Decoded | str]:
+        """When all are there."""
+        if self.pending:
+            self.done = [future.result() for future in self.pending]
+            self.ledger.end(self.scope, self.item.ids)
+            self.pending = []
+        return self.done
+
+
+def weights_of(checkpoints: Mapping[str, Checkpoint]) -> dict[str, Weight]:
+    """What each takes; they are looked at one by one, so that a mapping may load them lazily."""
+    return {key: weight_of(checkpoints[key]) for key in checkpoints}
+
+
+def weight_of(checkpoint: Checkpoint) -> Weight:
+    """Bytes of all weights and statistics."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.state_dict.values())
+    return Weight(size, checkpoint.preprocessing.input_size)
+
+
+def weights_budget(device: torch.device) -> float:
+    """Bytes of weights that a process which has a device to itself holds at once."""
+    on_device = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory()
+    return WEIGHTS_SHARE * on_device

@@ -1,13 +1,17 @@
 """The sweep over a Ray cluster: the only Ray Data code.
 
-Chunks of the plan are blocks of a dataset; free CPUs decode them, a pool of actors (one a GPU, or one for several
-CPU cores) holds the networks and writes the parts. Only counts come back to the driver.
+Tickets, which name pieces of the plan, are the dataset's read tasks: free CPUs read the pieces and decode their images;
+a pool of actors (one a GPU, or one for several CPU cores) holds networks and writes the parts. Only counts come back to
+the driver.
 """
 
+import functools
 import logging
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,47 +21,29 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
+from ray.data.block import BlockMetadata
+from ray.data.datasource.datasource import Datasource, ReadTask
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
+from cnnsens_bench.engine import parcel
+from cnnsens_bench.engine.crew import Crew, decode_item
 from cnnsens_bench.engine.desk import Desk
-from cnnsens_bench.engine.plan import Chunk, Sweep
-from cnnsens_bench.engine.worker import Outcome, Worker, decode_row, load_plugins
+from cnnsens_bench.engine.groups import Group, Weight, cut
+from cnnsens_bench.engine.layout import Layout
+from cnnsens_bench.engine.local import weight_of
+from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.worker import Outcome, load_plugins
+from cnnsens_bench.engine.written import WrittenPlan, piece_of
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.memory import keep_freed_memory
+from cnnsens_bench.memory import WEIGHTS_SHARE, keep_freed_memory
 from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
 from cnnsens_bench.places import Place
 
-
-@dataclass(frozen=True)
-class Layout:
-    """How a sweep lies on a cluster: `workers` actors, each with `threads` CPU threads and `gpus` GPUs.
-
-    `reserved_cpus`: what each actor asks Ray for; fewer than its threads, so that decoding always finds a core.
-    """
-
-    workers: int
-    threads: int
-    gpus: float
-    reserved_cpus: int
-
-
-def lay_out(cpus: int, gpus: float, workers: int | None, gpus_per_worker: float | None, threads: int | None) -> Layout:
-    """A layout for a cluster of `cpus` cores and `gpus` GPUs; None leaves a choice to us.
-
-    With GPUs: one worker a GPU. Without: workers of up to 8 threads that together have all cores. Raises
-    `UserError` when more is asked for than there is.
-    """
-    per_worker = gpus_per_worker if gpus_per_worker is not None else (1.0 if gpus else 0.0)
-    if per_worker > gpus:
-        raise UserError(f"cluster.gpus_per_worker is {per_worker:g}, but the cluster has {gpus:g} GPUs")
-    if workers is None:
-        workers = max(1, int(gpus / per_worker)) if per_worker else max(1, cpus // min(threads or 8, cpus))
-    if threads is None:
-        threads = max(1, min(8, cpus // workers))
-    # One core in all is left for decoding; with more workers than that allows they share cores.
-    reserved = max(0, min(threads - 1, (cpus - 1) // workers)) or (1 if workers < cpus else 0)
-    return Layout(workers, threads, per_worker, reserved)
+TICKETS = 2048
+"""Read tasks at most: each costs the driver some memory."""
+PATIENCE = 120.0
+"""Seconds without news, after a machine was lost, that another may take to come in its place."""
 
 
 def connect(address: str | None) -> None:
@@ -66,7 +52,9 @@ def connect(address: str | None) -> None:
         return
     stop = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # "local", or Ray would join whatever cluster of anybody's was started on this machine last.
+        place = address or os.environ.get("RAY_ADDRESS") or "local"
+        ray.init(address=place, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -79,70 +67,274 @@ def connect(address: str | None) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)  # its notes would tear our own progress apart
 
 
+@dataclass(frozen=True)
+class Job:
+    """What those who decode and those who compute share; once in the object store, not in every task."""
+
+    sweep: Sweep
+    work: WrittenPlan
+    groups: list[Group]
+    pieces: int
+    reaches: list[Reach]
+
+    @property
+    def items(self) -> int:
+        """Numbers of items; of some numbers nothing is wanted."""
+        return len(self.groups) * self.work.chunks * self.pieces
+
+
+def require_plugins(names: Sequence[str]) -> None:
+    """Import users' modules once on every machine. Raises `UserError`: what is importable here need not be there."""
+    if not names:
+        return
+    tried = ray.remote(num_cpus=0)(_complaint)
+    asked = [
+        tried.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)).remote(names)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    for complaint in ray.get(asked):
+        if complaint:
+            raise UserError(f"on a machine of the cluster, {complaint}")
+
+
+def _complaint(names: Sequence[str]) -> str | None:
+    try:
+        load_plugins(names)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def run_ray(
     sweep: Sweep,
-    chunks: Iterable[Chunk],
+    work: WrittenPlan,
     checkpoints: Mapping[str, Checkpoint],
     parts: Place,
     layout: Callable[[int, float], Layout],
     address: str | None = None,
     report: Callable[[int], None] | None = None,
-) -> Iterator[Outcome]:
-    """As `run_local`, over the cluster; outcomes come in the order in which chunks end.
+    note: Callable[[str], None] | None = None,
+    budget: float | None = None,
+) -> Generator[Outcome]:
+    """As `run_local`, over the cluster; outcomes come in the order in which pieces end.
 
-    `layout`: (cores, GPUs of the cluster) → how to use them.
+    `layout`: (cores, GPUs of the cluster) → how to use them. A piece whose worker dies is computed again, image by
+    image; an image that took its worker with it three times is set aside. Where a machine is lost for good, the
+    run goes on with those that are left.
     """
     connect(address)
+    require_plugins(sweep.plugins)
+    plan, cores = _laid_out(layout)
+    weights: dict[str, Weight] = {}
+    stored: dict[str, Any] = {}
+    for key, checkpoint in checkpoints.items():
+        weights[key] = weight_of(checkpoint)
+        stored[key] = ray.put(checkpoint.to_bytes())  # one by one: the object store spills what does not fit
+    budget = budget or WEIGHTS_SHARE * _memory(plan)
+    groups, pieces = cut(sweep.entrants, weights, budget, work.chunks, sweep.batch_size, plan.workers)
+    reaches = [
+        sweep.reach(min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants)) for group in groups
+    ]
+    job = Job(sweep, work, groups, pieces, reaches)
+    # On the driver's node: it must outlive the others.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here, max_restarts=-1, max_task_retries=-1).remote()
+    shared = ray.put(job)
+    kept = {"shared": shared, "stored": stored, "parts": parts, "budget": budget, "desk": desk}
+    left = np.ones(job.items, bool)
+    watch = Watch()
+    while left.any():
+        try:
+            with _reporting(desk, report, note, watch):
+                for number, outcome in _round(job, np.flatnonzero(left), plan, cores, kept):
+                    left[number] = False
+                    watch.ended += 1
+                    yield outcome
+            return
+        except KeyboardInterrupt:
+            if not watch.stalled:
+                raise
+        if note:
+            note("note: the cluster has lost a machine and has no room for its worker: going on with what is left")
+        watch.stalled = False
+        plan, cores = _laid_out(layout)
+
+
+def _laid_out(layout: Callable[[int, float], Layout]) -> tuple[Layout, int]:
+    """How the cluster is used as it is now, and its cores."""
     resources = ray.cluster_resources()
-    plan = layout(int(resources.get("CPU", 1)), resources.get("GPU", 0.0))
-    blocks = [_block(chunk) for chunk in chunks]
-    if not blocks:
-        return
-    smallest = min(c.preprocessing.input_size for c in checkpoints.values())
-    desk = ray.remote(num_cpus=0)(Desk).remote({key: c.to_bytes() for key, c in checkpoints.items()})
-    outcomes = (
-        ray.data.from_arrow(blocks)
-        .map_batches(
-            _decode_block,  # type: ignore[arg-type]  # a function of one argument and keywords
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=1 if plan.reserved_cpus * plan.workers < int(resources.get("CPU", 1)) else 0,
-            fn_kwargs={"sweep": sweep, "reach": sweep.reach(smallest)},
-        )
-        .map_batches(
+    cores = int(resources.get("CPU", 1))
+    return layout(cores, resources.get("GPU", 0.0)), cores
+
+
+def _round(
+    job: Job, numbers: np.ndarray, plan: Layout, cores: int, kept: dict[str, Any]
+) -> Iterator[tuple[int, Outcome]]:
+    """Compute the items of those numbers: (number, outcome), as they end."""
+    tickets = np.array_split(numbers, min(TICKETS, len(numbers)))
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = 1  # each item a block of its own, as soon as it is there
+    with ray.data.DataContext.current(context):
+        outcomes = ray.data.read_datasource(
+            _Tickets([functools.partial(_decoded, kept["shared"], kept["desk"], ticket) for ticket in tickets]),
+            override_num_blocks=len(tickets),
+            num_cpus=int(plan.reserved_cpus * plan.workers < cores or plan.reserved_cpus < plan.threads),
+        ).map_batches(
             _RayWorker,
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=plan.workers, max_tasks_in_flight_per_actor=2),
             num_cpus=plan.reserved_cpus,
             num_gpus=plan.gpus,
-            fn_constructor_kwargs={
-                "sweep": sweep,
-                "parts": parts,
-                "threads": plan.threads,
-                "desk": desk,
-            },
+            # Said, so that the two stages are not made one.
+            max_restarts=-1,
+            max_task_retries=-1,
+            fn_constructor_kwargs={**kept, "threads": plan.threads},
         )
-    )
-    with _reporting(desk, report):
         for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from (Outcome(**row) for row in pa.Table.to_pylist(batch))
+            for row in pa.Table.to_pylist(batch):
+                yield row["number"], Outcome(row["images"], row["evaluations"], row["failures"])
+
+
+def _memory(plan: Layout) -> float:
+    """Bytes that a worker has: of its GPU, or its share of the smallest node that has room for one."""
+    if plan.gpus:
+        probe = ray.remote(num_cpus=0, num_gpus=plan.gpus)(_gpu_memory)
+        return min(1.0, plan.gpus) * ray.get(probe.remote())
+    shares = []
+    for node in ray.nodes():
+        has = node["Resources"]
+        cpus = has.get("CPU", 0.0)
+        if node["Alive"] and cpus >= plan.reserved_cpus and "memory" in has:
+            shares.append(has["memory"] / max(1, min(plan.workers, int(cpus) // max(1, plan.reserved_cpus))))
+    return min(shares, default=float("inf"))
+
+
+def _gpu_memory() -> int:
+    return torch.cuda.get_device_properties(0).total_memory
+
+
+class _Tickets(Datasource):
+    """Read tasks that are given."""
+
+    def __init__(self, tickets: Sequence[Callable[[], Iterable[pa.Table]]]) -> None:
+        super().__init__()
+        self.tickets = tickets
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        nothing = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
+        return [ReadTask(ticket, nothing) for ticket in self.tickets]
+
+
+def _decoded(shared: Any, desk: Any, ticket: np.ndarray) -> Iterator[pa.Table]:
+    """The items of a ticket with their pictures, each a block of one row."""
+    job: Job = ray.get(shared)
+    load_plugins(job.sweep.plugins)
+    witness = _RayWitness(desk)
+    for number in ticket:
+        rest, place = divmod(int(number), job.pieces)
+        group, chunk = divmod(rest, job.work.chunks)
+        item = piece_of(job.work.chunk(chunk), job.groups, group, job.pieces, place)
+        if item:
+            decoded = decode_item(item, job.reaches[group], witness, f"decode {group}")
+            yield parcel.pack(int(number), item, decoded)
+
+
+class _RayWitness:
+    """The ledger on the desk."""
+
+    def __init__(self, desk: Any) -> None:
+        self.desk = desk
+
+    def begin(self, scope: str, ids: Sequence[str], alone: bool = False) -> list[int]:
+        return ray.get(self.desk.begin.remote(scope, ids, alone))
+
+    def step(self, scope: str, image_id: str, place: int) -> None:
+        ray.get(self.desk.step.remote(scope, image_id, place))  # it must have arrived before the worker can die
+
+    def end(self, scope: str, ids: Sequence[str]) -> None:
+        ray.get(self.desk.end.remote(scope, ids))
+
+
+class _RayWorker:
+    """An actor's `Crew`."""
+
+    def __init__(
+        self, shared: Any, stored: dict[str, Any], parts: Place, threads: int, budget: float, desk: Any
+    ) -> None:
+        keep_freed_memory()
+        job: Job = ray.get(shared)
+        # Ray gives an actor OMP_NUM_THREADS=1; `threads` overrides it.
+        self.crew = Crew(
+            job.sweep,
+            job.groups,
+            lambda key: checkpoint_from_bytes(ray.get(stored[key])),
+            parts,
+            "cuda" if torch.cuda.is_available() else "cpu",
+            _RayWitness(desk),
+            "the same command tries it again",
+            budget,
+            threads,
+            lambda n: desk.add.remote(n),
+            lambda sentence: desk.note.remote(sentence),
+        )
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        outcomes = []
+        for number, item, decoded in parcel.unpack(block):
+            outcome = self.crew(item, decoded, f"compute {item.group}")
+            outcomes.append({"number": number, **asdict(outcome)})
+        return pa.Table.from_pylist(outcomes)
+
+
+@dataclass
+class Watch:
+    """What the thread that asks for news knows: how many pieces have `ended`, how many evaluations and notes were told
+    on, and whether nothing moves any more since a machine was lost (a task waits for ever for the worker it was given
+    to)."""
+
+    ended: int = 0
+    told: int = 0
+    said: int = 0
+    stalled: bool = False
 
 
 @contextmanager
-def _reporting(desk: Any, report: Callable[[int], None] | None) -> Iterator[None]:
-    """While the body waits for outcomes, ask the workers' counter and report what is new."""
+def _reporting(
+    desk: Any, report: Callable[[int], None] | None, note: Callable[[str], None] | None, watch: Watch
+) -> Iterator[None]:
+    """While the body waits for outcomes, ask the desk what is new; a body that waits in vain is interrupted."""
     stop = threading.Event()
+    there = _machines()
+    main = threading.current_thread() is threading.main_thread()
 
     def poll() -> None:
-        told = 0
-        while report:
+        before, moved = (0, 0), time.monotonic()
+        while True:
             over = stop.wait(1.0)
-            total = ray.get(desk.total.remote())
-            if total > told:
-                report(total - told)
-                told = total
+            try:
+                total, notes = ray.get(desk.news.remote(), timeout=30)
+            except ray.exceptions.RayError:
+                if over:
+                    return
+                continue
+            if report and total > watch.told:
+                report(total - watch.told)
+            for sentence in notes[watch.said :]:
+                if note:
+                    note(sentence)
+            watch.told, watch.said = total, len(notes)
             if over:
+                return
+            if (total, watch.ended) != before:
+                before, moved = (total, watch.ended), time.monotonic()
+            elif main and time.monotonic() - moved > PATIENCE and there - _machines():
+                watch.stalled = True
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
 
     thread = threading.Thread(target=poll, daemon=True)
@@ -154,41 +346,5 @@ def _reporting(desk: Any, report: Callable[[int], None] | None) -> Iterator[None
         thread.join(timeout=5)
 
 
-def _block(chunk: Chunk) -> pa.Table:
-    """One chunk as one block: the sample's columns and its packed row of the plan."""
-    packed = np.packbits(chunk.wanted.reshape(len(chunk.rows), -1), axis=1)
-    table = pa.Table.from_pandas(chunk.rows.reset_index(drop=True), preserve_index=False)
-    return table.append_column("wanted", pa.array([row.tobytes() for row in packed], pa.binary()))
-
-
-def _decode_block(block: Any, sweep: Sweep, reach: Reach) -> pa.Table:
-    """Add the pixels, or the sentence that says why there are none, to a block."""
-    load_plugins(sweep.plugins)
-    rows = block.to_pylist()
-    empty = {**dict.fromkeys(images.ROW_COLUMNS), "error": None}
-    decoded = [decode_row(row, reach) for row in rows]
-    extra = [
-        {**empty, "error": image} if isinstance(image, str) else {**empty, **images.to_row(image)} for image in decoded
-    ]
-    return pa.Table.from_pylist([row | more for row, more in zip(rows, extra, strict=True)])
-
-
-class _RayWorker:
-    """An actor's `Worker`."""
-
-    def __init__(self, sweep: Sweep, parts: Place, threads: int, desk: Any) -> None:
-        keep_freed_memory()
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        weights = ray.get(desk.weights.remote())
-        checkpoints = {key: checkpoint_from_bytes(data) for key, data in weights.items()}
-        self.shape = (len(sweep.entrants), len(sweep.cells()))
-        # Ray gives an actor OMP_NUM_THREADS=1; `threads` overrides it.
-        self.worker = Worker(sweep, checkpoints, parts, device, threads, lambda n: desk.add.remote(n))
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        rows = block.to_pylist()
-        decoded = [row["error"] or images.from_row(row) for row in rows]
-        bits = np.stack([np.frombuffer(row["wanted"], np.uint8) for row in rows])
-        count = self.shape[0] * self.shape[1]
-        wanted = np.unpackbits(bits, axis=1, count=count).astype(bool).reshape(len(rows), *self.shape)
-        return pa.Table.from_pylist([asdict(self.worker(rows, decoded, wanted))])
+def _machines() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

@@ -144,7 +144,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images that are computed together. `wanted`: (images, entrants, cells) bool."""
+    """Images that are planned together. `wanted`: (images, entrants, cells) bool."""
 
     rows: pd.DataFrame
     wanted: np.ndarray
@@ -152,37 +152,63 @@ class Chunk:
     @property
     def evaluations(self) -> int:
         """Cells that are to come of it."""
-        return int(self.wanted.sum())
+        return int(np.count_nonzero(self.wanted))
 
 
 Missing = Callable[[Sequence[str], pd.DataFrame], pd.DataFrame]
 """(image ids, wanted table) → the rows of their product that the store lacks (image_id beside the wanted columns)."""
 
+ASKED_AT_ONCE = 1_000_000
+"""Evaluations that the store is asked about in one question, or those of one image: what the answer costs in memory."""
+
 
 def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[Chunk]:
-    """Chunks of at most `sweep.batch_size` images that lack something, one after the other.
+    """Chunks of `sweep.batch_size` images (the last may have fewer) that lack something, one after the other.
 
     `images`: a sample table; `missing` None: the store has nothing yet, so all is wanted.
     """
-    asked = sweep.asked()
-    wanted_table = sweep.wanted_table()
-    places_asked = np.flatnonzero(asked)
-    position = {tuple(row): i for i, row in zip(places_asked, wanted_table.itertuples(index=False), strict=True)}
-    # Planned in larger steps than computed, so that chunks are full on a resume too.
-    step = 32 * sweep.batch_size
-    for start in range(0, len(images), step):
-        rows = images.iloc[start : start + step]
-        if missing is None:
-            wanted = np.repeat(asked[None], len(rows), axis=0)
-        else:
-            flat = np.zeros((len(rows), asked.size), bool)
-            lacking = missing(rows["image_id"].tolist(), wanted_table)
-            row_of = {image_id: i for i, image_id in enumerate(rows["image_id"])}
-            places = [position[key] for key in lacking[list(wanted_table)].itertuples(index=False, name=None)]
-            flat[[row_of[image_id] for image_id in lacking["image_id"]], places] = True
-            wanted = flat.reshape(len(rows), *asked.shape)
-        some = wanted.any(axis=(1, 2))
-        rows, wanted = rows[some], wanted[some]
-        for first in range(0, len(rows), sweep.batch_size):
+    held: list[Chunk] = []
+    for piece in _pieces(sweep, images, missing):
+        held.append(piece)
+        # Gathered until they fill a batch, so that chunks are full on a resume too.
+        if sum(len(chunk.rows) for chunk in held) < sweep.batch_size:
+            continue
+        rows, wanted = _together(held)
+        full = len(rows) // sweep.batch_size * sweep.batch_size
+        for first in range(0, full, sweep.batch_size):
             part = slice(first, first + sweep.batch_size)
             yield Chunk(rows.iloc[part], wanted[part])
+        held = [Chunk(rows.iloc[full:], wanted[full:])] if full < len(rows) else []
+    if held:
+        yield Chunk(*_together(held))
+
+
+def _pieces(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[Chunk]:
+    """Few images at a time, those alone that lack something."""
+    asked = sweep.asked()
+    if missing is None:
+        for start in range(0, len(images) if asked.any() else 0, sweep.batch_size):
+            rows = images.iloc[start : start + sweep.batch_size]
+            yield Chunk(rows, np.broadcast_to(asked, (len(rows), *asked.shape)))
+        return
+    wanted_table = sweep.wanted_table()
+    places_asked = np.flatnonzero(asked)
+    position = pd.MultiIndex.from_frame(wanted_table)
+    step = max(1, min(32 * sweep.batch_size, ASKED_AT_ONCE // max(1, len(wanted_table))))
+    for start in range(0, len(images), step):
+        rows = images.iloc[start : start + step]
+        flat = np.zeros((len(rows), asked.size), bool)
+        lacking = missing(rows["image_id"].tolist(), wanted_table)
+        if lacking.empty:
+            continue
+        image = pd.Index(rows["image_id"]).get_indexer(pd.Index(lacking["image_id"]))
+        cell = position.get_indexer(pd.MultiIndex.from_frame(lacking[list(wanted_table)]))
+        flat[image, places_asked[cell]] = True
+        some = flat.any(axis=1)
+        yield Chunk(rows[some], flat[some].reshape(-1, *asked.shape))
+
+
+def _together(chunks: list[Chunk]) -> tuple[pd.DataFrame, np.ndarray]:
+    if len(chunks) == 1:
+        return chunks[0].rows, chunks[0].wanted
+    return pd.concat([chunk.rows for chunk in chunks]), np.concatenate([chunk.wanted for chunk in chunks])

@@ -3,6 +3,7 @@
 Every pass has the same batch shape here too, so that a score does not depend on how images were grouped.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.engine.degrade import Failure
+from cnnsens_bench.engine.halving import Halving
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.sensitivity.gradients import (
     COLUMNS,
@@ -54,8 +56,8 @@ class Scored:
 
 
 class Scorer:
-    """Scores images for the entrants of a sweep; `report(n)` as in `Evaluator`. `watch(pixels, outputs)` sees what each
-    chunk was differentiated to: the images first, then what fills the batch."""
+    """Scores images for the entrants of a sweep; `report(n)`, `note` as in `Evaluator`. `watch(pixels, outputs)` sees
+    what each chunk was differentiated to: the images first, then what fills the batch."""
 
     def __init__(
         self,
@@ -65,9 +67,11 @@ class Scorer:
         pool: Executor,
         report: Callable[[int], None] | None = None,
         watch: Callable[[Tensor, Outputs], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.sweep, self.entrants, self.device, self.pool, self.report = sweep, entrants, device, pool, report
         self.watch = watch
+        self.halving = Halving(note)
         self.predicted = [(parse_predictor(name), noise, level) for name, noise, level in sweep.predicted()]
 
     def score(self, image_ids: Sequence[str], decoded: Sequence[images.Decoded], wanted: np.ndarray) -> Scores:
@@ -79,14 +83,37 @@ class Scorer:
             members = [i for i, entrant in enumerate(self.entrants) if entrant.input_size == size]
             if not wanted[:, members].any():
                 continue
-            chunk = _Chunk(self, size, image_ids, decoded)
+            whole = _Chunk(self, size, image_ids, decoded, self.sweep.batch_size)
             for i in members:
-                for kind, rows, bad in chunk.rows(i, wanted[:, i]):
+                results = self.halving.run(i, self.sweep.entrants[i].model, whole.batch, self._scored(whole, i, wanted))
+                if results is None:
+                    model = self.sweep.entrants[i].model
+                    sentence = f"the gradients of {model} do not fit into the memory with one image at a time"
+                    failures += [(int(k), "score", sentence) for k in np.flatnonzero(wanted[:, i].any(axis=1))]
+                for kind, rows, bad in itertools.chain(*(results or [])):
                     (predicted_rows if kind else level_free_rows).append(rows)
                     failures += [(int(image), "score", self._sentence(i)) for image in bad]
                     if self.report:
                         self.report(len(rows["image"]) // len(OUTPUTS) + len(bad))
         return Scores(_joined(level_free_rows), _joined(predicted_rows), list(dict.fromkeys(failures)))
+
+    def _scored(
+        self, whole: "_Chunk", entrant: int, wanted: np.ndarray
+    ) -> Callable[[slice], list[tuple[bool, dict[str, np.ndarray], np.ndarray]]]:
+        """A part of the batch → its rows, as `_Chunk.rows` gives them, their positions among all images."""
+
+        def scored(part: slice) -> list[tuple[bool, dict[str, np.ndarray], np.ndarray]]:
+            here = range(whole.count)[part]
+            if not here:
+                return []  # what only fills the batch
+            chunk, first = whole, here.start
+            if part.stop - part.start < whole.batch:
+                ids, decoded = whole.image_ids[first : here.stop], whole.decoded[first : here.stop]
+                chunk = _Chunk(self, whole.size, ids, decoded, part.stop - part.start)
+            found = chunk.rows(entrant, wanted[first : here.stop, entrant])
+            return [(kind, {**rows, "image": rows["image"] + first}, bad + first) for kind, rows, bad in found]
+
+        return scored
 
     def _sentence(self, entrant: int) -> str:
         return f"{self.sweep.entrants[entrant].model} has no finite gradient on it"
@@ -95,10 +122,12 @@ class Scorer:
 class _Chunk:
     """Images at one input size, padded to a full batch."""
 
-    def __init__(self, scorer: Scorer, size: int, image_ids: Sequence[str], decoded: Sequence[images.Decoded]) -> None:
+    def __init__(
+        self, scorer: Scorer, size: int, image_ids: Sequence[str], decoded: Sequence[images.Decoded], batch: int
+    ) -> None:
         self.scorer, self.size, self.image_ids, self.count = scorer, size, image_ids, len(image_ids)
         self.decoded = decoded
-        self.batch = max(scorer.sweep.batch_size, self.count)
+        self.batch = max(batch, self.count)
         self.pixels = self._padded(list(scorer.pool.map(lambda image: images.render(image, size), decoded)))
         wide = self._padded(list(scorer.pool.map(lambda image: images.render_wide(image, size), decoded)))
         self.across, self.down = central_differences(wide)

@@ -1,4 +1,4 @@
-"""What one worker does with a chunk: evaluate it, write its part files. Knows files, but neither Ray nor DuckDB."""
+"""What one worker does with a piece of work: evaluate it, write its part files. Knows neither Ray nor DuckDB."""
 
 import hashlib
 import importlib
@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cnnsens_bench import images
@@ -22,6 +21,7 @@ from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.score import Scored, Scorer
 from cnnsens_bench.engine.speed import device_words
+from cnnsens_bench.engine.written import Item
 from cnnsens_bench.errors import ImageError, UserError
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.places import Place
@@ -31,11 +31,15 @@ from cnnsens_bench.store.parts import write_part
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a chunk: images computed, evaluations done, images that failed."""
+    """What became of a piece of work: images computed (those that no group before this one computes), evaluations done,
+    images that failed."""
 
-    images: int
-    evaluations: int
-    failures: int
+    images: int = 0
+    evaluations: int = 0
+    failures: int = 0
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        return Outcome(self.images + other.images, self.evaluations + other.evaluations, self.failures + other.failures)
 
 
 def load_plugins(names: Sequence[str]) -> None:
@@ -45,11 +49,11 @@ def load_plugins(names: Sequence[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(_complaint(name, error)) from None
 
 
-def _complaint(plugin: str, error: Exception) -> str:
+def _complaint(plugin: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and f"{plugin}.".startswith(f"{error.name}."):
         return f"plugin '{plugin}' cannot be imported ({error}): put its file in the working folder, or install it"
     frames = traceback.extract_tb(error.__traceback__)
@@ -74,9 +78,10 @@ def decode_row(row: Mapping[str, Any], reach: Reach) -> images.Decoded | str:
 
 
 class Worker:
-    """Holds the networks of a sweep and writes part files into `parts`.
+    """Holds the networks of a group of entrants and writes part files into `parts`.
 
-    `checkpoints`: the sweep's, by key (`Entrant.checkpoint`); `report`: see `Evaluator`.
+    `sweep`: with the entrants of the group alone; `checkpoints`: theirs, by key (`Entrant.checkpoint`); `report`,
+    `note`: see `Evaluator`.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Worker:
         device: torch.device | str,
         threads: int | None = None,
         report: Callable[[int], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         load_plugins(sweep.plugins)
         if threads:
@@ -95,48 +101,77 @@ class Worker:
         classifiers = {key: checkpoint.classifier() for key, checkpoint in checkpoints.items()}
         loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
         smallest = min(checkpoint.preprocessing.input_size for checkpoint in checkpoints.values())
-        self.evaluator = Evaluator(sweep, loaded, device, report, self._calibration(sweep.reach(smallest)))
+        self.evaluator = Evaluator(sweep, loaded, device, report, self._calibration(sweep.reach(smallest)), note)
         on_cpu = self.evaluator.device.type == "cpu"
         self.device_words = (device_words(self.evaluator.device), torch.get_num_threads() if on_cpu else None)
         self.scorer: Scorer | None = None
         if sweep.sensitivity:
             scored = [Scored(e.network(), e.classifier.preprocessing.input_size) for e in self.evaluator.entrants]
-            self.scorer = Scorer(sweep, scored, self.evaluator.device, self.evaluator.pool, report)
+            self.scorer = Scorer(sweep, scored, self.evaluator.device, self.evaluator.pool, report, note=note)
 
     def __call__(
-        self, rows: Sequence[Mapping[str, Any]], decoded: Sequence[images.Decoded | str], wanted: np.ndarray
+        self,
+        item: Item,
+        decoded: Sequence[images.Decoded | str],
+        again: bool = False,
+        step: Callable[[int], None] | None = None,
     ) -> Outcome:
-        """Compute a chunk. `rows`: of the sample table; `wanted`: (images, entrants, cells) bool."""
+        """Compute a piece of work. `decoded`: its images, or a sentence for one that cannot be read.
+
+        `again`: parts of it may be there already under other names: the names end with `-retry`. `step(n)` is called as
+        n conditions of the sweep are behind it.
+        """
         good = [i for i, image in enumerate(decoded) if not isinstance(image, str)]
-        failures = [(rows[i]["image_id"], "decode", str(decoded[i])) for i in range(len(rows)) if i not in set(good)]
+        kept = item.part(good)
+        failures = [
+            (item.rows[i]["image_id"], "decode", image) for i, image in enumerate(decoded) if isinstance(image, str)
+        ]
         evaluations = 0
-        name = self._name([rows[i]["image_id"] for i in range(len(rows))])
+        name, end = self.name_of(item.ids), "-retry" if again else ""
         if good:
-            kept = [rows[i] for i in good]
             pictures = [image for image in decoded if not isinstance(image, str)]
-            with ThreadPoolExecutor(2) as pool:
-                hues = list(pool.map(self._hue_entropy, kept, pictures))
-            write_part(self.parts, "images", name, tables.image_table(self.sweep, kept, pictures, hues))
-            ids = [row["image_id"] for row in kept]
-            labels = [int(row["label"]) for row in kept]
-            for prediction in self.evaluator.evaluate(ids, labels, pictures, wanted[good]):
+            self._describe(kept, pictures, name + end)
+            ids = kept.ids
+            labels = [int(row["label"]) for row in kept.rows]
+            behind = {condition.degradation: i for i, condition in enumerate(self.sweep.conditions, 2)}
+            for prediction in self.evaluator.evaluate(ids, labels, pictures, kept.wanted):
                 failures += [(ids[image], stage, sentence) for image, stage, sentence in prediction.failures]
                 if prediction.columns:
-                    table = tables.prediction_table(self.sweep, kept, prediction)
-                    write_part(self.parts, "predictions", f"{name}-{_file_safe(prediction.degradation)}", table)
+                    table = tables.prediction_table(self.sweep, kept.rows, prediction)
+                    part = f"{name}-{_file_safe(prediction.degradation)}{end}"
+                    write_part(self.parts, "predictions", part, table)
                     evaluations += len(table)
+                if step:
+                    step(behind.get(prediction.degradation, 1))
             if speeds := self.evaluator.stopwatch.take():
-                write_part(self.parts, "speed", name, tables.speed_table(self.sweep, speeds, *self.device_words))
+                write_part(self.parts, "speed", name + end, tables.speed_table(self.sweep, speeds, *self.device_words))
             if self.scorer:
                 cells = len(self.sweep.score_cells())
-                scores = self.scorer.score(ids, pictures, wanted[good][:, :, -cells:])
+                scores = self.scorer.score(ids, pictures, kept.wanted[:, :, -cells:])
                 failures += [(ids[image], stage, sentence) for image, stage, sentence in scores.failures]
                 for kind, table in tables.score_tables(self.sweep, ids, scores).items():
-                    write_part(self.parts, kind, name, table)
+                    write_part(self.parts, kind, name + end, table)
                 evaluations += scores.cells
         if failures:
-            write_part(self.parts, "failures", name, tables.failure_table(self.sweep, failures))
-        return Outcome(len(good), evaluations, len({image_id for image_id, _, _ in failures}))
+            self.fail(failures, name + end)
+        return Outcome(int(kept.first.sum()), evaluations, len({image_id for image_id, _, _ in failures}))
+
+    def fail(self, failures: Sequence[tuple[str, str, str]], name: str) -> None:
+        """Write `failures`: (image id, stage, sentence)."""
+        write_part(self.parts, "failures", name, tables.failure_table(self.sweep, failures))
+
+    def _describe(self, item: Item, pictures: Sequence[images.Decoded], name: str) -> None:
+        """The rows of `images`, of those that no group before describes."""
+        of = [(row, picture) for row, picture, here in zip(item.rows, pictures, item.first, strict=True) if here]
+        if of:
+            with ThreadPoolExecutor(2) as pool:
+                hues = list(pool.map(lambda pair: self._hue_entropy(*pair), of))
+            table = tables.image_table(self.sweep, [row for row, _ in of], [picture for _, picture in of], hues)
+            write_part(self.parts, "images", name, table)
+
+    def close(self) -> None:
+        """Let go of the networks and of the threads."""
+        self.evaluator.close()
 
     def _calibration(self, reach: Reach) -> list[images.Decoded]:
         """Those of `Sweep.calibration`, which the driver could read. Raises `UserError`."""
@@ -148,9 +183,11 @@ class Worker:
                 raise UserError(f"an image that batch norm is recalibrated on cannot be read by a worker: {image}")
         return [image for image in decoded if not isinstance(image, str)]
 
-    def _name(self, ids: Sequence[str]) -> str:
-        """The same for the same work, so that a chunk that is retried replaces its own parts."""
-        return hashlib.blake2b("\0".join([self.sweep.run_id, *ids]).encode(), digest_size=12).hexdigest()
+    def name_of(self, ids: Sequence[str]) -> str:
+        """The same for the same work, so that a piece that is computed again replaces its own parts."""
+        entrants = [text for entrant in self.sweep.entrants for text in (entrant.model, entrant.defense)]
+        words = [self.sweep.run_id, *ids, "", *entrants]
+        return hashlib.blake2b("\0".join(words).encode(), digest_size=12).hexdigest()
 
     def _hue_entropy(self, row: Mapping[str, Any], picture: images.Decoded) -> float:
         mask_uri = row.get("mask_uri")

@@ -26,8 +26,8 @@ from cnnsens_bench.store.parts import SCHEMAS, is_retry, kind_of
 
 SCHEMA_VERSION = 1
 """Raised when tables or columns change their meaning; see `Store.open`."""
-FILES_AT_ONCE = 512
-"""Part files that one transaction brings in."""
+FILES_AT_ONCE = 1024
+"""Part files that one transaction brings in, and the rest of the last one's chunk."""
 DISK = (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException)
 """What DuckDB raises on a full disk, and afterwards."""
 
@@ -156,8 +156,7 @@ class Store:
         total, seen, brought = sum(map(len, waiting.values())), 0, 0
         for attempt, names in waiting.items():
             # A transaction never spans attempts: what two of them computed is found in the table, and kept once.
-            for start in range(0, len(names), FILES_AT_ONCE):
-                batch = names[start : start + FILES_AT_ONCE]
+            for batch in _batches(names):
                 brought += self._ingest_parts(attempt, batch, patience)
                 seen += len(batch)
                 if on_progress:
@@ -273,6 +272,19 @@ def _insert(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
     except BaseException:
         connection.rollback()
         raise
+
+
+def _batches(names: list[str]) -> Iterator[list[str]]:
+    """The parts of a chunk stay together: images that are new to a transaction are not compared row by row."""
+    chunks = [list(parts) for _, parts in itertools.groupby(names, lambda name: Path(name).stem.split("-")[:2])]
+    batch: list[str] = []
+    for parts in chunks:
+        batch += parts
+        if len(batch) >= FILES_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _overlaps(connection: duckdb.DuckDBPyConnection, parameters: dict[str, list[str]]) -> bool:

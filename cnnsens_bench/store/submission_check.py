@@ -12,6 +12,8 @@ from cnnsens_bench.store.card import CARD, check_files, file_of, read_card, refu
 from cnnsens_bench.store.database import SCHEMA_VERSION, _literal, _sql
 
 NEEDED = ("runs", "images", "models", "predictions")
+RULED = (*NEEDED, "speed", "sensitivity", "sensitivity_predictions")
+"""Tables that have a question check_<table>.sql about the values of their rows."""
 LONGEST = 4000
 """Letters of a text in a table; `LONGEST_JSON` of a config or environment."""
 LONGEST_JSON = 1_000_000
@@ -146,7 +148,7 @@ def _check_cells(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
         ("check_long", table.of_type("JSON"), f"have more than {LONGEST_JSON} letters", {"longest": LONGEST_JSON}),
         ("check_path", texts, "are absolute paths or URIs, which no submission holds", {}),
         # Of predictions the row is named, below.
-        ("check_finite", [] if table.name == "predictions" else numbers, "are not finite", {}),
+        ("check_finite", [] if table.name == "predictions" else numbers, "are not finite, or beyond ±1e30", {}),
     ):
         if not columns:
             continue
@@ -156,7 +158,7 @@ def _check_cells(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
         for column, count in zip((c for c in table.columns if c in columns), counts, strict=True):
             if count:
                 raise refuse(f"{file_of(table.name)}, column {column}", f"{count} cells {sentence}")
-    if table.name in NEEDED:
+    if table.name in RULED:
         parameters = {"schema_version": SCHEMA_VERSION} if table.name == "runs" else {}
         row, wrong = connection.execute(sql(f"check_{table.name}"), parameters).fetchall()[0]
         if wrong:

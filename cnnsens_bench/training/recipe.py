@@ -1,8 +1,12 @@
 """How a network is fine-tuned: a plain, noise-free recipe (the study measures what training has not seen)."""
 
+import math
 from dataclasses import dataclass
 
 from cnnsens_bench.errors import UserError
+
+MOST = 100_000
+"""Epochs or images of a batch, beyond which a number is a slip."""
 
 
 @dataclass
@@ -33,16 +37,16 @@ class Recipe:
     def check(self) -> None:
         """Raises `UserError` for an impossible value."""
         rules = {
-            "epochs": (self.epochs >= 0, "at least 0"),
-            "batch_size": (self.batch_size >= 2, "at least 2 (batch norm needs two images)"),
-            "lr_head": (self.lr_head > 0, "above 0"),
-            "lr_body": (self.lr_body >= 0, "at least 0"),
-            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "epochs": (0 <= self.epochs <= MOST, "at least 0" if self.epochs < 0 else f"at most {MOST}"),
+            "batch_size": (2 <= self.batch_size <= MOST, f"at least 2 (batch norm needs two images), at most {MOST}"),
+            "lr_head": (0 < self.lr_head < math.inf, "above 0 and finite"),
+            "lr_body": (0 <= self.lr_body < math.inf, "at least 0 and finite"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             "warmup": (0 < self.warmup < 1, "between 0 and 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
             "min_area": (0 < self.min_area <= 1, "in (0, 1]"),
             "input_dropout": (0 <= self.input_dropout < 1, "in [0, 1)"),
-            "input_noise": (self.input_noise >= 0, "at least 0"),
+            "input_noise": (0 <= self.input_noise < math.inf, "at least 0 and finite"),
         }
         for key, (good, bound) in rules.items():
             if not good:

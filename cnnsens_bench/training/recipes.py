@@ -37,7 +37,7 @@ def read_recipes(path: Path) -> dict[str, Recipe]:
                 raise UserError(f"recipe: {path}: unknown key '{key}' of '{model}'{near(str(key), known)}")
         try:
             recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), values))
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, OverflowError) as error:
             reason = " ".join(str(error).splitlines()[0].split())
             raise UserError(f"recipe: {path}: recipe of '{model}': {reason}") from None
         assert isinstance(recipe, Recipe)

@@ -1,6 +1,9 @@
 -- What several databases have of one image under one condition is one thing: the one with most trials stays.
+-- One database has nothing twice, and need not be sorted to know it.
 CREATE TABLE superseded AS
+SELECT file, entrant, degradation, level, image_id
 FROM loaded
+WHERE (SELECT min(file) < max(file) FROM loaded)
 QUALIFY row_number() OVER (PARTITION BY entrant, degradation, level, image_id ORDER BY trials DESC, file) > 1;
 
 CREATE TABLE image_index AS

@@ -1,6 +1,6 @@
 -- What is kept in memory of all databases: sums per image, never single predictions.
 CREATE TABLE loaded (
-    file INTEGER, entrant INTEGER, degradation VARCHAR, level DOUBLE, dataset VARCHAR, image_id VARCHAR, label INTEGER,
+    file INTEGER, entrant INTEGER, degradation VARCHAR, level DOUBLE, image_id VARCHAR, label INTEGER,
     trials BIGINT, hit DOUBLE, changed DOUBLE, top5 DOUBLE, nll DOUBLE
 );
 CREATE TABLE calibration (entrant INTEGER, degradation VARCHAR, level DOUBLE, bin INTEGER, gap DOUBLE, rows BIGINT);

@@ -10,8 +10,12 @@ import ray
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.engine.pipeline import _block, _decode_block, lay_out
-from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep
+from cnnsens_bench.engine import parcel
+from cnnsens_bench.engine.crew import decode_item
+from cnnsens_bench.engine.layout import lay_out
+from cnnsens_bench.engine.ledger import Ledger
+from cnnsens_bench.engine.pipeline import connect
+from cnnsens_bench.engine.written import Item
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
@@ -56,23 +60,22 @@ def test_more_gpus_than_there_are_are_refused() -> None:
         lay_out(8, 1, None, 2.0, None)
 
 
-def test_blocks_carry_the_plan_and_the_pixels(pictures: Path) -> None:
+def test_parcels_carry_the_plan_and_the_pixels(pictures: Path) -> None:
     from cnnsens_bench.datasets import load
 
     rows = load("folder", pictures, None, {}).table.head(5).copy()
     rows.loc[2, "uri"] = "/nowhere.png"
-    wanted = np.random.default_rng(0).random((5, 3, 7)) < 0.5
-    sweep = Sweep("r", "d", (Entrant("s/a", "a", "none", "a"),), (Condition("flip_lr", (0.0,), 1),))
-    block = _decode_block(_block(Chunk(rows, wanted)), sweep, Reach(0.5))
-    back = block.to_pylist()
-    bits = np.stack([np.frombuffer(row["wanted"], np.uint8) for row in back])
-    assert np.array_equal(np.unpackbits(bits, axis=1, count=21).reshape(5, 3, 7), wanted)
-    assert [bool(row["error"]) for row in back] == [False, False, True, False, False]
-    first = images.from_row(back[0])
+    rng = np.random.default_rng(0)
+    item = Item(3, rows.to_dict("records"), rng.random((5, 3, 7)) < 0.5, rng.random(5) < 0.5)
+    ((number, back, decoded),) = parcel.unpack(parcel.pack(17, item, decode_item(item, Reach(0.5), Ledger(), "d")))
+    assert (number, back.group, back.ids) == (17, 3, item.ids)
+    assert np.array_equal(back.wanted, item.wanted)
+    assert np.array_equal(back.first, item.first)
+    assert [isinstance(image, str) for image in decoded] == [False, False, True, False, False]
     box = (rows["box_x"][0], rows["box_y"][0], rows["box_w"][0], rows["box_h"][0])
     expected = images.decode(rows["uri"][0], box, 0.5)
-    assert np.array_equal(first.pixels, expected.pixels)
-    assert first.box == expected.box
+    assert np.array_equal(decoded[0].pixels, expected.pixels)
+    assert decoded[0].box == expected.box
 
 
 DEFENDED = "defenses=[none,'batch_norm_recalibration(images=9)',input_dropout]"
@@ -135,3 +138,24 @@ def test_users_degradations_come_from_their_module_on_the_workers(
     one, other = (Store(output).query(ROWS) for output in (here, there))
     pd.testing.assert_frame_equal(other, one)
     assert set(one["degradation"]) == {"none", "mine:darker", "mine:aside", "mine:darker(30) + pepper(0.1)"}
+
+
+def test_a_plugin_that_only_the_driver_finds_is_one_sentence(
+    pictures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The folder is named to this process alone, after the cluster has started."""
+    connect(None)
+    folder, output = tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("out")
+    (folder / "found_here_only.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(folder)
+    more = (
+        "plugins=[found_here_only]", "cluster.engine=ray", "cluster.workers=1", "limit=2", "training.epochs=0",
+        f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]", "tracking=off",
+    )  # fmt: skip
+    assert main(words(pictures, tmp_path_factory.getbasetemp() / "ray-cache", output, *more)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: on a machine of the cluster, plugin 'found_here_only' cannot be imported")
+    assert said.count("\n") == 1

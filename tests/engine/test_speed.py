@@ -15,6 +15,7 @@ from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.local import run_local
 from cnnsens_bench.engine.plan import plan
 from cnnsens_bench.engine.speed import Stopwatch, device_words
+from cnnsens_bench.engine.written import written
 from cnnsens_bench.store import PREDICTIONS, SPEED, Store, new_attempt, write_part
 from tests.conftest import tiny_checkpoint
 from tests.engine.test_evaluate import chunk, loaded, make_sweep  # noqa: F401
@@ -84,7 +85,8 @@ def swept(store: Store, run_id: str, images: pd.DataFrame) -> None:
     store.begin_run(run_id, "test", "p", {}, {})
     checkpoints = {"a": tiny_checkpoint(0), "b": tiny_checkpoint(1, input_size=32)}
     parts = new_attempt(store.output)
-    list(run_local(sweep, plan(sweep, images, None), checkpoints, parts, torch.get_num_threads()))
+    with written(sweep, plan(sweep, images, None), parts) as work:
+        list(run_local(sweep, work, checkpoints, parts, torch.get_num_threads()))
     store.ingest()
 
 

@@ -269,6 +269,12 @@ def test_merged_databases_give_what_one_would(
         assert {**one, "failures": []} == {**other, "failures": []}
 
 
+def test_entrants_summed_a_few_at_a_time(store: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large databases are, for their memory: the same numbers."""
+    monkeypatch.setattr("leaderboard.read.AT_ONCE", 300)
+    assert data(read([store]), "torchvision/alexnet")["boards"] == content["boards"]
+
+
 def test_the_same_name_with_other_weights_is_another_entrant(rows: pd.DataFrame, tmp_path: Path) -> None:
     some = rows[(rows["run_id"] == "r3") & rows["defense"].eq(DEFENSES[0])]
     first = write(tmp_path / "a", some, {"r3": "q"}, weights="aaaaaaaa")

@@ -71,7 +71,7 @@ def test_the_good_card(folder: Path) -> None:
     assert set(GOOD) == set(SHAPE)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.data())
 def test_mutated_cards(folder: Path, drawn: st.DataObject) -> None:
     card = copy.deepcopy(GOOD)

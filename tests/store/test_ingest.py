@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cnnsens_bench.errors import StorageError, UserError
 from cnnsens_bench.store import FAILURES, PREDICTIONS, SCHEMA_VERSION, Store, new_attempt, write_part
+from cnnsens_bench.store.database import _overlaps
 from cnnsens_bench.store.parts import damage
 
 CELL = {"model": "s/m", "defense": "none", "degradation": "g", "level": 4.0, "trial": 0}
@@ -70,6 +71,24 @@ def test_parts_know_their_rows_and_progress_is_told(store: Store, monkeypatch: p
     assert told == [(2, 5), (4, 5), (5, 5)]
     assert sorted(store.query("SELECT rows FROM parts")["rows"]) == [1, 2, 3, 4, 5]
     assert folder.is_dir()  # kept: it is still written to
+
+
+def test_the_parts_of_a_chunk_come_in_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no image is new in one transaction and known in the next, which would be compared row by row."""
+    monkeypatch.setattr("cnnsens_bench.store.database.FILES_AT_ONCE", 4)
+    folder = new_attempt(store.output)
+    for chunk in "abc":
+        for name in ("blur", "flip-lr", "none"):
+            write_part(folder, "predictions", f"{chunk}-{name}", table([f"{chunk}1", f"{chunk}2"], degradation=name))
+    told: list[tuple[int, int]] = []
+    compared = []
+    monkeypatch.setattr(
+        "cnnsens_bench.store.database._overlaps", lambda *words: compared.append(_overlaps(*words)) or compared[-1]
+    )
+    assert store.ingest(lambda *counts: told.append(counts)) == 9
+    assert told == [(6, 9), (9, 9)]
+    assert compared == [False, False]
+    assert len(ids(store)) == 18
 
 
 def test_damage_inside_a_part_costs_only_that_part(store: Store, caplog: pytest.LogCaptureFixture) -> None:

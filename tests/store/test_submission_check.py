@@ -13,7 +13,7 @@ import pytest
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.store.card import digest
 from cnnsens_bench.store.submission import Wanted, bring_in, export
-from tests.store.submissions import made
+from tests.store.submissions import made, scored
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,9 @@ def test_predictions_that_no_run_writes(folder: Path, change: str, sentence: str
         ("models", "UPDATE t SET weights_sha256 = NULL", "row 1, column weights_sha256"),
         ("models", "UPDATE t SET weights_sha256 = 'other'", "card.json: its entrants are not those of the tables"),
         ("models", "UPDATE t SET input_size = -1", "row 1, column input_size"),
+        ("images", "UPDATE t SET box_y = 1e300", "column box_y: 14 cells are not finite, or beyond"),
+        ("speed", "UPDATE t SET seconds = -1", "speed.parquet, row 1, column seconds: it must be 0 or more"),
+        ("speed", "UPDATE t SET model = 'timm/z'", "models.parquet has not the model of a row: timm/z"),
         ("failures", "UPDATE t SET run_id = 'r9'", "runs.parquet has not the run of a row: r9"),
         ("failures", "UPDATE t SET error = '/home/x'", "column error: 1 cells are absolute paths"),
     ],
@@ -125,6 +128,20 @@ def test_predictions_that_no_run_writes(folder: Path, change: str, sentence: str
 def test_other_tables_that_no_run_writes(folder: Path, table: str, change: str, sentence: str) -> None:
     tampered(folder, table, change.replace("DEEP", DEEP))
     refused(folder, sentence)
+
+
+def test_scores_that_no_run_writes(tmp_path: Path) -> None:
+    store = scored(tmp_path / "store")
+    for table, change, sentence in (
+        ("sensitivity", "UPDATE t SET grad_sq_norm = -1", "row 1, column grad_sq_norm: it must be 0 or more"),
+        ("sensitivity", "UPDATE t SET image_id = 'i999' WHERE rowid = 3", "images.parquet has not the image of a row"),
+        ("sensitivity", "UPDATE t SET pepper_sum = 1e200", "column pepper_sum: 120 cells are not finite, or beyond"),
+        ("sensitivity_predictions", "UPDATE t SET deviation = -1", "row 1, column deviation: it must be 0 or more"),
+    ):
+        shutil.rmtree(tmp_path / "submission", ignore_errors=True)
+        export(store.path, tmp_path / "submission", Wanted())
+        tampered(tmp_path / "submission", table, change)
+        refused(tmp_path / "submission", sentence)
 
 
 def test_files_that_do_not_belong(folder: Path, exported: Path) -> None:
@@ -161,7 +178,7 @@ def test_files_that_do_not_belong(folder: Path, exported: Path) -> None:
     refused(folder, r"models.parquet: it is not Parquet that can be read")
     anew()
     recard(folder, lambda card: card["files"]["models.parquet"].update(rows=1))
-    refused(folder, r"models.parquet: it has 12 rows, card.json says 1")
+    refused(folder, r"models.parquet: it has 8 rows, card.json says 1")
     anew()
     for name in ("../runs.parquet", "/etc/passwd", "parts.parquet", "runs.PARQUET"):
         recard(folder, lambda card, name=name: card["files"].update({name: card["files"]["runs.parquet"]}))
@@ -176,5 +193,5 @@ def test_files_that_do_not_belong(folder: Path, exported: Path) -> None:
 
 
 def test_a_bomb_is_refused_unread(folder: Path) -> None:
-    tampered(folder, "failures", "INSERT INTO t SELECT 'r1', 'd', 'i', 's', NULL FROM range(3000000)")
+    tampered(folder, "failures", "INSERT INTO t SELECT 'r1', 'd', 'i', 's', NULL FROM range(300000)")
     refused(folder, r"failures.parquet: it unpacks to far more than its size")

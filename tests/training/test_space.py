@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnsens_bench.config import compose, model_configs
+from cnnsens_bench.config import compose
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
+from cnnsens_bench.entries import model_configs
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe

@@ -11,7 +11,7 @@ FROM (
         WHEN NOT isfinite(reference_logit) THEN 'column reference_logit: it must be finite'
         WHEN true_rank IS NULL OR true_rank < 1 THEN 'column true_rank: it must be 1 or more'
         WHEN trial < 0 THEN 'column trial: it must be 0 or more'
-        WHEN NOT isfinite(level) THEN 'column level: it must be finite'
+        WHEN NOT abs(level) <= 1e12 THEN 'column level: it must be finite'
         WHEN degradation = 'none' AND (level <> 0 OR trial <> 0)
             THEN 'column degradation: the undegraded image has level 0 and trial 0'
     END AS wrong

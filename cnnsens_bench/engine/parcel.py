@@ -1,0 +1,50 @@
+"""A piece of work with its pictures as one row of a table: what Ray Data carries without looking inside."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from cnnsens_bench import images
+from cnnsens_bench.engine.written import Item
+
+
+def pack(number: int, item: Item, decoded: Sequence[images.Decoded | str]) -> pa.Table:
+    """A table of one row; `number` is the item's."""
+    empty = {**dict.fromkeys(images.ROW_COLUMNS), "error": None}
+    extra = [
+        {**empty, "error": image} if isinstance(image, str) else {**empty, **images.to_row(image)} for image in decoded
+    ]
+    rows = pa.Table.from_pylist([{"row": row, **more} for row, more in zip(item.rows, extra, strict=True)])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    content = sink.getvalue()
+    offsets = pa.py_buffer(np.array([0, content.size], np.int64))
+    return pa.table(
+        {
+            "number": [number],
+            "group": [item.group],
+            "shape": [list(item.wanted.shape)],
+            "wanted": [np.packbits(item.wanted).tobytes()],
+            "first": [item.first.tolist()],
+            "rows": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content]),
+        }
+    )
+
+
+def unpack(block: pa.Table) -> Iterator[tuple[int, Item, list[images.Decoded | str]]]:
+    """The inverse of `pack`, for each row."""
+    for place in range(len(block)):
+        shape = block["shape"][place].as_py()
+        bits = np.frombuffer(block["wanted"][place].as_py(), np.uint8)
+        wanted = np.unpackbits(bits, count=int(np.prod(shape))).view(bool).reshape(shape)
+        with pa.ipc.open_stream(block["rows"][place].as_buffer()) as stream:
+            rows = stream.read_all().to_pylist()
+        item = Item(
+            block["group"][place].as_py(),
+            [row["row"] for row in rows],
+            wanted,
+            np.array(block["first"][place].as_py(), bool),
+        )
+        yield block["number"][place].as_py(), item, [row["error"] or images.from_row(row) for row in rows]

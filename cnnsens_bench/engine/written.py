@@ -1,0 +1,168 @@
+"""The plan on the shared storage: written once, step by step, and read piece by piece by whoever computes.
+
+So neither the driver nor a worker holds more of it than a chunk, and what is to be done is counted on the way.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cnnsens_bench.engine.groups import Group
+from cnnsens_bench.engine.plan import Chunk, Sweep
+from cnnsens_bench.errors import StorageError, first_line
+from cnnsens_bench.places import Place, names_below
+
+CHUNKS_PER_FILE = 32
+"""Each a row group."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A piece of work: some images of a chunk for the networks of a group (its number).
+
+    `rows`: of the sample table; `wanted`: (images, entrants of the group, cells) bool; `first` (images,) bool: whether
+    no group before it computes the image, so that this one describes it too.
+    """
+
+    group: int
+    rows: list[dict[str, Any]]
+    wanted: np.ndarray
+    first: np.ndarray
+
+    @property
+    def ids(self) -> list[str]:
+        """Of its images."""
+        return [str(row["image_id"]) for row in self.rows]
+
+    def part(self, places: Sequence[int]) -> "Item":
+        """Of the images at `places`."""
+        index = np.asarray(places, int)
+        return Item(self.group, [self.rows[i] for i in places], self.wanted[index], self.first[index])
+
+
+@dataclass(frozen=True)
+class WrittenPlan:
+    """Files in `folder`; how many chunks, images and evaluations they ask for; entrants × cells of the sweep."""
+
+    folder: Place
+    chunks: int
+    images: int
+    evaluations: int
+    shape: tuple[int, int]
+
+    def chunk(self, number: int) -> Chunk:
+        """The one of that number, counted from 0 through all files."""
+        with _file(self.folder, number // CHUNKS_PER_FILE).open("rb") as file:
+            return self._chunk(pq.ParquetFile(file), number)
+
+    def read(self) -> Iterator[Chunk]:
+        """All, one after the other."""
+        for start in range(0, self.chunks, CHUNKS_PER_FILE):
+            with _file(self.folder, start // CHUNKS_PER_FILE).open("rb") as file:
+                parquet = pq.ParquetFile(file)
+                for number in range(start, min(start + CHUNKS_PER_FILE, self.chunks)):
+                    yield self._chunk(parquet, number)
+
+    def _chunk(self, parquet: pq.ParquetFile, number: int) -> Chunk:
+        table = parquet.read_row_group(number % CHUNKS_PER_FILE)
+        bits = [np.frombuffer(row, np.uint8) for row in table["wanted"].to_pylist()]
+        count = self.shape[0] * self.shape[1]
+        wanted = np.unpackbits(np.stack(bits), axis=1, count=count).view(bool).reshape(-1, *self.shape)
+        return Chunk(table.drop_columns("wanted").to_pandas(), wanted)
+
+
+@contextmanager
+def written(sweep: Sweep, chunks: Iterable[Chunk], parts: Place) -> Iterator[WrittenPlan]:
+    """The plan in a folder `<output>/plan/<attempt>` beside the parts, `<output>/parts/<attempt>`, removed at the end.
+
+    What earlier runs that were killed left there is removed too. Raises `StorageError` on a full disk.
+    """
+    place = parts.parent.parent / "plan"
+    _remove(place)
+    folder = place / parts.name
+    if isinstance(folder, Path):  # a URI has no folders
+        folder.mkdir(parents=True)
+    try:
+        yield _write(sweep, chunks, folder)
+    finally:
+        _remove(place)
+
+
+def _write(sweep: Sweep, chunks: Iterable[Chunk], folder: Place) -> WrittenPlan:
+    count = images = evaluations = 0
+    writer = file = None
+    try:
+        for chunk in chunks:
+            table = _table(chunk)
+            if count % CHUNKS_PER_FILE == 0:
+                if writer and file:
+                    writer.close()
+                    file.close()
+                file = _file(folder, count // CHUNKS_PER_FILE).open("wb")
+                writer = pq.ParquetWriter(file, table.schema, compression="zstd")
+                schema = table.schema
+            assert writer
+            writer.write_table(table.cast(schema))  # a row group, for it has few rows
+            count += 1
+            images += len(chunk.rows)
+            evaluations += chunk.evaluations
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise StorageError(f"the plan cannot be written to {folder} ({reason})") from None
+    finally:
+        if writer and file:
+            writer.close()
+            file.close()
+    return WrittenPlan(folder, count, images, evaluations, (len(sweep.entrants), len(sweep.cells())))
+
+
+def pieces_of(chunk: Chunk, groups: Sequence[Group], number: int, pieces: int) -> Iterator[Item]:
+    """What the group of that number has to do with a chunk, in at most so many `pieces`; nothing where nobody in the
+    group wants anything. Every (image, entrant, cell) that is wanted is in one item of one group."""
+    for place in range(pieces):
+        item = piece_of(chunk, groups, number, pieces, place)
+        if item:
+            yield item
+
+
+def piece_of(chunk: Chunk, groups: Sequence[Group], number: int, pieces: int, place: int) -> Item | None:
+    """The item at `place` among `pieces`."""
+    some = np.array_split(np.arange(len(chunk.rows)), pieces)[place]
+    wanted = chunk.wanted[some][:, groups[number].entrants]
+    wants = wanted.any(axis=(1, 2))
+    if not wants.any():
+        return None
+    some = some[wants]
+    before = [i for group in groups[:number] for i in group.entrants]
+    first = np.logical_not(chunk.wanted[some][:, before].any(axis=(1, 2)))
+    return Item(number, chunk.rows.iloc[some].to_dict("records"), wanted[wants], first)
+
+
+def _table(chunk: Chunk) -> pa.Table:
+    packed = np.packbits(chunk.wanted.reshape(len(chunk.rows), -1), axis=1)
+    table = pa.Table.from_pandas(chunk.rows.reset_index(drop=True), preserve_index=False)
+    # A column that is empty here need not be so in the next chunk.
+    table = table.cast(pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in table.schema]))
+    return table.append_column("wanted", pa.array([row.tobytes() for row in packed], pa.binary()))
+
+
+def _file(folder: Place, number: int) -> Place:
+    return folder / f"{number:06d}.parquet"
+
+
+def _remove(folder: Place) -> None:
+    """A folder and its files, if it is there; what cannot be removed now is removed the next time."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError, StorageError):
+        for name in names_below(folder):
+            (folder / name).unlink()

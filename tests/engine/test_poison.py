@@ -1,0 +1,116 @@
+"""An image that kills the process which computes it: found, set aside into `failures`, and the run goes on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cnnsens_bench.store import Store
+from tests.conftest import TINY
+from tests.test_run import ROWS, words
+
+PLUGIN = """
+import os
+import signal
+
+import torch
+
+from cnnsens_bench import images
+from cnnsens_bench.degradations import degradation
+
+POISON = "class_1/03.png"
+
+
+def is_poison(streams, size):
+    return torch.tensor([image_id == POISON for image_id in streams.image_ids])
+
+
+@degradation("mine:poison", draw=is_poison, levels=(1, 2))
+def poison(pixels, draw, level):
+    if os.environ.get("POISON") == "degrade" and draw.any():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return pixels + level
+
+
+if os.environ.get("POISON") == "decode":
+    decode = images.decode
+
+    def killing(uri, *rest):
+        if uri.endswith(POISON):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(uri, *rest)
+
+    images.decode = killing
+"""
+KILLED = -9
+
+
+def command(pictures: Path, output: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "cnnsens_bench.run",
+        *words(
+            pictures, output.parent / "cache", output, "plugins=[a_poison]", "degradations=['mine:poison',flip_lr]",
+            "training.epochs=0", f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]",
+            "cluster.threads=1", "tracking=off", *more,
+        ),
+    ]  # fmt: skip
+
+
+def run(words: list[str], folder: Path, poison: str) -> tuple[int, str]:
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(folder)])
+    environment = {**os.environ, "POISON": poison, "PYTHONPATH": paths}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "a_poison.py").write_text(PLUGIN)
+    return tmp_path
+
+
+def compare(output: Path, whole: Path, said: str) -> None:
+    """Everything but the poisoned image's is as in the undisturbed run."""
+    table, expected = (Store(place).query(ROWS) for place in (output, whole))
+    kept = expected[expected["image_id"] != "class_1/03.png"].reset_index(drop=True)
+    assert 0 < len(kept) < len(expected)
+    others = table[table["image_id"] != "class_1/03.png"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(others.drop_duplicates(ignore_index=True), kept)
+    failures = Store(output).query("FROM failures")
+    assert failures["image_id"].tolist() == ["class_1/03.png"]
+    assert failures["stage"].tolist() == ["worker"]
+    assert "was killed 3 times" in failures["error"][0]
+    assert "1 images were not computed" in said
+    assert Store(output).query("SELECT status FROM runs")["status"].tolist() == ["incomplete"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["degrade", "decode"])
+def test_in_this_process_the_same_command_gets_past_it(pictures: Path, folder: Path, where: str) -> None:
+    whole, output = folder / "whole", folder / "output"
+    assert run(command(pictures, whole), folder, "")[0] == 0
+    for _ in range(3):
+        assert run(command(pictures, output), folder, where)[0] == KILLED
+    code, said = run(command(pictures, output), folder, where)
+    assert code == 1, said
+    compare(output, whole, said)
+    assert f"delete {output / 'parts' / 'begun.json'}" in Store(output).query("FROM failures")["error"][0]
+    # It is left alone, until it is asked for.
+    assert run(command(pictures, output), folder, where)[0] == 1
+    (output / "parts" / "begun.json").unlink()
+    assert run(command(pictures, output), folder, "")[0] == 0
+    pd.testing.assert_frame_equal(Store(output).query(ROWS), Store(whole).query(ROWS))
+    assert not (output / "parts" / "begun.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["degrade", "decode"])
+def test_over_ray_the_run_gets_past_it(pictures: Path, folder: Path, where: str) -> None:
+    whole, output = folder / "whole", folder / "output"
+    assert run(command(pictures, whole), folder, "")[0] == 0
+    code, said = run(command(pictures, output, "cluster.engine=ray", "cluster.workers=2"), folder, where)
+    assert code == 1, said
+    compare(output, whole, said)
