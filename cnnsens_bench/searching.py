@@ -76,7 +76,7 @@ def search_models(
 
 def _searched(config: Config, task: Task, console: Console, tracker: Tracker) -> list[Trial]:
     # Imported only here: the first two need seconds.
-    from cnnsens_bench.engine.pipeline import connect
+    from cnnsens_bench.engine.cluster import connect
     from cnnsens_bench.training.search import search
 
     before = Record(task.folder).trials()

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "cnnsens_bench"
 FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "leaderboard").rglob("*.py"))
 
 ONLY_IN = {
-    "ray": {"engine/pipeline.py", "training/search.py"},
+    "ray": {"engine/cluster.py", "engine/pipeline.py", "training/search.py"},
     "ray.data": {"engine/pipeline.py"},
     "ray.tune": {"training/search.py"},
     "mlflow": {"tracking.py"},

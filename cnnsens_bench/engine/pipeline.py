@@ -6,13 +6,7 @@ the driver.
 """
 
 import functools
-import logging
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import parcel
+from cnnsens_bench.engine.cluster import Watch, connect, memory, reporting, require_plugins
 from cnnsens_bench.engine.crew import Crew, decode_item
 from cnnsens_bench.engine.desk import Desk
 from cnnsens_bench.engine.groups import Group, Weight, cut
@@ -35,36 +30,12 @@ from cnnsens_bench.engine.local import weight_of
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.engine.written import WrittenPlan, piece_of
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.memory import WEIGHTS_SHARE, keep_freed_memory
 from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
 from cnnsens_bench.places import Place
 
 TICKETS = 2048
 """Read tasks at most: each costs the driver some memory."""
-PATIENCE = 120.0
-"""Seconds without news, after a machine was lost, that another may take to come in its place."""
-
-
-def connect(address: str | None) -> None:
-    """Join the cluster at `address` (or the job's own), or start one on this machine. Raises `UserError`."""
-    if ray.is_initialized():
-        return
-    stop = signal.getsignal(signal.SIGTERM)
-    try:
-        # "local", or Ray would join whatever cluster of anybody's was started on this machine last.
-        place = address or os.environ.get("RAY_ADDRESS") or "local"
-        ray.init(address=place, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"no Ray cluster can be reached at {address or 'this machine'} ({reason}): check cluster.address"
-        ) from None
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)  # Ray's own handler aborts
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # its notes would tear our own progress apart
 
 
 @dataclass(frozen=True)
@@ -81,29 +52,6 @@ class Job:
     def items(self) -> int:
         """Numbers of items; of some numbers nothing is wanted."""
         return len(self.groups) * self.work.chunks * self.pieces
-
-
-def require_plugins(names: Sequence[str]) -> None:
-    """Import users' modules once on every machine. Raises `UserError`: what is importable here need not be there."""
-    if not names:
-        return
-    tried = ray.remote(num_cpus=0)(_complaint)
-    asked = [
-        tried.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)).remote(names)
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-    for complaint in ray.get(asked):
-        if complaint:
-            raise UserError(f"on a machine of the cluster, {complaint}")
-
-
-def _complaint(names: Sequence[str]) -> str | None:
-    try:
-        load_plugins(names)
-    except UserError as error:
-        return str(error)
-    return None
 
 
 def run_ray(
@@ -124,6 +72,7 @@ def run_ray(
     run goes on with those that are left.
     """
     connect(address)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     require_plugins(sweep.plugins)
     plan, cores = _laid_out(layout)
     weights: dict[str, Weight] = {}
@@ -131,7 +80,7 @@ def run_ray(
     for key, checkpoint in checkpoints.items():
         weights[key] = weight_of(checkpoint)
         stored[key] = ray.put(checkpoint.to_bytes())  # one by one: the object store spills what does not fit
-    budget = budget or WEIGHTS_SHARE * _memory(plan)
+    budget = budget or WEIGHTS_SHARE * memory(plan)
     groups, pieces = cut(sweep.entrants, weights, budget, work.chunks, sweep.batch_size, plan.workers)
     reaches = [
         sweep.reach(min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants)) for group in groups
@@ -146,7 +95,7 @@ def run_ray(
     watch = Watch()
     while left.any():
         try:
-            with _reporting(desk, report, note, watch):
+            with reporting(desk, report, note, watch):
                 for number, outcome in _round(job, np.flatnonzero(left), plan, cores, kept):
                     left[number] = False
                     watch.ended += 1
@@ -195,24 +144,6 @@ def _round(
         for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in pa.Table.to_pylist(batch):
                 yield row["number"], Outcome(row["images"], row["evaluations"], row["failures"])
-
-
-def _memory(plan: Layout) -> float:
-    """Bytes that a worker has: of its GPU, or its share of the smallest node that has room for one."""
-    if plan.gpus:
-        probe = ray.remote(num_cpus=0, num_gpus=plan.gpus)(_gpu_memory)
-        return min(1.0, plan.gpus) * ray.get(probe.remote())
-    shares = []
-    for node in ray.nodes():
-        has = node["Resources"]
-        cpus = has.get("CPU", 0.0)
-        if node["Alive"] and cpus >= plan.reserved_cpus and "memory" in has:
-            shares.append(has["memory"] / max(1, min(plan.workers, int(cpus) // max(1, plan.reserved_cpus))))
-    return min(shares, default=float("inf"))
-
-
-def _gpu_memory() -> int:
-    return torch.cuda.get_device_properties(0).total_memory
 
 
 class _Tickets(Datasource):
@@ -289,62 +220,3 @@ class _RayWorker:
             outcome = self.crew(item, decoded, f"compute {item.group}")
             outcomes.append({"number": number, **asdict(outcome)})
         return pa.Table.from_pylist(outcomes)
-
-
-@dataclass
-class Watch:
-    """What the thread that asks for news knows: how many pieces have `ended`, how many evaluations and notes were told
-    on, and whether nothing moves any more since a machine was lost (a task waits for ever for the worker it was given
-    to)."""
-
-    ended: int = 0
-    told: int = 0
-    said: int = 0
-    stalled: bool = False
-
-
-@contextmanager
-def _reporting(
-    desk: Any, report: Callable[[int], None] | None, note: Callable[[str], None] | None, watch: Watch
-) -> Iterator[None]:
-    """While the body waits for outcomes, ask the desk what is new; a body that waits in vain is interrupted."""
-    stop = threading.Event()
-    there = _machines()
-    main = threading.current_thread() is threading.main_thread()
-
-    def poll() -> None:
-        before, moved = (0, 0), time.monotonic()
-        while True:
-            over = stop.wait(1.0)
-            try:
-                total, notes = ray.get(desk.news.remote(), timeout=30)
-            except ray.exceptions.RayError:
-                if over:
-                    return
-                continue
-            if report and total > watch.told:
-                report(total - watch.told)
-            for sentence in notes[watch.said :]:
-                if note:
-                    note(sentence)
-            watch.told, watch.said = total, len(notes)
-            if over:
-                return
-            if (total, watch.ended) != before:
-                before, moved = (total, watch.ended), time.monotonic()
-            elif main and time.monotonic() - moved > PATIENCE and there - _machines():
-                watch.stalled = True
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                return
-
-    thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=5)
-
-
-def _machines() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

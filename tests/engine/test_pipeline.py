@@ -11,10 +11,10 @@ import ray
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import parcel
+from cnnsens_bench.engine.cluster import connect
 from cnnsens_bench.engine.crew import decode_item
 from cnnsens_bench.engine.layout import lay_out
 from cnnsens_bench.engine.ledger import Ledger
-from cnnsens_bench.engine.pipeline import connect
 from cnnsens_bench.engine.written import Item
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.run import main

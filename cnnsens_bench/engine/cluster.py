@@ -1,0 +1,142 @@
+"""The cluster: joining it, what its machines have, whether they are still there, and the news from the desk."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cnnsens_bench.engine.layout import Layout
+from cnnsens_bench.engine.worker import load_plugins
+from cnnsens_bench.errors import UserError
+
+PATIENCE = 120.0
+"""Seconds without news, after a machine was lost, that another may take to come in its place."""
+
+
+def connect(address: str | None) -> None:
+    """Join the cluster at `address` (or the job's own), or start one on this machine. Raises `UserError`."""
+    if ray.is_initialized():
+        return
+    stop = signal.getsignal(signal.SIGTERM)
+    try:
+        # "local", or Ray would join whatever cluster of anybody's was started on this machine last.
+        place = address or os.environ.get("RAY_ADDRESS") or "local"
+        ray.init(address=place, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"no Ray cluster can be reached at {address or 'this machine'} ({reason}): check cluster.address"
+        ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)  # Ray's own handler aborts
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # its notes would tear our own progress apart
+
+
+def require_plugins(names: Sequence[str]) -> None:
+    """Import users' modules once on every machine. Raises `UserError`: what is importable here need not be there."""
+    if not names:
+        return
+    tried = ray.remote(num_cpus=0)(_complaint)
+    asked = [
+        tried.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)).remote(names)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    for complaint in ray.get(asked):
+        if complaint:
+            raise UserError(f"on a machine of the cluster, {complaint}")
+
+
+def _complaint(names: Sequence[str]) -> str | None:
+    try:
+        load_plugins(names)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def memory(plan: Layout) -> float:
+    """Bytes that a worker has: of its GPU, or its share of the smallest node that has room for one."""
+    if plan.gpus:
+        probe = ray.remote(num_cpus=0, num_gpus=plan.gpus)(_gpu_memory)
+        return min(1.0, plan.gpus) * ray.get(probe.remote())
+    shares = []
+    for node in ray.nodes():
+        has = node["Resources"]
+        cpus = has.get("CPU", 0.0)
+        if node["Alive"] and cpus >= plan.reserved_cpus and "memory" in has:
+            shares.append(has["memory"] / max(1, min(plan.workers, int(cpus) // max(1, plan.reserved_cpus))))
+    return min(shares, default=float("inf"))
+
+
+def _gpu_memory() -> int:
+    return torch.cuda.get_device_properties(0).total_memory
+
+
+@dataclass
+class Watch:
+    """What the thread that asks for news knows: how many pieces have `ended`, how many evaluations and notes were told
+    on, and whether nothing moves any more since a machine was lost (a task waits for ever for the worker it was given
+    to)."""
+
+    ended: int = 0
+    told: int = 0
+    said: int = 0
+    stalled: bool = False
+
+
+@contextmanager
+def reporting(
+    desk: Any, report: Callable[[int], None] | None, note: Callable[[str], None] | None, watch: Watch
+) -> Iterator[None]:
+    """While the body waits for outcomes, ask the desk what is new; a body that waits in vain is interrupted."""
+    stop = threading.Event()
+    there = _machines()
+    main = threading.current_thread() is threading.main_thread()
+
+    def poll() -> None:
+        before, moved = (0, 0), time.monotonic()
+        while True:
+            over = stop.wait(1.0)
+            try:
+                total, notes = ray.get(desk.news.remote(), timeout=30)
+            except ray.exceptions.RayError:
+                if over:
+                    return
+                continue
+            if report and total > watch.told:
+                report(total - watch.told)
+            for sentence in notes[watch.said :]:
+                if note:
+                    note(sentence)
+            watch.told, watch.said = total, len(notes)
+            if over:
+                return
+            if (total, watch.ended) != before:
+                before, moved = (total, watch.ended), time.monotonic()
+            elif main and time.monotonic() - moved > PATIENCE and there - _machines():
+                watch.stalled = True
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+
+
+def _machines() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
