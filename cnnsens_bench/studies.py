@@ -10,11 +10,8 @@ from cnnsens_bench.config import Config, DatasetConfig, check, sentence
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.registry import near
 
-OWN = (
-    *("dataset", "models", "weights", "input_size", "training", "defenses", "degradations", "trials", "sensitivity"),
-    *("limit", "seed", "quantize", "precision"),
-)
-"""Keys of the config that a study may have of its own."""
+OWN = ("dataset", "models", "weights", "training", "defenses", "degradations", "trials", "sensitivity", "limit")
+"""Keys of the config that a study may have of its own: none that would make its predictions of another protocol."""
 FIRST = "first"
 """A study's key beside them: how many of the models take part, the first ones."""
 

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "fig3":
             figure.add_argument("--dataset", action="append", default=[], help="several (default: all but cub200)")
         elif name != "published":
-            figure.add_argument("--dataset", help="needed where the database has several and cub200 is not meant")
+            figure.add_argument("--dataset", help="default: the only one, of the paper's figures cub200")
         if name in SEVERAL:
             figure.add_argument("--model", action="append", default=[], help="several, as in the database")
         elif name in OF_SCORES or name in ("fig3", "fig4", "defenses"):
@@ -95,8 +95,7 @@ def draw(given: argparse.Namespace) -> list[Path]:
         files = [folder / f"{given.figure}{ending}" for ending in endings(given.figure)]
     with local_copy(database) as file:
         store = results(file)
-        if given.out is None:
-            folder.mkdir(exist_ok=True)
+        files[0].parent.mkdir(parents=True, exist_ok=True)
         drawn = _of(given, store)
         for target in files:
             drawn(target)

@@ -14,32 +14,43 @@ from cnnsens_bench.figures.style import Style, architecture_styles, styles
 from cnnsens_bench.figures.summary import UNITS, plain, short_defense, wrapped
 from cnnsens_bench.store import Store
 
+EMPTY: Mapping[str, str] = {}
 TITLE = 26
 """Characters of a panel's title that fit beside each other."""
+LABEL = 60
+"""Characters of a name in a legend."""
 MODELS = "SELECT * FROM accuracy WHERE defense = ? ORDER BY level"
 DEFENSES = "SELECT * FROM accuracy WHERE model = ? ORDER BY level"
 DEFENDED = "SELECT DISTINCT model FROM accuracy WHERE defense <> 'none' ORDER BY model"
 DEFENDED_ON = """SELECT model, dataset, count(DISTINCT defense) AS defenses FROM accuracy WHERE defense <> 'none'
     GROUP BY ALL ORDER BY ALL"""
+DATASETS = "SELECT DISTINCT dataset FROM predictions ORDER BY ALL"
 ARCHITECTURES = "SELECT DISTINCT model, architecture FROM predictions ORDER BY ALL"
 
 
 def curves(store: Store, out: Path, defense: str = "none", dataset: str | None = None) -> None:
     """A curve per model, all with `defense`; see `draw`."""
+    known_dataset(store, dataset)
     suffix = "" if defense == "none" else f", defense {short_defense(defense)}"
     table = of_dataset(store.query(MODELS, [defense]), dataset)
     draw(store, table, "model", out, f"for the defense '{defense}'", suffix)
 
 
-def defense_curves(store: Store, out: Path, model: str | None = None, dataset: str | None = None) -> None:
-    """A curve per defense of `model`, `none` first (figure 4 of the paper); see `draw`.
+def defense_curves(
+    store: Store, out: Path, model: str | None = None, dataset: str | None = None, notes: Mapping[str, str] = EMPTY
+) -> None:
+    """A curve per defense of `model`, `none` first (figure 4 of the paper); see `draw`. `notes`: degradation → what
+    the paper says of it.
 
     `model` may be left out where the store has but one that is defended. Raises `UserError`.
     """
+    known_dataset(store, dataset)
+    if model is not None and model not in (known := store.query(ARCHITECTURES)["model"].tolist()):
+        raise UserError(f"{store.path} has no model '{model}': it has {', '.join(known)}")
     if model is None:
         models = store.query(DEFENDED)["model"].tolist()
         if len(models) != 1:
-            known = f": choose one of {', '.join(models)}" if models else ", and a run with defenses makes one"
+            known = f", {' or '.join(models)}" if models else "; a run with defenses makes one"
             raise UserError(f"{store.path} has {len(models)} models with defenses: --model names one{known}")
         model = models[0]
     table = of_dataset(store.query(DEFENSES, [model]), dataset)
@@ -47,7 +58,15 @@ def defense_curves(store: Store, out: Path, model: str | None = None, dataset: s
     defended = table.loc[table["defense"] != "none", ["protocol", "dataset", "degradation"]].drop_duplicates()
     if len(defended):
         table = table.merge(defended)
-    draw(store, table, "defense", out, f"for the model '{model}'", f", {model}")
+    draw(store, table, "defense", out, f"for the model '{model}'", f", {plain(model)}", notes)
+
+
+def known_dataset(store: Store, dataset: str | None) -> None:
+    """Raises `UserError` for one that the store has not; None: all."""
+    known = store.query(DATASETS)["dataset"].tolist()
+    if dataset is not None and dataset not in known:
+        has = f"it has {', '.join(known)}" if known else "it has no predictions yet"
+        raise UserError(f"{store.path} has no predictions on '{dataset}': {has}")
 
 
 def of_dataset(table: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
@@ -63,7 +82,15 @@ def model_styles(store: Store) -> dict[str, Style]:
     return {model: by_architecture[name] for model, name in architecture.items()}
 
 
-def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suffix: str) -> None:
+def draw(
+    store: Store,
+    table: pd.DataFrame,
+    by: str,
+    out: Path,
+    which: str,
+    suffix: str,
+    notes: Mapping[str, str] = EMPTY,
+) -> None:
     """Accuracy (with its 95 % interval) over the levels of each degradation that has several, written to `out`.
 
     `table`: rows of the view `accuracy`; a curve for each value of the column `by`. The dotted line is the undegraded
@@ -88,14 +115,22 @@ def draw(store: Store, table: pd.DataFrame, by: str, out: Path, which: str, suff
     for axis, degradation in zip(axes, shown, strict=True):
         panel(axis, table, by, {name: looks[name] for name in names}, degradation)
         axis.set_title(titles[degradation], parse_math=False)
+        if degradation in notes:
+            note(axis, notes[degradation])
     axes[0].set_ylabel("accuracy in %")
     columns = 4 if by == "model" else 3
-    handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    plain_legend(figure, axes[0].get_legend_handles_labels(), ncols=columns)
     dataset = kinds["dataset"].iloc[0]
-    title = f"{plain(dataset)}{suffix} (bands: 95 % intervals; dotted: undegraded)"
+    images = f"{table['n_images'].max()} images"
+    title = f"{plain(dataset)}, {images}{suffix}: accuracy (bands: 95 % intervals; dotted: undegraded)"
     figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize=10, parse_math=False)
-    figure.savefig(out, dpi=140)
+    figure.savefig(out, dpi=160)
+
+
+def note(axis: Axes, text: str) -> None:
+    """A remark in the lower left corner of a panel."""
+    place: dict[str, Any] = {"transform": axis.transAxes, "va": "bottom", "parse_math": False}
+    axis.text(0.03, 0.05, text, fontsize=7.5, color="0.35", style="italic", **place)
 
 
 def swept(table: pd.DataFrame) -> list[str]:
@@ -120,13 +155,27 @@ def panel(axis: Axes, table: pd.DataFrame, by: str, looks: Mapping[str, Style], 
     level_axis(axis, degradation, sorted(table.loc[table["degradation"] == degradation, "level"].unique()))
 
 
+def plain_legend(
+    of: Figure | Axes, handles: tuple[list[Any], list[Any]], ncols: int, loc: str = "outside lower center"
+) -> None:
+    """Labels are names, in which a `$` is no formula, cut to what a page holds."""
+    options: dict[str, Any] = {"loc": loc, "ncols": ncols, "frameon": False, "fontsize": 9}
+    labels = [label if len(label) <= LABEL else f"{label[: LABEL - 1]}…" for label in map(str, handles[1])]
+    legend = of.legend(handles[0], labels, **options)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
 def level_axis(axis: Axes, degradation: str, ticks: list[float]) -> None:
     """An x-axis of levels, by doublings where they allow it, and a y-axis of per cent."""
     form, note = UNITS.get(degradation, ("level", ""))
     if ticks and ticks[0] > 0:
         axis.set_xscale("log", base=2)
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        many = len(ticks) > 6 and ticks[0] < 1
+        axis.set_xticks(
+            ticks, [f"{tick:g}" for tick in ticks], rotation=45 if many else 0, fontsize=8 if many else None
+        )
         axis.minorticks_off()
-    axis.set(xlabel=note.lstrip(", ") or form.format("").rstrip("=°"), ylim=(0, 101))
+    axis.set(xlabel=note.lstrip(", ") or form.format("").rstrip("=°"), ylim=(-2, 102))
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)

@@ -1,5 +1,6 @@
 """Figures 2 and 3 and Table 1 of the paper, from the store alone, with the paper's own numbers beside them."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.figures.curves import MODELS, level_axis, model_styles, panel
-from cnnsens_bench.figures.published import CUB, FIGURE_2, FIGURE_3, TABLE_1
+from cnnsens_bench.figures.curves import MODELS, known_dataset, level_axis, model_styles, note, panel, plain_legend
+from cnnsens_bench.figures.published import CUB, FIGURE_2, FIGURE_3, TABLE_1, TABLE_1_NOTE
 from cnnsens_bench.figures.style import Style, styles
 from cnnsens_bench.figures.summary import interval, level_text, plain
 from cnnsens_bench.figures.tables import write_table
@@ -29,14 +30,16 @@ def undefended(store: Store, dataset: str | None = None, models: Sequence[str] =
     one), and of `models` where some are named. Raises `UserError`."""
     table = store.query(MODELS, ["none"])
     known = sorted(table["dataset"].unique())
-    if dataset is None and known:
+    known_dataset(store, dataset)
+    if not known:
+        raise UserError(f"{store.path} has no predictions yet: a run makes them")
+    if dataset is None:
         dataset = CUB if CUB in known else known[0] if len(known) == 1 else None
         if dataset is None:
             raise UserError(f"{store.path} has several data sets: --dataset names one of {', '.join(known)}")
     table = table[table["dataset"] == dataset]
     if table.empty:
-        has = f"it has {', '.join(known)}" if known else "it has no predictions yet"
-        raise UserError(f"{store.path} has no predictions on '{dataset}': {has}")
+        raise UserError(f"{store.path} has no predictions without a defense on '{dataset}'")
     if table["protocol"].nunique() > 1:
         raise UserError(
             f"{store.path} holds several protocols of '{dataset}': runs of each need an output of their own"
@@ -49,37 +52,40 @@ def undefended(store: Store, dataset: str | None = None, models: Sequence[str] =
     return table[table["model"].isin(models)] if models else table
 
 
-def with_most(table: pd.DataFrame, degradations: Sequence[str]) -> pd.DataFrame:
-    """The rows of the models that were measured under most of `degradations`. Raises `UserError` for none."""
+def with_most(store: Store, table: pd.DataFrame, degradations: Sequence[str], named: bool) -> pd.DataFrame:
+    """The rows of the models that were measured under most of `degradations`; of all where the user has `named` some.
+    Raises `UserError` where none has any."""
     counts = table[table["degradation"].isin(degradations)].groupby("model")["degradation"].nunique()
     if counts.empty:
-        raise UserError(
-            f"the database has none of {', '.join(degradations)}: python -m cnnsens_bench.run suite=paper makes them"
-        )
-    return table[table["model"].isin(counts.index[counts == counts.max()])]
+        raise UserError(f"{store.path} has none of {', '.join(degradations)} here: a run of suite=paper makes them")
+    return table if named else table[table["model"].isin(counts.index[counts == counts.max()])]
 
 
 def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> None:
     """Figure 2: accuracy over the levels of seven kinds of noise, a curve an architecture. Raises `UserError`."""
-    table = with_most(undefended(store, dataset, models), NOISES)
+    table = with_most(store, undefended(store, dataset, models), NOISES, bool(models))
     shown = [name for name in NOISES if (table["degradation"] == name).any()]
     known = model_styles(store)
     looks = {model: known[model] for model in sorted(table["model"].unique(), key=lambda m: known[m].place)}
-    figure = Figure(figsize=(12.4, 6.2), layout="constrained")
-    axes = list(figure.subplots(2, 4, sharey=True).flat)
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(max(6.2, 3.1 * columns), 3.0 * rows + 0.3), layout="constrained")
+    axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axis, name in zip(axes, shown, strict=False):
         panel(axis, table, "model", looks, name)
         axis.set_title(name, fontsize=10)
-        for note in FIGURE_2.get(name, ()):
-            _note(axis, note.text)
-    _legend(axes[len(shown) :], axes[0])
-    for axis in figure.axes[::4]:
+        for said in FIGURE_2.get(name, ()):
+            note(axis, said)
+    handles = axes[0].get_legend_handles_labels()
+    if free := axes[len(shown) :]:
+        for axis in free:
+            axis.set_axis_off()
+        plain_legend(free[0], handles, 1, loc="center left")
+    else:
+        plain_legend(figure, handles, 4)
+    for axis in axes[::columns]:
         axis.set_ylabel("accuracy in %")
-    figure.suptitle(
-        f"{_where(table)}: accuracy under noise (bands: 95 % intervals; dotted: undegraded)",
-        fontsize=11,
-        parse_math=False,
-    )
+    _title(figure, f"{_where(table)}: accuracy under noise (bands: 95 % intervals; dotted: undegraded)")
     figure.savefig(out, dpi=160)
 
 
@@ -88,6 +94,8 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
     None: AlexNet, or the one that was measured on most of them). Raises `UserError`."""
     every = store.query(MODELS, ["none"])
     every = every[every["degradation"].isin([*NOISES, "none"])]
+    for name in datasets:
+        known_dataset(store, name)
     names = list(datasets) or sorted(name for name in every["dataset"].unique() if name != CUB)
     table = every[every["dataset"].isin(names)]
     if table.empty:
@@ -97,6 +105,7 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
     table = table[table["model"] == model]
     if table.empty:
         raise UserError(f"{store.path} has no model '{model}' on {', '.join(names)}: it has {', '.join(known)}")
+    names = [name for name in names if name in set(table["dataset"])]
     looks = styles(NOISES)
     figure = Figure(figsize=(10.6, 3.1 * len(names) + 0.5), layout="constrained")
     grid = figure.subplots(len(names), len(PIECES), sharey=True, squeeze=False, width_ratios=(1.5, 1, 1))
@@ -109,26 +118,21 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
         for axis, kinds in zip(axes, PIECES, strict=True):
             _kinds(axis, own, kinds, looks)
         axes[0].set_ylabel(f"{plain(name)}\naccuracy in %", parse_math=False)
-        for note in FIGURE_3.get(name, ()):
-            axes[0].plot(
-                note.level, 100 * note.value, marker="*", ms=13, mfc="none", mec=looks[note.degradation].colour
-            )
-            _note(axes[0], note.text)
+        for said in FIGURE_3.get(name, ()):
+            colour = looks[said.degradation].colour
+            axes[0].plot(said.level, 100 * said.value, marker="*", ms=13, mfc="none", mec=colour)
+            note(axes[0], said.text)
     handles = {
         label: handle for axis in grid[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    figure.suptitle(
-        f"{plain(model)}: accuracy under noise (bands: 95 % intervals; dotted: undegraded)",
-        fontsize=11,
-        parse_math=False,
-    )
+    plain_legend(figure, (list(handles.values()), list(handles)), 4)
+    _title(figure, f"{plain(model)}: accuracy under noise (bands: 95 % intervals; dotted: undegraded)")
     figure.savefig(out, dpi=160)
 
 
 def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> None:
     """Table 1: label change p_Δ and accuracy under rotation and flips, in % with 95 % intervals. Raises `UserError`."""
-    table = with_most(undefended(store, dataset, models), tuple(TRANSFORMATIONS))
+    table = with_most(store, undefended(store, dataset, models), tuple(TRANSFORMATIONS), bool(models))
     changes = store.query(CHANGES, ["none"]).merge(table[["protocol", "dataset", "model"]].drop_duplicates())
     shown = sorted(table["model"].unique(), key=lambda model: model_styles(store)[model].place)
     rows = []
@@ -148,7 +152,7 @@ def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence
         pd.DataFrame(rows),
         out,
         f"{_where(table)}: label change p_Δ and accuracy in %, with 95 % intervals",
-        "* p_Δ, accuracy: the numbers of one of its networks; the text at hand has neither its name nor the others.",
+        TABLE_1_NOTE,
     )
 
 
@@ -182,18 +186,8 @@ def _kinds(axis: Axes, own: pd.DataFrame, kinds: Sequence[str], looks: dict[str,
     level_axis(axis, there[0], sorted(own[own["degradation"].isin(there)]["level"].unique()))
 
 
-def _legend(free: Sequence[Axes], axis: Axes) -> None:
-    for other in free:
-        other.set_axis_off()
-    handles = axis.get_legend_handles_labels()
-    if free:
-        free[0].legend(*handles, loc="center left", frameon=False, fontsize=9)
-    else:
-        axis.legend(*handles, fontsize=8)
-
-
-def _note(axis: Axes, text: str) -> None:
-    axis.text(0.03, 0.03, text, transform=axis.transAxes, fontsize=7.5, color="0.35", va="bottom", style="italic")
+def _title(figure: Figure, text: str) -> None:
+    figure.suptitle(textwrap.fill(text, int(10 * figure.get_figwidth())), fontsize=11, parse_math=False)
 
 
 def _where(table: pd.DataFrame) -> str:

@@ -6,6 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+DATA = (".csv",)
+"""Endings of files for programs, in which every row is whole."""
 ROW, CHARACTER = 0.3, 0.085
 """Inches that a row and a character take."""
 

@@ -125,10 +125,10 @@ def test_defenses_are_drawn_of_one_model(store: Store, tmp_path: Path, capsys: p
             assert "<!-- input_dropout(0.1) + median_filter(3) -->" in text
             assert "<!-- gaussian_rgb -->" in text
     assert main(words) == 2
-    assert "has 2 models with defenses: --model names one: choose one of s/<a>, s/b" in capsys.readouterr().err
+    assert "has 2 models with defenses: --model names one, s/<a> or s/b" in capsys.readouterr().err
     assert main([*words, "--model", "s/b"]) == 0
     assert main([*words, "--model", "moat"]) == 2
-    assert "no degradation with several levels for the model 'moat'" in capsys.readouterr().err
+    assert "has no model 'moat': it has s/<a>, s/b" in capsys.readouterr().err
 
 
 def test_protocols_are_not_drawn_together(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -16,7 +17,7 @@ from cnnsens_bench.figures.architectures import family
 from cnnsens_bench.figures.drawing import FIGURES, draw_figures, endings, figure_names
 from cnnsens_bench.figures.paper import NOISES
 from cnnsens_bench.figures.style import COLOURS, MARKERS, architecture_styles
-from cnnsens_bench.store import Store
+from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
 from tests.figures.study import LEVELS, MODELS, paper_store
 
 SCORED = ("fig5", "fig6")
@@ -181,9 +182,9 @@ def test_the_papers_numbers_stand_beside_ours(store: Store, tmp_path: Path) -> N
     [
         (["fig2", "--dataset", "birds"], "no predictions on 'birds': it has cub200, flowers102, oxford_pets"),
         (["fig2", "--model", "a/b"], "has no model 'a/b' on 'cub200': it has timm/resnet18"),
-        (["fig3", "--dataset", "cub"], "has no noise on cub"),
+        (["fig3", "--dataset", "cub"], "has no predictions on 'cub': it has cub200, flowers102, oxford_pets"),
         (["fig3", "--model", "a/b"], "has no model 'a/b' on flowers102, oxford_pets: it has torchvision/alexnet"),
-        (["fig4", "--model", "a/b"], "no degradation with several levels for the model 'a/b'"),
+        (["fig4", "--model", "a/b"], "has no model 'a/b': it has timm/resnet18, timm/resnet34, torchvision/alexnet"),
         (["fig5"], "has no sensitivity scores"),
         (["table1", "--out", "t.docx"], "docx"),
     ],
@@ -201,6 +202,39 @@ def test_one_sentence_for_what_cannot_be_drawn(
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+
+
+def test_named_models_are_all_drawn(store: Store, tmp_path: Path, drawn: list[Figure]) -> None:
+    words = ["--model", "torchvision/alexnet", "--model", "timm/resnet18", "--db", str(store.path)]
+    assert main(["fig2", *words, "--out", str(tmp_path / "new" / "a.png")]) == 0
+    labels = {str(line.get_label()) for axis in drawn[0].axes for line in axis.get_lines()}
+    assert {"torchvision/alexnet", "timm/resnet18"} <= labels  # though it lacks some of the noises
+
+
+def test_protocols_are_never_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = paper_store(Store(tmp_path / "out"))
+    rows = made.query("SELECT * FROM predictions WHERE dataset = 'cub200' AND image_id = 'i0'").assign(run_id="other")
+    made.begin_run("other", "paper", "another protocol", {}, {})
+    part = pa.Table.from_pandas(rows, schema=PREDICTIONS, preserve_index=False)
+    write_part(new_attempt(made.output), "predictions", "b", part)
+    made.ingest()
+    for name in ("published", "fig2", "table1", "combination", "depth"):
+        assert main([name, "--db", str(made.path), "--out", str(tmp_path / "a.png")]) == 2
+        assert "several protocols of 'cub200'" in capsys.readouterr().err
+
+
+def test_a_name_is_no_formula(tmp_path: Path) -> None:
+    made = paper_store(Store(tmp_path / "out"))
+    rows = made.query("SELECT * FROM predictions WHERE model = 'torchvision/vgg19' AND dataset = 'cub200'")
+    for column in ("model", "architecture"):
+        rows[column] = r"a/$\frac{x}$" + 300 * "y"
+    part = pa.Table.from_pandas(rows, schema=PREDICTIONS, preserve_index=False)
+    write_part(new_attempt(made.output), "predictions", "b", part)
+    made.ingest()
+    known = rows[["model", "architecture", "dataset", "defense"]].drop_duplicates()
+    made.put_models(known.assign(num_parameters=5, weights_sha256="w", input_size=224))
+    for name in ("fig2", "combination", "depth"):
+        FIGURES[name](made, tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if name not in SCORED])
