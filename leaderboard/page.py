@@ -14,7 +14,8 @@ import pandas as pd
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.style import architecture_styles
 from cnnsens_bench.figures.summary import level_text
-from leaderboard.aggregate import HIGHER_IS_BETTER, UNDEGRADED, Board, Entrant, boards
+from leaderboard.aggregate import Board, boards
+from leaderboard.ranking import HIGHER_IS_BETTER, UNDEGRADED, Entrant
 from leaderboard.read import Results, read
 from leaderboard.words import command, protocol_words
 
@@ -102,6 +103,7 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
             for row in levels.to_dict("records")
         ],
         "degradations": sorted(trials),
+        "ranked": board.ranked,
         "entrants": [
             _entrant(board, one, members.loc[one.entrant], results) | {"look": looks[one.entrant]}
             for one in board.entrants
