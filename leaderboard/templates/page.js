@@ -94,7 +94,7 @@ function card(one) {
     make("div", null, make("h3", null, "What it is"), list),
     make("div", null, make("h3", null, "Most fragile images: share of changed labels"), one.fragile.length ? make("div", { class: "scroll", tabindex: "0" }, fragile) : make("p", { class: "note" }, "No label changed.")),
     make("div", { class: "all" }, make("h3", null, "Every condition, with its 95 % interval"), make("div", { class: "scroll", tabindex: "0" }, conditions)));
-  if (one.missing.length) body.append(make("p", { class: "note all" }, "Not measured: ", bdi(one.missing.map((i) => `${which.conditions[i].degradation} ${which.conditions[i].text}`.trim()).join(", ")), "."));
+  if (one.missing.length) body.append(make("p", { class: "note all" }, `Not measured: ${counted(one.missing.length, "condition")} of `, bdi([...new Set(one.missing.map((i) => which.conditions[i].degradation))].map((name) => (name === "none" ? "undegraded images" : name)).join(", ")), "."));
   for (const id of one.runs) body.append(run(id));
   return body;
 }
