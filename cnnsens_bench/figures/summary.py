@@ -52,9 +52,9 @@ def print_summary(console: Console, store: Store, protocol: str, dataset: str) -
 def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN_WIDTH) -> list[Table]:
     """A ranking, then for each degradation accuracy and p_Δ per level, all in % with 95 % intervals.
 
-    Sorted by mean degraded accuracy, best first; where entrants have not as many conditions, those with most come before.
-    A degradation whose levels do not fit into `width` columns gets
-    several tables. Empty when the store has no undegraded predictions of `dataset` under `protocol`.
+    Sorted by mean degraded accuracy, best first; of entrants with unlike numbers of conditions those with most come
+    first. A degradation whose levels do not fit into `width` columns gets several tables. Empty when the store has no
+    undegraded predictions of `dataset` under `protocol`.
     """
     which = [protocol, dataset]
     leaders = store.query(LEADERS, which).sort_values(
