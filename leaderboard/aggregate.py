@@ -1,7 +1,6 @@
 """Numbers of a board: shares per image in, measures with intervals and ranks out."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,50 +12,14 @@ from cnnsens_bench.measures import (
     clustered_interval,
     ratios_by_degradation,
 )
+from leaderboard.ranking import Entrant, Interval, enough, rank, ranked_conditions
 from leaderboard.read import Results
 from leaderboard.speed import rates
 
 RESAMPLES = 1000
 SEED = 0
 FRAGILE = 8
-ENOUGH = 0.95
-"""Share of the board's images below which an entrant is not ranked among the others."""
 SHARES = ("hit", "changed", "top5", "nll")
-HIGHER_IS_BETTER = {
-    **dict.fromkeys(("accuracy", "mean_degraded_accuracy", "top5", "top5_degraded"), True),
-    **dict.fromkeys(("mean_per_class", "mean_per_class_degraded", "worst_accuracy", "images_per_second"), True),
-    **dict.fromkeys(("mean_label_change", "mce", "relative_mce", "mean_flip_rate"), False),
-    **dict.fromkeys(("ece", "ece_degraded", "nll", "nll_degraded"), False),
-}
-UNDEGRADED = {"accuracy", "top5", "mean_per_class", "nll", "ece"}
-Interval = tuple[float, float, float]
-
-
-@dataclass
-class Entrant:
-    """Everything of one entrant. `accuracy`, `label_change`: condition → (value, low, high); `stats`: measure → the
-    same, bounds NaN where an interval means nothing; `by_degradation`: name → (accuracy, p_Δ), means over levels."""
-
-    entrant: int
-    n_images: int
-    conditions: list[int]
-    accuracy: dict[int, Interval]
-    label_change: dict[int, Interval]
-    by_degradation: dict[str, tuple[float, float]]
-    stats: dict[str, Interval]
-    worst: int | None
-    fragile: list[tuple[int, float]]
-    degradations_of: dict[str, int] = field(default_factory=dict)
-    """Measure relative to the reference → degradations that it averages."""
-    same_images: bool = True
-    """As many as the others on the board: ranked by the measures of undegraded images."""
-    comparable: bool = True
-    """And under the conditions that most have: ranked by the others too."""
-    device: str | None = None
-    """Of its images per second."""
-    same_device: bool = False
-    """The board's: ranked by them."""
-    ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,6 +33,8 @@ class Board:
     reference: int | None
     device: str | None
     """The one that most images were predicted on."""
+    ranked: list[int]
+    """Degraded conditions that the ranked entrants share: their means are over these."""
 
 
 class Resampler:
@@ -109,10 +74,21 @@ def boards(results: Results, reference: str) -> list[Board]:
     """All boards; `reference`: the model (without a defense) whose errors mCE is relative to."""
     ece = results.query("ece").set_index(["entrant", "condition"])["ece"]
     chunks = results.query("speed")
-    return [_board(results, row.board, row.dataset, reference, ece, chunks) for row in results.boards.itertuples()]
+    measured = results.query("measured").set_index("entrant")
+    return [
+        _board(results, row.board, row.dataset, reference, ece, chunks, measured) for row in results.boards.itertuples()
+    ]
 
 
-def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.Series, chunks: pd.DataFrame) -> Board:
+def _board(
+    results: Results,
+    board: int,
+    dataset: str,
+    reference: str,
+    ece: pd.Series,
+    chunks: pd.DataFrame,
+    measured: pd.DataFrame,
+) -> Board:
     conditions = results.query("conditions", board=board)
     images = results.query("images", board=board, dataset=dataset)
     members = results.entrants[results.entrants["board"] == board]
@@ -122,6 +98,12 @@ def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.S
     exact = members.index[is_reference & (members["name"] == reference)]
     chosen = exact if len(exact) else members.index[is_reference]
     ref = int(members.loc[chosen[0], "entrant"]) if len(chosen) == 1 else None
+    own = measured.loc[members["entrant"]]
+    same_images = enough(own["images"])
+    undegraded = frozenset(np.flatnonzero(conditions["degradation"] == "none").tolist())
+    sets = {int(entrant): frozenset(those) for entrant, those in own["conditions"].items()}
+    undefended = set(members.loc[members["defense"] == "none", "entrant"])
+    shared = ranked_conditions({one: sets[one] for one in sorted(same_images)}, undefended, undegraded)
     made: list[Entrant] = []
     of_reference = None
     for entrant in sorted(members["entrant"], key=lambda one: one != ref):  # the reference first
@@ -133,15 +115,18 @@ def _board(results: Results, board: int, dataset: str, reference: str, ece: pd.S
         resampled["class"] = draws.class_means(
             tables["hit"], _matrix(rows, "trials", *tables["hit"].shape), _labels(rows, len(images))
         )
-        one = _entrant(int(entrant), rows, tables, resampled, conditions, ece)
+        contains = shared <= sets[int(entrant)]
+        chosen = (shared if contains else sets[int(entrant)]) | undegraded
+        one = _entrant(int(entrant), rows, tables, resampled, conditions, ece, chosen)
         if of_reference is not None:
-            _add_relative(one, resampled, of_reference, conditions["degradation"].to_numpy())
+            _add_relative(one, resampled, of_reference, conditions["degradation"].to_numpy(), chosen)
+        one.same_images = int(entrant) in same_images
+        one.comparable = one.same_images and contains
         made.append(one)
     made.sort(key=lambda one: one.entrant)
-    _mark_comparable(made)
     device = _add_speed(made, chunks[chunks["entrant"].isin(members["entrant"])])
-    _rank(made)
-    return Board(board, conditions, images, made, ref, device)
+    rank(made)
+    return Board(board, conditions, images, made, ref, device, sorted(shared - undegraded))
 
 
 def _matrix(rows: pd.DataFrame, name: str, n_images: int, n_conditions: int) -> np.ndarray:
@@ -157,14 +142,16 @@ def _entrant(
     resampled: dict[str, np.ndarray],
     conditions: pd.DataFrame,
     ece: pd.Series,
+    chosen: frozenset[int],
 ) -> Entrant:
+    """`chosen`: the conditions that its means are over."""
     trials = rows.groupby("condition")["trials"].max()
     own = sorted(int(i) for i in trials.index)
     names = conditions["degradation"].to_numpy()
     accuracy, change = (_per_condition(tables[name], trials) for name in ("hit", "changed"))
     undegraded = [i for i in own if names[i] == "none"]
-    weights = averaging(names, [i for i in own if names[i] != "none"])
-    changed_weights = averaging(names, sorted(change))
+    weights = averaging(names, [i for i in own if names[i] != "none" and i in chosen])
+    changed_weights = averaging(names, sorted(chosen & change.keys()))
     stats: dict[str, Interval] = {}
     if undegraded:
         stats["accuracy"] = accuracy[undegraded[0]]
@@ -183,7 +170,8 @@ def _entrant(
     # No interval: resampling makes an ECE larger, so its quantiles would not hold the value.
     stats["ece_degraded"] = (float(_weighted(calibration, weights)[0]), np.nan, np.nan)
     degraded = [i for i in accuracy if names[i] != "none"]
-    worst = min(degraded, key=lambda i: (accuracy[i][0], names[i], conditions["level"][i])) if degraded else None
+    averaged = [i for i in degraded if i in chosen]
+    worst = min(averaged, key=lambda i: (accuracy[i][0], names[i], conditions["level"][i])) if averaged else None
     if worst is not None:
         stats["worst_accuracy"] = accuracy[worst]
     by_degradation = {}
@@ -269,31 +257,24 @@ def _fragile(changed: np.ndarray, names: np.ndarray) -> list[tuple[int, float]]:
 
 
 def _add_relative(
-    one: Entrant, own: dict[str, np.ndarray], reference: dict[str, np.ndarray], degradation: np.ndarray
+    one: Entrant,
+    own: dict[str, np.ndarray],
+    reference: dict[str, np.ndarray],
+    degradation: np.ndarray,
+    chosen: frozenset[int],
 ) -> None:
     """mCE, relative mCE and mean flip rate, as `measures` has them, of the images and of their resamples."""
     errors = [1 - means["hit"] for means in (own, reference)]
+    averaged = np.isin(np.arange(len(degradation)), sorted(chosen))
     excesses = [above_undegraded(error, degradation) for error in errors]
     changes = [means["changed"] for means in (own, reference)]
     for name, (mine, theirs) in {"mce": errors, "relative_mce": excesses, "mean_flip_rate": changes}.items():
-        ratios = ratios_by_degradation(mine, theirs, degradation)
+        ratios = ratios_by_degradation(np.where(averaged, mine, np.nan), theirs, degradation)
         usable = ratios[:, ~np.isnan(ratios[0])]
         one.degradations_of[name] = usable.shape[1]
         if usable.size:
             # A resample that lacks a ratio which the images have tells nothing of their mean.
             one.stats[name] = _interval(usable.mean(1))
-
-
-def _mark_comparable(made: list[Entrant]) -> None:
-    """Means over other conditions or over a part of the images are shown, but not ranked among the others."""
-    counted: dict[tuple[int, ...], int] = {}
-    for one in made:
-        counted[tuple(one.conditions)] = counted.get(tuple(one.conditions), 0) + 1
-    usual = max(counted, key=lambda those: (counted[those], len(those), those))
-    most = max(one.n_images for one in made)
-    for one in made:
-        one.same_images = one.n_images >= ENOUGH * most
-        one.comparable = one.same_images and tuple(one.conditions) == usual
 
 
 def _add_speed(made: list[Entrant], chunks: pd.DataFrame) -> str | None:
@@ -303,33 +284,3 @@ def _add_speed(made: list[Entrant], chunks: pd.DataFrame) -> str | None:
             one.device, one.stats["images_per_second"] = found[one.entrant]
             one.same_device = one.device == usual
     return usual
-
-
-def _rank(made: list[Entrant]) -> None:
-    """First and last place that an entrant's interval allows: those it overlaps are ties. No interval, no rank."""
-    for measure, higher in HIGHER_IS_BETTER.items():
-        sign: Callable[[Interval], Interval] = _turned if higher else _kept
-        ranked = [
-            (one, sign(one.stats[measure]))
-            for one in made
-            if measure in one.stats and not np.isnan(one.stats[measure][1]) and _ranked_by(one, measure)
-        ]
-        lows = np.sort([low for _, (_, low, _) in ranked])
-        highs = np.sort([high for _, (_, _, high) in ranked])
-        for one, (_, low, high) in ranked:
-            one.ranks[measure] = (int(np.searchsorted(highs, low)) + 1, int(np.searchsorted(lows, high, side="right")))
-
-
-def _ranked_by(one: Entrant, measure: str) -> bool:
-    if measure == "images_per_second":
-        return one.same_device
-    return one.same_images if measure in UNDEGRADED else one.comparable
-
-
-def _turned(interval: Interval) -> Interval:
-    value, low, high = interval
-    return -value, -high, -low
-
-
-def _kept(interval: Interval) -> Interval:
-    return interval

@@ -60,26 +60,67 @@ def compare(paths: Sequence[Path], first: str, second: str, out: Path | None, co
                 "first": first,
                 "second": second,
                 "differences": [dataclasses.asdict(one) for one in differences],
+                "left_out": left_out(results, first, second, protocol, dataset),
             }
             for (protocol, dataset), differences in tables.items()
         ]
-        out.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        try:
+            out.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{out} cannot be written ({error.strerror}): choose another --json") from None
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     for (protocol, dataset), differences in tables.items():
         console.print()
         console.print(_table(differences, first, second, f"{plain(dataset)}, protocol {plain(protocol)}"))
+        for sentence in left_out(results, first, second, protocol, dataset):
+            console.print(Text(sentence))
 
 
-def comparisons(results: Results, first: str, second: str) -> dict[tuple[str, str], list[Difference]]:
-    """(protocol, data set) → a row a condition, undegraded first. Raises `UserError` for unknown or unpaired names."""
-    named = results.entrants.assign(
+def left_out(results: Results, first: str, second: str, protocol: str, dataset: str) -> list[str]:
+    """A sentence for each reason why a condition of one of the two has no row, or not all of its images."""
+    board = results.boards[(results.boards["protocol"] == protocol) & (results.boards["dataset"] == dataset)]["board"]
+    named = _named(results)
+    named = named[named["board"] == board.item()].set_index("full")["entrant"]
+    own, other = (
+        results.query("entrant", entrant=int(named[name])).set_index(["condition", "image"])["trials"]
+        for name in (first, second)
+    )
+    pairs = pd.concat({"a": own, "b": other}, axis=1)
+    conditions = results.query("conditions", board=int(board.item()))
+    unlike = pairs.dropna()[lambda both: both["a"] != both["b"]]
+    sentences = []
+    for (a, b), those in unlike.groupby(["a", "b"]):
+        which = those.index.get_level_values("condition").value_counts().sort_index()
+        told = ", ".join(f"{_condition(conditions, i)} ({count} images)" for i, count in which.items())
+        sentences.append(f"Left out, for A has {a:.0f} and B {b:.0f} trials of an image: {told}.")
+    for name, has, lacks in (("A", own, other), ("B", other, own)):
+        alone = sorted(set(has.index.unique("condition")) - set(lacks.index.unique("condition")))
+        if alone:
+            told = ", ".join(_condition(conditions, i) for i in alone)
+            sentences.append(f"Left out, for only {name} was measured under it: {told}.")
+    return sentences
+
+
+def _condition(conditions: pd.DataFrame, number: int) -> str:
+    name, level = conditions.loc[number, ["degradation", "level"]]
+    return f"{plain('undegraded' if name == 'none' else name)} {level_text(name, level)}".strip()
+
+
+def _named(results: Results) -> pd.DataFrame:
+    """The entrants with the names that a command line takes."""
+    return results.entrants.assign(
         full=[
             name if defense == "none" else f"{name}:{defense}"
             for name, defense in zip(results.entrants["name"], results.entrants["defense"], strict=True)
         ]
     )
+
+
+def comparisons(results: Results, first: str, second: str) -> dict[tuple[str, str], list[Difference]]:
+    """(protocol, data set) → a row a condition, undegraded first. Raises `UserError` for unknown or unpaired names."""
+    named = _named(results)
     chosen = []
     for name in (first, second):
         found = named[named["full"] == name]

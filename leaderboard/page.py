@@ -14,7 +14,8 @@ import pandas as pd
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.style import architecture_styles
 from cnnsens_bench.figures.summary import level_text
-from leaderboard.aggregate import HIGHER_IS_BETTER, UNDEGRADED, Board, Entrant, boards
+from leaderboard.aggregate import Board, boards
+from leaderboard.ranking import HIGHER_IS_BETTER, UNDEGRADED, Entrant
 from leaderboard.read import Results, read
 from leaderboard.words import command, protocol_words
 
@@ -62,12 +63,15 @@ def data(results: Results, reference: str) -> dict[str, Any]:
     runs = {row["run_id"]: _run(row) for row in results.runs.to_dict("records") if row["run_id"] in used}
     return {
         "built": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "databases": [path.name for path in results.paths],
+        "databases": _file_names(results.paths),
         "reference": reference,
         "higher": HIGHER_IS_BETTER,
         "undegraded": sorted(UNDEGRADED),
         "runs": runs,
-        "boards": [_board(results, board, reference) for board in boards(results, reference)],
+        "boards": sorted(
+            (_board(results, board, reference) for board in boards(results, reference)),
+            key=lambda one: (-len(one["entrants"]), one["dataset"], one["protocol"]),
+        ),
     }
 
 
@@ -77,10 +81,14 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
     first = members.iloc[0]
     run_ids = sorted({run_id for entrant in members.index for run_id in results.run_ids[entrant]})
     runs = results.runs[results.runs["run_id"].isin(run_ids)]
-    config = json.loads(runs["config"].iloc[-1] or "{}")
+    configs = [json.loads(config or "{}") for config in runs["config"]]
     levels = board.conditions
     degraded = levels[levels["degradation"] != "none"]
-    trials = degraded.groupby("degradation")["trials"].max().to_dict()
+    counts = results.query("trials", board=board.board).set_index("condition")
+    trials = [
+        (row.degradation, level_text(row.degradation, row.level), int(counts["least"][i]), int(counts["most"][i]))
+        for i, row in zip(degraded.index, degraded.itertuples(), strict=True)
+    ]
     failed = results.failures[
         results.failures["run_id"].isin(run_ids) & (results.failures["dataset"] == first["dataset"])
     ]
@@ -88,7 +96,7 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
         "id": _short(first["protocol"], first["dataset"]),
         "protocol": first["protocol"],
         "dataset": first["dataset"],
-        "words": protocol_words(first["dataset"], config, trials, len(board.images)),
+        "words": protocol_words(first["dataset"], configs, trials, len(board.images)),
         "has_reference": board.reference is not None,
         "device": board.device,
         "failures": [
@@ -101,7 +109,8 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
              "text": level_text(row["degradation"], row["level"])}
             for row in levels.to_dict("records")
         ],
-        "degradations": sorted(trials),
+        "degradations": sorted(set(degraded["degradation"])),
+        "ranked": board.ranked,
         "entrants": [
             _entrant(board, one, members.loc[one.entrant], results) | {"look": looks[one.entrant]}
             for one in board.entrants
@@ -166,6 +175,12 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
         "device": _text(environment.get("device")),
         "versions": ", ".join(f"{name} {environment[name]}" for name in told if environment.get(name)),
     }
+
+
+def _file_names(paths: Sequence[Path]) -> list[str]:
+    """With the folder's name where several have one: a page should not tell where its maker keeps files."""
+    names = [path.name for path in paths]
+    return [f"{path.resolve().parent.name}/{path.name}" if names.count(path.name) > 1 else path.name for path in paths]
 
 
 def _numbers(values: tuple[float, ...]) -> list[float | None]:

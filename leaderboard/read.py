@@ -84,9 +84,14 @@ def _each(
     """Run a statement on every database; `of`: only on those that have this table, which older ones have not."""
     for number, path in enumerate(paths):
         if attach(connection, path) >= ({of} if of else set()):
-            for part in _parts(mapped[mapped["file"] == number]):
-                connection.register("entrant_map", part)
-                connection.execute(_sql(name), None if of else {"file": number})
+            try:
+                for part in _parts(mapped[mapped["file"] == number]):
+                    connection.register("entrant_map", part)
+                    connection.execute(_sql(name), None if of else {"file": number})
+            except (duckdb.CatalogException, duckdb.BinderException) as error:
+                raise UserError(
+                    f"{path} cannot be read ({first_line(error)}): it has not the columns of this version's runs"
+                ) from None
         connection.execute("DETACH source")
 
 

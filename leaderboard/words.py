@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -32,23 +33,62 @@ INTERVALS = (
 )
 
 
-def protocol_words(dataset: str, config: dict[str, Any], trials: dict[str, int], n_images: int) -> list[list[str]]:
-    """Terms and sentences. `config`: of one of the board's runs; `trials`: degradation → most trials of an image."""
-    get = config.get
-    size = f"{get('input_size')}×{get('input_size')} pixels" if get("input_size") else "the network's input size"
-    once = [name for name, count in trials.items() if count == 1]
-    often = sorted({count for count in trials.values() if count > 1})
-    repeated = f"{' or '.join(map(str, often))} for each image and level" if often else "1 for each image and level"
-    if often and once:
-        repeated += f"; 1 for {', '.join(once)}"
+Trials = tuple[str, str, int, int]
+"""Of a condition: degradation, its level as a text, and the least and most trials of an image over the entrants."""
+
+
+def trials_words(trials: Sequence[Trials]) -> str:
+    """`1 for each image and level; 10 for gaussian_rgb σ=1, σ=4 of some entrants`: the most frequent number first."""
+    if not trials:
+        return "1 for each image and level"
+    spans = [(least, most) for _, _, least, most in trials]
+    usual = max(set(spans), key=lambda span: (spans.count(span), span[0] == span[1], span))
+    groups: dict[tuple[int, int], dict[str, list[str]]] = {}
+    for name, level, least, most in trials:
+        groups.setdefault((least, most), {}).setdefault(name, []).append(level)
+    said = [f"{_span(*usual)} for each image and level"]
+    for span, levels in sorted(groups.items()):
+        if span == usual:
+            continue
+        every = {name: [level for other, level, *_ in trials if other == name] for name in levels}
+        which = [name if own == every[name] else f"{name} {', '.join(own)}" for name, own in levels.items()]
+        number, some = (
+            (str(span[1]), " of some entrants") if usual == (span[0], span[0]) != span else (_span(*span), "")
+        )
+        said.append(f"{number} for {'; '.join(which) if any(',' in one for one in which) else ', '.join(which)}{some}")
+    return "; ".join(said)
+
+
+def _span(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most} (entrants differ)"
+
+
+def protocol_words(
+    dataset: str, configs: Sequence[dict[str, Any]], trials: Sequence[Trials], n_images: int
+) -> list[list[str]]:
+    """Terms and sentences. `configs`: of the board's runs; where they differ, all values are named."""
+
+    def get(key: str, default: str | None = None) -> str | None:
+        values = dict.fromkeys(str(config[key]) if config.get(key) is not None else "" for config in configs)
+        if not any(values):
+            return default
+        return " or ".join(value or "none" for value in values)
+
+    sizes = dict.fromkeys(config.get("input_size") for config in configs)
+    size = " or ".join(f"{one}×{one} pixels" if one else "the network's input size" for one in sizes)
+    repeated = trials_words(trials)
     batches = f", in batches of {get('batch_size')}" if get("batch_size") else ""
-    limit = f", {get('limit')} of them chosen by the hash of their id" if get("limit") else ""
+    limits = dict.fromkeys(config.get("limit") for config in configs)
+    limit = ", chosen by the hash of their id" if any(limits) else ""
+    if len(limits) > 1:
+        limit += f" (limit {get('limit')}, by run)"
+    rounded = {bool(config.get("quantize")) for config in configs}
     return [
         ["Images", f"{n_images} test images of {dataset}{limit}"],
         ["Crop", "the ground-truth box clipped to the image; the whole image where there is none"],
         ["Resize", f"straight to {size}, aspect not kept, bicubic, antialiased"],
         ["Order", "crop, resize, degrade, clamp to [0, 255], defend, normalise, network"],
-        ["Rounding", "to 8 bits after degrading" if get("quantize") else "none: degraded images stay float32"],
+        ["Rounding", "to 8 bits after degrading" if True in rounded else "none: degraded images stay float32"],
         ["Precision", str(get("precision", "unknown"))],
         ["Trials", f"{repeated}; draws depend only on seed, data set, image, degradation and trial"],
         ["Seed", str(get("seed", "unknown"))],

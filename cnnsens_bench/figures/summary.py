@@ -52,12 +52,13 @@ def print_summary(console: Console, store: Store, protocol: str, dataset: str) -
 def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN_WIDTH) -> list[Table]:
     """A ranking, then for each degradation accuracy and p_Δ per level, all in % with 95 % intervals.
 
-    Sorted by mean degraded accuracy, best first. A degradation whose levels do not fit into `width` columns gets
-    several tables. Empty when the store has no undegraded predictions of `dataset` under `protocol`.
+    Sorted by mean degraded accuracy, best first; of entrants with unlike numbers of conditions those with most come
+    first. A degradation whose levels do not fit into `width` columns gets several tables. Empty when the store has no
+    undegraded predictions of `dataset` under `protocol`.
     """
     which = [protocol, dataset]
     leaders = store.query(LEADERS, which).sort_values(
-        ["mean_degraded_accuracy", "accuracy", *KEY], ascending=[False, False, True, True]
+        ["n_conditions", "mean_degraded_accuracy", "accuracy", *KEY], ascending=[False, False, False, True, True]
     )
     if leaders.empty:
         return []
@@ -76,13 +77,16 @@ def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN
 
 
 def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
+    unlike = leaders["n_conditions"].nunique() > 1
     table = table_of(
         Text(f"{plain(dataset)}: accuracy and label change p_Δ in %, with 95 % intervals"),
-        f"{leaders['n_images'].max()} test images; means over levels, then over degradations",
+        f"{leaders['n_images'].max()} test images; means over levels, then over degradations"
+        + ("\nmeans are comparable only among rows with the same conditions" if unlike else ""),
     )
     # Names may fold, numbers never.
     table.add_column(NAMES, overflow="fold")
-    for heading in ("undegraded", "mean\ndegraded", "mean\np_Δ"):
+    headings = ("undegraded", *(["condi-\ntions"] if unlike else []), "mean\ndegraded", "mean\np_Δ")
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("worst condition\nits accuracy", justify="right", overflow="fold")
     for row in leaders.to_dict("records"):
@@ -93,6 +97,7 @@ def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
         table.add_row(
             _entrant(row["name"], short_defense(row["defense"])),
             Text(interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])),
+            *([str(row["n_conditions"])] if unlike else []),
             Text(percent(row["mean_degraded_accuracy"]), _colour(row["mean_degraded_accuracy"], row["accuracy"])),
             Text(percent(row["mean_label_change"])),
             worst,

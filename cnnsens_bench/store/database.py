@@ -134,9 +134,15 @@ class Store:
             return connection.execute(_sql("missing"), {"protocol": protocol, "dataset": dataset}).df()
 
     def query(self, sql: str, parameters: list[Any] | None = None) -> pd.DataFrame:
-        """A question, read-only."""
+        """A question, read-only. Raises `UserError` where the database has not a view, macro or column that it asks."""
         with self._connect(10, read_only=True) as connection:
-            return connection.execute(sql, parameters or []).df()
+            try:
+                return connection.execute(sql, parameters or []).df()
+            except (duckdb.CatalogException, duckdb.BinderException) as error:
+                raise UserError(
+                    f"{self.path} was made by an earlier version ({first_line(error, 120)}): run its command again, "
+                    "which brings it up to date"
+                ) from None
 
     def ingest(
         self,

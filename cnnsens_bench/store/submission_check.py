@@ -222,6 +222,9 @@ def _difference(said: list[Any], found: list[Any]) -> str:
     for number in range(max(len(said), len(found))):
         pair = [rows[number] if number < len(rows) else None for rows in (said, found)]
         if pair[0] != pair[1]:
+            if isinstance(pair[0], dict) and isinstance(pair[1], dict):
+                key = next(key for key in pair[1] if pair[0][key] != pair[1][key])
+                return f"entry {number + 1}, {key} is {_brief(pair[0][key])}, they have {_brief(pair[1][key])}"
             return f"entry {number + 1} is {_brief(pair[0])}, they have {_brief(pair[1])}"
     raise AssertionError("they are equal")
 

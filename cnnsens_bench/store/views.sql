@@ -72,7 +72,8 @@ SELECT protocol, dataset, model, architecture, defense, degradation, level, labe
 FROM condition_shares
 WHERE changed_images > 0;
 
--- One row per protocol, dataset, model and defense. Means are over levels within a degradation, then over degradations.
+-- One row per protocol, dataset, model and defense. Means are over levels within a degradation, then over degradations;
+-- they compare only among entrants of the same conditions, of which there are `n_conditions`, the undegraded one aside.
 CREATE OR REPLACE VIEW leaderboard AS
 WITH conditions AS MATERIALIZED (
     FROM condition_shares
@@ -91,7 +92,8 @@ worst AS (
     SELECT protocol, dataset, model, defense,
         arg_min(degradation, (accuracy, degradation, level)) AS worst_degradation,
         arg_min(level, (accuracy, degradation, level)) AS worst_level,
-        min(accuracy) AS worst_accuracy
+        min(accuracy) AS worst_accuracy,
+        count(*) AS n_conditions
     FROM conditions WHERE degradation <> 'none' GROUP BY ALL
 ),
 -- Of several devices the one that computed most.
@@ -109,7 +111,8 @@ SELECT a.protocol, a.dataset, a.model, a.architecture, a.defense, m.num_paramete
     a.accuracy, wilson_low(a.accuracy, a.size) AS accuracy_low, wilson_high(a.accuracy, a.size) AS accuracy_high,
     means.mean_degraded_accuracy, means.mean_label_change,
     worst.worst_degradation, worst.worst_level, worst.worst_accuracy,
-    timed.images_per_second, timed.device, timed.threads
+    timed.images_per_second, timed.device, timed.threads,
+    coalesce(worst.n_conditions, 0) AS n_conditions
 FROM conditions AS a
 LEFT JOIN models AS m USING (dataset, model, defense)
 LEFT JOIN means USING (protocol, dataset, model, defense)

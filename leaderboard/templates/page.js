@@ -26,6 +26,18 @@ function options(select, entries, chosen) {
 }
 const clipped = (text, most = 60) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
+/* Conditions by their degradation: gaussian_rgb σ=1, σ=4; pepper p=0.02. */
+function grouped(which, chosen) {
+  return which.degradations.flatMap((name) => {
+    const own = chosen.map((i) => which.conditions[i]).filter((one) => one.degradation === name);
+    return own.length ? [[name, ...own.map((one) => one.text).filter(Boolean)]] : [];
+  }).map(([name, ...texts]) => (texts.length ? `${name} ${texts.join(", ")}` : name)).join("; ");
+}
+const counted = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+function meansOver(which) {
+  return `means are over the ${counted(which.ranked.length, "condition")} that the ranked entrants share: ${grouped(which, which.ranked)}. An entrant without one of these keeps the means over its own conditions, marked and not ranked.`;
+}
+
 function opening() {
   const which = board();
   const degraded = which.conditions.filter((one) => one.degradation !== "none").length;
@@ -50,11 +62,8 @@ function opening() {
       make("span", { class: "who" }, bdi(clipped(label(best), 80))), make("span", { class: "what" }, tied ? `tied with ${tied} ${tied === 1 ? "other" : "others"}` : ranked.length > 1 ? "clear of all others" : ""));
   });
   $("glance").replaceChildren(...facts.filter(Boolean));
-  const levels = which.degradations.map((name) => {
-    const own = which.conditions.filter((one) => one.degradation === name).map((one) => one.text).filter(Boolean);
-    return own.length ? `${name} ${own.join(", ")}` : name;
-  });
-  const words = [...which.words.slice(0, 4), ["Levels", levels.join("; ")], ...which.words.slice(4)];
+  const words = [...which.words.slice(0, 4), ["Levels", grouped(which, which.conditions.map((_, i) => i))], ...which.words.slice(4)];
+  if (which.ranked.length) words.splice(words.findIndex(([term]) => term === "Averaging"), 0, ["Means over", meansOver(which)]);
   words.push(["Reference", which.has_reference ? `${DATA.reference}, without a defense` : `none on this board (${DATA.reference} was asked for)`], ["Protocol", which.protocol]);
   $("words").replaceChildren(...words.flatMap(([term, text]) => [make("dt", null, term), make("dd", null, bdi(text))]));
 }
@@ -85,7 +94,7 @@ function card(one) {
     make("div", null, make("h3", null, "What it is"), list),
     make("div", null, make("h3", null, "Most fragile images: share of changed labels"), one.fragile.length ? make("div", { class: "scroll", tabindex: "0" }, fragile) : make("p", { class: "note" }, "No label changed.")),
     make("div", { class: "all" }, make("h3", null, "Every condition, with its 95 % interval"), make("div", { class: "scroll", tabindex: "0" }, conditions)));
-  if (one.missing.length) body.append(make("p", { class: "note all" }, "Not measured: ", bdi(one.missing.map((i) => `${which.conditions[i].degradation} ${which.conditions[i].text}`.trim()).join(", ")), "."));
+  if (one.missing.length) body.append(make("p", { class: "note all" }, `Not measured: ${counted(one.missing.length, "condition")} of `, bdi([...new Set(one.missing.map((i) => which.conditions[i].degradation))].map((name) => (name === "none" ? "undegraded images" : name)).join(", ")), "."));
   for (const id of one.runs) body.append(run(id));
   return body;
 }

@@ -38,7 +38,10 @@ const compact = (count) =>
 /* As the command line writes it: gaussian_filter(size=3, sigma=0.5) → gaussian_filter(3, 0.5). */
 const shortDefense = (text) => text.replace(/([(,] ?)\w+=/g, "$1");
 const places = (ranks) => (!ranks ? "" : ranks[0] === ranks[1] ? `${ranks[0]}` : `${ranks[0]}–${ranks[1]}`);
-const label = (one) => (one.defense === "none" ? one.model : `${one.model} + ${shortDefense(one.defense)}`);
+/* In one text with others a name is isolated (FSI … PDI), and has no control that reaches beyond itself. */
+const BIDI = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const isolated = (text) => `\u2068${text.replace(BIDI, "")}\u2069`;
+const label = (one) => (one.defense === "none" ? isolated(one.model) : `${isolated(one.model)} + ${isolated(shortDefense(one.defense))}`);
 
 const board = () => DATA.boards.find((one) => one.id === state.board) || DATA.boards[0];
 function stat(one, measure) {

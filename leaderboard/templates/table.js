@@ -126,7 +126,10 @@ function notes() {
     if (of) said.push("Where the reference makes no more errors than undegraded, a degradation has no relative CE and is left out of relative mCE.");
   }
   if (which.device) said.push(`Speed: images a second through filter and network alone, on ${which.device}. Intervals are over chunks of images; what was measured on another device is shown and not ranked.`);
-  if (which.entrants.some((one) => !one.comparable)) said.push("“Other conditions”, “other images”: measured under other conditions or on a part of the images, so not ranked in what depends on them.");
+  const degraded = which.conditions.flatMap((one, i) => (one.degradation === "none" ? [] : [i]));
+  const left = degraded.filter((i) => !which.ranked.includes(i));
+  if (left.length) said.push(`Means, worst condition, mCE and flip rate are over the ${counted(which.ranked.length, "condition")} that the ranked entrants share, of ${degraded.length} on this board; left out: ${grouped(which, left)}. Curves, heat map and each entrant's table show every condition.`);
+  if (which.entrants.some((one) => !one.comparable)) said.push("“Other conditions”, “other images”: not measured under all of the shared conditions, or on a part of the images, so not ranked in what depends on them; their means are over their own conditions.");
   for (const { stage, images, run } of which.failures) said.push(`${images} ${images === 1 ? "image" : "images"} failed in stage ${stage} of run ${run}.`);
   $("notes").replaceChildren(...said.map((text) => make("p", null, bdi(text))));
 }

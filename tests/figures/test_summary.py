@@ -80,10 +80,27 @@ def test_the_numbers_are_those_of_the_store(store: Store) -> None:
 
 
 def test_the_best_come_first(store: Store) -> None:
-    order = store.query("SELECT architecture FROM leaderboard ORDER BY mean_degraded_accuracy DESC")["architecture"]
+    order = store.query("SELECT architecture FROM leaderboard ORDER BY n_conditions DESC, mean_degraded_accuracy DESC")[
+        "architecture"
+    ]
     for part in printed(store, 120).split("\n\n")[1:]:
         names = [word for word in part.split() if word in set(order)]
         assert names == sorted(names, key=list(order).index)
+
+
+def test_rows_of_unlike_conditions_are_told_apart(tmp_path: Path) -> None:
+    """The networks with most conditions first, though the other has the better mean."""
+    easy = fill(tmp_path / "unlike", {"timm/a": ("a", 0.5), "timm/b": ("b", 0.05)}, skip="timm/b")
+    assert easy.query("FROM leaderboard ORDER BY mean_degraded_accuracy DESC")["architecture"].tolist()[0] == "b"
+    ranking = printed(easy, 120).split("\n\n")[0]
+    assert [word for word in ranking.split() if word in ("a", "b")] == ["a", "a", "b", "b"]
+    assert "comparable only among rows with the same conditions" in ranking
+    counts = sum(len(levels) for levels in LEVELS.values()) - 1
+    assert [line.split()[3] for line in ranking.splitlines() if "[" in line] == [str(counts)] * 2 + [
+        str(counts - 2)
+    ] * 2
+    same = fill(tmp_path / "same", {"timm/a": ("a", 0.5), "timm/b": ("b", 0.05)})
+    assert "comparable only" not in printed(same, 120).split("\n\n")[0]
 
 
 def test_without_a_terminal_it_is_plain_and_wide(store: Store) -> None:

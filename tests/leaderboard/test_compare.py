@@ -92,3 +92,26 @@ def test_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "unknown entrant 'timm/d': did you mean" in capsys.readouterr().err
     assert main(["compare", PAIR[0], PAIR[0], "--db", str(store)]) == 2
     assert "compared with itself" in capsys.readouterr().err
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Other numbers of trials, and conditions of one alone."""
+    shared = {("gaussian_rgb", 4.0): 2, ("pepper", 0.04): 1}
+    rows = pd.concat(
+        [
+            sweep("r", "d", range(10, 18), 0, ("timm/a",), ("none",), {**shared, ("flip_lr", 0.0): 1}),
+            sweep("r", "d", range(10, 18), 1, ("timm/b",), ("none",), {**shared, ("gaussian_rgb", 4.0): 3}),
+        ]
+    )
+    path, out = write(tmp_path, rows, {"r": "p"}), tmp_path / "out.json"
+    assert main(["compare", "timm/a", "timm/b", "--db", str(path), "--json", str(out)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    (found,) = json.loads(out.read_text())
+    assert found["left_out"] == [
+        "Left out, for A has 2 and B 3 trials of an image: gaussian_rgb σ=4 (8 images).",
+        "Left out, for only A was measured under it: flip_lr.",
+    ]
+    assert all(sentence in told for sentence in found["left_out"])
+    assert [one["degradation"] for one in found["differences"]] == ["none", "pepper"]
+    assert main(["compare", "timm/a", "timm/b", "--db", str(path), "--json", str(tmp_path / "missing" / "x")]) == 2
+    assert "choose another --json" in capsys.readouterr().err

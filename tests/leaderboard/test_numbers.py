@@ -10,12 +10,21 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from cnnsens_bench import measures
 from cnnsens_bench.store import Store
-from leaderboard.aggregate import HIGHER_IS_BETTER, UNDEGRADED, Resampler
+from leaderboard.aggregate import Resampler
 from leaderboard.page import data
+from leaderboard.ranking import HIGHER_IS_BETTER, UNDEGRADED
 from leaderboard.read import read
-from tests.leaderboard.made import DEFENSES, sweep, timings, write
+from tests.leaderboard.made import CONDITIONS, DEFENSES, MODELS, sweep, timings, write
+from tests.leaderboard.plain import (
+    PROTOCOLS,
+    averaged,
+    chosen,
+    entrants,
+    images_per_second,
+    per_image,
+    relative_measures,
+)
 
-PROTOCOLS = {"r1": "p", "r2": "p", "r3": "q"}
 CLOSE = 2e-6
 """Numbers of the page are rounded to six digits."""
 
@@ -49,35 +58,6 @@ def content(store: Path) -> dict[str, Any]:
     return data(read([store]), "torchvision/alexnet")
 
 
-def entrants(content: dict[str, Any], rows: pd.DataFrame) -> list[tuple[dict, dict, pd.DataFrame, pd.DataFrame]]:
-    """(board, entrant, its rows, the board's rows)."""
-    every = []
-    for board in content["boards"]:
-        own = rows[(rows["dataset"] == board["dataset"]) & (rows["run_id"].map(PROTOCOLS) == board["protocol"])]
-        for one in board["entrants"]:
-            every.append((board, one, own[(own["model"] == one["model"]) & (own["defense"] == one["defense"])], own))
-    return every
-
-
-def per_image(rows: pd.DataFrame) -> pd.DataFrame:
-    """Shares per condition and image, with p_Δ against the undegraded prediction."""
-    still = rows[rows["degradation"] == "none"].set_index("image_id")["prediction"]
-    rows = rows.assign(
-        hit=(rows["prediction"] == rows["label"]).astype(float),
-        changed=(rows["prediction"] != rows["image_id"].map(still))
-        .astype(float)
-        .where(rows["image_id"].isin(still.index)),
-        top5=(rows["true_rank"] <= 5).astype(float),
-        nll=-np.log(np.maximum(rows["true_probability"].astype("float32").astype(float), np.finfo(np.float32).tiny)),
-    )
-    return rows.groupby(["degradation", "level", "image_id"])[["hit", "changed", "top5", "nll"]].mean().reset_index()
-
-
-def averaged(values: pd.Series) -> float:
-    """`values` by (degradation, level): over levels, then over degradations."""
-    return float(values.drop("none", level=0, errors="ignore").groupby(level=0).mean().mean())
-
-
 def test_all_boards_and_entrants_are_there(content: dict[str, Any], rows: pd.DataFrame) -> None:
     assert sorted((b["protocol"], b["dataset"]) for b in content["boards"]) == [("p", "d"), ("p", "e"), ("q", "d")]
     for board in content["boards"]:
@@ -92,7 +72,43 @@ def test_all_boards_and_entrants_are_there(content: dict[str, Any], rows: pd.Dat
 
 
 def test_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFrame) -> None:
+    check_values(content, rows, speed)
+
+
+def unlike() -> pd.DataFrame:
+    """Defenses under one degradation, two networks under three, one of them under a fourth, another under one."""
+    few, most = ({key: CONDITIONS[key] for key in list(CONDITIONS)[:many]} for many in (2, 4))
+    filters = ("closing(size=3)", "median_filter(size=3)", "mean_filter(size=3)")
+    parts = [
+        sweep("r1", "d", range(20), 0, MODELS[:1], ("none",), {**most, ("pepper_pixel", 0.1): 2}),
+        sweep("r1", "d", range(20), 1, MODELS[1:2], ("none",), most),
+        sweep("r1", "d", range(20), 2, ("timm/d",), ("none",), few),
+        sweep("r1", "d", range(20), 3, MODELS[:1], filters, few),
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_values_where_conditions_differ(tmp_path: Path) -> None:
+    """The networks are ranked by what they share, though most entrants share less and one has more."""
+    rows = unlike()
+    speed = timings(rows)
+    content = data(read([write(tmp_path, rows, {"r1": "p"}, speed=speed)]), "torchvision/alexnet")
+    check_values(content, rows, speed)
+    (board,) = content["boards"]
+    ranked = [board["conditions"][i] for i in board["ranked"]]
+    assert {(one["degradation"], one["level"]) for one in ranked} == set(CONDITIONS)
+    names = {(one["model"], one["defense"]) for one in board["entrants"] if "mean_degraded_accuracy" in one["ranks"]}
+    assert names == {("torchvision/alexnet", "none"), ("timm/b", "none")}
+    first = next(one for one in board["entrants"] if one["reference"])
+    assert first["stats"]["mce"][0] == 1
+    assert "pepper_pixel" in first["by_degradation"]  # shown, though no part of the means
+    assert None not in first["accuracy"]
+
+
+def check_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFrame) -> None:
     for board, one, own, every in entrants(content, rows):
+        averaged_over, ranked = chosen(every, own)
+        assert one["comparable"] == ranked
         conditions = own.groupby(["degradation", "level"])
         shares = per_image(own).groupby(["degradation", "level"])[["hit", "changed", "top5", "nll"]].mean()
         by_class = conditions[["label", "prediction"]].apply(
@@ -104,22 +120,23 @@ def test_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFrame
             )
         )
         still = own[own["degradation"] == "none"]
-        worst = shares["hit"].drop("none", level=0).min()
+        used = [key in averaged_over or key[0] == "none" for key in shares.index]
+        worst = shares["hit"][used].drop("none", level=0).min()
         wanted = {
             "accuracy": accuracy_score(still["label"], still["prediction"]),
-            "mean_degraded_accuracy": averaged(shares["hit"]),
-            "mean_label_change": averaged(shares["changed"]),
+            "mean_degraded_accuracy": averaged(shares["hit"][used]),
+            "mean_label_change": averaged(shares["changed"][used]),
             "worst_accuracy": worst,
             "top5": (still["true_rank"] <= 5).mean(),
-            "top5_degraded": averaged(shares["top5"]),
+            "top5_degraded": averaged(shares["top5"][used]),
             "mean_per_class": by_class["none", 0],
-            "mean_per_class_degraded": averaged(by_class),
+            "mean_per_class_degraded": averaged(by_class[used]),
             "ece": ece["none", 0],
-            "ece_degraded": averaged(ece),
+            "ece_degraded": averaged(ece[used]),
             "nll": shares["nll"]["none", 0],
-            "nll_degraded": averaged(shares["nll"]),
+            "nll_degraded": averaged(shares["nll"][used]),
             "images_per_second": images_per_second(board, one, speed)[0],
-            **relative_measures(shares, every),
+            **relative_measures(shares[used], every),
         }
         found = {name: value[0] for name, value in one["stats"].items()}
         assert found == pytest.approx(wanted, abs=CLOSE)
@@ -133,36 +150,6 @@ def test_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFrame
         there = set(shares.index)
         missing = [c for c in board["conditions"] if (c["degradation"], c["level"]) not in there]
         assert [board["conditions"][i] for i in one["missing"]] == missing
-
-
-def images_per_second(board: dict, one: dict, speed: pd.DataFrame) -> tuple[float, str, pd.DataFrame]:
-    """On the device that computed most of the entrant's images, its words, and its chunks."""
-    own = speed[(speed["dataset"] == board["dataset"]) & (speed["run_id"].map(PROTOCOLS) == board["protocol"])]
-    own = own[(own["model"] == one["model"]) & (own["defense"] == one["defense"])]
-    sums = own.groupby("device")[["images", "seconds"]].sum()
-    device = sums["images"].idxmax()
-    words = device if device == "A GPU" else f"{device}, 2 threads"
-    return sums["images"][device] / sums["seconds"][device], words, own[own["device"] == device]
-
-
-def relative_measures(shares: pd.DataFrame, every: pd.DataFrame) -> dict[str, float]:
-    """mCE, relative mCE and mean flip rate; `shares`: hit and changed by (degradation, level)."""
-    reference = every[(every["model"] == "torchvision/alexnet") & (every["defense"] == "none")]
-    base = per_image(reference).groupby(["degradation", "level"])[["hit", "changed"]].mean()
-    plain, relative, flips = [], [], []
-    for name in set(shares.index.get_level_values(0)) & set(base.index.get_level_values(0)) - {"none"}:
-        both = shares.loc[name].join(base.loc[name], how="inner", rsuffix="_base")
-        errors, others = (1 - both["hit"]).sum(), (1 - both["hit_base"]).sum()
-        if others > 0:
-            plain.append(errors / others)
-        still = [1 - part["hit"].get(("none", 0), np.nan) for part in (shares, base)]
-        if others - len(both) * still[1] > 1e-9:
-            relative.append((errors - len(both) * still[0]) / (others - len(both) * still[1]))
-        known = both.dropna(subset=["changed", "changed_base"])
-        if known["changed_base"].sum() > 0:
-            flips.append(known["changed"].mean() / known["changed_base"].mean())
-    found = {"mce": plain, "relative_mce": relative, "mean_flip_rate": flips}
-    return {name: float(np.mean(ratios)) for name, ratios in found.items() if ratios}
 
 
 def test_conditions_equal_the_views(content: dict[str, Any], rows: pd.DataFrame, store: Path) -> None:
@@ -326,7 +313,10 @@ def test_page_measures_and_macro_say_the_same(rows: pd.DataFrame, case: str, tmp
         row = macro.loc[(board["protocol"], board["dataset"], one["model"], one["defense"])]
         assert row[names].to_dict() == pytest.approx(wanted, nan_ok=True)
         page = {name: one["stats"].get(name, [float("nan")])[0] for name in names}
-        assert page == pytest.approx(wanted, nan_ok=True, abs=CLOSE)
+        over, _ = chosen(every, mine)
+        used = [key in over or key[0] == "none" for key in shares.index]
+        of_page = {name: float("nan") for name in names} | relative_measures(shares[used], every)
+        assert page == pytest.approx(of_page, nan_ok=True, abs=CLOSE)
         base = next(other for other in board["entrants"] if other["reference"])
         arrays = [
             [np.array([np.nan if value is None else value[0] for value in which[series]]) for which in (one, base)]
@@ -339,7 +329,8 @@ def test_page_measures_and_macro_say_the_same(rows: pd.DataFrame, case: str, tmp
             "mean_flip_rate": measures.mean_flip_rate(*arrays[1], degradation),
         }
         assert calls == pytest.approx(wanted, nan_ok=True, abs=1e-4)  # of numbers that the page has rounded
-        assert row["degradations"] == one["relative_of"]["mce"]
+        if all(used):
+            assert row["degradations"] == one["relative_of"]["mce"]
         found += sum(not np.isnan(value) for value in wanted.values())
     assert found > 3 * len(macro) / 2
 

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 from cnnsens_bench.config import compose
+from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.style import architecture_styles
 from cnnsens_bench.store import Store
 from leaderboard.__main__ import main
 from leaderboard.page import data, page
 from leaderboard.read import read
-from leaderboard.words import command
+from leaderboard.words import command, protocol_words
 from tests.leaderboard.made import sweep, write
 
 HOSTILE = (
@@ -170,3 +171,44 @@ def test_an_architecture_has_one_colour_and_its_defenses_are_dashed(tmp_path: Pa
         assert look == [expected[architecture].place, int(defense != "none")]
     # Of a single architecture the defenses have the colours.
     assert sorted(one["look"] for one in pets["entrants"]) == [[0, 0], [1, 0]]
+
+
+def test_trials_are_said_of_the_rows(tmp_path: Path) -> None:
+    conditions = {("gaussian_rgb", 1.0): 1, ("gaussian_rgb", 4.0): 1, ("gaussian_rgb", 8.0): 1, ("pepper", 0.1): 1}
+    more = {key: 10 if key[1] in (1.0, 4.0) else 1 for key in conditions}
+    rows = pd.concat(
+        [
+            sweep("r", "d", range(10, 14), 0, ("timm/a",), ("none",), conditions),
+            sweep("r", "d", range(10, 14), 1, ("timm/b",), ("none",), more),
+        ]
+    )
+    path = write(tmp_path, rows, {"r": "p"}, config={"limit": 4})
+    words = dict(data(read([path]), "timm/a")["boards"][0]["words"])
+    assert words["Trials"].startswith(
+        "1 for each image and level; 10 for gaussian_rgb σ=1, σ=4 of some entrants; draws depend"
+    )
+    assert words["Images"] == "4 test images of d, chosen by the hash of their id"
+    told = dict(protocol_words("d", [{"batch_size": 8}, {"batch_size": 16}], [("pepper", "p=1", 3, 3)], 2))
+    assert "in batches of 8 or 16" in told["Speed"]
+    assert told["Trials"].startswith("3 for each image and level; draws")
+
+
+def test_boards_with_most_entrants_come_first_and_files_are_told_apart(tmp_path: Path) -> None:
+    many = write(tmp_path / "many", sweep("r", "z", range(3), 0), {"r": "zz"})
+    few = write(tmp_path / "few", sweep("q", "a", range(3), 0, ("timm/b",)), {"q": "aa"})
+    content = data(read([few, many]), "timm/b")
+    assert [one["dataset"] for one in content["boards"]] == ["z", "a"]
+    assert content["databases"] == ["few/results.duckdb", "many/results.duckdb"]
+
+
+def test_a_database_without_a_column_or_view(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = write(tmp_path / "store", sweep("r", "d", range(3), 0, ("timm/b",)), {"r": "p"})
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP MACRO TABLE mce")
+    with pytest.raises(UserError, match=r"made by an earlier version.*brings it up to date"):
+        Store(path.parent).query("FROM mce('timm/b')")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE p AS SELECT * EXCLUDE (true_rank) FROM predictions")
+        connection.execute("DROP TABLE predictions; ALTER TABLE p RENAME TO predictions")
+    told = refused(capsys, "build", "--db", str(path), "--out", str(tmp_path / "site"))
+    assert "true_rank" in told

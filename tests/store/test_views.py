@@ -111,6 +111,7 @@ def test_leaderboard(store: Store, table: pd.DataFrame) -> None:
         assert row["accuracy"] == pytest.approx(by_level["none", 0.0])
         assert row["mean_degraded_accuracy"] == pytest.approx(degraded.groupby(level=0).mean().mean())
         assert row["worst_accuracy"] == pytest.approx(degraded.min())
+        assert row["n_conditions"] == len(degraded)
         assert degraded[row["worst_degradation"], row["worst_level"]] == pytest.approx(degraded.min())
     assert view.loc[("p", "d", "s/a", "none"), "num_parameters"] == 12
     assert pd.isna(view.loc[("p", "e", "s/a", "none"), "num_parameters"])

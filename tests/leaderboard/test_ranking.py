@@ -1,0 +1,58 @@
+"""Who is ranked: boards whose entrants were measured under different conditions."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnnsens_bench.store import Store
+from leaderboard.page import data
+from leaderboard.ranking import ranked_conditions
+from leaderboard.read import read
+from tests.figures.study import LEVELS, paper_store
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    store = paper_store(Store(tmp_path_factory.mktemp("paper")))
+    assert isinstance(store.path, Path)
+    return next(one for one in data(read([store.path]), "torchvision/alexnet")["boards"] if one["dataset"] == "cub200")
+
+
+def test_a_page_of_the_paper_ranks_the_architectures(birds: dict[str, Any]) -> None:
+    ranked = {(one["model"], one["defense"]) for one in birds["entrants"] if "mean_degraded_accuracy" in one["ranks"]}
+    assert ranked == {("torchvision/alexnet", "none"), ("torchvision/vgg19", "none")}
+    shared = {birds["conditions"][i]["degradation"] for i in birds["ranked"]}
+    assert shared == set(LEVELS)
+
+
+def sets(**groups: tuple[int, int]) -> tuple[dict[int, frozenset[int]], set[int]]:
+    """`<name>=(entrants, degraded conditions)`, nested; condition 0 is undegraded; undefended unless named filter…"""
+    made: dict[int, frozenset[int]] = {}
+    undefended: set[int] = set()
+    for name, (count, size) in groups.items():
+        ids = range(len(made), len(made) + count)
+        made |= dict.fromkeys(ids, frozenset(range(size + 1)))
+        undefended |= set() if name.startswith("filter") else set(ids)
+    return made, undefended
+
+
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ({"networks": (3, 37), "deeper": (4, 22), "filters": (5, 8), "one": (1, 39)}, 37),
+        ({"networks": (1, 10), "others": (9, 4)}, 4),  # 10 × 16 against 1 × 100
+        ({"networks": (1, 20), "others": (3, 10)}, 20),  # as good: the larger
+        ({"filters": (4, 2), "filters_more": (1, 3)}, 2),  # no network without a defense: all count
+        ({"networks": (2, 0)}, 0),
+    ],
+)
+def test_the_conditions_that_are_ranked(groups: dict[str, tuple[int, int]], size: int) -> None:
+    made, undefended = sets(**groups)
+    assert ranked_conditions(made, undefended, frozenset({0})) == frozenset(range(size + 1))
+
+
+def test_equals_do_not_depend_on_the_order() -> None:
+    pair = [frozenset({0, 1, 3}), frozenset({0, 1, 2})]
+    for those in (pair, pair[::-1]):
+        assert ranked_conditions(dict(enumerate(those)), {0, 1}, frozenset({0})) == {0, 1, 2}
