@@ -110,7 +110,7 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
             for row in levels.to_dict("records")
         ],
         "degradations": sorted(set(degraded["degradation"])),
-        "ranked": board.ranked,
+        "ranked": [int(i) for i in board.ranked],
         "entrants": [
             _entrant(board, one, members.loc[one.entrant], results) | {"look": looks[one.entrant]}
             for one in board.entrants
@@ -154,7 +154,7 @@ def _entrant(board: Board, one: Entrant, row: pd.Series, results: Results) -> di
         "relative_of": one.degradations_of,
         "stats": {name: _numbers(value) for name, value in one.stats.items()},
         "ranks": {name: list(places) for name, places in one.ranks.items()},
-        "worst": one.worst,
+        "worst": _whole(one.worst),
         "accuracy": [_numbers(one.accuracy[i]) if i in one.accuracy else None for i in conditions],
         "change": [_numbers(one.label_change[i]) if i in one.label_change else None for i in conditions],
         "by_degradation": {name: _numbers(values) for name, values in one.by_degradation.items()},

@@ -201,7 +201,7 @@ def test_a_network_that_cannot_be_differentiated(
 
     monkeypatch.setattr("cnnsens_bench.engine.score.differentiate", exhausted)
     said = wrong(capsys, photographs[0], f"checkpoint={checkpoint}")
-    assert "fails on a batch of 4 photographs of 48 px (out of memory): try a smaller batch_size" in said
+    assert "do not fit into the memory with one image at a time: try a machine or device with more" in said
 
 
 def test_help(capsys: Capture) -> None:

@@ -156,6 +156,8 @@ class Foreteller:
                 f"'{self.sweep.entrants[0].model}' fails on a batch of {self.sweep.batch_size} photographs of "
                 f"{self.scorer.entrants[0].input_size} px ({first_line(error)}): try a smaller batch_size"
             ) from error
+        if "value" not in scores.sensitivity:
+            raise UserError(f"{scores.failures[0][2]}: try a machine or device with more, or another input_size")
         found: list[Photograph | Refused] = [
             Refused(path, f"{path}: the network gives no finite number on it") for path in paths
         ]
