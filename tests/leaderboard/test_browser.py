@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from leaderboard.__main__ import main
-from tests.leaderboard.made import sweep, timings, write
+from tests.leaderboard.made import MODELS, sweep, timings, write
 from tests.leaderboard.test_page import HOSTILE
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
@@ -32,7 +32,8 @@ ARGUMENTS = (
 def site(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two data sets; one with names that nobody should have."""
     folder = tmp_path_factory.mktemp("site")
-    rows = pd.concat([sweep("r1", "d", range(20), 0), sweep("r2", "e", range(8), 1, models=HOSTILE)], ignore_index=True)
+    ours = sweep("r1", "d", range(20), 0, models=(*MODELS, "timm/d"))  # more than the hostile: it is the first board
+    rows = pd.concat([ours, sweep("r2", "e", range(8), 1, models=HOSTILE, defenses=["none"])], ignore_index=True)
     speed = timings(rows[rows["run_id"] == "r1"])
     path = write(
         folder, rows, {"r1": "p", "r2": "q"}, speed=speed, config={"seed": 0, "trials": 3, "defenses": list(HOSTILE)}
