@@ -185,21 +185,20 @@ def one_run(seed: int, kind: str, folder: Path, nodes: Nodes, calm: Calm) -> dic
             )
             until = time.monotonic() + 8 * calm.seconds + 60
             seen: set[str] = set()
-            while driver.poll() is None and time.monotonic() < until:
-                seen.update(path.name for path in output.glob("parts/*/predictions-*.parquet"))
-                if not struck and len(seen) >= after and list(output.glob("plan/*/*.parquet")):
-                    struck = strike(kind, driver, nodes, rng)
-                    if struck:
-                        struck += f" after {len(seen)} of {calm.parts} parts"
-                        if kind == "node":
-                            nodes.mend()
-                time.sleep(0.01)
-            if driver.poll() is None:
+            try:
+                while driver.poll() is None and time.monotonic() < until:
+                    seen.update(path.name for path in output.glob("parts/*/predictions-*.parquet"))
+                    if not struck and len(seen) >= after and list(output.glob("plan/*/*.parquet")):
+                        struck = strike(kind, driver, nodes, rng)
+                        if struck:
+                            struck += f" after {len(seen)} of {calm.parts} parts"
+                            if kind == "node":
+                                nodes.mend()
+                    time.sleep(0.01)
+            finally:
+                codes.append(driver.poll())  # None: it hung
                 driver.kill()
-                codes.append(None)  # it hung
-            else:
-                codes.append(driver.returncode)
-            driver.wait()
+                driver.wait()
             if codes[-1] == 0 or codes[-1] is None:
                 break
     nodes.mend()
