@@ -134,9 +134,7 @@ def _names() -> dict[str, list[str]]:
 def _quiet_libraries() -> None:
     """Their notes would tear the progress apart; errors still come through as exceptions."""
     import logging
-    import warnings
 
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -6,6 +6,7 @@ the driver.
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,6 +34,9 @@ from cnnsens_bench.engine.written import WrittenPlan, piece_of
 from cnnsens_bench.memory import WEIGHTS_SHARE, keep_freed_memory
 from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
 from cnnsens_bench.places import Place
+
+# Of `max_restarts` and `max_task_retries` below, which have no other place yet.
+warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 
 TICKETS = 2048
 """Read tasks at most: each costs the driver some memory."""
