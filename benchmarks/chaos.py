@@ -174,8 +174,8 @@ def one_run(seed: int, kind: str, folder: Path, nodes: Nodes, calm: Calm) -> dic
         seconds = rng.random() * calm.calls[kind][number]
         environment["CHAOS_STRIKE"] = f"{kind} {number + 1} {seconds}"
         struck = f"the driver {1000 * seconds:.0f} ms into {kind} {number + 1} of {len(calm.calls[kind])}"
-    # Most kinds early and late alike; whoever decodes is done before.
-    after = int(rng.uniform(0, 0.4 if kind == "decoder" else 0.85) * calm.parts)
+    # Most kinds early and late alike; those who decode are soon done.
+    after = int(rng.uniform(0, 0 if kind == "decoder" else 0.85) * calm.parts)
     began = time.monotonic()
     codes = []
     with (folder / f"run{seed}.log").open("w") as log:
