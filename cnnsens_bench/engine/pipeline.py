@@ -94,7 +94,8 @@ def run_ray(
     job = Job(sweep, work, groups, pieces, reaches)
     # On the driver's node: it must outlive the others.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here, max_restarts=-1, max_task_retries=-1).remote()
+    lasting = {"scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+    desk: Any = ray.remote(num_cpus=0)(Desk).options(**lasting).remote()
     shared = ray.put(job)
     kept = {"shared": shared, "stored": stored, "parts": parts, "budget": budget, "desk": desk}
     left = np.ones(job.items, bool)
