@@ -1,16 +1,21 @@
-"""Runs that are killed at random, then given again until they end: the tables must equal the undisturbed ones.
+"""Runs that are killed, then given again until they end: the tables must equal the undisturbed ones.
 
-    python benchmarks/chaos.py [--runs 20] [--seed 0] [--json FILE]
+    python benchmarks/chaos.py [--runs 20] [--seed 0] [--kinds driver node …] [--json FILE]
 
-Each run is the command itself, as a driver of a Ray cluster of three nodes (several raylets on this machine), with a
-tiny network and a few images. Once, at a random time of the run, one of these dies by SIGKILL: the driver, a worker (an
-actor that computes, or a task that decodes), a whole node (all its processes); or the driver is stopped as by Ctrl-C
-(SIGINT) or by `ray job stop` (SIGTERM). A node that died comes back before the command is given again. Every third
-run bears its kill late, where parts are brought into the database. Only processes of this script's own cluster are
-killed, by their ids.
+Each run is the command itself, as a driver of a Ray cluster of three nodes (several raylets on this machine), with tiny
+networks and a few images whose decoding and computing are slowed a little (`faults.py`, a plugin). Each bears one
+strike, at a moment that is drawn from what it has written by then, so that every strike hits. Kinds:
+
+- `driver`: SIGKILL; `SIGINT`: as by Ctrl-C; `SIGTERM`: as by `ray job stop`. The same command is given again.
+- `worker`: SIGKILL for an actor that computes; `decoder`: for a task that decodes; `node`: for a whole node (all its
+  processes), which comes back some seconds later; `lost`: for one that does not come back, with no room for its worker
+  on the others. The run must end without being given again.
+- `ingest`, `publish`: SIGKILL for the driver while parts are brought into the working copy of the database, or while
+  that is put in the place of the published one and its parts are removed.
 
 Verdict of a run: `predictions`, `images` and `models` without run and time equal the undisturbed ones, row for row;
-`failures` is empty; nobody had to give the command more than a few times.
+`failures` is empty; the exit codes are as they should be; the command was given as often as the kind allows. Only
+processes of this script's own cluster are killed, by their ids.
 """
 
 import argparse
@@ -23,10 +28,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("RAY_health_check_period_ms", "1000")  # a node that died is missed sooner
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
@@ -44,13 +52,24 @@ TABLES = {
     "models": "SELECT * EXCLUDE (trained_by) FROM models ORDER BY ALL",
     "failures": "SELECT image_id, stage, error FROM failures ORDER BY ALL",
 }
-WAYS = ("driver", "worker", "decoder", "node", "SIGINT", "SIGTERM")
+KINDS = {
+    "driver": -signal.SIGKILL,
+    "worker": 0,
+    "decoder": 0,
+    "node": 0,
+    "lost": 0,
+    "SIGINT": 130,
+    "SIGTERM": 130,
+    "ingest": -signal.SIGKILL,
+    "publish": -signal.SIGKILL,
+}
+"""What dies, and the exit code of the command that bears it."""
 NODES = 3
-COMMANDS = 4
-"""So often a run's command may be given before it must have ended."""
+SLOW, PATIENCE = "0.1", "6"
+"""Seconds: see `faults.py`; `engine.cluster.PATIENCE`."""
 
 
-def make_images(root: Path, count: int = 48) -> None:
+def make_images(root: Path, count: int = 24) -> None:
     """Two classes of noisy pictures."""
     rng = np.random.default_rng(0)
     for label, mean in enumerate((90, 160)):
@@ -61,14 +80,24 @@ def make_images(root: Path, count: int = 48) -> None:
 
 
 def command(folder: Path, output: Path, *more: str) -> list[str]:
-    """The command of every run. Two networks with two defenses in groups of one network each."""
+    """The command of every run: two networks with two defenses."""
     return [
         sys.executable, "-m", "cnnsens_bench.run", "dataset=folder", f"dataset.root={folder / 'images'}",
-        f"cache={folder / 'cache'}", f"output={output}", "input_size=32", "trials=3", "training.epochs=0",
+        f"cache={folder / 'cache'}", f"output={output}", "input_size=32", "trials=2", "training.epochs=0",
         "models=[{name: timm/test_resnet, weights: random},{name: timm/test_efficientnet, weights: random}]",
         "defenses=[none,gaussian_filter]", "batch_size=4", "tracking=off", "cluster.threads=1",
+        "plugins=[benchmarks.faults]",
         "degradations=[{name: gaussian_rgb, levels: [4, 32]},{name: pepper, levels: [0.04, 0.3]},flip_lr]", *more,
     ]  # fmt: skip
+
+
+@dataclass
+class Calm:
+    """The undisturbed run over the cluster: seconds, parts of predictions, and the driver's calls (stage, seconds)."""
+
+    seconds: float
+    parts: int
+    calls: dict[str, list[float]]
 
 
 class Nodes:
@@ -79,22 +108,30 @@ class Nodes:
         self.workers: list[Any] = []
         self.mend()
 
+    def over(self) -> list[str]:
+        """The words of a command that runs on it."""
+        return ["cluster.engine=ray", f"cluster.address={self.cluster.address}", f"cluster.workers={NODES - 1}"]
+
     def mend(self) -> None:
         """As many nodes as there were."""
         while len(self.workers) < NODES - 1:
-            self.workers.append(self.cluster.add_node(num_cpus=2, object_store_memory=10**8))
+            self.workers.append(self.cluster.add_node(num_cpus=1, object_store_memory=10**8))
         self.cluster.wait_for_nodes()
 
     def kill_node(self, rng: random.Random) -> str:
-        node = self.workers.pop(rng.randrange(len(self.workers)))
+        """One that has a worker, if there is such a one."""
+        busy = [node for node in self.workers if self.processes("MapWorker", [node])]
+        node = rng.choice(busy or self.workers)
+        self.workers.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
-        return "a node"
+        return "a node with a worker" if busy else "a node"
 
-    def processes(self, word: str) -> list[int]:
-        """Ids of Ray's workers whose title has the word, of this cluster alone: children of its raylets."""
+    def processes(self, word: str, nodes: Sequence[Any] | None = None) -> list[int]:
+        """Ids of Ray's workers whose title has the word, of this cluster (or some nodes of it) alone: children of its
+        raylets."""
         raylets = {
             raylet.process.pid
-            for node in self.cluster.list_all_nodes()
+            for node in (self.cluster.list_all_nodes() if nodes is None else nodes)
             for raylet in node.all_processes.get("raylet", [])
         }
         found = []
@@ -109,54 +146,67 @@ class Nodes:
         return found
 
 
-def strike(way: str, driver: subprocess.Popen, nodes: Nodes, rng: random.Random) -> str:
-    """Kill; gives what was killed, or "nothing" where there was no such process at that time."""
-    if way == "node":
+def strike(kind: str, driver: subprocess.Popen, nodes: Nodes, rng: random.Random) -> str:
+    """Kill; gives what was killed, or nothing where there is no such process now."""
+    if kind in ("node", "lost"):
         return nodes.kill_node(rng)
-    if way in ("worker", "decoder"):
-        processes = nodes.processes("MapWorker" if way == "worker" else "Read_Tickets")
+    if kind in ("worker", "decoder"):
+        processes = nodes.processes("MapWorker" if kind == "worker" else "Read_Tickets")
         if not processes:
-            return "nothing"
+            return ""
         try:
             os.kill(rng.choice(processes), signal.SIGKILL)
         except ProcessLookupError:
-            return "nothing"
-        return f"a {way}"
-    driver.send_signal({"driver": signal.SIGKILL}.get(way) or getattr(signal, way))
-    return f"the driver by {way if way != 'driver' else 'SIGKILL'}"
+            return ""
+        return f"a {kind}"
+    driver.send_signal(signal.SIGKILL if kind == "driver" else getattr(signal, kind))
+    return f"the driver by {kind if kind != 'driver' else 'SIGKILL'}"
 
 
-def one_run(seed: int, folder: Path, nodes: Nodes, typical: float) -> tuple[str, Path, int]:
-    """Give the command, strike, give it until it ends; what was struck when, the output, how many commands."""
-    rng = random.Random(seed)
+def one_run(seed: int, kind: str, folder: Path, nodes: Nodes, calm: Calm) -> dict[str, Any]:
+    """Give the command, strike, and give it again if that ended it."""
+    rng = random.Random(f"{seed} {kind}")
     output = folder / f"run{seed}"
-    way = WAYS[seed % len(WAYS)]
-    # Late: parts are brought in when all is computed, and the database is there already.
-    after = rng.uniform(0.9, 1.05) * typical if seed % 3 == 2 else rng.uniform(0.25, 1.0) * typical
-    words = command(folder, output, "cluster.engine=ray", f"cluster.address={nodes.cluster.address}",
-                    f"cluster.workers={NODES - 1}")  # fmt: skip
-    struck = "nothing"
-    for given in range(1, COMMANDS + 1):
-        with (folder / f"run{seed}.log").open("a") as log:
-            driver = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
-            if given == 1:
-                try:
-                    driver.wait(timeout=after)
-                except subprocess.TimeoutExpired:
-                    began = time.monotonic() - after
-                    while driver.poll() is None and struck == "nothing":  # until there is such a process
-                        struck = strike(way, driver, nodes, rng)
-                        time.sleep(0.2)
-                    struck += f" after {time.monotonic() - began:.1f} s"
+    environment = dict(os.environ)
+    struck = ""
+    if kind in calm.calls:
+        number = rng.randrange(len(calm.calls[kind]))
+        seconds = rng.random() * calm.calls[kind][number]
+        environment["CHAOS_STRIKE"] = f"{kind} {number + 1} {seconds}"
+        struck = f"the driver {1000 * seconds:.0f} ms into {kind} {number + 1} of {len(calm.calls[kind])}"
+    # Most kinds early and late alike; those who decode are soon done.
+    after = int(rng.uniform(0, 0 if kind == "decoder" else 0.85) * calm.parts)
+    began = time.monotonic()
+    codes = []
+    with (folder / f"run{seed}.log").open("w") as log:
+        for given in range(2):
+            driver = subprocess.Popen(
+                command(folder, output, *nodes.over()), stdout=log, stderr=log, env=environment if given == 0 else None
+            )
+            until = time.monotonic() + 8 * calm.seconds + 60
+            seen: set[str] = set()
             try:
-                driver.wait(timeout=20 * typical + 120)
-            except subprocess.TimeoutExpired:
+                while driver.poll() is None and time.monotonic() < until:
+                    seen.update(path.name for path in output.glob("parts/*/predictions-*.parquet"))
+                    if not struck and len(seen) >= after and list(output.glob("plan/*/*.parquet")):
+                        struck = strike(kind, driver, nodes, rng)
+                        if struck:
+                            struck += f" after {len(seen)} of {calm.parts} parts"
+                            if kind == "node":
+                                nodes.mend()
+                    time.sleep(0.01)
+            finally:
+                codes.append(driver.poll())  # None: it hung
                 driver.kill()
                 driver.wait()
-        nodes.mend()
-        if driver.returncode == 0:
-            return struck, output, given
-    return f"{struck}; it never ended", output, COMMANDS
+            if codes[-1] == 0 or codes[-1] is None:
+                break
+    nodes.mend()
+    expected = [KINDS[kind], 0] if KINDS[kind] else [0]
+    verdict = "" if struck else "nothing was struck"
+    if not verdict and codes != expected:
+        verdict = f"exit codes {codes} instead of {expected}"
+    return {"seed": seed, "kind": kind, "killed": struck, "seconds": time.monotonic() - began, "verdict": verdict}
 
 
 def difference(output: Path, expected: dict[str, pd.DataFrame]) -> str:
@@ -172,36 +222,57 @@ def difference(output: Path, expected: dict[str, pd.DataFrame]) -> str:
     return ""
 
 
+def undisturbed(folder: Path, nodes: Nodes) -> Calm:
+    """One run over the cluster, whose calls are timed."""
+    times = folder / "times"
+    output = folder / "calm"
+    began = time.monotonic()
+    driver = subprocess.Popen(
+        command(folder, output, *nodes.over()), stdout=subprocess.DEVNULL, env=os.environ | {"CHAOS_TIMES": str(times)}
+    )
+    seen: set[str] = set()
+    while driver.poll() is None:
+        seen.update(path.name for path in output.glob("parts/*/predictions-*.parquet"))
+        time.sleep(0.01)
+    if driver.returncode:
+        raise SystemExit("the undisturbed run failed")
+    seconds = time.monotonic() - began
+    calls: dict[str, list[float]] = {"ingest": [], "publish": []}
+    for line in times.read_text().splitlines():
+        stage, _, took = line.split()
+        calls[stage].append(float(took))
+    return Calm(seconds, len(seen), calls)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the first run")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="in turn")
     parser.add_argument("--json", type=Path, help="write the verdicts here too")
     given = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
+    os.environ |= {"CHAOS_SECONDS": SLOW, "CHAOS_PATIENCE": PATIENCE}
+    verdicts = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder / "images")
         subprocess.run(command(folder, folder / "whole"), check=True, stdout=subprocess.DEVNULL)
         expected = {table: Store(folder / "whole").query(question) for table, question in TABLES.items()}
         nodes = Nodes()
-        verdicts = []
         try:
-            began = time.monotonic()
-            words = command(folder, folder / "calm", "cluster.engine=ray", f"cluster.address={nodes.cluster.address}",
-                            f"cluster.workers={NODES - 1}")  # fmt: skip
-            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-            typical = time.monotonic() - began
-            print(f"undisturbed over {NODES} nodes in {typical:.1f} s: "
+            calm = undisturbed(folder, nodes)
+            print(f"undisturbed over {NODES} nodes in {calm.seconds:.1f} s, {calm.parts} parts, {calm.calls}: "
                   f"{difference(folder / 'calm', expected) or 'equal'}", flush=True)  # fmt: skip
             for number in range(given.runs):
                 seed = given.seed + number
-                struck, output, commands = one_run(seed, folder, nodes, typical)
-                verdict = difference(output, expected) or "equal"
-                verdicts.append({"seed": seed, "killed": struck, "commands": commands, "verdict": verdict})
-                print(f"seed {seed}: {struck}, {commands} commands: {verdict}", flush=True)
-                if verdict != "equal":
-                    print("\n".join((folder / f"run{seed}.log").read_text().splitlines()[-15:]), flush=True)
+                run = one_run(seed, given.kinds[seed % len(given.kinds)], folder, nodes, calm)
+                run["verdict"] = run["verdict"] or difference(folder / f"run{seed}", expected) or "equal"
+                verdicts.append(run)
+                print(f"seed {seed}, {run['kind']}: {run['killed']}, {run['seconds']:.0f} s: {run['verdict']}",
+                      flush=True)  # fmt: skip
+                if run["verdict"] != "equal":
+                    print("\n".join((folder / f"run{seed}.log").read_text().splitlines()[-40:]), flush=True)
         finally:
             ray.shutdown()
             nodes.cluster.shutdown()

@@ -80,14 +80,17 @@ def test_the_same_rows_as_on_a_disk(
 
 
 @pytest.mark.slow
-def test_over_ray(server: Server, whole: pd.DataFrame, cache: Path) -> None:
-    """Its workers write to the server, the driver reads there."""
+def test_over_ray(server: Server, whole: pd.DataFrame, pictures: Path, cache: Path, tmp_path: Path) -> None:
+    """Its workers write to the server, the driver reads there; and the same with a folder that all share."""
     output = "s3://bench/runs/ray"
+    over = ("cluster.engine=ray", "cluster.workers=1", "cluster.threads=1")
     ray.shutdown()  # a cluster of this environment
     try:
-        assert main(words(DATA, output, cache, "cluster.engine=ray", "cluster.workers=1")) == 0
+        assert main(words(DATA, output, cache, *over)) == 0
+        assert main(words(str(pictures), str(tmp_path / "shared"), cache, *over)) == 0
     finally:
         ray.shutdown()
+    pd.testing.assert_frame_equal(rows(output), rows(str(tmp_path / "shared")))
     floats = whole.select_dtypes("float32").columns
     pd.testing.assert_frame_equal(rows(output).drop(columns=floats), whole.drop(columns=floats))
     pd.testing.assert_frame_equal(rows(output)[floats], whole[floats], rtol=1e-3, atol=1e-5)

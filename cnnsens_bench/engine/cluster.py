@@ -30,6 +30,9 @@ def connect(address: str | None) -> None:
     try:
         # "local", or Ray would join whatever cluster of anybody's was started on this machine last.
         place = address or os.environ.get("RAY_ADDRESS") or "local"
+        if place == "local":
+            # Ray's workers would be nice to everything else on the machine, down to a standstill where it is busy.
+            os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(address=place, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

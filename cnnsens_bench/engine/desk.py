@@ -11,6 +11,7 @@ class Desk(Ledger):
         super().__init__()
         self.done = 0
         self.notes: list[str] = []
+        self.fault: tuple[str, str] | None = None
 
     def add(self, n: int) -> None:
         self.done += n
@@ -22,3 +23,10 @@ class Desk(Ledger):
 
     def news(self) -> tuple[int, list[str]]:
         return self.done, self.notes
+
+    def fail(self, kind: str, sentence: str) -> None:
+        """What ends the run: Ray carries an error's text to the driver, but not the errors that it came from."""
+        self.fault = self.fault or (kind, sentence)
+
+    def failed(self) -> tuple[str, str] | None:
+        return self.fault

@@ -6,7 +6,9 @@ the driver.
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,9 +32,13 @@ from cnnsens_bench.engine.local import weight_of
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.worker import Outcome, load_plugins
 from cnnsens_bench.engine.written import WrittenPlan, piece_of
+from cnnsens_bench.errors import StorageError, UserError
 from cnnsens_bench.memory import WEIGHTS_SHARE, keep_freed_memory
 from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
 from cnnsens_bench.places import Place
+
+# Of `max_restarts` and `max_task_retries` below, which have no other place yet.
+warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 
 TICKETS = 2048
 """Read tasks at most: each costs the driver some memory."""
@@ -88,7 +94,8 @@ def run_ray(
     job = Job(sweep, work, groups, pieces, reaches)
     # On the driver's node: it must outlive the others.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = ray.remote(num_cpus=0)(Desk).options(scheduling_strategy=here, max_restarts=-1, max_task_retries=-1).remote()
+    lasting = {"scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+    desk: Any = ray.remote(num_cpus=0)(Desk).options(**lasting).remote()
     shared = ray.put(job)
     kept = {"shared": shared, "stored": stored, "parts": parts, "budget": budget, "desk": desk}
     left = np.ones(job.items, bool)
@@ -101,6 +108,12 @@ def run_ray(
                     watch.ended += 1
                     yield outcome
             return
+        except ray.exceptions.RayError as error:
+            fault = ray.get(desk.failed.remote())
+            if fault is None:
+                raise
+            kind, sentence = fault
+            raise (StorageError if kind == "StorageError" else UserError)(sentence) from error
         except KeyboardInterrupt:
             if not watch.stalled:
                 raise
@@ -169,10 +182,21 @@ def _decoded(shared: Any, desk: Any, ticket: np.ndarray) -> Iterator[pa.Table]:
     for number in ticket:
         rest, place = divmod(int(number), job.pieces)
         group, chunk = divmod(rest, job.work.chunks)
-        item = piece_of(job.work.chunk(chunk), job.groups, group, job.pieces, place)
+        with _telling(desk):
+            item = piece_of(job.work.chunk(chunk), job.groups, group, job.pieces, place)
         if item:
             decoded = decode_item(item, job.reaches[group], witness, f"decode {group}")
             yield parcel.pack(int(number), item, decoded)
+
+
+@contextmanager
+def _telling(desk: Any) -> Iterator[None]:
+    """Errors of one sentence reach the driver as such."""
+    try:
+        yield
+    except (StorageError, UserError) as error:
+        ray.get(desk.fail.remote(type(error).__name__, str(error)))
+        raise
 
 
 class _RayWitness:
@@ -199,6 +223,7 @@ class _RayWorker:
     ) -> None:
         keep_freed_memory()
         job: Job = ray.get(shared)
+        self.desk = desk
         # Ray gives an actor OMP_NUM_THREADS=1; `threads` overrides it.
         self.crew = Crew(
             job.sweep,
@@ -217,6 +242,7 @@ class _RayWorker:
     def __call__(self, block: pa.Table) -> pa.Table:
         outcomes = []
         for number, item, decoded in parcel.unpack(block):
-            outcome = self.crew(item, decoded, f"compute {item.group}")
+            with _telling(self.desk):
+                outcome = self.crew(item, decoded, f"compute {item.group}")
             outcomes.append({"number": number, **asdict(outcome)})
         return pa.Table.from_pylist(outcomes)

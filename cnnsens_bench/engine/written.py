@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from cnnsens_bench.engine.groups import Group
 from cnnsens_bench.engine.plan import Chunk, Sweep
 from cnnsens_bench.errors import StorageError, first_line
-from cnnsens_bench.places import Place, names_below
+from cnnsens_bench.places import Place, names_below, storing
 
 CHUNKS_PER_FILE = 32
 """Each a row group."""
@@ -59,8 +59,8 @@ class WrittenPlan:
     shape: tuple[int, int]
 
     def chunk(self, number: int) -> Chunk:
-        """The one of that number, counted from 0 through all files."""
-        with _file(self.folder, number // CHUNKS_PER_FILE).open("rb") as file:
+        """The one of that number, counted from 0 through all files. Raises `StorageError`."""
+        with storing(self.folder), _file(self.folder, number // CHUNKS_PER_FILE).open("rb") as file:
             return self._chunk(pq.ParquetFile(file), number)
 
     def read(self) -> Iterator[Chunk]:

@@ -226,6 +226,11 @@ class Store:
             yield connection
         except DISK as error:
             raise StorageError(f"{self.path} cannot be written now ({first_line(error)})") from error
+        except (RuntimeError, duckdb.InterruptException) as error:
+            # What DuckDB makes of the `KeyboardInterrupt` that a signal's handler raises during a query.
+            if "interrupted" in str(error).lower():
+                raise KeyboardInterrupt from error
+            raise
         finally:
             connection.close()
 

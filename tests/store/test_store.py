@@ -1,7 +1,9 @@
 """The store: exactly once, never corrupt, and clear when it cannot work."""
 
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -244,3 +246,16 @@ def test_values_survive_the_way(store: Store) -> None:
     back = store.query("SELECT * FROM predictions ORDER BY image_id, level, trial")
     expected = table.astype(dict.fromkeys(table.columns[:7], str)).sort_values(["image_id", "level", "trial"])
     pd.testing.assert_frame_equal(back, expected.reset_index(drop=True), check_dtype=False)
+
+
+def test_ctrl_c_while_the_database_works_stops_the_run_and_is_no_fault(store: Store) -> None:
+    """DuckDB makes a `RuntimeError` of it."""
+    endless = (
+        "CREATE TABLE t AS SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 3"
+    )
+    stop = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
+    stop.start()
+    with pytest.raises(KeyboardInterrupt), store._connect() as connection:
+        connection.execute(endless)
+    stop.join()
+    assert store.query("SELECT count(*) AS n FROM runs")["n"].tolist() == [1]

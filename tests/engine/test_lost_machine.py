@@ -1,0 +1,41 @@
+"""A machine that is lost for good: a run that waits for it in vain goes on with what is left."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import ray
+
+from cnnsens_bench.engine import cluster
+from cnnsens_bench.run import main
+from cnnsens_bench.store import Store
+from tests.conftest import TINY
+from tests.test_run import ROWS, words
+
+
+@pytest.mark.slow
+def test_a_run_that_waits_in_vain_begins_a_new_round(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second machine is there in name alone, and no news comes while the first starts its worker."""
+    asked: list[int] = []
+
+    def machines() -> set[str]:
+        asked.append(1)
+        return {"here", "lost"} if len(asked) == 1 else {"here"}
+
+    monkeypatch.setattr(cluster, "_machines", machines)
+    monkeypatch.setattr(cluster, "PATIENCE", 2.0)
+    request = ("training.epochs=0", f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]",
+               "cluster.threads=1", "tracking=off", "limit=8")  # fmt: skip
+    ray.shutdown()
+    try:
+        over = ("cluster.engine=ray", "cluster.workers=1")
+        assert main(words(pictures, tmp_path / "cache", tmp_path / "there", *request, *over)) == 0
+    finally:
+        ray.shutdown()
+    said = capsys.readouterr().out
+    assert said.count("note: the cluster has lost a machine") == 1
+    assert main(words(pictures, tmp_path / "cache", tmp_path / "here", *request)) == 0
+    one, other = (Store(tmp_path / place).query(ROWS) for place in ("here", "there"))
+    pd.testing.assert_frame_equal(other, one)
