@@ -122,7 +122,7 @@ def draw(
     plain_legend(figure, axes[0].get_legend_handles_labels(), ncols=columns)
     dataset = kinds["dataset"].iloc[0]
     images = f"{table['n_images'].max()} images"
-    title = f"{plain(dataset)}, {images}{suffix}: accuracy (bands: 95 % intervals; dotted: undegraded)"
+    title = f"{plain(dataset)}, {images}{suffix}: accuracy (bands: 95\u00a0% intervals; dotted: undegraded)"
     figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize=10, parse_math=False)
     figure.savefig(out, dpi=160)
 

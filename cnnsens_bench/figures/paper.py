@@ -85,7 +85,7 @@ def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[s
         plain_legend(figure, handles, 4)
     for axis in axes[::columns]:
         axis.set_ylabel("accuracy in %")
-    _title(figure, f"{_where(table)}: accuracy under noise (bands: 95 % intervals; dotted: undegraded)")
+    _title(figure, f"{_where(table)}: accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)")
     figure.savefig(out, dpi=160)
 
 
@@ -126,7 +126,7 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
         label: handle for axis in grid[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     plain_legend(figure, (list(handles.values()), list(handles)), 4)
-    _title(figure, f"{plain(model)}: accuracy under noise (bands: 95 % intervals; dotted: undegraded)")
+    _title(figure, f"{plain(model)}: accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)")
     figure.savefig(out, dpi=160)
 
 
