@@ -25,6 +25,7 @@ def rivals() -> ModuleType:
     return made
 
 
+@pytest.mark.slow
 def test_its_keys(tmp_path: Path) -> None:
     words = ["--only", "hue_global", "flip_lr", "--rounds", "1", "--threads", "1", "--json", str(tmp_path / "a.json")]
     done = subprocess.run(

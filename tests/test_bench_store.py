@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "store.py"
 
 
+@pytest.mark.slow
 def test_its_keys(tmp_path: Path) -> None:
     words = ["--rows", "1", "--rounds", "1", "--folder", str(tmp_path), "--json", str(tmp_path / "a.json")]
     done = subprocess.run([sys.executable, str(BENCHMARK), *words], capture_output=True, text=True, check=False)

@@ -136,7 +136,7 @@ def test_a_run_killed_three_times_goes_on(whole: Path, pictures: Path, cache: Pa
     assert Store(tmp_path).query("SELECT status FROM runs")["status"].tolist() == ["done"]
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_run_that_is_stopped_says_so_and_keeps_what_it_has(
     whole: Path, pictures: Path, cache: Path, tmp_path: Path, by: signal.Signals
 ) -> None:

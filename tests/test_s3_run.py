@@ -97,6 +97,7 @@ def test_over_ray(server: Server, whole: pd.DataFrame, pictures: Path, cache: Pa
     assert names_below(place(output)) == ["results.duckdb"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(server: Server, whole: pd.DataFrame, cache: Path) -> None:
     """Another machine may do so: nothing of what is needed lies on this one."""
     output = "s3://bench/runs/killed"

@@ -77,6 +77,7 @@ def test_the_same_command_again_computes_nothing(
         pd.testing.assert_frame_equal(one, other)
 
 
+@pytest.mark.slow
 def test_more_of_the_same_adds_only_what_is_new(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:
     """First without scores, then few images with one predictor, then everything."""
     assert main(words(pictures, cache, tmp_path, "sensitivity=off")) == 0
@@ -87,6 +88,7 @@ def test_more_of_the_same_adds_only_what_is_new(whole: Path, pictures: Path, cac
     same(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cnnsens_bench.run", *words(pictures, cache, tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -102,6 +104,7 @@ def test_a_killed_run_goes_on(whole: Path, pictures: Path, cache: Path, tmp_path
     same(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_scores(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:
     assert main(words(pictures, cache, tmp_path, "cluster.engine=ray", "cluster.workers=2")) == 0
     same(tmp_path, whole)

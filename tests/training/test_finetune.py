@@ -159,6 +159,7 @@ def test_kept_images_are_decoded_once_and_shared(samples: Samples, tmp_path: Pat
             data.close()
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_would(samples: Samples, tmp_path: Path) -> None:
     """Without batch statistics and dropout the only difference is rounding."""
     recipe = dataclasses.replace(RECIPE, epochs=2, freeze_norm=True)

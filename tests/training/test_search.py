@@ -110,6 +110,7 @@ def test_a_killed_search_goes_on_without_losing_trials(pictures: Path, tmp_path:
     assert {trial["number"] for trial in trials} == {1, 2, 3, 4, 5}
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_marked_and_the_search_goes_on(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
