@@ -5,11 +5,12 @@ import os
 import torch
 from rich.console import Console
 
-from cnnsens_bench.cache import cache_dir, require_writable
+from cnnsens_bench.cache import cache_dir
 from cnnsens_bench.config import Config
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.entries import ModelConfig
+from cnnsens_bench.places import require_writable
 from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.finetune import Trained, finetune
 
@@ -20,7 +21,7 @@ def fine_tune(
     """A model's checkpoint, from the cache or trained now."""
     losses: list[tuple[int, float]] = []
     torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
-    require_writable(cache_dir(config.cache))
+    require_writable(cache_dir(config.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
     with meter(console, f"fine-tune {title}", 0, "steps") as progress:
 
         def report(done: int, steps: int, loss: float) -> None:

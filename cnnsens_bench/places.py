@@ -7,6 +7,7 @@ Credentials and endpoints are fsspec's own configuration: the environment (`FSSP
 import contextlib
 import hashlib
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,18 @@ def local_folder(output: Place, cache: str | Path | None = None) -> Path:
         return output
     key = hashlib.blake2b(str(output).encode(), digest_size=8).hexdigest()
     return cache_dir(cache) / "outputs" / f"{output.name or 'output'}-{key}"
+
+
+def require_writable(folder: Path, what: str, otherwise: str) -> None:
+    """Make a folder where it is missing. Raises `UserError` when nothing can be written there: `what` names it,
+    `otherwise` how to choose another."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{what} {folder} cannot be written ({reason}): choose another with {otherwise}") from None
 
 
 def read_bytes(uri: str) -> bytes:

@@ -9,7 +9,6 @@ import functools
 import itertools
 import json
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -20,7 +19,7 @@ import duckdb
 import pandas as pd
 
 from cnnsens_bench.errors import StorageError, UserError, first_line
-from cnnsens_bench.places import Place
+from cnnsens_bench.places import Place, require_writable
 from cnnsens_bench.store.inbox import Inbox
 from cnnsens_bench.store.parts import SCHEMAS, is_retry, kind_of
 
@@ -238,15 +237,7 @@ class Store:
 def writable(output: Place) -> None:
     """Make the folder. Raises `UserError` when it cannot be written; a URI has no folders, and is tried by its lock."""
     if isinstance(output, Path):
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=output):
-                pass
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise UserError(
-                f"the output folder {output} cannot be written ({reason}): choose another with output=…"
-            ) from None
+        require_writable(output, "the output folder", "output=…")
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
