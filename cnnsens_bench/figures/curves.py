@@ -69,6 +69,15 @@ def known_dataset(store: Store, dataset: str | None) -> None:
         raise UserError(f"{store.path} has no predictions on '{dataset}': {has}")
 
 
+def one_protocol(store: Store, table: pd.DataFrame) -> None:
+    """Raises `UserError` where rows of one data set were made under several, which are not to be mixed."""
+    several = table.groupby("dataset")["protocol"].nunique()
+    if (several > 1).any():
+        raise UserError(
+            f"{store.path} holds several protocols of '{several.idxmax()}': runs of each need an output of their own"
+        )
+
+
 def of_dataset(table: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
     """The rows of `dataset`; None: all."""
     return table if dataset is None else table[table["dataset"] == dataset]

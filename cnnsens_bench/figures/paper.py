@@ -9,7 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.figures.curves import MODELS, known_dataset, level_axis, model_styles, note, panel, plain_legend
+from cnnsens_bench.figures.curves import (
+    MODELS,
+    known_dataset,
+    level_axis,
+    model_styles,
+    note,
+    one_protocol,
+    panel,
+    plain_legend,
+)
 from cnnsens_bench.figures.published import CUB, FIGURE_2, FIGURE_3, TABLE_1, TABLE_1_NOTE
 from cnnsens_bench.figures.style import Style, styles
 from cnnsens_bench.figures.summary import interval, level_text, plain
@@ -40,10 +49,7 @@ def undefended(store: Store, dataset: str | None = None, models: Sequence[str] =
     table = table[table["dataset"] == dataset]
     if table.empty:
         raise UserError(f"{store.path} has no predictions without a defense on '{dataset}'")
-    if table["protocol"].nunique() > 1:
-        raise UserError(
-            f"{store.path} holds several protocols of '{dataset}': runs of each need an output of their own"
-        )
+    one_protocol(store, table)
     for model in models:
         if model not in set(table["model"]):
             raise UserError(
@@ -74,8 +80,8 @@ def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[s
     for axis, name in zip(axes, shown, strict=False):
         panel(axis, table, "model", looks, name)
         axis.set_title(name, fontsize=10)
-        for said in FIGURE_2.get(name, ()):
-            note(axis, said)
+        if name in FIGURE_2:
+            note(axis, FIGURE_2[name])
     handles = axes[0].get_legend_handles_labels()
     if free := axes[len(shown) :]:
         for axis in free:
@@ -105,16 +111,13 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
     table = table[table["model"] == model]
     if table.empty:
         raise UserError(f"{store.path} has no model '{model}' on {', '.join(names)}: it has {', '.join(known)}")
+    one_protocol(store, table)
     names = [name for name in names if name in set(table["dataset"])]
     looks = styles(NOISES)
     figure = Figure(figsize=(10.6, 3.1 * len(names) + 0.5), layout="constrained")
     grid = figure.subplots(len(names), len(PIECES), sharey=True, squeeze=False, width_ratios=(1.5, 1, 1))
     for axes, name in zip(grid, names, strict=True):
         own = table[table["dataset"] == name]
-        if own["protocol"].nunique() > 1:
-            raise UserError(
-                f"{store.path} holds several protocols of '{name}': runs of each need an output of their own"
-            )
         for axis, kinds in zip(axes, PIECES, strict=True):
             _kinds(axis, own, kinds, looks)
         axes[0].set_ylabel(f"{plain(name)}\naccuracy in %", parse_math=False)

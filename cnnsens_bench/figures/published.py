@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cnnsens_bench.errors import UserError
-from cnnsens_bench.figures.curves import MODELS
+from cnnsens_bench.figures.curves import MODELS, one_protocol
 from cnnsens_bench.figures.fragile import hue_test, sensitive_images
 from cnnsens_bench.figures.sensitivity import SCORED
 from cnnsens_bench.figures.summary import percent, plain
@@ -32,10 +32,10 @@ class Note:
 
 
 FIGURE_2 = {
-    "pepper": ("paper, p = 0.04: −20 points\n(AlexNet, GoogLeNet), −10 (VGG19)",),
-    "translation": ("paper: almost unchanged\nup to σ = 16 px",),
-    "gaussian_intensity": ("paper: the strongest of the\nGaussian noises",),
-    "saturation": ("paper: the weakest of the\nGaussian noises",),
+    "pepper": "paper, p = 0.04: −20 points\n(AlexNet, GoogLeNet), −10 (VGG19)",
+    "translation": "paper: almost unchanged\nup to σ = 16 px",
+    "gaussian_intensity": "paper: the strongest of the\nGaussian noises",
+    "saturation": "paper: the weakest of the\nGaussian noises",
 }
 FIGURE_4 = {
     "gaussian_rgb": "paper (AlexNet): the 3 × 3 filter pays\nabove a variance of 10",
@@ -59,11 +59,7 @@ def published(store: Store, out: Path) -> None:
     accuracy = store.query(MODELS, ["none"])
     if accuracy.empty:
         raise UserError(f"{store.path} has no predictions yet: python -m cnnsens_bench.run suite=paper makes them")
-    several = accuracy.groupby("dataset")["protocol"].nunique()
-    if (several > 1).any():
-        raise UserError(
-            f"{store.path} holds several protocols of '{several.idxmax()}': runs of each need an output of their own"
-        )
+    one_protocol(store, accuracy)
     rows = []
     for said in SAYINGS:
         for network, ours in said.ours(store, accuracy):
