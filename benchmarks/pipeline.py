@@ -39,7 +39,7 @@ from rich.table import Table  # noqa: E402
 
 from cnnsens_bench.datasets import load  # noqa: E402
 from cnnsens_bench.degradations import degradations  # noqa: E402
-from cnnsens_bench.engine.layout import Layout, lay_out  # noqa: E402
+from cnnsens_bench.engine.layout import Layout, Machine, lay_out  # noqa: E402
 from cnnsens_bench.engine.local import run_local  # noqa: E402
 from cnnsens_bench.engine.pipeline import run_ray  # noqa: E402
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E402
@@ -100,9 +100,7 @@ def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: 
         began = time.perf_counter()
         with written(sweep, plan(sweep, images, None), parts) as work:
             if ray:
-                outcomes = run_ray(
-                    sweep, work, {MODEL: checkpoint}, parts, lambda c, g: lay_out(c, g, None, None, None)
-                )
+                outcomes = run_ray(sweep, work, {MODEL: checkpoint}, parts, automatic)
             else:
                 outcomes = run_local(sweep, work, {MODEL: checkpoint}, parts, os.cpu_count())
             done = sum(outcome.evaluations for outcome in outcomes)
@@ -111,9 +109,9 @@ def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: 
     return seconds
 
 
-def automatic(cpus: int, gpus: float) -> Layout:
+def automatic(machines: list[Machine]) -> Layout:
     """As without a word in the config."""
-    return lay_out(cpus, gpus, None, None, None)
+    return lay_out(machines, None, None, None)
 
 
 def batches_of(sweep: Sweep, images: int) -> int:

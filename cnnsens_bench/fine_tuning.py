@@ -1,6 +1,9 @@
-"""A model's checkpoint with what a person sees of its training: the progress, and a run in MLflow."""
+"""Checkpoints of models with what a person sees of their training: the progress, and a run in MLflow each."""
 
+import functools
 import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -9,19 +12,44 @@ from cnnsens_bench.cache import cache_dir
 from cnnsens_bench.config import Config
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
+from cnnsens_bench.engine.worker import load_plugins
 from cnnsens_bench.entries import ModelConfig
 from cnnsens_bench.places import require_writable
 from cnnsens_bench.tracking import Tracker
-from cnnsens_bench.training.finetune import Trained, finetune
+from cnnsens_bench.training.finetune import Trained, Training, cached_or_ready, keep
+from cnnsens_bench.where import layout_of, over_ray
 
 
 def fine_tune(
-    config: Config, model: ModelConfig, title: str, samples: Samples, console: Console, tracker: Tracker
+    config: Config, trainings: Mapping[str, ModelConfig], samples: Samples, console: Console, tracker: Tracker
+) -> dict[str, Trained]:
+    """Checkpoints, from the cache or trained now, by the title that a person reads; over a cluster side by side.
+
+    Raises `UserError`: those that had ended by then are in the cache.
+    """
+    require_writable(cache_dir(config.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
+    if not over_ray(config):
+        return {title: _here(config, title, model, samples, console, tracker) for title, model in trainings.items()}
+    found: dict[str, Trained] = {}
+    for title, model in trainings.items():
+        ready = _ready(config, model, samples)
+        if isinstance(ready, Training) and not model.recipe.epochs:  # nothing to train
+            ready = keep(ready.run(cache_dir(config.cache)), ready.path)
+        if isinstance(ready, Trained):
+            found[title] = ready
+            _tell(title, model, ready, [], console, tracker)
+    left = {title: model for title, model in trainings.items() if title not in found}
+    if left:
+        found |= _over_cluster(config, left, samples, console, tracker)
+    return {title: found[title] for title in trainings}
+
+
+def _here(
+    config: Config, title: str, model: ModelConfig, samples: Samples, console: Console, tracker: Tracker
 ) -> Trained:
-    """A model's checkpoint, from the cache or trained now."""
+    """In this process."""
     losses: list[tuple[int, float]] = []
     torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
-    require_writable(cache_dir(config.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
     with meter(console, f"fine-tune {title}", 0, "steps") as progress:
 
         def report(done: int, steps: int, loss: float) -> None:
@@ -29,21 +57,80 @@ def fine_tune(
             progress.advance(done - progress.done)
             losses.append((done, loss))
 
-        result = finetune(
-            model.name,
-            samples,
-            model.recipe,
-            weights=model.weights,
-            input_size=model.input_size,
-            seed=config.seed,
-            cache=cache_dir(config.cache),
-            report=report,
-        )
-        if result.cached:
+        ready = _ready(config, model, samples)
+        if isinstance(ready, Training):
+            ready = keep(ready.run(cache_dir(config.cache), report), ready.path)
+        else:
             progress.detail = "(checkpoint from the cache)"
-    console.print(f"checkpoint of {title}: {result.path}", markup=False, soft_wrap=True)
-    tracker.fine_tuned(title, model.name, model.recipe, result.cached, losses)
-    return result
+    _tell(title, model, ready, losses, console, tracker)
+    return ready
+
+
+def _over_cluster(
+    config: Config, trainings: Mapping[str, ModelConfig], samples: Samples, console: Console, tracker: Tracker
+) -> dict[str, Trained]:
+    """Side by side, as many as the sweep will have workers."""
+    # Imported only here: they take seconds.
+    from cnnsens_bench.engine.cluster import connect, machines
+    from cnnsens_bench.training.remote import Room, Standing, train_over_ray
+
+    connect(config.cluster.address)
+    layout = layout_of(config.cluster, machines())
+    room = Room(layout.workers, layout.threads, layout.reserved_cpus, layout.gpus)
+    folder = Path(config.cache).expanduser().absolute() if config.cache else None
+    prepare = functools.partial(load_plugins, tuple(config.plugins))
+    note = functools.partial(console.print, markup=False, soft_wrap=True)
+    found: dict[str, Trained] = {}
+    paths: dict[str, Path] = {}
+
+    def waiting() -> Iterator[tuple[str, Training]]:
+        """Weights are loaded for those that begin."""
+        for title, model in trainings.items():
+            ready = _ready(config, model, samples)
+            if isinstance(ready, Trained):  # by another run, meanwhile
+                found[title] = ready
+            else:
+                paths[title] = ready.path
+                yield title, ready
+
+    with meter(console, "fine-tune over the cluster", len(trainings), "networks") as progress:
+
+        def tick(standing: Standing) -> None:
+            progress.detail = "; ".join(
+                f"{title}: {done}/{steps} steps, loss {loss:.3f}" for title, (done, steps, loss) in standing.items()
+            )
+            progress.advance(0)
+
+        for title, checkpoint, losses in train_over_ray(waiting(), room, folder, prepare, tick, note):
+            found[title] = keep(checkpoint, paths[title])
+            progress.advance()
+            _tell(title, trainings[title], found[title], losses, console, tracker)
+        progress.detail = ""
+    return found
+
+
+def _ready(config: Config, model: ModelConfig, samples: Samples) -> Trained | Training:
+    return cached_or_ready(
+        model.name,
+        samples,
+        model.recipe,
+        weights=model.weights,
+        input_size=model.input_size,
+        seed=config.seed,
+        cache=cache_dir(config.cache),
+    )
+
+
+def _tell(
+    title: str,
+    model: ModelConfig,
+    trained: Trained,
+    losses: list[tuple[int, float]],
+    console: Console,
+    tracker: Tracker,
+) -> None:
+    console.print(f"checkpoint of {title}: {trained.path}", markup=False, soft_wrap=True)
+    tracker.fine_tuned(title, model.name, model.recipe, trained.cached, losses)
 
 
 def thin_classes(samples: Samples) -> list[str]:

@@ -91,8 +91,9 @@ def input_sizes(models: list[ModelConfig]) -> set[int]:
 
 def load_samples(config: Config) -> Samples:
     """The dataset of the config."""
-    root = place(config.dataset.root) if config.dataset.root else None
-    data_root = place(config.data_root) if config.data_root else None
+    # Absolute: workers elsewhere have another working folder.
+    root = place(config.dataset.root).absolute() if config.dataset.root else None
+    data_root = place(config.data_root).absolute() if config.data_root else None
     return dataset_room.load(config.dataset.name, root, data_root, config.dataset.options)
 
 

@@ -28,14 +28,6 @@ class ClusterConfig:
     autoscaling: bool = False
     weights_gb: float | None = None
 
-    def promised(self, cpus: int, gpus: float) -> tuple[int, float]:
-        """The cores and GPUs to lay a sweep out for, where a cluster has `cpus` and `gpus` now."""
-        if not self.autoscaling:
-            return cpus, gpus
-        workers = self.workers or 1
-        per_worker = 1.0 if self.gpus_per_worker is None else self.gpus_per_worker
-        return max(cpus, workers * (self.threads or 8)), max(gpus, workers * per_worker)
-
 
 @dataclass
 class TrackingConfig:

@@ -3,13 +3,12 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from rich.console import Console
 
 from cnnsens_bench.config import Config
@@ -27,13 +26,14 @@ from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.fine_tuning import fine_tune, thin_classes
 from cnnsens_bench.lineup import calibration_images, line_up, same_training
-from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.models import Checkpoint, CheckpointFiles
 from cnnsens_bench.places import Place, local_folder, upload_folder
 from cnnsens_bench.prepared import Prepared, objective_conditions, prepare, protocol_hash
 from cnnsens_bench.searching import search_models
 from cnnsens_bench.store import FAILURES, RunStore, Store, new_attempt, storage_errors, write_part, writing
 from cnnsens_bench.studies import studies_of
 from cnnsens_bench.tracking import Tracker
+from cnnsens_bench.where import layout_of, over_ray
 
 
 def run_suite(config: Config, console: Console) -> int:
@@ -89,7 +89,7 @@ def run_study(study: Prepared, store: RunStore, console: Console, summary: bool 
             for sentence in lineup.left_out:
                 if sentence not in known:
                     console.print(sentence, markup=False, soft_wrap=True)
-        trained = train_all(config, lineup.trainings, samples, console, store, run_id, parts, tracker)
+        trained = train_all(config, lineup.trainings, samples, console, run_id, parts, tracker)
         sweep = Sweep(
             run_id=run_id,
             dataset=samples.name,
@@ -133,7 +133,7 @@ def run_sweep(
     config: Config,
     sweep: Sweep,
     images: pd.DataFrame,
-    checkpoints: dict[str, Checkpoint],
+    checkpoints: Mapping[str, Checkpoint],
     parts: Place,
     store: RunStore,
     protocol: str,
@@ -168,33 +168,21 @@ def outcomes(
     config: Config,
     sweep: Sweep,
     work: WrittenPlan,
-    checkpoints: dict[str, Checkpoint],
+    checkpoints: Mapping[str, Checkpoint],
     parts: Place,
     report: Any,
     note: Any,
 ) -> Generator[Outcome]:
-    """In this process, or over Ray: see `ClusterConfig.engine`."""
+    """In this process, or over Ray."""
     cluster = config.cluster
     budget = cluster.weights_gb * 1e9 if cluster.weights_gb else None
     if not over_ray(config):
         return run_local(sweep, work, checkpoints, parts, cluster.threads or os.cpu_count(), report, note, budget)
     # Imported only here: a run without Ray need not wait for it.
-    from cnnsens_bench.engine.layout import lay_out
     from cnnsens_bench.engine.pipeline import run_ray
 
-    def layout(cpus: int, gpus: float) -> Any:
-        return lay_out(*cluster.promised(cpus, gpus), cluster.workers, cluster.gpus_per_worker, cluster.threads)
-
+    layout = functools.partial(layout_of, cluster)
     return run_ray(sweep, work, checkpoints, parts.absolute(), layout, cluster.address, report, note, budget)
-
-
-def over_ray(config: Config) -> bool:
-    """Whether "auto" means Ray here."""
-    cluster = config.cluster
-    if cluster.engine != "auto":
-        return cluster.engine == "ray"
-    several = (cluster.workers or 1) > 1 or torch.cuda.device_count() > 1
-    return bool(cluster.address or os.environ.get("RAY_ADDRESS") or several)
 
 
 def train_all(
@@ -202,35 +190,32 @@ def train_all(
     trainings: dict[str, ModelConfig],
     samples: Samples,
     console: Console,
-    store: Store,
     run_id: str,
     parts: Place,
     tracker: Tracker,
-) -> dict[str, Checkpoint]:
+) -> CheckpointFiles:
     """The checkpoints of `Lineup.trainings`, from the cache or trained now. Unreadable images become failures."""
-    failures: dict[str, str] = {}
-    trained = {}
-    for key, model in trainings.items():
-        result = fine_tune(config, model, key, samples, console, tracker)
-        failures |= dict(result.failures)
-        trained[key] = result.checkpoint
+    trained = fine_tune(config, trainings, samples, console, tracker)
+    failures = {image_id: text for result in trained.values() for image_id, text in result.failures}
     if failures:
         rows = [(run_id, samples.name, image_id, "train", text) for image_id, text in failures.items()]
         table = pd.DataFrame(rows, columns=FAILURES.names)
         import pyarrow as pa
 
         write_part(parts, "failures", "train", pa.Table.from_pandas(table, preserve_index=False))
-    return trained
+    return CheckpointFiles({key: result.path for key, result in trained.items()})
 
 
 def register_models(
-    store: Store, entrants: Sequence[Entrant], trained: dict[str, Checkpoint], samples: Samples, run_id: str
+    store: Store, entrants: Sequence[Entrant], trained: CheckpointFiles, samples: Samples, run_id: str
 ) -> None:
     """Rows of `models`. Raises `UserError` when the store holds predictions of other weights under the same name."""
     rows = []
-    digests = {key: checkpoint.digest() for key, checkpoint in trained.items()}
+    facts = {}
+    for key, checkpoint in trained.items():  # one by one in memory
+        facts[key] = (checkpoint.digest(), checkpoint.num_parameters(), checkpoint.preprocessing.input_size)
     for entrant in entrants:
-        checkpoint, digest = trained[entrant.checkpoint], digests[entrant.checkpoint]
+        digest, num_parameters, input_size = facts[entrant.checkpoint]
         for defense, known in store.model_digests(entrant.model, samples.name).items():
             if known != digest and same_training(defense, entrant.defense):
                 raise UserError(
@@ -245,8 +230,8 @@ def register_models(
                 "dataset": samples.name,
                 "defense": entrant.defense,
                 "weights_sha256": digest,
-                "num_parameters": checkpoint.num_parameters(),
-                "input_size": checkpoint.preprocessing.input_size,
+                "num_parameters": num_parameters,
+                "input_size": input_size,
                 "trained_by": run_id,
             }
         )

@@ -57,11 +57,11 @@ def _tune(config: Config, console: Console) -> int:
     try:
         with holding(config.output_folder):
             found = search_models(config, models, samples, conditions, console, tracker, config.resume)
-            trained = [fine_tune(config, model, model.name, samples, console, tracker) for model in found]
+            trained = fine_tune(config, {model.name: model for model in found}, samples, console, tracker)
         status = "done"
     finally:
         tracker.end(status)
-    failures = {image_id: sentence for result in trained for image_id, sentence in result.failures}
+    failures = {image_id: sentence for result in trained.values() for image_id, sentence in result.failures}
     if failures:
         first = next(iter(failures.values()))
         console.print(f"{len(failures)} training images could not be read; the first: {first}", markup=False)

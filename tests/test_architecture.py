@@ -10,7 +10,7 @@ PACKAGE = ROOT / "cnnsens_bench"
 FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "leaderboard").rglob("*.py"))
 
 ONLY_IN = {
-    "ray": {"engine/cluster.py", "engine/pipeline.py", "training/search.py"},
+    "ray": {"engine/cluster.py", "engine/pipeline.py", "training/remote.py", "training/search.py"},
     "ray.data": {"engine/pipeline.py"},
     "ray.tune": {"training/search.py"},
     "mlflow": {"tracking.py"},
@@ -40,7 +40,8 @@ ROOMS = {
     "console.py": set(),
     "environment.py": {"checkout"},
     "tracking.py": {"config", "degradations", "figures", "store", "training"},
-    "fine_tuning.py": {"config", "console", "entries", "datasets", "tracking", "training"},
+    "where.py": {"config", "engine", "sections"},
+    "fine_tuning.py": {"config", "console", "entries", "datasets", "engine", "tracking", "training", "where"},
     "searching.py": {"config", "console", "entries", "datasets", "engine", "tracking", "training"},
 }
 EVERYWHERE = {"errors", "registry", "cache", "memory", "places"}

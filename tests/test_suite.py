@@ -11,10 +11,11 @@ from cnnsens_bench import console as console_room
 from cnnsens_bench.config import ClusterConfig, compose
 from cnnsens_bench.console import meter
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.engine.layout import lay_out
+from cnnsens_bench.engine.layout import Machine
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.prepared import limited, protocol_hash, resolve_conditions
-from cnnsens_bench.suite import environment, over_ray
+from cnnsens_bench.suite import environment
+from cnnsens_bench.where import layout_of, over_ray, promised
 
 
 def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
@@ -90,13 +91,15 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
 
 def test_a_cluster_that_grows_is_laid_out_for_what_it_will_be() -> None:
     """A head without cores, and GPU nodes that come as workers ask for them."""
+    head, node = Machine(1), Machine(64, 8)
     with pytest.raises(UserError, match=r"gpus_per_worker is 1, but the cluster has 0 GPUs"):
-        lay_out(*ClusterConfig(workers=4, gpus_per_worker=1).promised(1, 0), 4, 1, None)
+        layout_of(ClusterConfig(workers=4, gpus_per_worker=1), [head])
     growing = ClusterConfig(workers=4, autoscaling=True)
-    layout = lay_out(*growing.promised(1, 0), growing.workers, growing.gpus_per_worker, growing.threads)
+    layout = layout_of(growing, [head])
     assert (layout.workers, layout.gpus, layout.threads, layout.reserved_cpus) == (4, 1.0, 8, 7)
     without = ClusterConfig(workers=3, gpus_per_worker=0, threads=2, autoscaling=True)
-    assert without.promised(1, 0) == (6, 0)
-    assert growing.promised(64, 8) == (64, 8)  # it has grown already
+    assert promised(without, [head]) == [Machine(2)] * 3
+    assert promised(without, [head, Machine(4)]) == [Machine(2)]
+    assert promised(growing, [head, node]) == []  # it has grown already
     with pytest.raises(UserError, match=r"cluster.workers is None: .* with cluster.autoscaling as many"):
         compose(["cluster.autoscaling=true"])

@@ -14,7 +14,7 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsens_bench.engine.layout import Layout
+from cnnsens_bench.engine.layout import Layout, Machine
 from cnnsens_bench.engine.worker import load_plugins
 from cnnsens_bench.errors import UserError
 
@@ -68,6 +68,12 @@ def _complaint(names: Sequence[str]) -> str | None:
     return None
 
 
+def machines() -> list[Machine]:
+    """Those of the cluster that are alive."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(int(has.get("CPU", 0)), has.get("GPU", 0.0)) for has in found]
+
+
 def memory(plan: Layout) -> float:
     """Bytes that a worker has: of its GPU, or its share of the smallest node that has room for one."""
     if plan.gpus:
@@ -104,7 +110,7 @@ def reporting(
 ) -> Iterator[None]:
     """While the body waits for outcomes, ask the desk what is new; a body that waits in vain is interrupted."""
     stop = threading.Event()
-    there = _machines()
+    there = _alive()
     main = threading.current_thread() is threading.main_thread()
 
     def poll() -> None:
@@ -127,7 +133,7 @@ def reporting(
                 return
             if (total, watch.ended) != before:
                 before, moved = (total, watch.ended), time.monotonic()
-            elif main and time.monotonic() - moved > PATIENCE and there - _machines():
+            elif main and time.monotonic() - moved > PATIENCE and there - _alive():
                 watch.stalled = True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
@@ -141,5 +147,5 @@ def reporting(
         thread.join(timeout=5)
 
 
-def _machines() -> set[str]:
+def _alive() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

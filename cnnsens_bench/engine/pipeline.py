@@ -23,11 +23,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import parcel
-from cnnsens_bench.engine.cluster import Watch, connect, memory, reporting, require_plugins
+from cnnsens_bench.engine.cluster import Watch, connect, machines, memory, reporting, require_plugins
 from cnnsens_bench.engine.crew import Crew, decode_item
 from cnnsens_bench.engine.desk import Desk
 from cnnsens_bench.engine.groups import Group, Weight, cut
-from cnnsens_bench.engine.layout import Layout
+from cnnsens_bench.engine.layout import Layout, Machine
 from cnnsens_bench.engine.local import weight_of
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.worker import Outcome, load_plugins
@@ -65,7 +65,7 @@ def run_ray(
     work: WrittenPlan,
     checkpoints: Mapping[str, Checkpoint],
     parts: Place,
-    layout: Callable[[int, float], Layout],
+    layout: Callable[[list[Machine]], Layout],
     address: str | None = None,
     report: Callable[[int], None] | None = None,
     note: Callable[[str], None] | None = None,
@@ -73,7 +73,7 @@ def run_ray(
 ) -> Generator[Outcome]:
     """As `run_local`, over the cluster; outcomes come in the order in which pieces end.
 
-    `layout`: (cores, GPUs of the cluster) → how to use them. A piece whose worker dies is computed again, image by
+    `layout`: the machines of the cluster → how to use them. A piece whose worker dies is computed again, image by
     image; an image that took its worker with it three times is set aside. Where a machine is lost for good, the
     run goes on with those that are left.
     """
@@ -123,11 +123,10 @@ def run_ray(
         plan, cores = _laid_out(layout)
 
 
-def _laid_out(layout: Callable[[int, float], Layout]) -> tuple[Layout, int]:
+def _laid_out(layout: Callable[[list[Machine]], Layout]) -> tuple[Layout, int]:
     """How the cluster is used as it is now, and its cores."""
-    resources = ray.cluster_resources()
-    cores = int(resources.get("CPU", 1))
-    return layout(cores, resources.get("GPU", 0.0)), cores
+    there = machines()
+    return layout(there), sum(machine.cpus for machine in there) or 1
 
 
 def _round(

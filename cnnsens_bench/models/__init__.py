@@ -2,10 +2,11 @@
 
 from cnnsens_bench.models import sources
 from cnnsens_bench.models.base import Classifier, ModelSource, Preprocessing, model_sources, split_name
-from cnnsens_bench.models.checkpoint import Checkpoint, checkpoint_from_bytes, load_checkpoint
+from cnnsens_bench.models.checkpoint import Checkpoint, CheckpointFiles, checkpoint_from_bytes, load_checkpoint
 
 __all__ = [
     "Checkpoint",
+    "CheckpointFiles",
     "Classifier",
     "ModelSource",
     "Preprocessing",

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -100,6 +101,22 @@ class NoDraws(TorchFunctionMode):
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a file that `Checkpoint.save` wrote. Raises `UserError` if it is none."""
     return checkpoint_of(load_safely(path), str(path))
+
+
+class CheckpointFiles(Mapping[str, Checkpoint]):
+    """Checkpoints by key, each read from its file when it is asked for: a lineup need not fit in memory."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.paths = dict(paths)
+
+    def __getitem__(self, key: str) -> Checkpoint:
+        return load_checkpoint(self.paths[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
 
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:

@@ -51,9 +51,57 @@ class Trained:
     that could not be read."""
 
     path: Path
-    checkpoint: Checkpoint
     cached: bool
     failures: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Training:
+    """A fine-tuning that can begin, in this process or another one: it needs nothing but the images.
+
+    `table`: the samples to train on, of the data set `name`; `state`: the weights to start from, None for random
+    ones; `shaped_by`: all that decides what comes out, as JSON; `path`: where the checkpoint belongs.
+    """
+
+    model: str
+    name: str
+    classes: tuple[str, ...]
+    table: pd.DataFrame
+    preprocessing: Preprocessing
+    state: dict[str, Tensor] | None
+    recipe: Recipe
+    seed: int
+    shaped_by: str
+    path: Path
+
+    def run(self, folder: Path, report: Report | None = None) -> Checkpoint:
+        """Train; `folder` holds the decoded images meanwhile. Raises `UserError`."""
+        network = starting_network(self.model, len(self.classes), self.preprocessing, self.state, self.seed)
+        if not self.recipe.epochs and self.state is not None and (count := class_count(network, self.state)):
+            raise UserError(
+                f"the weights of '{self.model}' are of {count} classes, dataset '{self.name}' has {len(self.classes)}: "
+                "with training.epochs=0 the head would know none of them; fine-tune it, or give weights of this data "
+                "set"
+            )
+        failures: list[tuple[str, str]] = []
+        if self.recipe.epochs:
+            if self.table.empty:
+                raise UserError(f"dataset '{self.name}' has no training images: training.epochs=0 evaluates as it is")
+            data = TrainingImages(self.table, self.preprocessing.input_size, folder)
+            failures = data.failures
+            classifier = Classifier(network, self.preprocessing, self.recipe.input_dropout)
+            try:
+                train_network(classifier, data, self.recipe, self.seed, report)
+            finally:
+                data.close()
+        extra = {"shaped_by": self.shaped_by, "failures": failures}
+        return Checkpoint(self.model, self.classes, self.preprocessing, network.state_dict(), extra)
+
+
+def keep(checkpoint: Checkpoint, path: Path) -> Trained:
+    """Save what `Training.run` gave into the cache."""
+    checkpoint.save(path)
+    return Trained(path, False, _failures(checkpoint))
 
 
 def finetune(
@@ -72,47 +120,42 @@ def finetune(
     `weights`: see `starting_weights`; `input_size`: None for the architecture's own. Raises `UserError` for
     weights that cannot be had, an empty training split or a loss that diverges.
     """
+    found = cached_or_ready(model, samples, recipe, weights=weights, input_size=input_size, seed=seed, cache=cache)
+    return found if isinstance(found, Trained) else keep(found.run(cache, report), found.path)
+
+
+def cached_or_ready(
+    model: str, samples: Samples, recipe: Recipe, *, weights: str, input_size: int | None, seed: int, cache: Path
+) -> Trained | Training:
+    """The checkpoint that `finetune` would give if it is in the cache, else what makes it. Raises `UserError`."""
     _, architecture = split_name(model)
     preprocessing = preprocessing_of(model, input_size)
     state, identity = starting_weights(model, weights)
     train = samples.split("train", "val")
+    fitted_on = [dataclasses.replace(samples, table=train).fingerprint(), file_sizes(train)] if recipe.epochs else None
     shaped_by = {
         "version": VERSION,
         "model": model,
         "weights": identity,
         "preprocessing": dataclasses.asdict(preprocessing),
-        "data": [dataclasses.replace(samples, table=train).fingerprint(), file_sizes(train)] if recipe.epochs else None,
+        "data": fitted_on,
         "classes": samples.classes,
         "recipe": dataclasses.asdict(recipe) if recipe.epochs else None,
         "seed": seed,
     }
+    text = json.dumps(shaped_by)
     digest = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()
     path = cache / "checkpoints" / f"{architecture}-{samples.name}-{digest[:16]}.pt"
     if path.is_file():
         checkpoint = load_checkpoint(path)
-        if checkpoint.extra.get("shaped_by") != json.dumps(shaped_by):
+        if checkpoint.extra.get("shaped_by") != text:
             raise UserError(f"{path} is not the checkpoint that its name says: delete it, and it is made anew")
-        return Trained(path, checkpoint, True, tuple((i, text) for i, text in checkpoint.extra.get("failures", ())))
-    network = starting_network(model, len(samples.classes), preprocessing, state, seed)
-    if not recipe.epochs and state is not None and (count := class_count(network, state)):
-        raise UserError(
-            f"the weights of '{model}' are of {count} classes, dataset '{samples.name}' has {len(samples.classes)}: "
-            "with training.epochs=0 the head would know none of them; fine-tune it, or give weights of this data set"
-        )
-    failures: list[tuple[str, str]] = []
-    if recipe.epochs:
-        if train.empty:
-            raise UserError(f"dataset '{samples.name}' has no training images: training.epochs=0 evaluates as it is")
-        data = TrainingImages(train, preprocessing.input_size, cache)
-        failures = data.failures
-        try:
-            train_network(Classifier(network, preprocessing, recipe.input_dropout), data, recipe, seed, report)
-        finally:
-            data.close()
-    extra = {"shaped_by": json.dumps(shaped_by), "failures": failures}
-    checkpoint = Checkpoint(model, samples.classes, preprocessing, network.state_dict(), extra)
-    checkpoint.save(path)
-    return Trained(path, checkpoint, False, tuple(failures))
+        return Trained(path, True, _failures(checkpoint))
+    return Training(model, samples.name, samples.classes, train, preprocessing, state, recipe, seed, text, path)
+
+
+def _failures(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
+    return tuple((image_id, sentence) for image_id, sentence in checkpoint.extra.get("failures", ()))
 
 
 def starting_network(

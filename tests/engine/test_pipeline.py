@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import parcel
 from cnnsens_bench.engine.cluster import connect
 from cnnsens_bench.engine.crew import decode_item
-from cnnsens_bench.engine.layout import lay_out
+from cnnsens_bench.engine.layout import Machine, lay_out
 from cnnsens_bench.engine.ledger import Ledger
 from cnnsens_bench.engine.written import Item
 from cnnsens_bench.errors import UserError
@@ -41,7 +43,7 @@ from tests.test_run import ROWS, words
     ],
 )
 def test_layouts(cpus: int, gpus: float, asked: tuple, expected: tuple) -> None:
-    layout = lay_out(cpus, gpus, *asked)
+    layout = lay_out([Machine(cpus, gpus)], *asked)
     assert (layout.workers, layout.threads, layout.gpus, layout.reserved_cpus) == expected
 
 
@@ -49,7 +51,7 @@ def test_layouts(cpus: int, gpus: float, asked: tuple, expected: tuple) -> None:
 @pytest.mark.parametrize("gpus", [0, 1, 4, 100])
 @pytest.mark.parametrize("workers", [None, 1, 2, 7])
 def test_there_is_always_a_core_left_that_decodes(cpus: int, gpus: int, workers: int | None) -> None:
-    layout = lay_out(cpus, gpus, workers, None, None)
+    layout = lay_out([Machine(cpus, gpus)], workers, None, None)
     assert layout.workers >= 1
     assert layout.threads >= 1
     assert layout.workers * layout.reserved_cpus <= max(0, cpus - 1)
@@ -57,7 +59,43 @@ def test_there_is_always_a_core_left_that_decodes(cpus: int, gpus: int, workers:
 
 def test_more_gpus_than_there_are_are_refused() -> None:
     with pytest.raises(UserError, match="gpus_per_worker is 2"):
-        lay_out(8, 1, None, 2.0, None)
+        lay_out([Machine(8, 1)], None, 2.0, None)
+    with pytest.raises(UserError, match="no machine has more than 1 GPUs"):
+        lay_out([Machine(8, 1), Machine(8, 1)], None, 2.0, None)
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "expected"),
+    [
+        # (workers, threads, reserved CPUs of each): a worker lies on one machine.
+        ([(1, 0), (1, 0), (1, 0)], None, (3, 1, 0)),
+        ([(1, 0), (1, 0), (1, 0)], 2, (2, 1, 1)),
+        ([(0, 0), (4, 0), (4, 0)], None, (2, 4, 3)),
+        ([(2, 0), (16, 0), (16, 0)], None, (4, 8, 7)),
+        ([(2, 0), (2, 0), (2, 0)], 1, (1, 2, 1)),
+        ([(8, 0), (2, 0)], 2, (2, 5, 4)),
+        ([(4, 0), (32, 8), (32, 8)], None, (16, 4, 3)),
+    ],
+)
+def test_layouts_of_several_machines(machines: list, workers: int | None, expected: tuple) -> None:
+    layout = lay_out([Machine(*m) for m in machines], workers, None, None)
+    assert (layout.workers, layout.threads, layout.reserved_cpus) == expected
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.sampled_from([0, 0, 1, 8])), min_size=1, max_size=6),
+    st.one_of(st.none(), st.integers(1, 40)),
+    st.one_of(st.none(), st.integers(1, 40)),
+)
+def test_what_is_asked_of_ray_can_be_had(machines: list, workers: int | None, threads: int | None) -> None:
+    """All workers start at once, but where GPUs are too few for those that were asked for."""
+    there = [Machine(*m) for m in machines]
+    layout = lay_out(there, workers, None, threads)
+    room = sum(
+        min(m.cpus // layout.reserved_cpus if layout.reserved_cpus else 10**9, m.gpus if layout.gpus else 10**9)
+        for m in there
+    )
+    assert room >= min(layout.workers, sum(m.gpus for m in there) or layout.workers)
 
 
 def test_parcels_carry_the_plan_and_the_pixels(pictures: Path) -> None:

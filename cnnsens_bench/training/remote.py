@@ -1,0 +1,156 @@
+"""Fine-tunings side by side over a Ray cluster: each is a task on one machine, with a GPU where there are some."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RaySystemError, WorkerCrashedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cnnsens_bench.errors import StorageError, UserError
+from cnnsens_bench.models.checkpoint import Checkpoint, checkpoint_from_bytes
+from cnnsens_bench.places import require_writable
+from cnnsens_bench.training.finetune import Training
+
+DEATHS = 3
+"""Processes that a training may take with it before it is given up; those whose machine was lost do not count."""
+
+Losses = list[tuple[int, float]]
+"""(step, mean loss of late)."""
+Standing = dict[str, tuple[int, int, float]]
+"""Trainings under way: (steps done, steps in all, mean loss of late)."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What trainings have: `at_once` of them run, each with `threads`; it asks Ray for `cpus` and `gpus`."""
+
+    at_once: int
+    threads: int
+    cpus: int
+    gpus: float
+
+
+@dataclass
+class _Under:
+    """A training under way: its key, where it lies in the object store, and the processes that it took with it."""
+
+    key: str
+    training: Any
+    deaths: int = field(default=0)
+
+
+def train_over_ray(
+    waiting: Iterable[tuple[str, Training]],
+    room: Room,
+    folder: Path | None,
+    prepare: Callable[[], None],
+    tick: Callable[[Standing], None],
+    note: Callable[[str], None],
+) -> Iterator[tuple[str, Checkpoint, Losses]]:
+    """Run trainings, given by key; gives each one's checkpoint as it ends. Ray must be connected.
+
+    `waiting` is asked for no more than can run, so it may load weights as it goes. `folder`: of each machine, for the
+    decoded images; `prepare`: what a new process must do first; `tick`: hears about once a second how all stand.
+    A training whose machine or process dies begins anew. Raises `UserError` where one fails, once those beside it have
+    ended and were given.
+    """
+    # On the driver's node: it must outlive the others.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board: Any = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()
+    train = ray.remote(num_cpus=room.cpus, num_gpus=room.gpus, max_retries=0)(_train)
+    trainings = iter(waiting)
+    running: dict[Any, _Under] = {}
+    fault = ""
+
+    def start(under: _Under) -> None:
+        running[train.remote(under.key, under.training, room.threads, folder, prepare, board)] = under
+
+    try:
+        while True:
+            free = 0 if fault else room.at_once - len(running)
+            for key, training in itertools.islice(trainings, free):
+                start(_Under(key, ray.put(training)))
+            if not running:
+                break
+            ended, _ = ray.wait(list(running), timeout=1.0)
+            tick(ray.get(board.standing.remote()))
+            for reference in ended:
+                under = running.pop(reference)
+                try:
+                    result = ray.get(reference)
+                except (WorkerCrashedError, OutOfMemoryError, NodeDiedError, RaySystemError) as error:
+                    under.deaths += not isinstance(error, NodeDiedError)
+                    board.forget.remote(under.key)
+                    if under.deaths == DEATHS:
+                        fault = fault or _given_up(under.key, error)
+                    elif not fault:
+                        note(f"note: the process that trained {under.key} has died: it begins anew")
+                        start(under)
+                    continue
+                if isinstance(result, str):
+                    fault = fault or f"{under.key}: {result}"
+                    continue
+                data, losses = result
+                yield under.key, checkpoint_from_bytes(data), losses
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        ray.kill(board)
+    if fault:
+        raise UserError(fault)
+
+
+def _given_up(key: str, error: RayError) -> str:
+    memory = isinstance(error, OutOfMemoryError)
+    why = "its memory is full" if memory else "no error was left: was it killed, or is its memory full?"
+    return (
+        f"the training of {key} took its process with it {DEATHS} times ({why}): lower its training.batch_size, or use "
+        "machines with more memory"
+    )
+
+
+class _Board:
+    """Where trainings say how far they are."""
+
+    def __init__(self) -> None:
+        self.known: Standing = {}
+
+    def report(self, key: str, done: int, steps: int, loss: float) -> None:
+        self.known[key] = (done, steps, loss)
+
+    def forget(self, key: str) -> None:
+        self.known.pop(key, None)
+
+    def standing(self) -> Standing:
+        return self.known
+
+
+def _train(
+    key: str, training: Training, threads: int, folder: Path | None, prepare: Callable[[], None], board: Any
+) -> tuple[bytes, Losses] | str:
+    """The checkpoint's bytes and the losses on the way; what a user must know is a sentence (Ray would wrap an error in
+    tracebacks)."""
+    from cnnsens_bench.cache import cache_dir  # this machine's, where `folder` names none
+
+    losses: Losses = []
+
+    def report(done: int, steps: int, loss: float) -> None:
+        losses.append((done, loss))
+        board.report.remote(key, done, steps, loss)
+
+    try:
+        prepare()
+        torch.set_num_threads(threads)
+        own = cache_dir(folder)
+        require_writable(own, "the cache folder", "cache=… or CNNSENS_CACHE")
+        checkpoint = training.run(own, report)
+    except (StorageError, UserError) as error:
+        return str(error)
+    finally:
+        board.forget.remote(key)
+    return checkpoint.to_bytes(), losses

@@ -1,0 +1,34 @@
+"""Where a config's work is done: in this process or over Ray, and how it lies there."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from cnnsens_bench.config import Config
+from cnnsens_bench.engine.layout import Layout, Machine, lay_out
+from cnnsens_bench.sections import ClusterConfig
+
+
+def over_ray(config: Config) -> bool:
+    """What `cluster.engine` asks for, or what "auto" means here: see `ClusterConfig`."""
+    cluster = config.cluster
+    if cluster.engine != "auto":
+        return cluster.engine == "ray"
+    several = (cluster.workers or 1) > 1 or torch.cuda.device_count() > 1
+    return bool(cluster.address or os.environ.get("RAY_ADDRESS") or several)
+
+
+def layout_of(cluster: ClusterConfig, machines: Sequence[Machine]) -> Layout:
+    """For a cluster that has these machines now, and those that are still to come where it grows."""
+    machines = [*machines, *promised(cluster, machines)]
+    return lay_out(machines, cluster.workers, cluster.gpus_per_worker, cluster.threads)
+
+
+def promised(cluster: ClusterConfig, machines: Sequence[Machine]) -> list[Machine]:
+    """With `cluster.autoscaling`, one for each worker that has no room yet."""
+    if not cluster.autoscaling:
+        return []
+    cpus, gpus = cluster.threads or 8, 1.0 if cluster.gpus_per_worker is None else cluster.gpus_per_worker
+    room = sum(int(m.gpus / gpus) if gpus else m.cpus // cpus for m in machines)
+    return [Machine(cpus, gpus)] * max(0, (cluster.workers or 1) - room)
