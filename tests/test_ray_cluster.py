@@ -126,6 +126,7 @@ def test_what_is_mounted_is_there_and_installed_with_its_extras() -> None:
     installed = re.search(r"'\.\[(.*?)\]'", CLUSTER["setup_commands"][0])
     assert installed
     assert set(installed[1].split(",")) <= set(project["optional-dependencies"])
+    assert "s3" in installed[1].split(",")  # the README offers output=s3://…
     assert f"'.[{installed[1]}]'" in KUBERAY.read_text()
     assert project["readme"] in [Path(local).name for local in CLUSTER["file_mounts"].values()]
 
@@ -159,8 +160,18 @@ def test_nothing_listens_beyond_the_cluster() -> None:
 
 
 def test_a_stopped_job_has_time_to_end() -> None:
-    assert "RAY_JOB_STOP_WAIT_TIME_S=60 ray start --head" in " ".join(CLUSTER["head_start_ray_commands"])
-    assert {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "60"} in containers()[0]["env"]
+    for place in ("head", "worker"):  # a job that asks for a GPU starts on a worker
+        assert "RAY_JOB_STOP_WAIT_TIME_S=60 ray start" in " ".join(CLUSTER[f"{place}_start_ray_commands"])
+    for container in containers():
+        assert {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "60"} in container["env"]
+
+
+def test_every_machine_knows_the_shared_folder() -> None:
+    assert "CNNSENS_STORAGE=/shared --env CNNSENS_CACHE=/shared/cache" in CLUSTER["docker"]["run_options"][-1]
+    for container in containers():
+        known = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert known["CNNSENS_STORAGE"] == "/shared"
+        assert known["CNNSENS_CACHE"] == "/shared/cache"
 
 
 def containers() -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def run_ray(
     for key, checkpoint in checkpoints.items():
         weights[key] = weight_of(checkpoint)
         stored[key] = ray.put(checkpoint.to_bytes())  # one by one: the object store spills what does not fit
-    budget = budget or WEIGHTS_SHARE * memory(plan)
+    budget = budget or WEIGHTS_SHARE * memory(plan, note)
     groups, pieces = cut(sweep.entrants, weights, budget, work.chunks, sweep.batch_size, plan.workers)
     reaches = [
         sweep.reach(min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants)) for group in groups
@@ -103,9 +103,8 @@ def run_ray(
     while left.any():
         try:
             with reporting(desk, report, note, watch):
-                for number, outcome in _round(job, np.flatnonzero(left), plan, cores, kept):
+                for number, outcome in watch.each(_round(job, np.flatnonzero(left), plan, cores, kept)):
                     left[number] = False
-                    watch.ended += 1
                     yield outcome
             return
         except ray.exceptions.RayError as error:

@@ -1,0 +1,133 @@
+"""Fine-tunings side by side over Ray: the same networks, whatever dies on the way."""
+
+import dataclasses
+import functools
+import ipaddress
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from cnnsens_bench.datasets import Samples
+from cnnsens_bench.engine.cluster import connect
+from cnnsens_bench.errors import UserError
+from cnnsens_bench.models.checkpoint import Checkpoint
+from cnnsens_bench.training.finetune import Training, cached_or_ready
+from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.training.remote import DEATHS, Room, Standing, train_over_ray
+from tests.conftest import TINY
+
+RECIPE = Recipe(epochs=2, batch_size=8, lr_head=5e-3, lr_body=5e-3)
+WILD = Recipe(epochs=3, batch_size=8, lr_head=1e30, lr_body=1e30)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    before = ray.is_initialized()
+    connect("local")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    if not before:
+        ray.shutdown()
+
+
+def training(samples: Samples, cache: Path, seed: int = 0, recipe: Recipe = RECIPE) -> Training:
+    ready = cached_or_ready(TINY, samples, recipe, weights="random", input_size=48, seed=seed, cache=cache)
+    assert isinstance(ready, Training)
+    return ready
+
+
+def nothing() -> None:
+    pass
+
+
+def die(deaths: Path, count: int, victim: int) -> None:
+    """Kill the process of the first training that comes with this seed, so many times."""
+    if (deaths / str(victim)).is_file() and len(list(deaths.glob("*.death"))) < count:
+        (deaths / f"{os.getpid()}.death").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Driver:
+    """What the driver of a run hears."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, Checkpoint] = {}
+        self.losses: dict[str, list[tuple[int, float]]] = {}
+        self.notes: list[str] = []
+        self.seen: list[Standing] = []
+
+    def run(self, trainings: dict[str, Training], folder: Path, prepare=nothing, at_once: int = 2) -> "Driver":
+        room = Room(at_once, threads=1, cpus=1, gpus=0)
+        for key, checkpoint, losses in train_over_ray(
+            trainings.items(), room, folder, prepare, self.seen.append, self.notes.append
+        ):
+            self.given[key], self.losses[key] = checkpoint, losses
+        return self
+
+
+def test_the_same_networks_as_in_this_process(samples: Samples, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    trainings = {f"seed {seed}": training(samples, tmp_path, seed) for seed in range(2)}
+    driver = Driver().run(trainings, tmp_path)
+    assert set(driver.given) == set(trainings)
+    for key, one in trainings.items():
+        said: list[tuple[int, float]] = []
+        here = one.run(tmp_path, lambda done, _, loss, said=said: said.append((done, loss)))
+        assert driver.given[key].digest() == here.digest()
+        assert driver.given[key].extra == here.extra
+        assert driver.losses[key] == said
+    assert not driver.notes
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_one_that_fails_ends_the_others_well(samples: Samples, tmp_path: Path) -> None:
+    trainings = {
+        "good": training(samples, tmp_path),
+        "wild": training(samples, tmp_path, recipe=WILD),
+        "late": training(samples, tmp_path, seed=1, recipe=dataclasses.replace(RECIPE, epochs=60)),
+    }
+    driver = Driver()
+    with pytest.raises(UserError, match=r"^wild: .*diverged") as caught:
+        driver.run(trainings, tmp_path)
+    assert "Traceback" not in str(caught.value)
+    assert "good" in driver.given
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [DEATHS - 1, DEATHS])
+def test_a_process_that_dies(count: int, samples: Samples, tmp_path: Path) -> None:
+    """Fewer than so many deaths are got over; a training that always kills is given up, and those beside it end."""
+    (tmp_path / "0").touch()
+    driver = Driver()
+    prepare = functools.partial(die, tmp_path, count, 0)
+    if count < DEATHS:
+        driver.run({"frail": training(samples, tmp_path)}, tmp_path, prepare)
+        assert driver.given["frail"].digest() == training(samples, tmp_path).run(tmp_path).digest()
+        assert driver.notes == ["note: the process that trained frail has died: it begins anew"] * count
+    else:
+        with pytest.raises(UserError, match=r"the training of frail took its process with it 3 times .*: lower"):
+            driver.run({"frail": training(samples, tmp_path)}, tmp_path, prepare)
+    assert len(list(tmp_path.glob("*.death"))) == count
+
+
+def test_a_cluster_of_this_machine_alone_listens_on_loopback() -> None:
+    import psutil  # which Ray brings
+
+    own = psutil.Process()
+    addresses = {
+        str(ipaddress.ip_address(connection.laddr.ip).ipv4_mapped or connection.laddr.ip)
+        if ":" in connection.laddr.ip
+        else connection.laddr.ip
+        for process in [own, *own.children(recursive=True)]
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses
+    assert all(ipaddress.ip_address(address).is_loopback for address in addresses), addresses
