@@ -34,7 +34,7 @@ def words(pictures: Path, cache: Path, output: Path, *more: str) -> list[str]:
         "dataset=folder", f"dataset.root={pictures}", f"cache={cache}", f"output={output}", "input_size=40", "trials=2",
         f"models=[{{name: {TINY}, weights: random}},{{name: timm/test_efficientnet, weights: random}}]",
         "defenses=[none,gaussian_filter]", CONDITIONS, "training.epochs=4", "training.batch_size=8",
-        "batch_size=8", *more,
+        "batch_size=8", "tracking=off", *more,
     ]  # fmt: skip
 
 

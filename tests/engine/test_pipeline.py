@@ -119,7 +119,7 @@ def test_parcels_carry_the_plan_and_the_pixels(pictures: Path) -> None:
 DEFENDED = "defenses=[none,'batch_norm_recalibration(images=9)',input_dropout]"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ray_gives_the_same_rows_as_one_process(
     workers: int, pictures: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +132,27 @@ def test_ray_gives_the_same_rows_as_one_process(
     one, other = (Store(output).query(ROWS) for output in (here, there))
     pd.testing.assert_frame_equal(other, one)
     assert "evaluations" in capsys.readouterr().out
+
+
+def test_a_plugin_that_only_the_driver_finds_is_one_sentence(
+    pictures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The folder is named to this process alone, after the cluster has started."""
+    connect(None)
+    folder, output = tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("out")
+    (folder / "found_here_only.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(folder)
+    more = (
+        "plugins=[found_here_only]", "cluster.engine=ray", "cluster.workers=1", "limit=2", "training.epochs=0",
+        f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]", "tracking=off",
+    )  # fmt: skip
+    assert main(words(pictures, tmp_path_factory.getbasetemp() / "ray-cache", output, *more)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: on a machine of the cluster, plugin 'found_here_only' cannot be imported")
+    assert said.count("\n") == 1
 
 
 PLUGIN = """
@@ -176,24 +197,3 @@ def test_users_degradations_come_from_their_module_on_the_workers(
     one, other = (Store(output).query(ROWS) for output in (here, there))
     pd.testing.assert_frame_equal(other, one)
     assert set(one["degradation"]) == {"none", "mine:darker", "mine:aside", "mine:darker(30) + pepper(0.1)"}
-
-
-def test_a_plugin_that_only_the_driver_finds_is_one_sentence(
-    pictures: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The folder is named to this process alone, after the cluster has started."""
-    connect(None)
-    folder, output = tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("out")
-    (folder / "found_here_only.py").write_text("x = 1\n")
-    monkeypatch.syspath_prepend(folder)
-    more = (
-        "plugins=[found_here_only]", "cluster.engine=ray", "cluster.workers=1", "limit=2", "training.epochs=0",
-        f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]", "tracking=off",
-    )  # fmt: skip
-    assert main(words(pictures, tmp_path_factory.getbasetemp() / "ray-cache", output, *more)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: on a machine of the cluster, plugin 'found_here_only' cannot be imported")
-    assert said.count("\n") == 1
