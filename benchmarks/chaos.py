@@ -7,9 +7,10 @@ networks and a few images whose decoding and computing are slowed a little (`fau
 strike, at a moment that is drawn from what it has written by then, so that every strike hits. Kinds:
 
 - `driver`: SIGKILL; `SIGINT`: as by Ctrl-C; `SIGTERM`: as by `ray job stop`. The same command is given again.
-- `worker`: SIGKILL for an actor that computes; `decoder`: for a task that decodes; `node`: for a whole node (all its
-  processes), which comes back some seconds later; `lost`: for one that does not come back, with no room for its worker
-  on the others. The run must end without being given again.
+- `worker`: SIGKILL for an actor that computes; `decoder`: for a task that decodes; `trainer`: for one that fine-tunes;
+  `node`: for a whole node (all its processes), which comes back some seconds later; `lost`: for one that does not come
+  back, with no room for its worker on the others. The run must end without being given again.
+- `older`: SIGKILL for the driver, in an output that an earlier run with fewer degradations has left.
 - `ingest`, `publish`: SIGKILL for the driver while parts are brought into the working copy of the database, or while
   that is put in the place of the published one and its parts are removed.
 
@@ -23,6 +24,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,17 +58,23 @@ KINDS = {
     "driver": -signal.SIGKILL,
     "worker": 0,
     "decoder": 0,
+    "trainer": 0,
     "node": 0,
     "lost": 0,
     "SIGINT": 130,
     "SIGTERM": 130,
     "ingest": -signal.SIGKILL,
     "publish": -signal.SIGKILL,
+    "older": -signal.SIGKILL,
 }
 """What dies, and the exit code of the command that bears it."""
 NODES = 3
-SLOW, PATIENCE = "0.1", "6"
-"""Seconds: see `faults.py`; `engine.cluster.PATIENCE`."""
+SLOW, PATIENCE, EVERY = "0.1", "6", "1"
+"""Seconds: see `faults.py`; `engine.cluster.PATIENCE`; `store.publication.EVERY`."""
+FEWER = "degradations=[{name: gaussian_rgb, levels: [4]},flip_lr]"
+"""Of an earlier run."""
+TITLES = {"worker": "MapWorker", "decoder": "Read_Tickets", "trainer": "_train"}
+"""What Ray calls the processes."""
 
 
 def make_images(root: Path, count: int = 24) -> None:
@@ -83,7 +91,8 @@ def command(folder: Path, output: Path, *more: str) -> list[str]:
     """The command of every run: two networks with two defenses."""
     return [
         sys.executable, "-m", "cnnsens_bench.run", "dataset=folder", f"dataset.root={folder / 'images'}",
-        f"cache={folder / 'cache'}", f"output={output}", "input_size=32", "trials=2", "training.epochs=0",
+        f"cache={folder / 'cache'}", f"output={output}", "input_size=32", "trials=2", "training.epochs=1",
+        "training.batch_size=4",
         "models=[{name: timm/test_resnet, weights: random},{name: timm/test_efficientnet, weights: random}]",
         "defenses=[none,gaussian_filter]", "batch_size=4", "tracking=off", "cluster.threads=1",
         "plugins=[benchmarks.faults]",
@@ -150,8 +159,8 @@ def strike(kind: str, driver: subprocess.Popen, nodes: Nodes, rng: random.Random
     """Kill; gives what was killed, or nothing where there is no such process now."""
     if kind in ("node", "lost"):
         return nodes.kill_node(rng)
-    if kind in ("worker", "decoder"):
-        processes = nodes.processes("MapWorker" if kind == "worker" else "Read_Tickets")
+    if kind in TITLES:
+        processes = nodes.processes(TITLES[kind])
         if not processes:
             return ""
         try:
@@ -170,25 +179,28 @@ def one_run(seed: int, kind: str, folder: Path, nodes: Nodes, calm: Calm) -> dic
     environment = dict(os.environ)
     struck = ""
     if kind in calm.calls:
-        number = rng.randrange(len(calm.calls[kind]))
+        number = rng.randrange(max(1, int(0.7 * len(calm.calls[kind]))))  # a run may need fewer calls than another
         seconds = rng.random() * calm.calls[kind][number]
         environment["CHAOS_STRIKE"] = f"{kind} {number + 1} {seconds}"
         struck = f"the driver {1000 * seconds:.0f} ms into {kind} {number + 1} of {len(calm.calls[kind])}"
-    # Most kinds early and late alike; those who decode are soon done.
-    after = int(rng.uniform(0, 0 if kind == "decoder" else 0.85) * calm.parts)
+    # Most kinds early and late alike; those who decode are soon done, and training comes first.
+    after = int(rng.uniform(0, 0 if kind in ("decoder", "trainer") else 0.85) * calm.parts)
+    more = [f"cache={folder / f'cache{seed}'}"] if kind == "trainer" else []  # else trained before
+    if kind == "older":
+        shutil.copytree(folder / "older", output)
     began = time.monotonic()
     codes = []
     with (folder / f"run{seed}.log").open("w") as log:
         for given in range(2):
-            driver = subprocess.Popen(
-                command(folder, output, *nodes.over()), stdout=log, stderr=log, env=environment if given == 0 else None
-            )
+            words = command(folder, output, *nodes.over(), *more)
+            driver = subprocess.Popen(words, stdout=log, stderr=log, env=environment if given == 0 else None)
             until = time.monotonic() + 8 * calm.seconds + 60
             seen: set[str] = set()
             try:
                 while driver.poll() is None and time.monotonic() < until:
                     seen.update(path.name for path in output.glob("parts/*/predictions-*.parquet"))
-                    if not struck and len(seen) >= after and list(output.glob("plan/*/*.parquet")):
+                    begun = kind == "trainer" or list(output.glob("plan/*/*.parquet"))
+                    if not struck and len(seen) >= after and begun:
                         struck = strike(kind, driver, nodes, rng)
                         if struck:
                             struck += f" after {len(seen)} of {calm.parts} parts"
@@ -252,12 +264,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the verdicts here too")
     given = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
-    os.environ |= {"CHAOS_SECONDS": SLOW, "CHAOS_PATIENCE": PATIENCE}
+    os.environ |= {"CHAOS_SECONDS": SLOW, "CHAOS_PATIENCE": PATIENCE, "CHAOS_EVERY": EVERY}
     verdicts = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder / "images")
-        subprocess.run(command(folder, folder / "whole"), check=True, stdout=subprocess.DEVNULL)
+        for name_of, words in (("whole", []), ("older", [FEWER])):
+            subprocess.run(command(folder, folder / name_of, *words), check=True, stdout=subprocess.DEVNULL)
         expected = {table: Store(folder / "whole").query(question) for table, question in TABLES.items()}
         nodes = Nodes()
         try:

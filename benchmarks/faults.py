@@ -1,9 +1,10 @@
 """A plugin for `chaos.py`: decoding and computing that take their time, and a driver that kills itself to the moment.
 
-Environment: `CHAOS_SECONDS`: that each image's decoding and each batch's degradation take more, so that a sweep of few
-images has a middle to strike in. `CHAOS_TIMES`: a file that hears how long each `ingest` and `publish` of the driver
-took. `CHAOS_STRIKE`: "<ingest|publish> <number of the call> <seconds>": SIGKILL for the driver so long after the call
-began, or as it ends.
+Environment: `CHAOS_SECONDS`: that each image's decoding, each batch's degradation and each batch of a training take
+more, so that a run of few images has a middle to strike in. `CHAOS_EVERY`: seconds between two publications, instead of
+a minute, so that some come while workers compute. `CHAOS_TIMES`: a file that hears how long each `ingest` and `publish`
+of the driver took. `CHAOS_STRIKE`: "<ingest|publish> <number of the call> <seconds>": SIGKILL for the driver so long
+after the call began, or as it ends.
 """
 
 import functools
@@ -17,10 +18,13 @@ from typing import Any
 
 from cnnsens_bench import images
 from cnnsens_bench.engine import cluster, evaluate
-from cnnsens_bench.store import RunStore
+from cnnsens_bench.store import RunStore, publication
+from cnnsens_bench.training import finetune
 
 if "CHAOS_PATIENCE" in os.environ:
     cluster.PATIENCE = float(os.environ["CHAOS_PATIENCE"])
+if "CHAOS_EVERY" in os.environ:
+    publication.EVERY = float(os.environ["CHAOS_EVERY"])
 
 
 def slowed(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,6 +69,7 @@ def die() -> None:
 
 
 images.decode = slowed(images.decode)
+finetune.with_noise = slowed(finetune.with_noise)
 evaluate.Evaluator.evaluate = slowed(evaluate.Evaluator.evaluate)  # type: ignore[method-assign]
 RunStore.ingest = watched("ingest", RunStore.ingest)  # type: ignore[method-assign]
 RunStore.publish = watched("publish", RunStore.publish)  # type: ignore[method-assign]

@@ -8,18 +8,22 @@ nothing, so that n workers need no n cores and what is missing to 1 is the engin
 writing parts. Times run from the first outcome's worker being ready to the last outcome; starting actors is a fixed
 cost that no larger cluster spreads, and is given beside it (`start_s`).
 
-`driver_rss_ratio`: resident memory of the driver after a sweep of 100,000 images ÷ that after one of 1,000, each in a
-process of its own. Images are rows that name one small file, and what computes an item is a function that costs
-nothing: planning, writing the plan, Ray Data's tickets and outcomes are the driver's real ones.
+`driver_rss_ratio`: the most memory that the driver holds in a sweep of 100,000 images ÷ that in one of 1,000, each in a
+process of its own, with all that a driver does: planning, tickets, bringing parts into the database, publishing it, and
+asking it what is missing when the same sweep is given again (`resume_s`). Images are rows that name one small file, and
+the network costs next to nothing.
 """
 
 import argparse
+import dataclasses
+import io
 import json
 import logging
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -37,13 +41,15 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from cnnsens_bench.config import compose  # noqa: E402
 from cnnsens_bench.engine import pipeline  # noqa: E402
+from cnnsens_bench.engine.cluster import connect  # noqa: E402
 from cnnsens_bench.engine.layout import Layout  # noqa: E402
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E402
-from cnnsens_bench.engine.worker import Outcome  # noqa: E402
 from cnnsens_bench.engine.written import written  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
-from cnnsens_bench.store import new_attempt  # noqa: E402
+from cnnsens_bench.store import Store, new_attempt, writing  # noqa: E402
+from cnnsens_bench.suite import run_sweep  # noqa: E402
 
 PLUGIN = '''
 import os
@@ -145,38 +151,48 @@ def time_sweep(workers: int, count: int, cells: int, folder: Path) -> tuple[floa
         cluster.shutdown()
 
 
-class Free:
-    """A crew that costs nothing: every evaluation is said to be done."""
+class Peak(threading.Thread):
+    """The most resident bytes of this process, without the object store's pages, which are everybody's."""
 
-    def __init__(self, *_: Any) -> None:
-        pass
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.bytes, self.over = 0, threading.Event()
 
-    def __call__(self, item: Any, decoded: Any, scope: str) -> Outcome:
-        return Outcome(len(decoded), int(item.wanted.sum()), 0)
+    def run(self) -> None:
+        while not self.over.wait(0.05):
+            lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+            own = {words[0]: int(words[1]) for words in lines if words and words[0] in ("RssAnon:", "RssFile:")}
+            self.bytes = max(self.bytes, 1024 * sum(own.values()))
 
 
-def driver_memory(count: int) -> float:
-    """Resident bytes of this process after planning and running `count` images; to be called in a fresh process."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    pipeline.Crew = Free  # type: ignore[misc,assignment]  # travels with the actor's class, which is of this process
-    ray.cloudpickle.register_pickle_by_value(pipeline)
+def driver_memory(count: int) -> dict[str, float]:
+    """Of a process that drives a sweep of `count` images, and once more when nothing is missing; to be called in a
+    fresh process."""
+    config = compose(["cluster.engine=ray", "cluster.workers=1", "cluster.threads=1", "tracking=off"])
+    connect("local")
+    console = Console(file=io.StringIO())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = images_of(count, folder)
-        sweep = sweep_of(8, ("scale_sleeper",))
-        parts = new_attempt(folder / "out")
-        done = 0
-        with written(sweep, plan(sweep, images, None), parts) as work:
-            for outcome in pipeline.run_ray(sweep, work, {MODEL: checkpoint()}, parts, lambda *_: Layout(1, 1, 0.0, 1)):
-                done += outcome.evaluations
-        assert done == count * 8
-    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
-    own = {words[0]: int(words[1]) for words in lines if words and words[0] in ("RssAnon:", "RssFile:")}
+        sweep = dataclasses.replace(sweep_of(8, ("scale_sleeper",)), batch_size=64)
+        peak, times = Peak(), []
+        peak.start()
+        with writing(folder / "out") as store:
+            store.begin_run(sweep.run_id, "scale", "scale", {}, {})
+            for _ in range(2):
+                began = time.perf_counter()
+                parts = new_attempt(folder / "out")
+                failed = run_sweep(config, sweep, images, {MODEL: checkpoint()}, parts, store, "scale", console)
+                store.ingest()
+                times.append(time.perf_counter() - began)
+                assert not failed
+            store.finish_run(sweep.run_id, "done")
+        peak.over.set()
+        found = Store(folder / "out").query("SELECT count(*) AS n FROM predictions")["n"][0]
+        assert found == count * 8, found
+        assert f"{count * 8} of {count * 8} evaluations are in the store" in console.file.getvalue()  # type: ignore[attr-defined]
     ray.shutdown()
-    return 1024.0 * sum(own.values())  # without the object store's pages, which are everybody's
+    return {"bytes": float(peak.bytes), "sweep_s": times[0], "resume_s": times[1]}
 
 
 def main() -> None:
@@ -185,7 +201,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1536, help="of the timed sweeps")
     parser.add_argument("--seconds", type=float, default=0.25, help="that a batch takes")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--many", type=int, nargs="+", default=[1_000, 100_000], help="images, for the driver's memory")
+    parser.add_argument("--many", type=int, nargs="+", default=[100, 1_000, 100_000], help="images of a driver")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     os.environ["SCALE_SECONDS"] = str(given.seconds)
@@ -196,7 +212,7 @@ def main() -> None:
         sys.path.insert(0, name)
         pipeline.load_plugins(["scale_sleeper"])
         if given.memory_of:
-            print(driver_memory(given.memory_of))
+            print(json.dumps(driver_memory(given.memory_of)))
             return
         times = {}
         for n in given.workers:
@@ -209,12 +225,13 @@ def main() -> None:
         figures[f"efficiency_{n}_workers"] = base * times[base][0] / (n * seconds)
     memory = {}
     for count in given.many:
-        words = [sys.executable, str(Path(__file__).resolve()), "--memory-of", str(count)]
-        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-        memory[count] = float(said.split()[-1])
-        figures[f"driver_mb_{count}_images"] = memory[count] / 1e6
+        words = [sys.executable, str(Path(__file__).resolve()), "--seconds", "0", "--memory-of", str(count)]
+        said = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        memory[count] = said.pop("bytes")
+        figures[f"driver_{count}_images"] = {"mb": memory[count] / 1e6, **said}
+        print(f"{count} images: {memory[count] / 1e6:.0f} MB in the driver, {said}", flush=True)
     if memory:
-        figures["driver_rss_ratio"] = memory[given.many[-1]] / memory[given.many[0]]
+        figures["driver_rss_ratio"] = memory[given.many[-1]] / memory[given.many[-2]]
     table = Table("figure", "value", title="Overhead of the engine: workers of fixed cost, and the driver's memory")
     for key, value in figures.items():
         if isinstance(value, dict):

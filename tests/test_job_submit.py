@@ -195,7 +195,7 @@ def test_a_job_that_is_stopped_goes_on(jobs: Jobs, pictures: Path, tmp_path: Pat
     log = jobs.run(*request)
     told = re.search(r"resuming: (\d+) of (\d+) evaluations", log)
     assert told
-    assert int(told[1]) == before
+    assert before <= int(told[1]) < int(told[2])  # what workers wrote after the driver had ended is not lost either
     assert len(rows(output)) == int(told[2])
     assert Store(output).query("SELECT status FROM runs")["status"].tolist() == ["done"]
 
