@@ -48,8 +48,13 @@ def connect(address: str | None) -> None:
         ) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)  # Ray's own handler aborts
+    quiet()
+
+
+def quiet() -> None:
+    """Ray's notes would tear our own progress apart. To be called again when ray.data was imported, which speaks up."""
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # its notes would tear our own progress apart
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import parcel
-from cnnsens_bench.engine.cluster import Watch, connect, machines, memory, reporting, require_plugins
+from cnnsens_bench.engine.cluster import Watch, connect, machines, memory, quiet, reporting, require_plugins
 from cnnsens_bench.engine.crew import Crew, decode_item
 from cnnsens_bench.engine.desk import Desk
 from cnnsens_bench.engine.groups import Group, Weight, cut
@@ -78,6 +78,7 @@ def run_ray(
     run goes on with those that are left.
     """
     connect(address)
+    quiet()
     ray.data.DataContext.get_current().enable_progress_bars = False
     require_plugins(sweep.plugins)
     plan, cores = _laid_out(layout)
