@@ -48,11 +48,9 @@ class Meter:
     def line(self) -> str:
         """The state in one line."""
         elapsed = time.monotonic() - self.began
-        left = elapsed * (self.total - self.done) / self.done if self.done else float("nan")
+        left = f", {elapsed * (self.total - self.done) / self.done:.0f} s left" if self.done else ""
         share = 100 * self.done / self.total if self.total else 100.0
-        return (
-            f"{self.title}: {share:3.0f} % ({self.done}/{self.total}), {self.rate()}, {left:.0f} s left {self.detail}"
-        )
+        return f"{self.title}: {share:3.0f} % ({self.done}/{self.total}), {self.rate()}{left} {self.detail}"
 
     def close(self) -> None:
         """Leave the last state on the screen."""
