@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnsens_bench import images
-from cnnsens_bench.errors import ImageError
+from cnnsens_bench.errors import ImageError, StorageError
 from cnnsens_bench.training.recipe import Recipe
 
 CANVAS = 1.4
@@ -76,7 +77,18 @@ class TrainingImages:
 
     def _map(self, count: int, mode: str) -> None:
         side = round(self.input_size * CANVAS)
-        self._canvas = np.memmap(self._file, np.uint8, mode, shape=(max(1, count), side, side, 3))  # type: ignore[call-overload]
+        shape = (max(1, count), side, side, 3)
+        if mode != "r" and hasattr(os, "posix_fallocate"):
+            # A page that finds no room on the disk later on would kill the process.
+            try:
+                os.posix_fallocate(self._file.fileno(), 0, math.prod(shape))
+            except OSError as error:
+                self._file.close()
+                raise StorageError(
+                    f"the decoded training images need {math.prod(shape) / 1e9:.3g} GB in the cache folder, which has no "
+                    f"room for them ({error.strerror}): make some, or choose another with cache=… or CNNSENS_CACHE"
+                ) from None
+        self._canvas = np.memmap(self._file, np.uint8, mode, shape=shape)  # type: ignore[call-overload]
 
     def _fill(self, table: pd.DataFrame) -> list[int]:
         labels: list[int] = []

@@ -57,7 +57,7 @@ def train_over_ray(
     `waiting` is asked for no more than can run, so it may load weights as it goes. `folder`: of each machine, for the
     decoded images; `prepare`: what a new process must do first; `tick`: hears about once a second how all stand.
     A training whose machine or process dies begins anew. Raises `UserError` where one fails, once those beside it have
-    ended and were given.
+    ended and were given, and `StorageError` alike.
     """
     # On the driver's node: it must outlive the others.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -65,7 +65,7 @@ def train_over_ray(
     train = ray.remote(num_cpus=room.cpus, num_gpus=room.gpus, max_retries=0)(_train)
     trainings = iter(waiting)
     running: dict[Any, _Under] = {}
-    fault = ""
+    fault: Exception | None = None
 
     def start(under: _Under) -> None:
         running[train.remote(under.key, under.training, room.threads, folder, prepare, board)] = under
@@ -87,13 +87,13 @@ def train_over_ray(
                     under.deaths += not isinstance(error, NodeDiedError)
                     board.forget.remote(under.key)
                     if under.deaths == DEATHS:
-                        fault = fault or _given_up(under.key, error)
+                        fault = fault or UserError(_given_up(under.key, error))
                     elif not fault:
                         note(f"note: the process that trained {under.key} has died: it begins anew")
                         start(under)
                     continue
-                if isinstance(result, str):
-                    fault = fault or f"{under.key}: {result}"
+                if isinstance(result, Exception):
+                    fault = fault or type(result)(f"{under.key}: {result}")
                     continue
                 data, losses = result
                 yield under.key, checkpoint_from_bytes(data), losses
@@ -102,7 +102,7 @@ def train_over_ray(
             ray.cancel(reference, force=True)
         ray.kill(board)
     if fault:
-        raise UserError(fault)
+        raise fault
 
 
 def _given_up(key: str, error: RayError) -> str:
@@ -132,8 +132,8 @@ class _Board:
 
 def _train(
     key: str, training: Training, threads: int, folder: Path | None, prepare: Callable[[], None], board: Any
-) -> tuple[bytes, Losses] | str:
-    """The checkpoint's bytes and the losses on the way; what a user must know is a sentence (Ray would wrap an error in
+) -> tuple[bytes, Losses] | StorageError | UserError:
+    """The checkpoint's bytes and the losses on the way, or the error of one sentence (raised, Ray would wrap it in
     tracebacks)."""
     from cnnsens_bench.cache import cache_dir  # this machine's, where `folder` names none
 
@@ -150,7 +150,7 @@ def _train(
         require_writable(own, "the cache folder", "cache=… or CNNSENS_CACHE")
         checkpoint = training.run(own, report)
     except (StorageError, UserError) as error:
-        return str(error)
+        return error
     finally:
         board.forget.remote(key)
     return checkpoint.to_bytes(), losses

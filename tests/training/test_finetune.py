@@ -1,6 +1,7 @@
 """Fine-tuning: it learns, it is cached by what shapes it, and it says what went wrong."""
 
 import dataclasses
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from cnnsens_bench import images
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.errors import StorageError, UserError
 from cnnsens_bench.fine_tuning import thin_classes
 from cnnsens_bench.models import Classifier, load_checkpoint
 from cnnsens_bench.training.data import Share, TrainingImages, random_crop
@@ -98,6 +99,18 @@ def test_a_loss_that_diverges_says_so(samples: Samples, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="diverged"):
         train(samples, tmp_path, wild)
     assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_a_disk_without_room_for_the_images_says_so(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(StorageError, match=r"need \S+ GB in the cache folder, .*No space left.*cache="):
+        train(samples, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_training_split_says_so(samples: Samples, tmp_path: Path) -> None:
