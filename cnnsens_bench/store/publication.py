@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from cnnsens_bench.errors import StorageError, UserError, cause_of
 from cnnsens_bench.places import Place, download, local_folder, storing, upload
@@ -107,6 +108,8 @@ class RunStore(Store):
         self.folder, self.held, self.tell = folder, held, tell
         self.inbox = Inbox(output, folder)
         self._shared, self._cost, self._complaint = time.monotonic(), 0.0, ""
+        self._known: set[str] = set()
+        self._begun: set[str] = set()
 
     def begin(self) -> None:
         """The published database into the working copy; its schema. Raises `UserError`, `StorageError`."""
@@ -119,19 +122,29 @@ class RunStore(Store):
                     left.unlink()
         there = self._fetch()
         self.open()
+        self._known = set(self.query("SELECT run_id FROM runs")["run_id"])
         self.changed = not there
         # What there is not yet is published as soon as there is something to say.
         self._shared = time.monotonic() if there else float("-inf")
         self._cost = time.monotonic() - began
 
-    def share(self, keep: Place | None = None) -> None:
-        """Bring in what workers have written and publish it, if it is time to; `keep` as of `ingest`.
+    def begin_run(
+        self, run_id: str, suite: str, protocol: str, config: dict[str, Any], environment: dict[str, Any]
+    ) -> None:
+        """As of every store. `share` publishes it before the run's workers write: their parts may outlive us."""
+        super().begin_run(run_id, suite, protocol, config, environment)
+        self._begun.add(run_id)
+
+    def share(self, keep: Place | None = None, begins: bool = False) -> None:
+        """Bring in what workers have written and publish it, if it is time to; `keep` as of `ingest`. `begins`: it is
+        time where the published database has not all runs that have begun.
 
         What goes wrong with the storage is told, and tried again the next time. Raises `UserError` when another run
         took the output over.
         """
         began = time.monotonic()
-        if began - self._shared < max(EVERY, self._cost / SHARE):
+        unknown = begins and not self._begun <= self._known
+        if not unknown and began - self._shared < max(EVERY, self._cost / SHARE):
             return
         try:
             self.ingest(keep=keep)
@@ -192,6 +205,7 @@ class RunStore(Store):
 
     def _published(self) -> None:
         self.changed = False
+        self._known |= self._begun
         super()._settle()
 
     def _settle(self) -> None:
