@@ -198,12 +198,14 @@ class RunStore(Store):
 
     def _replace(self, file: Path) -> None:
         assert isinstance(self.path, Path)
+        self.held.check()  # a large copy takes a while
         # The journal of a writer before us, which `_fetch` copied: it does not belong to the new file.
         _journal(self.path).unlink(missing_ok=True)
         os.replace(file, self.path)
         _to_disk(self.path.parent)
 
     def _published(self) -> None:
+        self.held.check()  # before parts go: whoever took over while we copied has not all of their rows
         self.changed = False
         self._known |= self._begun
         super()._settle()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from upath import UPath
 
 from cnnsens_bench.errors import StorageError, UserError
-from cnnsens_bench.store import RunStore, Store, new_attempt, publication, reading, write_part, writing
+from cnnsens_bench.places import place
+from cnnsens_bench.store import RunStore, Store, lock, new_attempt, publication, reading, write_part, writing
 from tests.store.test_ingest import ids, table
 
 
@@ -154,6 +156,46 @@ def test_a_disk_that_fills_while_it_is_published(tmp_path: Path, monkeypatch: py
         assert left(tmp_path)[-2:] == ["run.lock", "work/results.duckdb"]
         store.share(folder)
         assert (there(tmp_path), part.exists()) == (["r:i"], False)
+
+
+def test_who_loses_the_output_while_it_copies_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it remove parts."""
+    with pytest.raises(UserError, match="was removed or replaced"), writing(tmp_path) as store:  # noqa: PT012
+        begun(store)
+        store.publish()
+        folder = new_attempt(tmp_path)
+        write_part(folder, "predictions", "a", table(["i"]))
+        store.ingest(keep=folder)
+        copy = shutil.copyfile
+
+        def robbed(*words: Path) -> Path:
+            (tmp_path / "run.lock").unlink()
+            return copy(*words)
+
+        monkeypatch.setattr(publication.shutil, "copyfile", robbed)
+        store.publish()
+    assert there(tmp_path) == []
+    assert [name.rpartition("/")[2] for name in left(tmp_path)] == [
+        "predictions-a.parquet", "results.duckdb", "results.duckdb",
+    ]  # fmt: skip
+
+
+def test_who_loses_the_output_while_it_uploads_removes_no_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT", 1.0)
+    output = place("memory://publication/robbed")
+    send = publication.upload
+
+    def robbed(file: Path, target: UPath) -> None:
+        send(file, target)
+        target.fs.pipe_file((target.parent / "run.lock").path, b'{"token": "another"}')
+
+    with pytest.raises(UserError, match="took over when"), writing(output) as store:  # noqa: PT012
+        begun(store)
+        part = write_part(new_attempt(output), "predictions", "a", table(["i"]))
+        store.ingest()
+        monkeypatch.setattr(publication, "upload", robbed)
+        store.publish()
+    assert part.exists()
 
 
 def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
