@@ -183,7 +183,7 @@ def outcomes(
     from cnnsens_bench.engine.pipeline import run_ray
 
     layout = functools.partial(layout_of, cluster)
-    return run_ray(sweep, work, checkpoints, parts.absolute(), layout, cluster.address, report, note, budget)
+    return run_ray(sweep, work, checkpoints, parts, layout, cluster.address, report, note, budget)
 
 
 def train_all(
