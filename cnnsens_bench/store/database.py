@@ -34,7 +34,7 @@ class Store:
     """The database of one output. `open` must come first where it is written; it makes folder, tables and views.
 
     `path`: the file that readers know; `database`: the one that this store opens, which is the same but while a run
-    writes, and where `path` is a URI.
+    writes, and where `path` is a URI. `settings`: DuckDB's, of each connection.
     """
 
     def __init__(self, output: Place, database: Path | None = None) -> None:
@@ -43,6 +43,7 @@ class Store:
         self.database = database
         self.inbox = Inbox(output)
         self.changed = False
+        self.settings: dict[str, Any] = {}
         self._taken: list[tuple[str, list[str]]] = []
         self._ended: set[str] = set()
         self._left: set[str] = set()
@@ -220,7 +221,7 @@ class Store:
         until = time.monotonic() + patience
         while True:
             try:
-                connection = duckdb.connect(str(self._file()), read_only=read_only)
+                connection = duckdb.connect(str(self._file()), read_only=read_only, config=self.settings)
                 break
             except duckdb.Error as error:
                 if _is_held(error) and time.monotonic() < until:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsens_bench.errors import StorageError, UserError, cause_of
+from cnnsens_bench.memory import STORE_SHARE, total_memory
 from cnnsens_bench.places import Place, download, local_folder, storing, upload
 from cnnsens_bench.store.database import Store, writable
 from cnnsens_bench.store.inbox import Inbox
@@ -107,6 +108,11 @@ class RunStore(Store):
         super().__init__(output, folder / "results.duckdb")
         self.folder, self.held, self.tell = folder, held, tell
         self.inbox = Inbox(output, folder)
+        # What does not fit goes beside the working copy, where the disk must have room anyway.
+        self.settings = {
+            "memory_limit": f"{total_memory() * STORE_SHARE / 2**20:.0f}MiB",
+            "temp_directory": str(folder.absolute() / "spilled"),
+        }
         self._shared, self._cost, self._complaint = time.monotonic(), 0.0, ""
         self._known: set[str] = set()
         self._begun: set[str] = set()

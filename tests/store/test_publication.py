@@ -4,6 +4,7 @@ import itertools
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import duckdb
@@ -11,8 +12,10 @@ import pytest
 from upath import UPath
 
 from cnnsens_bench.errors import StorageError, UserError
+from cnnsens_bench.memory import total_memory
 from cnnsens_bench.places import place
 from cnnsens_bench.store import RunStore, Store, lock, new_attempt, publication, reading, write_part, writing
+from cnnsens_bench.store.inbox import Inbox
 from tests.store.test_ingest import ids, table
 
 
@@ -272,6 +275,38 @@ def test_parts_written_again_under_another_name_are_taken_once(tmp_path: Path) -
         store.ingest()
         assert store.query("SELECT sum(rows) AS n FROM parts")["n"][0] == 8
     assert there(tmp_path) == ["r:i", "r:j", "r:k", "r:l"]
+
+
+def test_the_database_of_a_run_leaves_memory_to_the_rest(tmp_path: Path) -> None:
+    """DuckDB would take four fifths of the machine; what is more goes to the disk of the working copy."""
+    with writing(tmp_path) as store:
+        question = "SELECT current_setting('memory_limit') AS memory, current_setting('temp_directory') AS folder"
+        (memory, folder), *_ = store.query(question).to_numpy().tolist()
+        assert folder == str(tmp_path / "work" / "spilled")
+        number, unit = memory.split()
+        size = float(number) * {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}[unit]
+        assert size == pytest.approx(0.2 * total_memory(), rel=0.1)
+        store.settings["memory_limit"] = "100MiB"
+        store.query("SELECT count(*) FROM (SELECT DISTINCT hash(i) || repeat('x', 40) FROM range(2000000) AS r(i))")
+    assert left(tmp_path) == ["results.duckdb"]
+
+
+def test_parts_at_a_uri_are_fetched_without_being_in_memory(tmp_path: Path) -> None:
+    output = place("memory://publication/large")
+    names = [f"predictions-{i:02}.parquet" for i in range(20)]
+    for name in names:
+        output.fs.pipe_file((output / "parts" / "attempt" / name).path, name.encode() * 100_000)
+    inbox = Inbox(output, tmp_path)
+    tracemalloc.start()
+    try:
+        with inbox.at_hand("attempt", [*names, "predictions-gone.parquet"]) as files:
+            most = tracemalloc.get_traced_memory()[1]
+            assert [file.name for file in files] == names
+            assert files[3].read_bytes() == names[3].encode() * 100_000
+            total = sum(file.stat().st_size for file in files)
+    finally:
+        tracemalloc.stop()
+    assert most < total / 4
 
 
 def test_a_relative_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
