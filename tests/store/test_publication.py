@@ -309,6 +309,24 @@ def test_parts_at_a_uri_are_fetched_without_being_in_memory(tmp_path: Path) -> N
     assert most < total / 4
 
 
+def test_a_working_folder_that_cannot_be_removed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system keeps a deleted file that somebody has open; an old working copy is none of ours."""
+    with writing(tmp_path / "old") as store:
+        store.begin_run("old", "test", "p", {}, {})
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / ".nfs0001").touch()
+    shutil.copyfile(tmp_path / "old" / "results.duckdb", work / "results.duckdb")
+    (work / "results.duckdb.wal").write_bytes(b"of another")
+    monkeypatch.setattr(publication.shutil, "rmtree", lambda *_, **__: None)
+    with writing(tmp_path) as store:
+        begun(store)
+    with reading(tmp_path / "results.duckdb") as read:
+        assert read.query("SELECT run_id FROM runs")["run_id"].tolist() == ["r"]
+    with writing(tmp_path):
+        pass
+
+
 def test_a_relative_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with writing(Path("out")) as store:
