@@ -35,5 +35,7 @@ def total_memory() -> int:
     return total
 
 
+STORE_SHARE = 0.2
+"""Of the memory that the database of a run may take, whose driver computes too; it puts what is more onto the disk."""
 WEIGHTS_SHARE = 0.25
 """Of a device's memory that weights may take; activations and images need the rest."""

@@ -73,16 +73,17 @@ def run_study(study: Prepared, store: RunStore, console: Console, summary: bool 
     )
     for sentence in lineup.left_out:
         console.print(sentence, markup=False, soft_wrap=True)
-    # What an earlier, killed run left behind comes in first: it is not computed again.
-    store.ingest()
     store.begin_run(run_id, config.suite, protocol, dataclasses.asdict(config), environment())
-    store.clear_failures(run_id)
-    store.share()
-    parts = new_attempt(config.output_folder)
     status = "interrupted"
-    for sentence in thin_classes(samples) if any(model.recipe.epochs for model in models) else ():
-        console.print(sentence, markup=False, soft_wrap=True)
     try:
+        # What an earlier, killed run left behind comes in first: it is not computed again.
+        store.ingest()
+        store.clear_failures(run_id)
+        # Before anybody writes parts of this run: who finds them must know its protocol.
+        store.share(begins=True)
+        parts = new_attempt(config.output_folder)
+        for sentence in thin_classes(samples) if any(model.recipe.epochs for model in models) else ():
+            console.print(sentence, markup=False, soft_wrap=True)
         if config.recipe == "search":
             models = search_models(config, models, samples, objective_conditions(config), console, tracker, resume=True)
             known, lineup = lineup.left_out, line_up(models, config.defenses)
@@ -182,7 +183,7 @@ def outcomes(
     from cnnsens_bench.engine.pipeline import run_ray
 
     layout = functools.partial(layout_of, cluster)
-    return run_ray(sweep, work, checkpoints, parts.absolute(), layout, cluster.address, report, note, budget)
+    return run_ray(sweep, work, checkpoints, parts, layout, cluster.address, report, note, budget)
 
 
 def train_all(

@@ -194,7 +194,8 @@ def _pieces(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iter
     wanted_table = sweep.wanted_table()
     places_asked = np.flatnonzero(asked)
     position = pd.MultiIndex.from_frame(wanted_table)
-    step = max(1, min(32 * sweep.batch_size, ASKED_AT_ONCE // max(1, len(wanted_table))))
+    # As many as may be: where ids are in no order, each question is a scan of the table.
+    step = max(1, ASKED_AT_ONCE // max(1, len(wanted_table)))
     for start in range(0, len(images), step):
         rows = images.iloc[start : start + step]
         flat = np.zeros((len(rows), asked.size), bool)

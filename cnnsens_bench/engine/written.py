@@ -1,9 +1,10 @@
 """The plan on the shared storage: written once, step by step, and read piece by piece by whoever computes.
 
-So neither the driver nor a worker holds more of it than a chunk, and what is to be done is counted on the way.
+So neither the driver nor a worker holds more of it than a file, and what is to be done is counted on the way.
 """
 
 import contextlib
+import io
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ import pyarrow.parquet as pq
 
 from cnnsens_bench.engine.groups import Group
 from cnnsens_bench.engine.plan import Chunk, Sweep
-from cnnsens_bench.errors import StorageError, first_line
-from cnnsens_bench.places import Place, names_below, storing
+from cnnsens_bench.errors import StorageError
+from cnnsens_bench.places import Place, names_below, storing, write_whole
 
 CHUNKS_PER_FILE = 32
 """Each a row group."""
@@ -64,9 +65,9 @@ class WrittenPlan:
             return self._chunk(pq.ParquetFile(file), number)
 
     def read(self) -> Iterator[Chunk]:
-        """All, one after the other."""
+        """All, one after the other. Raises `StorageError`."""
         for start in range(0, self.chunks, CHUNKS_PER_FILE):
-            with _file(self.folder, start // CHUNKS_PER_FILE).open("rb") as file:
+            with storing(self.folder), _file(self.folder, start // CHUNKS_PER_FILE).open("rb") as file:
                 parquet = pq.ParquetFile(file)
                 for number in range(start, min(start + CHUNKS_PER_FILE, self.chunks)):
                     yield self._chunk(parquet, number)
@@ -83,13 +84,15 @@ class WrittenPlan:
 def written(sweep: Sweep, chunks: Iterable[Chunk], parts: Place) -> Iterator[WrittenPlan]:
     """The plan in a folder `<output>/plan/<attempt>` beside the parts, `<output>/parts/<attempt>`, removed at the end.
 
-    What earlier runs that were killed left there is removed too. Raises `StorageError` on a full disk.
+    What earlier runs that were killed left there is removed too. Raises `StorageError` on a full disk, or
+    where a server is gone.
     """
     place = parts.parent.parent / "plan"
     _remove(place)
     folder = place / parts.name
     if isinstance(folder, Path):  # a URI has no folders
-        folder.mkdir(parents=True)
+        with storing(folder):
+            folder.mkdir(parents=True)
     try:
         yield _write(sweep, chunks, folder)
     finally:
@@ -98,30 +101,36 @@ def written(sweep: Sweep, chunks: Iterable[Chunk], parts: Place) -> Iterator[Wri
 
 def _write(sweep: Sweep, chunks: Iterable[Chunk], folder: Place) -> WrittenPlan:
     count = images = evaluations = 0
-    writer = file = None
-    try:
-        for chunk in chunks:
-            table = _table(chunk)
-            if count % CHUNKS_PER_FILE == 0:
-                if writer and file:
-                    writer.close()
-                    file.close()
-                file = _file(folder, count // CHUNKS_PER_FILE).open("wb")
-                writer = pq.ParquetWriter(file, table.schema, compression="zstd")
-                schema = table.schema
-            assert writer
-            writer.write_table(table.cast(schema))  # a row group, for it has few rows
-            count += 1
-            images += len(chunk.rows)
-            evaluations += chunk.evaluations
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise StorageError(f"the plan cannot be written to {folder} ({reason})") from None
-    finally:
-        if writer and file:
-            writer.close()
-            file.close()
+    file = _File()
+    for chunk in chunks:
+        file.add(_table(chunk))
+        count += 1
+        images += len(chunk.rows)
+        evaluations += chunk.evaluations
+        if count % CHUNKS_PER_FILE == 0:
+            write_whole(_file(folder, count // CHUNKS_PER_FILE - 1), file.content())
+            file = _File()
+    if count % CHUNKS_PER_FILE:
+        write_whole(_file(folder, count // CHUNKS_PER_FILE), file.content())
     return WrittenPlan(folder, count, images, evaluations, (len(sweep.entrants), len(sweep.cells())))
+
+
+class _File:
+    """Of the plan, in memory until it is full; a chunk is a row group, for it has few rows."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._bytes, table.schema, compression="zstd")
+        self._writer.write_table(table.cast(self._writer.schema))
+
+    def content(self) -> bytes:
+        assert self._writer
+        self._writer.close()
+        return self._bytes.getvalue()
 
 
 def pieces_of(chunk: Chunk, groups: Sequence[Group], number: int, pieces: int) -> Iterator[Item]:
@@ -163,6 +172,7 @@ def _remove(folder: Place) -> None:
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    with contextlib.suppress(OSError, StorageError):
+    with contextlib.suppress(FileNotFoundError, StorageError):
         for name in names_below(folder):
-            (folder / name).unlink()
+            with storing(folder):
+                (folder / name).unlink()

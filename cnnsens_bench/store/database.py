@@ -1,17 +1,15 @@
-"""The one writer of `results.duckdb`, and the only code that knows DuckDB.
+"""The one writer of `results.duckdb`.
 
 Connections are short, so that readers can ask between two operations. While a run writes, `RunStore` (publication.py)
 keeps the tables in a file of its own, and readers need not wait at all.
 """
 
 import contextlib
-import functools
-import itertools
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,14 @@ import pandas as pd
 
 from cnnsens_bench.errors import StorageError, UserError, first_line
 from cnnsens_bench.places import Place, require_writable
+from cnnsens_bench.store import ingestion
 from cnnsens_bench.store.inbox import Inbox
-from cnnsens_bench.store.parts import SCHEMAS, is_retry, kind_of
+from cnnsens_bench.store.ingestion import _sql
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 """Raised when tables or columns change their meaning; see `Store.open`."""
-FILES_AT_ONCE = 1024
-"""Part files that one transaction brings in, and the rest of the last one's chunk."""
 DISK = (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException)
 """What DuckDB raises on a full disk, and afterwards."""
 
@@ -35,7 +34,7 @@ class Store:
     """The database of one output. `open` must come first where it is written; it makes folder, tables and views.
 
     `path`: the file that readers know; `database`: the one that this store opens, which is the same but while a run
-    writes, and where `path` is a URI.
+    writes, and where `path` is a URI. `settings`: DuckDB's, of each connection.
     """
 
     def __init__(self, output: Place, database: Path | None = None) -> None:
@@ -44,8 +43,10 @@ class Store:
         self.database = database
         self.inbox = Inbox(output)
         self.changed = False
+        self.settings: dict[str, Any] = {}
         self._taken: list[tuple[str, list[str]]] = []
         self._ended: set[str] = set()
+        self._left: set[str] = set()
 
     def open(self) -> None:
         """Make the folder and the schema where they are missing.
@@ -79,7 +80,8 @@ class Store:
     def begin_run(
         self, run_id: str, suite: str, protocol: str, config: dict[str, Any], environment: dict[str, Any]
     ) -> None:
-        """A row of `runs` with status running; one that is there already goes on."""
+        """A row of `runs` with status running; one that is there already goes on. To come before `ingest`, which leaves
+        the parts of unknown runs alone."""
         values = {
             "run_id": run_id,
             "suite": suite,
@@ -90,6 +92,7 @@ class Store:
         }
         with self._connect() as connection:
             connection.execute(_sql("begin_run"), values)
+        self._left.clear()
 
     def finish_run(self, run_id: str, status: str, patience: float = 10) -> None:
         """`status`: done, incomplete or interrupted."""
@@ -153,15 +156,16 @@ class Store:
         """Bring every whole part into the tables, exactly once; gives the number of parts.
 
         The folders of ended attempts are removed with what is left in them; `keep` is the one still written to.
-        A part that cannot be read is set aside as `<name>.corrupt`, with a warning. `on_progress(done, all)` counts
-        parts; `patience`: seconds to wait, for each batch, for a process that holds the database. Raises
-        `StorageError`.
+        A part that cannot be read is set aside as `<name>.corrupt`, with a warning. One of a run that the database does
+        not know (it was lost, or an older one put in its place) stays where it is until that run begins again: only
+        with the run's protocol can it be told what its rows repeat. `on_progress(done, all)` counts parts; `patience`:
+        seconds to wait, for each batch, for a process that holds the database. Raises `StorageError`.
         """
         waiting = self.inbox.attempts()
         total, seen, brought = sum(map(len, waiting.values())), 0, 0
         for attempt, names in waiting.items():
             # A transaction never spans attempts: what two of them computed is found in the table, and kept once.
-            for batch in _batches(names):
+            for batch in ingestion.batches(names):
                 brought += self._ingest_parts(attempt, batch, patience)
                 seen += len(batch)
                 if on_progress:
@@ -175,20 +179,27 @@ class Store:
         with self._connect(patience) as connection:
             question = "SELECT name FROM parts WHERE starts_with(name, ?)"
             known = {row[0] for row in connection.execute(question, [f"{attempt}/"]).fetchall()}
-            fresh = [name for name in names if f"{attempt}/{name}" not in known]
+            fresh = [name for name in names if f"{attempt}/{name}" not in known | self._left]
             with self.inbox.at_hand(attempt, fresh) as new:
                 try:
-                    _insert(connection, new)
+                    left = ingestion.insert(connection, new)
                 except duckdb.Error:
                     # Looked for only now: the common case need not read every part twice.
                     whole = [file for file in new if not self.inbox.set_aside(attempt, file)]
                     if len(whole) == len(new):
                         raise  # the parts are good, so it is the disk or the memory
                     new = whole
-                    _insert(connection, new)
-        self._taken.append((attempt, names))
+                    left = ingestion.insert(connection, new)
+        if left:
+            logger.warning(
+                "%d parts in %s are of runs that are not in the database: they wait until their command is given again",
+                len(left),
+                self.inbox.folder / attempt,
+            )
+        self._left |= left
+        self._taken.append((attempt, [name for name in names if f"{attempt}/{name}" not in self._left]))
         self._settle()
-        return len(new)
+        return len(new) - len(left)
 
     def _settle(self) -> None:
         """Remove the parts that were brought in, and the folders of ended attempts. Only after the commit: a crash
@@ -210,7 +221,7 @@ class Store:
         until = time.monotonic() + patience
         while True:
             try:
-                connection = duckdb.connect(str(self._file()), read_only=read_only)
+                connection = duckdb.connect(str(self._file()), read_only=read_only, config=self.settings)
                 break
             except duckdb.Error as error:
                 if _is_held(error) and time.monotonic() < until:
@@ -251,52 +262,6 @@ def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
     return row[0] if row else None
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
-    """The rows of the parts and their names, all or nothing."""
-    if not files:
-        return
-    connection.begin()
-    try:
-        counted = []
-        # Retried parts come after those whose rows they may repeat.
-        for kind, retried in itertools.product(SCHEMAS, (False, True)):
-            chosen = {str(file): file for file in files if kind_of(file) == kind and is_retry(file.name) == retried}
-            if chosen:
-                parameters = {"files": [_literal(name) for name in chosen]}
-                compared = kind == "predictions" and (retried or _overlaps(connection, parameters))
-                connection.execute(_sql(f"ingest_{kind}{'_again' if compared else ''}"), parameters)
-                rows = connection.execute(_sql("part_rows"), parameters).fetchall()
-                counted += [(_part_name(chosen[name]), count) for name, count in rows]
-        connection.register("counted", pd.DataFrame(counted, columns=["name", "rows"]))
-        connection.execute("INSERT INTO parts BY NAME SELECT name, rows, now() AS ingested_at FROM counted")
-        connection.unregister("counted")
-        connection.commit()
-    except BaseException:
-        connection.rollback()
-        raise
-
-
-def _batches(names: list[str]) -> Iterator[list[str]]:
-    """The parts of a chunk stay together: images that are new to a transaction are not compared row by row."""
-    chunks = [list(parts) for _, parts in itertools.groupby(names, lambda name: Path(name).stem.split("-")[:2])]
-    batch: list[str] = []
-    for parts in chunks:
-        batch += parts
-        if len(batch) >= FILES_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _overlaps(connection: duckdb.DuckDBPyConnection, parameters: dict[str, list[str]]) -> bool:
-    """Whether new predictions could be there already; cheap where the table is empty or the images are new."""
-    if connection.execute("SELECT 1 FROM predictions LIMIT 1").fetchone() is None:
-        return False
-    found = connection.execute(_sql("overlap"), parameters).fetchone()
-    return bool(found and found[0])
-
-
 def _is_held(error: duckdb.Error) -> bool:
     return "conflicting lock" in str(error).lower() or "could not set lock" in str(error).lower()
 
@@ -312,17 +277,3 @@ def _open_error(path: Place, error: duckdb.Error) -> str:
     if isinstance(error, duckdb.IOException) and "not a valid" in text:
         return f"{path} is not a DuckDB database: move it away, or choose another output=<folder>"
     return f"{path} cannot be opened ({first_line(error)}): choose another output=<folder>"
-
-
-def _literal(path: str) -> str:
-    """A path in which DuckDB finds no pattern: `runs/a*b` must not match its neighbours."""
-    return re.sub(r"([*?\[])", r"[\1]", path)
-
-
-def _part_name(file: Path) -> str:
-    return f"{file.parent.name}/{file.name}"
-
-
-@functools.cache
-def _sql(name: str) -> str:
-    return resources.files("cnnsens_bench.store").joinpath(f"{name}.sql").read_text()

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from upath import UPath
+
 from cnnsens_bench.places import Place, names_below, storing
 from cnnsens_bench.store.parts import SCHEMAS, damage, is_retry, kind_of
 
@@ -53,15 +55,13 @@ class Inbox:
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix="parts-") as folder:
             local = Path(folder, attempt)
             local.mkdir()
-            with storing(remote):
-                content = remote.fs.cat([(remote / name).path for name in names], on_error="return")
-                for path, data in content.items():
-                    if isinstance(data, FileNotFoundError):
-                        continue
-                    if isinstance(data, Exception):
-                        raise data
-                    (local / path.rpartition("/")[2]).write_bytes(data)
-            yield [local / name for name in names if (local / name).is_file()]
+            try:
+                _fetch(remote, names, local)
+            except FileNotFoundError:
+                there = set(names_below(remote))
+                names = [name for name in names if name in there]
+                _fetch(remote, names, local)
+            yield [local / name for name in names]
 
     def remove(self, attempt: str, names: Sequence[str]) -> None:
         """Of parts that the database has. Raises `StorageError`."""
@@ -98,6 +98,12 @@ class Inbox:
                 left.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty; or such a worker was just writing: next time
                 folder.rmdir()
+
+
+def _fetch(remote: UPath, names: Sequence[str], folder: Path) -> None:
+    """Piece by piece onto the disk: all parts of a transaction are more than should be in memory."""
+    with storing(remote):
+        remote.fs.get([(remote / name).path for name in names], [str(folder / name) for name in names])
 
 
 def _is_part(name: str) -> bool:

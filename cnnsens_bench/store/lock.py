@@ -63,7 +63,7 @@ class FileLock:
     def __init__(self, output: Path) -> None:
         self.path = output / NAME
         while True:
-            file = self.path.open("a+", encoding="utf-8")
+            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+", encoding="utf-8")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -75,17 +75,27 @@ class FileLock:
                 break
             file.close()  # its holder removed it between our two calls
         file.truncate(0)
-        file.write(json.dumps(_who()))
-        file.flush()
+        self._content = json.dumps(_who()).encode()
         self._file: TextIO = file
+        self._write()
 
     def check(self) -> None:
-        """Nobody takes a file lock away."""
+        """Raises `UserError` when the file is no longer the one that is locked, `StorageError` when it cannot be
+        written: a network file system takes a lock away from a machine that it has not seen for a while."""
+        if not _is(self.path, self._file):
+            raise UserError(_removed(self.path))
+        with storing(self.path):
+            self._write()
+
+    def _write(self) -> None:
+        os.pwrite(self._file.fileno(), self._content, 0)
+        os.fsync(self._file.fileno())
 
     def release(self) -> None:
         """Let others in. While the lock is still held, so that nobody locks a file that is gone."""
         if not self._file.closed:
-            self.path.unlink(missing_ok=True)
+            if _is(self.path, self._file):
+                self.path.unlink(missing_ok=True)
             fcntl.flock(self._file, fcntl.LOCK_UN)  # children that were forked hold the file too
             self._file.close()
 
@@ -98,11 +108,9 @@ class Lease:
         self.me = {**_who(), "token": uuid.uuid4().hex}
         _mine.add(str(self.me["token"]))
         self._stop = threading.Event()
-        self._renewed = 0.0
         self.taken_by: dict[str, Any] | None = None
         try:
-            self._await(tell)
-            self._write()
+            self._take(self._await(tell))
             time.sleep(min(1.0, BEAT / 5))  # another that saw the same stale lease has written by now
             self._renew()
             self.check()
@@ -113,9 +121,13 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises `UserError` when another run took the output over, `StorageError` when nobody can tell."""
-        if self.taken_by is None and time.monotonic() - self._renewed > STALE / 2:
-            self._renew()
+        """Raises `UserError` when another run took the output over, `StorageError` when nobody can tell.
+
+        Asks the storage each time: this machine may have slept, and no clock of its own tells what others did then.
+        """
+        self._ours()
+        if self.taken_by == {}:
+            raise UserError(_removed(self.path))
         if self.taken_by is not None:
             raise UserError(
                 f"{_refusal(self.output, self.taken_by)}; it took over when this run could not reach the output"
@@ -127,18 +139,18 @@ class Lease:
         self._thread.join(timeout=5)
         _mine.discard(str(self.me["token"]))
         with contextlib.suppress(StorageError, FileNotFoundError):
-            if self._read().get("token") == self.me["token"]:
+            if (self._read() or {}).get("token") == self.me["token"]:
                 with storing(self.path):
                     self.path.unlink()
 
-    def _await(self, tell: Tell) -> None:
-        """Until there is no lease of a run that lives."""
+    def _await(self, tell: Tell) -> bool:
+        """Until there is no lease of a run that lives; gives whether there is one of another, or something damaged."""
         seen = self._read()
-        since, told = time.monotonic(), False
+        since, told = _now(), False
         while seen and not _dead(seen):
-            if time.monotonic() - since > STALE:
-                return
-            if not told and time.monotonic() - since > BEAT / 5:
+            if _now() - since > STALE:
+                break
+            if not told and _now() - since > BEAT / 5:
                 tell(f"{self.path} names a run on {_name(seen)}: waiting up to {STALE:.0f} s for a sign of its life")
                 told = True
             time.sleep(BEAT / 10)
@@ -146,6 +158,19 @@ class Lease:
             if found and (found["token"], found["beat"]) != (seen["token"], seen["beat"]):
                 raise UserError(_refusal(self.output, found))
             seen = found
+        return seen is not None
+
+    def _take(self, there: bool) -> None:
+        """Write the lease: where there is none, only if nobody else does so at the same moment."""
+        if not there and not isinstance(self.path, Path):
+            try:
+                self.path.fs.pipe_file(self.path.path, self._content(), mode="create")
+                return
+            except Exception:  # another was faster, or the storage knows no such thing: each library tells it its way
+                found = self._read()
+            if found and found["token"] != self.me["token"]:
+                raise UserError(_refusal(self.output, found))
+        self._write()
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):
@@ -153,30 +178,44 @@ class Lease:
             with contextlib.suppress(StorageError, FileNotFoundError):
                 self._renew()
 
+    def _ours(self) -> bool:
+        """Whether the lease is still this run's; once it was not, it never is. Absent, it may have been another's who
+        has ended since."""
+        if self.taken_by is None:
+            found = self._read() or {}
+            if found.get("token") != self.me["token"]:
+                self.taken_by = found
+                self._stop.set()
+        return self.taken_by is None
+
     def _renew(self) -> None:
-        found = self._read()
-        if found and found.get("token") != self.me["token"]:
-            self.taken_by = found
-            self._stop.set()
-            return
-        self._write()
+        asked = _now()
+        if self._ours() and _now() - asked < STALE / 2:  # else the answer is old, and the next beat asks again
+            self._write()
 
     def _write(self) -> None:
-        write_whole(self.path, json.dumps({**self.me, "beat": time.time()}).encode())
-        self._renewed = time.monotonic()
+        write_whole(self.path, self._content())
 
-    def _read(self) -> dict[str, Any]:
-        """The lease that is there; empty: none."""
+    def _content(self) -> bytes:
+        return json.dumps({**self.me, "beat": time.time()}).encode()
+
+    def _read(self) -> dict[str, Any] | None:
+        """The lease that is there; empty: it is damaged; None: there is none."""
         with storing(self.path):
             try:
                 data = self.path.read_bytes() if isinstance(self.path, Path) else self.path.fs.cat_file(self.path.path)
             except FileNotFoundError:
-                return {}
+                return None
         try:
             found = json.loads(data)
             return {"token": "", "beat": 0.0, **found}
         except (ValueError, TypeError):
             return {}
+
+
+def _now() -> float:
+    """Seconds that go on while the machine sleeps, where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _dead(lease: dict[str, Any]) -> bool:
@@ -235,4 +274,11 @@ def _refusal(output: Place, holder: dict[str, Any]) -> str:
     return (
         f"{output} is being written by a run on {_name(holder)}: wait until that has ended, or choose another "
         "output=<folder>"
+    )
+
+
+def _removed(path: Place) -> str:
+    return (
+        f"{path} was removed or replaced, so that another run may write there: when none does, give the same command "
+        "again, what was computed is kept"
     )

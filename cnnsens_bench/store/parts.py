@@ -104,12 +104,12 @@ SCHEMAS = {
 
 
 def new_attempt(output: Place) -> Place:
-    """A folder for the parts of one invocation: `<output>/parts/<attempt>/`.
+    """A folder for the parts of one invocation: `<output>/parts/<attempt>/`, absolute: workers are elsewhere.
 
     When the next invocation closes it, a worker that outlived its driver can write there no more; but a URI has no
     folders, there the writer of the database leaves out what it has already.
     """
-    folder = output / "parts" / uuid.uuid4().hex[:12]
+    folder = output.absolute() / "parts" / uuid.uuid4().hex[:12]
     if isinstance(folder, Path):
         with storing(folder):
             folder.mkdir(parents=True)

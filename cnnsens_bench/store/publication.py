@@ -14,15 +14,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from cnnsens_bench.errors import StorageError, UserError, cause_of
+from cnnsens_bench.memory import STORE_SHARE, total_memory
 from cnnsens_bench.places import Place, download, local_folder, storing, upload
 from cnnsens_bench.store.database import Store, writable
 from cnnsens_bench.store.inbox import Inbox
 from cnnsens_bench.store.lock import FileLock, Lease, lock
 
 EVERY = 60.0
-"""Seconds between two publications, at least."""
+"""Seconds between two publications, at least. Asked for each time, so that whoever tests kills can lower it."""
 SHARE = 0.05
 """Of a run's time that they may take: large databases are published less often."""
 
@@ -106,32 +108,53 @@ class RunStore(Store):
         super().__init__(output, folder / "results.duckdb")
         self.folder, self.held, self.tell = folder, held, tell
         self.inbox = Inbox(output, folder)
+        # What does not fit goes beside the working copy, where the disk must have room anyway.
+        self.settings = {
+            "memory_limit": f"{total_memory() * STORE_SHARE / 2**20:.0f}MiB",
+            "temp_directory": str(folder.absolute() / "spilled"),
+        }
         self._shared, self._cost, self._complaint = time.monotonic(), 0.0, ""
+        self._known: set[str] = set()
+        self._begun: set[str] = set()
 
     def begin(self) -> None:
         """The published database into the working copy; its schema. Raises `UserError`, `StorageError`."""
+        assert self.database is not None
         began = time.monotonic()
         with storing(self.output):
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+            # What a network file system still holds for somebody stays, but nothing that would be opened.
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for file in (self.database, _journal(self.database)):
+                file.unlink(missing_ok=True)
             if isinstance(self.output, Path):
                 for left in self.output.glob(".results.*.partial"):
                     left.unlink()
         there = self._fetch()
         self.open()
+        self._known = set(self.query("SELECT run_id FROM runs")["run_id"])
         self.changed = not there
         # What there is not yet is published as soon as there is something to say.
         self._shared = time.monotonic() if there else float("-inf")
         self._cost = time.monotonic() - began
 
-    def share(self, keep: Place | None = None) -> None:
-        """Bring in what workers have written and publish it, if it is time to; `keep` as of `ingest`.
+    def begin_run(
+        self, run_id: str, suite: str, protocol: str, config: dict[str, Any], environment: dict[str, Any]
+    ) -> None:
+        """As of every store. `share` publishes it before the run's workers write: their parts may outlive us."""
+        super().begin_run(run_id, suite, protocol, config, environment)
+        self._begun.add(run_id)
+
+    def share(self, keep: Place | None = None, begins: bool = False) -> None:
+        """Bring in what workers have written and publish it, if it is time to; `keep` as of `ingest`. `begins`: it is
+        time where the published database has not all runs that have begun.
 
         What goes wrong with the storage is told, and tried again the next time. Raises `UserError` when another run
         took the output over.
         """
         began = time.monotonic()
-        if began - self._shared < max(EVERY, self._cost / SHARE):
+        unknown = begins and not self._begun <= self._known
+        if not unknown and began - self._shared < max(EVERY, self._cost / SHARE):
             return
         try:
             self.ingest(keep=keep)
@@ -185,13 +208,16 @@ class RunStore(Store):
 
     def _replace(self, file: Path) -> None:
         assert isinstance(self.path, Path)
+        self.held.check()  # a large copy takes a while
         # The journal of a writer before us, which `_fetch` copied: it does not belong to the new file.
         _journal(self.path).unlink(missing_ok=True)
         os.replace(file, self.path)
         _to_disk(self.path.parent)
 
     def _published(self) -> None:
+        self.held.check()  # before parts go: whoever took over while we copied has not all of their rows
         self.changed = False
+        self._known |= self._begun
         super()._settle()
 
     def _settle(self) -> None:

@@ -18,7 +18,8 @@ from cnnsens_bench import __version__
 from cnnsens_bench.errors import UserError, first_line
 from cnnsens_bench.registry import near
 from cnnsens_bench.store.card import CARD, FORMAT, FORMAT_VERSION, digest, file_of, refuse
-from cnnsens_bench.store.database import SCHEMA_VERSION, Store, _literal, _sql
+from cnnsens_bench.store.database import SCHEMA_VERSION, Store
+from cnnsens_bench.store.ingestion import _literal, _sql
 from cnnsens_bench.store.public import public_error, public_json
 from cnnsens_bench.store.publication import holding
 from cnnsens_bench.store.source import attach, results, stored_at

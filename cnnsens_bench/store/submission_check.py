@@ -9,7 +9,8 @@ import duckdb
 
 from cnnsens_bench.errors import first_line
 from cnnsens_bench.store.card import CARD, check_files, file_of, read_card, refuse, strict_json
-from cnnsens_bench.store.database import SCHEMA_VERSION, _literal, _sql
+from cnnsens_bench.store.database import SCHEMA_VERSION
+from cnnsens_bench.store.ingestion import _literal, _sql
 
 NEEDED = ("runs", "images", "models", "predictions")
 RULED = (*NEEDED, "speed", "sensitivity", "sensitivity_predictions")

@@ -5,12 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
+import s3fs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnsens_bench.engine.groups import PIECES_PER_WORKER, Weight, cut, group
 from cnnsens_bench.engine.plan import Chunk, Condition, Entrant, Sweep
 from cnnsens_bench.engine.written import pieces_of, written
+from cnnsens_bench.errors import StorageError
+from cnnsens_bench.places import place
+from cnnsens_bench.store import new_attempt
+from tests.s3 import served
 
 
 @st.composite
@@ -111,6 +117,38 @@ def test_every_evaluation_is_in_one_piece_of_work(
     assert np.array_equal(seen, wanted)
     assert np.array_equal(described, wanted.any(axis=(1, 2)))
     assert not (output / "plan").exists()
+
+
+def test_a_server_that_goes_away_while_the_plan_is_written_or_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Sweep("r", "d", (Entrant("s/a", "a", "none", "a"),), (), batch_size=4)
+    rows = pd.DataFrame({"image_id": [f"i{n}" for n in range(2)]})
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    with served() as server:
+        parts = place("s3://bench/runs/gone/parts/now")
+        chunks = [Chunk(rows[i : i + 1], np.ones((1, 1, 1), bool)) for i in range(2)]
+        with written(sweep, chunks, parts) as work:
+            assert [chunk.rows["image_id"].tolist() for chunk in work.read()] == [["i0"], ["i1"]]
+            server.stop()
+            with pytest.raises(StorageError, match="s3://bench/runs/gone/plan/now cannot be used now"):
+                next(work.read())
+            with pytest.raises(StorageError, match="s3://bench/runs/gone/plan/now cannot be used now"):
+                work.chunk(1)
+        with pytest.raises(StorageError, match=r"gone/plan/now/000000\.parquet cannot be used now"):  # noqa: SIM117
+            with written(sweep, chunks, parts):
+                pass
+
+
+def test_the_plan_of_a_relative_output_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster's workers have a working folder of their own."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    sweep = Sweep("r", "d", (Entrant("s/a", "a", "none", "a"),), (), batch_size=4)
+    chunk = Chunk(pd.DataFrame({"image_id": ["i"]}), np.ones((1, 1, 1), bool))
+    with written(sweep, [chunk], new_attempt(Path("out"))) as work:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert work.chunk(0).evaluations == 1
 
 
 def test_what_a_killed_run_left_of_its_plan_is_removed(tmp_path: Path) -> None:

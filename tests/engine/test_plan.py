@@ -2,10 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnsens_bench.degradations import Reach
+from cnnsens_bench.engine import plan as room
 from cnnsens_bench.engine.plan import Cell, Condition, Entrant, Sweep, plan
 
 SWEEP = Sweep(
@@ -55,6 +57,26 @@ def test_a_resumed_plan_wants_what_is_missing(done: set[tuple[int, int, int]]) -
         left |= {(numbers[i], e, c) for i, e, c in np.argwhere(chunk.wanted).tolist()}
     everything = {(i, e, c) for i in range(11) for e in range(2) for c in range(6)}
     assert left == everything - done
+
+
+@pytest.mark.parametrize(("at_once", "questions"), [(1_000_000, 1), (12 * 300, 4), (12 * 40, 25)])
+def test_the_store_is_asked_as_rarely_as_the_answers_allow(
+    at_once: int, questions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question may be a scan of its table."""
+    monkeypatch.setattr(room, "ASKED_AT_ONCE", at_once)
+    asked: list[str] = []
+    calls = []
+
+    def missing(ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
+        asked.extend(ids)
+        calls.append(len(ids))
+        return pd.DataFrame({"image_id": ids[-1:]}).merge(wanted.iloc[:2], how="cross")
+
+    images = pd.DataFrame({"image_id": [f"i{n}" for n in range(1000)]})
+    chunks = list(plan(SWEEP, images, missing))
+    assert (asked, len(calls)) == (images["image_id"].tolist(), questions)
+    assert sum(chunk.evaluations for chunk in chunks) == 2 * questions
 
 
 def test_the_reach_is_the_largest_shift_as_a_share_of_the_box() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cnnsens_bench.errors import StorageError, UserError
 from cnnsens_bench.store import FAILURES, PREDICTIONS, SCHEMA_VERSION, Store, new_attempt, write_part
-from cnnsens_bench.store.database import _overlaps
+from cnnsens_bench.store.ingestion import _overlaps
 from cnnsens_bench.store.parts import damage
 
 CELL = {"model": "s/m", "defense": "none", "degradation": "g", "level": 4.0, "trial": 0}
@@ -62,7 +62,7 @@ def test_what_a_protocol_has_is_not_taken_twice(store: Store) -> None:
 
 
 def test_parts_know_their_rows_and_progress_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnsens_bench.store.database.FILES_AT_ONCE", 2)
+    monkeypatch.setattr("cnnsens_bench.store.ingestion.FILES_AT_ONCE", 2)
     folder = new_attempt(store.output)
     for i in range(5):
         write_part(folder, "predictions", str(i), table([f"{i}-{j}" for j in range(i + 1)]))
@@ -75,7 +75,7 @@ def test_parts_know_their_rows_and_progress_is_told(store: Store, monkeypatch: p
 
 def test_the_parts_of_a_chunk_come_in_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no image is new in one transaction and known in the next, which would be compared row by row."""
-    monkeypatch.setattr("cnnsens_bench.store.database.FILES_AT_ONCE", 4)
+    monkeypatch.setattr("cnnsens_bench.store.ingestion.FILES_AT_ONCE", 4)
     folder = new_attempt(store.output)
     for chunk in "abc":
         for name in ("blur", "flip-lr", "none"):
@@ -83,7 +83,7 @@ def test_the_parts_of_a_chunk_come_in_together(store: Store, monkeypatch: pytest
     told: list[tuple[int, int]] = []
     compared = []
     monkeypatch.setattr(
-        "cnnsens_bench.store.database._overlaps", lambda *words: compared.append(_overlaps(*words)) or compared[-1]
+        "cnnsens_bench.store.ingestion._overlaps", lambda *words: compared.append(_overlaps(*words)) or compared[-1]
     )
     assert store.ingest(lambda *counts: told.append(counts)) == 9
     assert told == [(6, 9), (9, 9)]
@@ -116,7 +116,7 @@ def test_a_failure_that_is_not_the_parts_fault_keeps_them(store: Store, monkeypa
         raise duckdb.IOException("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cnnsens_bench.store.database._insert", full)
+        patch.setattr("cnnsens_bench.store.ingestion.insert", full)
         with pytest.raises(StorageError, match="No space"):
             store.ingest()
     assert path.exists()
@@ -219,7 +219,7 @@ def test_killed_while_it_ingests(tmp_path: Path) -> None:
             expected.append(f"r:{batch}-{i:02d}")
             write_part(folder, "predictions", str(i), table([expected[-1][2:]]))
         code = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\n" + (
-            "from cnnsens_bench.store import Store, database\ndatabase.FILES_AT_ONCE = 2\n"
+            "from cnnsens_bench.store import Store, ingestion\ningestion.FILES_AT_ONCE = 2\n"
             f"print('go', flush=True)\nStore(Path({str(tmp_path)!r})).ingest()"
         )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -17,6 +17,7 @@ from cnnsens_bench.errors import StorageError, UserError
 from cnnsens_bench.places import Place, place
 from cnnsens_bench.store import lock as room
 from cnnsens_bench.store.lock import FileLock, Lease, lock
+from tests.s3 import served
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +47,31 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     lock(tmp_path).release()
+
+
+def test_a_lock_whose_file_is_another_s_is_lost(tmp_path: Path) -> None:
+    held = lock(tmp_path)
+    held.check()
+    (tmp_path / "run.lock").unlink()
+    other = lock(tmp_path)
+    with pytest.raises(UserError, match=r"run\.lock was removed or replaced.*give the same command again"):
+        held.check()
+    held.release()
+    other.check()
+    assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()  # another's is left alone
+    other.release()
+
+
+def test_a_lock_that_the_file_system_took_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    held = lock(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", stale)
+        with pytest.raises(StorageError, match="Stale file handle"):
+            held.check()
+    held.release()
 
 
 def test_many_at_once_and_one_gets_it(tmp_path: Path) -> None:
@@ -144,6 +170,51 @@ def test_a_run_whose_lease_was_taken_over_ends(somewhere: UPath) -> None:
         held.check()
     held.release()
     assert written(somewhere)["pid"] == 7  # another's is left alone
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_lease_is_asked_for_however_short_ago_it_was_renewed(
+    there: bool, somewhere: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that slept does not know what others did meanwhile; who took over may have ended since."""
+    monkeypatch.setattr(room, "BEAT", 2.0)
+    monkeypatch.setattr(room, "STALE", 60.0)
+    held = lock(somewhere)
+    put(somewhere)
+    if not there:
+        (somewhere / "run.lock").unlink()
+    with pytest.raises(UserError, match="took over when" if there else "run.lock was removed or replaced"):
+        held.check()
+    held.release()
+    assert (somewhere / "run.lock").exists() == there
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_of_two_that_find_no_lease_one_takes_it(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once where the storage can make a file that must be new; else who wrote last has it."""
+    monkeypatch.setattr(room, "BEAT", 1.0)
+    with served():
+        output = place("s3://bench/runs/two")
+        assert isinstance(output, UPath)
+        pipe = type(output.fs).pipe_file
+
+        def unable(self: Any, path: str, data: bytes, mode: str = "overwrite") -> None:
+            if mode == "create":
+                raise NotImplementedError
+            pipe(self, path, data)
+
+        if not able:
+            monkeypatch.setattr(type(output.fs), "pipe_file", unable)
+        monkeypatch.setattr(Lease, "_await", lambda *_: False)  # both looked before either wrote
+        first = lock(output)
+        if able:
+            with pytest.raises(UserError, match=rf"written by a run on .*\(PID {os.getpid()}"):
+                lock(output)
+            first.check()
+        first.release()
+        second = lock(output)
+        second.check()
+        second.release()
 
 
 def test_of_two_that_take_a_stale_lease_together_one_remains(somewhere: UPath) -> None:

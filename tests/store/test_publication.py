@@ -4,13 +4,18 @@ import itertools
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import duckdb
 import pytest
+from upath import UPath
 
 from cnnsens_bench.errors import StorageError, UserError
-from cnnsens_bench.store import RunStore, Store, new_attempt, publication, reading, write_part, writing
+from cnnsens_bench.memory import total_memory
+from cnnsens_bench.places import place
+from cnnsens_bench.store import RunStore, Store, lock, new_attempt, publication, reading, write_part, writing
+from cnnsens_bench.store.inbox import Inbox
 from tests.store.test_ingest import ids, table
 
 
@@ -156,6 +161,46 @@ def test_a_disk_that_fills_while_it_is_published(tmp_path: Path, monkeypatch: py
         assert (there(tmp_path), part.exists()) == (["r:i"], False)
 
 
+def test_who_loses_the_output_while_it_copies_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it remove parts."""
+    with pytest.raises(UserError, match="was removed or replaced"), writing(tmp_path) as store:  # noqa: PT012
+        begun(store)
+        store.publish()
+        folder = new_attempt(tmp_path)
+        write_part(folder, "predictions", "a", table(["i"]))
+        store.ingest(keep=folder)
+        copy = shutil.copyfile
+
+        def robbed(*words: Path) -> Path:
+            (tmp_path / "run.lock").unlink()
+            return copy(*words)
+
+        monkeypatch.setattr(publication.shutil, "copyfile", robbed)
+        store.publish()
+    assert there(tmp_path) == []
+    assert [name.rpartition("/")[2] for name in left(tmp_path)] == [
+        "predictions-a.parquet", "results.duckdb", "results.duckdb",
+    ]  # fmt: skip
+
+
+def test_who_loses_the_output_while_it_uploads_removes_no_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT", 1.0)
+    output = place("memory://publication/robbed")
+    send = publication.upload
+
+    def robbed(file: Path, target: UPath) -> None:
+        send(file, target)
+        target.fs.pipe_file((target.parent / "run.lock").path, b'{"token": "another"}')
+
+    with pytest.raises(UserError, match="took over when"), writing(output) as store:  # noqa: PT012
+        begun(store)
+        part = write_part(new_attempt(output), "predictions", "a", table(["i"]))
+        store.ingest()
+        monkeypatch.setattr(publication, "upload", robbed)
+        store.publish()
+    assert part.exists()
+
+
 def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (  # noqa: PT012
         monkeypatch.context() as patch,
@@ -230,6 +275,56 @@ def test_parts_written_again_under_another_name_are_taken_once(tmp_path: Path) -
         store.ingest()
         assert store.query("SELECT sum(rows) AS n FROM parts")["n"][0] == 8
     assert there(tmp_path) == ["r:i", "r:j", "r:k", "r:l"]
+
+
+def test_the_database_of_a_run_leaves_memory_to_the_rest(tmp_path: Path) -> None:
+    """DuckDB would take four fifths of the machine; what is more goes to the disk of the working copy."""
+    with writing(tmp_path) as store:
+        question = "SELECT current_setting('memory_limit') AS memory, current_setting('temp_directory') AS folder"
+        (memory, folder), *_ = store.query(question).to_numpy().tolist()
+        assert folder == str(tmp_path / "work" / "spilled")
+        number, unit = memory.split()
+        size = float(number) * {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}[unit]
+        assert size == pytest.approx(0.2 * total_memory(), rel=0.1)
+        store.settings["memory_limit"] = "100MiB"
+        store.query("SELECT count(*) FROM (SELECT DISTINCT hash(i) || repeat('x', 40) FROM range(2000000) AS r(i))")
+    assert left(tmp_path) == ["results.duckdb"]
+
+
+def test_parts_at_a_uri_are_fetched_without_being_in_memory(tmp_path: Path) -> None:
+    output = place("memory://publication/large")
+    names = [f"predictions-{i:02}.parquet" for i in range(20)]
+    for name in names:
+        output.fs.pipe_file((output / "parts" / "attempt" / name).path, name.encode() * 100_000)
+    inbox = Inbox(output, tmp_path)
+    tracemalloc.start()
+    try:
+        with inbox.at_hand("attempt", [*names, "predictions-gone.parquet"]) as files:
+            most = tracemalloc.get_traced_memory()[1]
+            assert [file.name for file in files] == names
+            assert files[3].read_bytes() == names[3].encode() * 100_000
+            total = sum(file.stat().st_size for file in files)
+    finally:
+        tracemalloc.stop()
+    assert most < total / 4
+
+
+def test_a_working_folder_that_cannot_be_removed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system keeps a deleted file that somebody has open; an old working copy is none of ours."""
+    with writing(tmp_path / "old") as store:
+        store.begin_run("old", "test", "p", {}, {})
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / ".nfs0001").touch()
+    shutil.copyfile(tmp_path / "old" / "results.duckdb", work / "results.duckdb")
+    (work / "results.duckdb.wal").write_bytes(b"of another")
+    monkeypatch.setattr(publication.shutil, "rmtree", lambda *_, **__: None)
+    with writing(tmp_path) as store:
+        begun(store)
+    with reading(tmp_path / "results.duckdb") as read:
+        assert read.query("SELECT run_id FROM runs")["run_id"].tolist() == ["r"]
+    with writing(tmp_path):
+        pass
 
 
 def test_a_relative_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
