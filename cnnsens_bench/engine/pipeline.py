@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import parcel
 from cnnsens_bench.engine.cluster import Watch, connect, machines, memory, reporting, require_plugins
-from cnnsens_bench.engine.crew import Crew, decode_item
+from cnnsens_bench.engine.crew import Crew, decode_item, packing
 from cnnsens_bench.engine.desk import Desk
 from cnnsens_bench.engine.groups import Group, Weight, cut
 from cnnsens_bench.engine.layout import Layout, Machine
@@ -185,7 +185,9 @@ def _decoded(shared: Any, desk: Any, ticket: np.ndarray) -> Iterator[pa.Table]:
             item = piece_of(job.work.chunk(chunk), job.groups, group, job.pieces, place)
         if item:
             decoded = decode_item(item, job.reaches[group], witness, f"decode {group}")
-            yield parcel.pack(int(number), item, decoded)
+            with packing(item, decoded, witness, f"pack {group}") as pictures:
+                block = parcel.pack(int(number), item, pictures)
+            yield block
 
 
 @contextmanager
@@ -236,6 +238,7 @@ class _RayWorker:
             threads,
             lambda n: desk.add.remote(n),
             lambda sentence: desk.note.remote(sentence),
+            ray.get_runtime_context().get_actor_id() or "",
         )
 
     def __call__(self, block: pa.Table) -> pa.Table:
