@@ -70,7 +70,7 @@ def _complaint(plugin: str, error: BaseException) -> str:
 
 
 def decode_row(row: Mapping[str, Any], reach: Reach) -> images.Decoded | str:
-    """A sample's image, or the sentence that says why there is none."""
+    """A sample's image, or the sentence that says why there is none. Raises `StorageError`."""
     box = (row["box_x"], row["box_y"], row["box_w"], row["box_h"])
     try:
         return images.decode(row["uri"], box, *reach)
