@@ -209,7 +209,7 @@ def _telling(desk: Any, folder: Place | None = None) -> Iterator[None]:
             ) from error
     except (StorageError, UserError) as error:
         ray.get(desk.fail.remote(type(error).__name__, str(error)))
-        raise
+        raise ray.exceptions.UserCodeException(str(error)) from error  # of other errors Ray Data prints tracebacks
 
 
 class _RayWitness:

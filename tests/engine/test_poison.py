@@ -45,6 +45,16 @@ if os.environ.get("POISON") == "decode":
 
     images.decode = killing
 
+if os.environ.get("POISON") == "outage":
+    import errno
+
+    from cnnsens_bench import places
+
+    def gone(uri):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    places._read, places.WAITS = gone, ()
+
 if os.environ.get("POISON") == "load":
     from cnnsens_bench.engine import evaluate
 
@@ -138,3 +148,16 @@ def test_networks_that_kill_while_they_are_loaded_end_the_run(pictures: Path, fo
     assert "Traceback" not in said
     for place in (output, folder / "ray"):
         assert Store(place).query("FROM failures").empty
+
+
+@pytest.mark.slow
+def test_an_outage_of_the_data_under_workers_is_one_sentence(pictures: Path, folder: Path) -> None:
+    output = folder / "output"
+    more = ("limit=4", "degradations=[flip_lr]", "cluster.engine=ray", "cluster.workers=1")
+    code, said = run(command(pictures, output, *more), folder, "outage")
+    assert code == 1, said
+    (sentence,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "cannot be read now (Stale file handle): what was computed is kept, the same command goes on" in sentence
+    assert "Traceback" not in said
+    assert Store(output).query("FROM failures").empty
+    assert run(command(pictures, output, *more), folder, "")[0] == 0

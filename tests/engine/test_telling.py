@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray.exceptions import UserCodeException
 
 from cnnsens_bench import places
 from cnnsens_bench.datasets import Samples
@@ -18,7 +19,6 @@ from cnnsens_bench.engine.desk import Desk
 from cnnsens_bench.engine.groups import Group
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan
 from cnnsens_bench.engine.written import WrittenPlan, written
-from cnnsens_bench.errors import StorageError, UserError
 from cnnsens_bench.store import new_attempt
 from tests.conftest import TINY, tiny_checkpoint
 
@@ -53,7 +53,7 @@ def job_of(work: WrittenPlan, sweep: Sweep = SWEEP) -> pipeline.Job:
 
 
 def told(desk: Actor, job: pipeline.Job) -> tuple[str, str] | None:
-    with pytest.raises((StorageError, UserError)):
+    with pytest.raises(UserCodeException):
         list(pipeline._decoded(job, desk, np.array([0])))
     return desk.desk.failed()
 
@@ -84,7 +84,7 @@ def test_parts_that_another_machine_does_not_see(samples: Samples, attempt: Path
     with written(SWEEP, plan(SWEEP, samples.table.head(3), None), attempt) as work:
         (block,) = pipeline._decoded(job_of(work), desk, np.array([0]))
     attempt.rmdir()
-    with pytest.raises(UserError, match=f"{attempt} is not seen by the machine"):
+    with pytest.raises(UserCodeException, match=f"{attempt} is not seen by the machine"):
         worker(block)
     assert (desk.desk.failed() or ("", ""))[0] == "UserError"
     attempt.mkdir()
