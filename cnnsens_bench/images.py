@@ -7,7 +7,6 @@ A turned or bent view is sampled on a grid finer than the result first, then red
 """
 
 import io
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cnnsens_bench.errors import ImageError
-from cnnsens_bench.places import read_bytes
+from cnnsens_bench.errors import ImageError, StorageError
+from cnnsens_bench.places import read_patiently
 
 cv2.setNumThreads(1)  # views are rendered side by side already
 
@@ -47,7 +46,7 @@ def decode(uri: str, box: Box | None = None, shift: float = float("inf"), radius
 
     `box`: clipped to the image; None or NaN: the whole image. How far views can leave the box, beyond which pixels
     are not kept: `shift` as a share of its sides, `radius` around its centre in half diagonals (a turned box: 1).
-    Raises `ImageError` with one sentence.
+    Raises `ImageError` with one sentence, `StorageError` where what holds the file cannot be reached.
     """
     image = _load(uri)
     width, height = image.size
@@ -194,11 +193,13 @@ def box_pixels(image: Decoded) -> np.ndarray:
 def decode_mask(uri: str, image: Decoded, values: tuple[int, int]) -> np.ndarray:
     """Where the object is inside `box_pixels(image)`: (h, w) bool.
 
-    `values`: the inclusive range of gray values in the mask file that mean object. Raises `ImageError`.
+    `values`: the inclusive range of gray values in the mask file that mean object. Raises as `decode`.
     """
     try:
-        with Image.open(io.BytesIO(_read(uri))) as mask:
+        with Image.open(io.BytesIO(read_patiently(uri))) as mask:
             full = np.asarray(mask.convert("L") if mask.mode not in ("L", "P") else mask)
+    except StorageError:
+        raise
     except Exception as error:
         raise ImageError(f"{uri}: the mask cannot be read ({type(error).__name__})") from None
     if full.shape[:2] != (image.height, image.width):
@@ -234,11 +235,14 @@ def _with_repeated_edges(image: Decoded, x0: int, y0: int, x1: int, y1: int) -> 
 
 def _load(uri: str) -> Image.Image:
     try:
+        content = io.BytesIO(read_patiently(uri))
         # A file beyond the size that Pillow warns of is refused, not only those beyond twice that size.
-        with warnings.catch_warnings(), Image.open(io.BytesIO(_read(uri))) as image:
+        with warnings.catch_warnings(), Image.open(content) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
+    except StorageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{uri}: no such file") from None
     except IsADirectoryError:
@@ -249,19 +253,6 @@ def _load(uri: str) -> Image.Image:
         raise ImageError(f"{uri}: refused as a decompression bomb ({error})") from None
     except Exception as error:  # decoders raise nearly anything on a damaged file
         raise ImageError(f"{uri}: cannot be decoded ({type(error).__name__}: {error})") from None
-
-
-def _read(uri: str) -> bytes:
-    if "://" in uri:
-        data = read_bytes(uri)
-    else:
-        if os.path.exists(uri) and not os.path.isfile(uri) and not os.path.isdir(uri):
-            raise ValueError("neither a file nor a folder")  # reading a pipe would wait for ever
-        with open(uri, "rb") as file:
-            data = file.read()
-    if not data:
-        raise ValueError("the file is empty")
-    return data
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -5,9 +5,11 @@ Credentials and endpoints are fsspec's own configuration: the environment (`FSSP
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,13 @@ from cnnsens_bench.errors import StorageError, UserError, first_line
 
 Place = Path | UPath
 """A path of this machine, or a URI; `isinstance(place, Path)` tells them apart."""
+
+WAITS = (0.5, 2.0, 5.0)
+"""Seconds before each further try to read where storage did not answer."""
+
+OF_THE_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+REASONS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO)
+"""Errors of reading that are about this file or its name, as those above; all others are the storage's."""
 
 
 def place(text: str | Place) -> Place:
@@ -83,6 +92,47 @@ def read_bytes(uri: str) -> bytes:
     """The content of a URI, in one request: its name is no pattern and no chain. Raises what fsspec raises."""
     found = UPath(uri)
     data: bytes = found.fs.cat_file(found.path)
+    return data
+
+
+def read_patiently(uri: str) -> bytes:
+    """What a file (a path, or a URI) holds, and that is something.
+
+    Where its storage does not answer it is tried again, in the end a `StorageError`. What is wrong with the file itself
+    is what Python or fsspec raises.
+    """
+    waits = list(WAITS)
+    while True:
+        try:
+            return _read(uri)
+        except Exception as error:
+            if _of_the_file(uri, error):
+                raise
+            if not waits:
+                reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error, 300)
+                raise StorageError(f"{uri} cannot be read now ({reason})") from error
+        time.sleep(waits.pop(0))
+
+
+def _of_the_file(uri: str, error: Exception) -> bool:
+    """Whether an error of reading says something of the file itself, not of the storage that it lies on."""
+    if isinstance(error, OF_THE_FILE) or (isinstance(error, OSError) and error.errno in REASONS):
+        return True
+    # Libraries behind URIs have errors of their own for servers that do not answer.
+    known = (ValueError, TypeError, ImportError, UserError, MemoryError)
+    return not isinstance(error, OSError) and ("://" not in uri or isinstance(error, known))
+
+
+def _read(uri: str) -> bytes:
+    if "://" in uri:
+        data = read_bytes(uri)
+    else:
+        if os.path.exists(uri) and not os.path.isfile(uri) and not os.path.isdir(uri):
+            raise ValueError("neither a file nor a folder")  # reading a pipe would wait for ever
+        with open(uri, "rb") as file:
+            data = file.read()
+    if not data:
+        raise ValueError("the file is empty")
     return data
 
 

@@ -178,7 +178,8 @@ def outcomes(
     cluster = config.cluster
     budget = cluster.weights_gb * 1e9 if cluster.weights_gb else None
     if not over_ray(config):
-        return run_local(sweep, work, checkpoints, parts, cluster.threads or os.cpu_count(), report, note, budget)
+        threads = cluster.threads or os.cpu_count()
+        return run_local(sweep, work, checkpoints, parts, threads, report, note, budget, config.cache)
     # Imported only here: a run without Ray need not wait for it.
     from cnnsens_bench.engine.pipeline import run_ray
 

@@ -1,6 +1,7 @@
 """Image I/O: every kind of file, every kind of box, and views that land where they should."""
 
 import contextlib
+import errno
 import io
 import os
 import struct
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from cnnsens_bench import images
-from cnnsens_bench.errors import ImageError
+from cnnsens_bench import images, places
+from cnnsens_bench.datasets import Samples
+from cnnsens_bench.errors import ImageError, StorageError
+from cnnsens_bench.training.data import TrainingImages
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -252,3 +255,51 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(ImageError, match="neither a file nor a folder"):
         images.decode(str(pipe))
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
+    """Errors that the next readings of files end with."""
+    coming: list[OSError] = []
+
+    def read(uri: str) -> bytes:
+        if coming:
+            raise coming.pop(0)
+        return Path(uri).read_bytes()
+
+    monkeypatch.setattr(places, "_read", read)
+    monkeypatch.setattr(places, "WAITS", (0.0, 0.0, 0.0))
+    return coming
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN])
+def test_storage_that_does_not_answer_is_tried_again(number: int, tmp_path: Path, outage: list[OSError]) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(RGB))
+    outage += [OSError(number, "it is gone")] * 3
+    assert np.array_equal(images.decode(path).pixels, RGB)
+    picture = images.decode(path)
+    for read in (images.decode, lambda uri: images.decode_mask(uri, picture, (0, 255))):
+        outage += [OSError(number, "it is gone")] * 4
+        with pytest.raises(StorageError) as caught:
+            read(path)
+        assert str(caught.value) == f"{path} cannot be read now (it is gone)"
+        assert not outage
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EISDIR, errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR])
+def test_a_files_own_fault_is_the_images(number: int, tmp_path: Path, outage: list[OSError]) -> None:
+    outage.append(OSError(number, "its own"))
+    with pytest.raises(ImageError):
+        images.decode(save(tmp_path / "a.png", Image.fromarray(RGB)))
+    assert not outage
+
+
+def test_training_images_wait_for_storage_too(samples: Samples, tmp_path: Path, outage: list[OSError]) -> None:
+    table = samples.table.head(3)
+    outage.append(OSError(errno.EIO, "it is gone"))
+    found = TrainingImages(table, 16, tmp_path)
+    assert not found.failures
+    found.close()
+    outage += [OSError(errno.EIO, "it is gone")] * 12
+    with pytest.raises(StorageError):
+        TrainingImages(table, 16, tmp_path)

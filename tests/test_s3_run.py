@@ -14,6 +14,7 @@ import ray
 import s3fs
 from upath import UPath
 
+from cnnsens_bench import places, suite
 from cnnsens_bench.places import names_below, place
 from cnnsens_bench.run import main
 from cnnsens_bench.store import RunStore, Store, lock, reading
@@ -159,6 +160,38 @@ def test_a_server_that_goes_away(
     assert main(words(DATA, output, cache)) == 0
     assert f"of {len(whole)} evaluations are in the store" in capsys.readouterr().out
     pd.testing.assert_frame_equal(rows(output), whole)
+
+
+def test_the_datas_server_goes_away(
+    server: Server,
+    whole: pd.DataFrame,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No image is blamed for it."""
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setattr(places, "WAITS", (0.01, 0.01))
+    run_local = suite.run_local
+
+    def stopped(*arguments: object) -> object:
+        server.stop()
+        return run_local(*arguments)  # type: ignore[arg-type]
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(suite, "run_local", stopped)
+        assert main(words(DATA, str(output), cache)) == 1
+    server.start()
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {DATA}/class_")
+    assert "cannot be read now" in said
+    assert said.endswith("what was computed is kept, the same command goes on\n")
+    assert said.count("\n") == 1
+    assert Store(output).query("FROM failures").empty
+    assert main(words(DATA, str(output), cache)) == 0
+    pd.testing.assert_frame_equal(Store(output).query(ROWS), whole)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ class Recalibrated:
     def at(self, cell: int, autocast: AbstractContextManager) -> Classifier:
         """The network as it is in the sweep's cell number `cell`."""
         if cell not in self.known:
+            self.cell = None  # until it is done: memory may run out on the way
             set_statistics(self.layers, self.trained)
             pixels = self.calibration.pixels(self.recalibration.images, self.size, cell)
             if self.prefilter and len(pixels):

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from cnnsens_bench.engine.ledger import KILLS
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.worker import Outcome, Worker, decode_row
 from cnnsens_bench.engine.written import Item
+from cnnsens_bench.errors import UserError
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.places import Place
 
@@ -48,11 +50,22 @@ def decode_alone(row: Mapping[str, Any], reach: Reach, ledger: Witness, scope: s
     return decoded
 
 
+@contextmanager
+def packing(
+    item: Item, decoded: Sequence[images.Decoded | str], ledger: Witness, scope: str
+) -> Iterator[Sequence[images.Decoded | str]]:
+    """The pictures of an item, to be packed in the body; where that has killed too often, sentences in their place."""
+    kills = ledger.begin(scope, item.ids, alone=True)
+    sentence = f"set aside: the process that packed it was killed {KILLS} times"
+    yield [sentence if count >= KILLS else image for count, image in zip(kills, decoded, strict=True)]
+    ledger.end(scope, item.ids)
+
+
 class Crew:
     """The workers for the groups of a sweep, loaded as they are needed; those used last stay, up to `budget` bytes.
 
-    `load(key)`: the checkpoint of that key; `again`: how an image that is set aside is tried again, for a sentence;
-    what else there is: see `Worker`.
+    `load(key)`: the checkpoint of that key; `again`: how what is set aside is tried again, for a sentence; `who`: the
+    name of this one of several crews that share a ledger, the same after it died; what else there is: see `Worker`.
     """
 
     def __init__(
@@ -68,19 +81,23 @@ class Crew:
         threads: int | None = None,
         report: Callable[[int], None] | None = None,
         note: Callable[[str], None] | None = None,
+        who: str = "",
     ) -> None:
         self.sweep, self.groups, self.load, self.ledger, self.again = sweep, groups, load, ledger, again
-        self.budget = budget
+        self.budget, self.scope = budget, f"load {who}"  # its own: several load the same networks at a time
         self.make = functools.partial(Worker, parts=parts, device=device, threads=threads, report=report, note=note)
         self.workers: OrderedDict[int, Worker] = OrderedDict()
 
     def __call__(self, item: Item, decoded: Sequence[images.Decoded | str], scope: str) -> Outcome:
-        """Compute an item. `scope`: see `Ledger`; where a process died on it before, image by image."""
+        """Compute an item. `scope`: see `Ledger`; where a process died on it before, image by image.
+
+        `decoded` may unpack its pictures as they are asked for: they are only once the item is under way.
+        """
         worker = self._worker(item.group)
         ids = item.ids
         kills = self.ledger.begin(scope, ids)
         if not any(kills):
-            outcome = worker(item, decoded)
+            outcome = worker(item, list(decoded))
             self.ledger.end(scope, ids)
             return outcome
         outcome = Outcome()
@@ -92,12 +109,13 @@ class Crew:
             self.ledger.end(scope, these)
         for i, image_id in enumerate(ids):
             if kills[i]:
-                outcome += self._alone(worker, item.part([i]), decoded[i], kills[i], scope, image_id)
+                outcome += self._alone(worker, item.part([i]), decoded, i, kills[i], scope, image_id)
         return outcome
 
     def _alone(
-        self, worker: Worker, item: Item, decoded: images.Decoded | str, kills: int, scope: str, image_id: str
-    ) -> Outcome:
+        self, worker: Worker, item: Item, decoded: Sequence[images.Decoded | str], place: int, kills: int, scope: str,
+        image_id: str,
+    ) -> Outcome:  # fmt: skip
         if kills >= KILLS:
             sentence = (
                 f"the process that computed it was killed {KILLS} times (out of memory, or a crash in a library): "
@@ -106,7 +124,8 @@ class Crew:
             worker.fail([(image_id, "worker", sentence)], worker.name_of([image_id]) + "-aside")
             return Outcome(failures=1)
         self.ledger.begin(scope, [image_id], alone=True)
-        outcome = worker(item, [decoded], again=True, step=lambda place: self.ledger.step(scope, image_id, place))
+        step = functools.partial(self.ledger.step, scope, image_id)
+        outcome = worker(item, [decoded[place]], again=True, step=step)
         self.ledger.end(scope, [image_id])
         return outcome
 
@@ -121,6 +140,14 @@ class Crew:
                 torch.cuda.empty_cache()
         entrants = tuple(self.sweep.entrants[i] for i in group.entrants)
         own = dataclasses.replace(self.sweep, entrants=entrants)
-        checkpoints = {key: self.load(key) for key in dict.fromkeys(entrant.checkpoint for entrant in entrants)}
-        self.workers[number] = self.make(own, checkpoints)
+        keys = list(dict.fromkeys(entrant.checkpoint for entrant in entrants))
+        loading = [f"loading {', '.join(keys)}"]
+        if self.ledger.begin(self.scope, loading, alone=True)[0] >= KILLS:
+            named = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise UserError(
+                f"the process that loaded {named} was killed {KILLS} times (out of memory, or a crash in a library): "
+                f"lower cluster.weights_gb or cluster.workers, or leave out what does not fit; {self.again}"
+            )
+        self.workers[number] = self.make(own, {key: self.load(key) for key in keys})
+        self.ledger.end(self.scope, loading)
         return self.workers[number]

@@ -11,6 +11,7 @@ from torch import Tensor
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.degradations.base import draw_rows
+from cnnsens_bench.engine.halving import out_of_memory
 from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.errors import UserError
 
@@ -147,9 +148,9 @@ class Degrader:
         the first, with its `place`."""
         try:
             return work(*arguments)
-        except UNRECOVERABLE:
-            raise
         except Exception as error:
+            if out_of_memory(error) and len(self.image_ids) > 1:
+                raise  # not the image's fault: fewer at a time may help
             sentence = first_line(error)
             if not isinstance(error, UserError):
                 sentence = f"'{self.degradation.name}' raised {type(error).__name__}: {sentence}"
@@ -161,10 +162,6 @@ class Degrader:
 
     def _to_device(self, views: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2).float()
-
-
-UNRECOVERABLE = (MemoryError, torch.OutOfMemoryError)
-"""Not the image's fault: smaller batches may help, the next image will not."""
 
 
 def check_result(result: Any, pixels: Tensor) -> None:

@@ -17,7 +17,7 @@ from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
 from cnnsens_bench.engine.calibrate import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure
-from cnnsens_bench.engine.halving import Halving
+from cnnsens_bench.engine.halving import Halving, free_memory, out_of_memory
 from cnnsens_bench.engine.plan import Cell, Condition, Sweep
 from cnnsens_bench.engine.speed import Mark, Stopwatch
 from cnnsens_bench.models import Classifier
@@ -53,7 +53,8 @@ class Evaluator:
 
     `report(n)` is called as n further evaluations (one image through one network) are done. `calibration`: the images
     of `sweep.calibration`, decoded. Where memory runs out, fewer images go through a network at a time (`Halving`),
-    which `note(sentence)` is told.
+    which `note(sentence)` is told. `unfit`: the positions of networks that have no room on the device; their images
+    are failures.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class Evaluator:
         self.stopwatch = Stopwatch(self.device)
         self.halving = Halving(note)
         self.cells = sweep.cells()
+        self.unfit: set[int] = set()
         self.entrants = [
-            LoadedEntrant(_prepared(entrant.classifier, self.device), entrant.defense) for entrant in entrants
+            LoadedEntrant(self._placed(i, entrant.classifier), entrant.defense) for i, entrant in enumerate(entrants)
         ]
         self.sizes = sorted({entrant.classifier.preprocessing.input_size for entrant in entrants})
         self.pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
@@ -78,7 +80,7 @@ class Evaluator:
         self.recalibrated = {
             i: Recalibrated(entrant.classifier, entrant.defense, seen)
             for i, entrant in enumerate(self.entrants)
-            if entrant.defense.recalibration
+            if entrant.defense.recalibration and i not in self.unfit
         }
 
     def evaluate(
@@ -104,6 +106,17 @@ class Evaluator:
     def close(self) -> None:
         """End the threads."""
         self.pool.shutdown()
+
+    def _placed(self, position: int, classifier: Classifier) -> Classifier:
+        try:
+            return _prepared(classifier, self.device)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        self.unfit.add(position)
+        classifier.to("cpu")  # the part of it that had room
+        free_memory()
+        return classifier
 
     def autocast(self) -> AbstractContextManager:
         """Lower precision only when it is asked for: it flips labels on its own."""
@@ -133,7 +146,10 @@ class _Pass:
         self.cell_by_cell = any(i in evaluator.recalibrated for i in self.positions)
         self.wanted = wanted[:, self.positions]
         self.labels = torch.tensor(list(labels), device=self.device)
-        self.too_large: set[int] = set()  # members that not one image fits beside
+        # Members → what not one image fits beside.
+        self.too_large = {
+            member: evaluator.sweep.entrants[i].model for member, i in enumerate(self.positions) if i in evaluator.unfit
+        }
         self.reference = torch.zeros(len(self.members), len(image_ids), dtype=torch.long, device=self.device)
         self.degrader = Degrader(evaluator.sweep, size, image_ids, decoded, self.device, evaluator.pool)
         shape = (evaluator.sweep.batch_size, 3, size, size)
@@ -185,7 +201,7 @@ class _Pass:
         image = torch.from_numpy(rows).to(self.device)
         broken = self.buffer[: self.filled].sum((1, 2, 3)).isnan()
         watch = self.evaluator.stopwatch
-        filtered: dict[str, Tensor] = {}
+        filtered: dict[str, Tensor | None] = {}
         filtering: dict[str, list[tuple[Mark, Mark]]] = {}  # shared, but each entrant's pass has it
         for member, (position, entrant) in enumerate(self.members):
             asked = self.wanted[rows, member, cells]
@@ -195,7 +211,7 @@ class _Pass:
             name, prefilter = entrant.defense.name, entrant.defense.prefilter
             if name not in filtered:
                 began = watch.mark()
-                filtered[name] = prefilter(self.buffer) if prefilter else self.buffer
+                filtered[name] = self._filtered(name, prefilter) if prefilter else self.buffer
                 filtering[name] = [(began, watch.mark())] if prefilter else []
             began = watch.mark()
             logits = self._logits(member, position, entrant.classifier, filtered[name], int(cells[0]))
@@ -204,8 +220,7 @@ class _Pass:
             if self.evaluator.report:
                 self.evaluator.report(int(asked.sum()))
             if logits is None:
-                model = self.evaluator.sweep.entrants[position].model
-                sentence = f"{model} does not fit into the memory with one image at a time"
+                sentence = f"{self.too_large[member]} does not fit into the memory with one image at a time"
                 self.failures += [(int(row), "predict", sentence) for row in np.unique(rows[asked])]
                 continue
             logits = logits[: self.filled].float()
@@ -216,11 +231,22 @@ class _Pass:
         self.filled = 0
         self.held = []
 
-    def _logits(self, member: int, position: int, classifier: Classifier, pixels: Tensor, cell: int) -> Tensor | None:
+    def _filtered(self, name: str, prefilter: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """The whole batch through a filter; None where memory does not suffice for one image."""
+        parts = self.evaluator.halving.run(name, name, len(self.buffer), lambda part: prefilter(self.buffer[part]))
+        if parts is None:
+            return None
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _logits(
+        self, member: int, position: int, classifier: Classifier, pixels: Tensor | None, cell: int
+    ) -> Tensor | None:
         """Of a whole batch; None where memory does not suffice for one image (then not tried again in this chunk, of
         which it may lack the reference classes)."""
         evaluator = self.evaluator
-        if member in self.too_large:
+        if pixels is None:
+            self.too_large.setdefault(member, evaluator.sweep.entrants[position].defense)
+        if pixels is None or member in self.too_large:
             return None
 
         def forward(part: slice) -> Tensor:
@@ -232,7 +258,7 @@ class _Pass:
 
         logits = evaluator.halving.run(position, evaluator.sweep.entrants[position].model, len(pixels), forward)
         if logits is None:
-            self.too_large.add(member)
+            self.too_large[member] = evaluator.sweep.entrants[position].model
             return None
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 

@@ -37,15 +37,20 @@ class Halving:
                 start += size
                 continue
             # Only here, where the exception holds no tensors any more.
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory()
             if size == 1:
                 return None
             self.limits[key] = size // 2
             if self.note:
                 self.note(f"note: memory is short: {name} goes on with {size // 2} images at a time instead of {size}")
         return results
+
+
+def free_memory() -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -30,13 +30,14 @@ def run_local(
     report: Callable[[int], None] | None = None,
     note: Callable[[str], None] | None = None,
     budget: float | None = None,
+    cache: str | Path | None = None,
 ) -> Generator[Outcome]:
     """Compute a plan piece by piece; gives each one's outcome when its parts are written.
 
     `budget`: bytes of weights that are held at once, None: a quarter of the memory; a lineup that takes more is
     computed group by group. A ledger beside the folder of the parts (`begun.json`) outlives a crash of this process:
     the run that follows computes what was under way image by image, and sets aside an image that is always there when
-    a process dies.
+    a process dies; for a URI's output it lies below `cache` (default: the user's).
     """
     device = best_device()
     weights = weights_of(checkpoints)
@@ -44,7 +45,7 @@ def run_local(
         sweep.entrants, weights, budget or weights_budget(device), work.chunks, sweep.batch_size, workers=1
     )
     # It is of this process: of a URI's output it lies on this machine.
-    beside = parts.parent if isinstance(parts, Path) else local_folder(parts.parent.parent)
+    beside = parts.parent if isinstance(parts, Path) else local_folder(parts.parent.parent, cache)
     beside.mkdir(parents=True, exist_ok=True)
     ledger = FileLedger(beside / "begun.json")
     again = f"to try it again, delete {ledger.path}"
@@ -55,17 +56,18 @@ def run_local(
     items = (item for n in range(len(groups)) for chunk in work.read() for item in pieces_of(chunk, groups, n, pieces))
     reach = sweep.reach(min(weight.input_size for weight in weights.values()))
     scope = f"{sweep.dataset}: compute"
+    pool = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)))
     try:
-        with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
-            waiting = None
-            for item in items:
-                ahead = Decoding(item, reach, ledger, f"{sweep.dataset}: decode", pool)
-                if waiting:
-                    yield crew(waiting.item, waiting.result(), scope)
-                waiting = ahead
+        waiting = None
+        for item in items:
+            ahead = Decoding(item, reach, ledger, f"{sweep.dataset}: decode", pool)
             if waiting:
                 yield crew(waiting.item, waiting.result(), scope)
+            waiting = ahead
+        if waiting:
+            yield crew(waiting.item, waiting.result(), scope)
     finally:
+        pool.shutdown(cancel_futures=True)  # who stops the run does not wait for what nobody will use
         ledger.close()
 
 

@@ -1,6 +1,7 @@
 """A piece of work with its pictures as one row of a table: what Ray Data carries without looking inside."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,18 +34,30 @@ def pack(number: int, item: Item, decoded: Sequence[images.Decoded | str]) -> pa
     )
 
 
-def unpack(block: pa.Table) -> Iterator[tuple[int, Item, list[images.Decoded | str]]]:
+class Pictures(Sequence[images.Decoded | str]):
+    """Of a parcel's rows, each unpacked as it is asked for."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[i] for i in range(len(self))[place]]
+        row = self.rows.slice(range(len(self))[place], 1).to_pylist()[0]
+        return row["error"] or images.from_row(row)
+
+
+def unpack(block: pa.Table) -> Iterator[tuple[int, Item, Pictures]]:
     """The inverse of `pack`, for each row."""
     for place in range(len(block)):
         shape = block["shape"][place].as_py()
         bits = np.frombuffer(block["wanted"][place].as_py(), np.uint8)
         wanted = np.unpackbits(bits, count=int(np.prod(shape))).view(bool).reshape(shape)
         with pa.ipc.open_stream(block["rows"][place].as_buffer()) as stream:
-            rows = stream.read_all().to_pylist()
-        item = Item(
-            block["group"][place].as_py(),
-            [row["row"] for row in rows],
-            wanted,
-            np.array(block["first"][place].as_py(), bool),
-        )
-        yield block["number"][place].as_py(), item, [row["error"] or images.from_row(row) for row in rows]
+            rows = stream.read_all()
+        first = np.array(block["first"][place].as_py(), bool)
+        item = Item(block["group"][place].as_py(), rows["row"].to_pylist(), wanted, first)
+        yield block["number"][place].as_py(), item, Pictures(rows.drop_columns("row"))

@@ -15,7 +15,7 @@ from cnnsens_bench.engine.degrade import first_line
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import NONE, Condition, Entrant, Sweep
 from cnnsens_bench.engine.score import Scored, Scorer, Scores
-from cnnsens_bench.errors import ImageError, UserError
+from cnnsens_bench.errors import ImageError, StorageError, UserError
 from cnnsens_bench.models.ready import Ready
 from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, Change, Outputs, first_order
 from cnnsens_bench.sensitivity.predictors import label_change, parse_predictor
@@ -138,7 +138,7 @@ class Foreteller:
     def _decoded(self, path: str) -> images.Decoded | Refused:
         try:
             return images.decode(path, self.box, 0.0, 0.0)
-        except ImageError as error:
+        except (ImageError, StorageError) as error:
             return Refused(path, str(error))
 
     def _computed(self, batch: Sequence[tuple[str, images.Decoded | Refused]]) -> Iterator[Photograph | Refused]:

@@ -6,10 +6,12 @@ the driver.
 """
 
 import functools
+import socket
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import parcel
 from cnnsens_bench.engine.cluster import Watch, connect, machines, memory, quiet, reporting, require_plugins
-from cnnsens_bench.engine.crew import Crew, decode_item
+from cnnsens_bench.engine.crew import Crew, decode_item, packing
 from cnnsens_bench.engine.desk import Desk
 from cnnsens_bench.engine.groups import Group, Weight, cut
 from cnnsens_bench.engine.layout import Layout, Machine
@@ -176,26 +178,38 @@ class _Tickets(Datasource):
 def _decoded(shared: Any, desk: Any, ticket: np.ndarray) -> Iterator[pa.Table]:
     """The items of a ticket with their pictures, each a block of one row."""
     job: Job = ray.get(shared)
-    load_plugins(job.sweep.plugins)
+    with _telling(desk):
+        load_plugins(job.sweep.plugins)
     witness = _RayWitness(desk)
     for number in ticket:
         rest, place = divmod(int(number), job.pieces)
         group, chunk = divmod(rest, job.work.chunks)
-        with _telling(desk):
+        with _telling(desk, job.work.folder):
             item = piece_of(job.work.chunk(chunk), job.groups, group, job.pieces, place)
         if item:
-            decoded = decode_item(item, job.reaches[group], witness, f"decode {group}")
-            yield parcel.pack(int(number), item, decoded)
+            with _telling(desk):
+                decoded = decode_item(item, job.reaches[group], witness, f"decode {group}")
+            with packing(item, decoded, witness, f"pack {group}") as pictures:
+                block = parcel.pack(int(number), item, pictures)
+            yield block
 
 
 @contextmanager
-def _telling(desk: Any) -> Iterator[None]:
-    """Errors of one sentence reach the driver as such."""
+def _telling(desk: Any, folder: Place | None = None) -> Iterator[None]:
+    """Errors of one sentence reach the driver as such; one is that the run's `folder` is not there on this machine."""
     try:
-        yield
+        try:
+            yield
+        except FileNotFoundError as error:
+            if not isinstance(folder, Path) or folder.is_dir():
+                raise
+            raise UserError(
+                f"{folder} is not seen by the machine {socket.gethostname()}: output must lie on storage that all "
+                "machines see, a shared folder or a URI"
+            ) from error
     except (StorageError, UserError) as error:
         ray.get(desk.fail.remote(type(error).__name__, str(error)))
-        raise
+        raise ray.exceptions.UserCodeException(str(error)) from error  # of other errors Ray Data prints tracebacks
 
 
 class _RayWitness:
@@ -222,7 +236,7 @@ class _RayWorker:
     ) -> None:
         keep_freed_memory()
         job: Job = ray.get(shared)
-        self.desk = desk
+        self.desk, self.parts = desk, parts
         # Ray gives an actor OMP_NUM_THREADS=1; `threads` overrides it.
         self.crew = Crew(
             job.sweep,
@@ -236,12 +250,13 @@ class _RayWorker:
             threads,
             lambda n: desk.add.remote(n),
             lambda sentence: desk.note.remote(sentence),
+            ray.get_runtime_context().get_actor_id() or "",
         )
 
     def __call__(self, block: pa.Table) -> pa.Table:
         outcomes = []
         for number, item, decoded in parcel.unpack(block):
-            with _telling(self.desk):
+            with _telling(self.desk, self.parts):
                 outcome = self.crew(item, decoded, f"compute {item.group}")
             outcomes.append({"number": number, **asdict(outcome)})
         return pa.Table.from_pylist(outcomes)

@@ -4,7 +4,7 @@ Every pass has the same batch shape here too, so that a score does not depend on
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class Scored:
 
 class Scorer:
     """Scores images for the entrants of a sweep; `report(n)`, `note` as in `Evaluator`. `watch(pixels, outputs)` sees
-    what each chunk was differentiated to: the images first, then what fills the batch."""
+    what each chunk was differentiated to: the images first, then what fills the batch. `unfit`: as in `Evaluator`."""
 
     def __init__(
         self,
@@ -68,7 +68,9 @@ class Scorer:
         report: Callable[[int], None] | None = None,
         watch: Callable[[Tensor, Outputs], None] | None = None,
         note: Callable[[str], None] | None = None,
+        unfit: Collection[int] = (),
     ) -> None:
+        self.unfit = unfit
         self.sweep, self.entrants, self.device, self.pool, self.report = sweep, entrants, device, pool, report
         self.watch = watch
         self.halving = Halving(note)
@@ -85,9 +87,9 @@ class Scorer:
                 continue
             whole = _Chunk(self, size, image_ids, decoded, self.sweep.batch_size)
             for i in members:
-                results = self.halving.run(i, self.sweep.entrants[i].model, whole.batch, self._scored(whole, i, wanted))
+                model, scored = self.sweep.entrants[i].model, self._scored(whole, i, wanted)
+                results = None if i in self.unfit else self.halving.run(i, model, whole.batch, scored)
                 if results is None:
-                    model = self.sweep.entrants[i].model
                     sentence = f"the gradients of {model} do not fit into the memory with one image at a time"
                     failures += [(int(k), "score", sentence) for k in np.flatnonzero(wanted[:, i].any(axis=1))]
                 for kind, rows, bad in itertools.chain(*(results or [])):

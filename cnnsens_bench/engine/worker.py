@@ -18,11 +18,12 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import tables
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
+from cnnsens_bench.engine.halving import free_memory, out_of_memory
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.score import Scored, Scorer
 from cnnsens_bench.engine.speed import device_words
 from cnnsens_bench.engine.written import Item
-from cnnsens_bench.errors import ImageError, UserError
+from cnnsens_bench.errors import ImageError, UserError, first_line
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.places import Place
 from cnnsens_bench.sensitivity.hue import hue_entropy
@@ -69,7 +70,7 @@ def _complaint(plugin: str, error: BaseException) -> str:
 
 
 def decode_row(row: Mapping[str, Any], reach: Reach) -> images.Decoded | str:
-    """A sample's image, or the sentence that says why there is none."""
+    """A sample's image, or the sentence that says why there is none. Raises `StorageError`."""
     box = (row["box_x"], row["box_y"], row["box_w"], row["box_h"])
     try:
         return images.decode(row["uri"], box, *reach)
@@ -97,7 +98,8 @@ class Worker:
         load_plugins(sweep.plugins)
         if threads:
             torch.set_num_threads(threads)
-        self.sweep, self.parts = sweep, parts
+        self.sweep, self.parts, self.note = sweep, parts, note
+        self.most: int | None = None  # images at a time, once memory was short around the networks
         classifiers = {key: checkpoint.classifier() for key, checkpoint in checkpoints.items()}
         loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
         smallest = min(checkpoint.preprocessing.input_size for checkpoint in checkpoints.values())
@@ -107,7 +109,9 @@ class Worker:
         self.scorer: Scorer | None = None
         if sweep.sensitivity:
             scored = [Scored(e.network(), e.classifier.preprocessing.input_size) for e in self.evaluator.entrants]
-            self.scorer = Scorer(sweep, scored, self.evaluator.device, self.evaluator.pool, report, note=note)
+            self.scorer = Scorer(
+                sweep, scored, self.evaluator.device, self.evaluator.pool, report, note=note, unfit=self.evaluator.unfit
+            )
 
     def __call__(
         self,
@@ -119,8 +123,41 @@ class Worker:
         """Compute a piece of work. `decoded`: its images, or a sentence for one that cannot be read.
 
         `again`: parts of it may be there already under other names: the names end with `-retry`. `step(n)` is called as
-        n conditions of the sweep are behind it.
+        n conditions of the sweep are behind it. Where memory runs out beside the networks (they halve for themselves),
+        fewer images are computed at a time from then on; one that does not fit alone is a failure.
         """
+        outcome, start, count = Outcome(), 0, len(decoded)
+        while start < count:
+            size = min(self.most or count, count - start)
+            here = range(start, start + size)
+            part = item if size == count else item.part(here)
+            try:
+                # Parts of the whole may be there already.
+                outcome += self._computed(part, decoded[start : start + size], again or size < count, step)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                reason = first_line(error, 200)
+            else:
+                start += size
+                continue
+            # Only here, where the exception holds no tensors any more.
+            free_memory()
+            self.evaluator.stopwatch.take()  # of passes that are done again
+            if size > 1:
+                self.most = size // 2
+                if self.note:
+                    self.note(f"note: memory is short: {self.most} images are computed at a time instead of {size}")
+                continue
+            sentence = f"it does not fit into the memory with one image at a time ({reason})"
+            self.fail([(part.ids[0], "worker", sentence)], self.name_of(part.ids) + "-memory")
+            outcome += Outcome(failures=1)
+            start += 1
+        return outcome
+
+    def _computed(
+        self, item: Item, decoded: Sequence[images.Decoded | str], again: bool, step: Callable[[int], None] | None
+    ) -> Outcome:
         good = [i for i, image in enumerate(decoded) if not isinstance(image, str)]
         kept = item.part(good)
         failures = [

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.stats import ranksums
 
 from cnnsens_bench import images
-from cnnsens_bench.errors import ImageError, UserError
+from cnnsens_bench.errors import ImageError, StorageError, UserError
 from cnnsens_bench.figures.summary import level_text, plain
 from cnnsens_bench.store import Store
 
@@ -113,5 +113,5 @@ def _tile(axis: Axes, row: dict) -> None:
     try:
         picture = images.decode(row["uri"], tuple(row[f"box_{key}"] for key in "xywh"))
         axis.imshow(images.render(picture, SIDE))
-    except ImageError:
+    except (ImageError, StorageError):
         axis.text(0.5, 0.5, "image\nnot here", ha="center", va="center", fontsize=8, transform=axis.transAxes)

@@ -44,6 +44,21 @@ if os.environ.get("POISON") == "decode":
         return decode(uri, *rest)
 
     images.decode = killing
+
+if os.environ.get("POISON") == "outage":
+    import errno
+
+    from cnnsens_bench import places
+
+    def gone(uri):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    places._read, places.WAITS = gone, ()
+
+if os.environ.get("POISON") == "load":
+    from cnnsens_bench.engine import evaluate
+
+    evaluate._prepared = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 KILLED = -9
 
@@ -78,7 +93,7 @@ def compare(output: Path, whole: Path, said: str) -> None:
     kept = expected[expected["image_id"] != "class_1/03.png"].reset_index(drop=True)
     assert 0 < len(kept) < len(expected)
     others = table[table["image_id"] != "class_1/03.png"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(others.drop_duplicates(ignore_index=True), kept)
+    pd.testing.assert_frame_equal(others, kept)
     failures = Store(output).query("FROM failures")
     assert failures["image_id"].tolist() == ["class_1/03.png"]
     assert failures["stage"].tolist() == ["worker"]
@@ -114,3 +129,35 @@ def test_over_ray_the_run_gets_past_it(pictures: Path, folder: Path, where: str)
     code, said = run(command(pictures, output, "cluster.engine=ray", "cluster.workers=2"), folder, where)
     assert code == 1, said
     compare(output, whole, said)
+
+
+@pytest.mark.slow
+def test_networks_that_kill_while_they_are_loaded_end_the_run(pictures: Path, folder: Path) -> None:
+    sentence = f"error: the process that loaded {TINY} was killed 3 times (out of memory, or a crash in"
+    output, small = folder / "output", ("limit=4", "degradations=[flip_lr]")
+    for _ in range(3):
+        assert run(command(pictures, output, *small), folder, "load")[0] == KILLED
+    code, said = run(command(pictures, output, *small), folder, "load")
+    assert code == 2, said
+    assert sentence in said
+    assert f"delete {output / 'parts' / 'begun.json'}" in said
+    over = command(pictures, folder / "ray", *small, "cluster.engine=ray", "cluster.workers=1")
+    code, said = run(over, folder, "load")
+    assert code == 2, said
+    assert sentence in said
+    assert "Traceback" not in said
+    for place in (output, folder / "ray"):
+        assert Store(place).query("FROM failures").empty
+
+
+@pytest.mark.slow
+def test_an_outage_of_the_data_under_workers_is_one_sentence(pictures: Path, folder: Path) -> None:
+    output = folder / "output"
+    more = ("limit=4", "degradations=[flip_lr]", "cluster.engine=ray", "cluster.workers=1")
+    code, said = run(command(pictures, output, *more), folder, "outage")
+    assert code == 1, said
+    (sentence,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "cannot be read now (Stale file handle): what was computed is kept, the same command goes on" in sentence
+    assert "Traceback" not in said
+    assert Store(output).query("FROM failures").empty
+    assert run(command(pictures, output, *more), folder, "")[0] == 0

@@ -1,0 +1,136 @@
+"""What goes wrong on another machine of a cluster reaches the user as one sentence; without a cluster."""
+
+import errno
+import socket
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import UserCodeException
+
+from cnnsens_bench import places
+from cnnsens_bench.datasets import Samples
+from cnnsens_bench.engine import local, pipeline
+from cnnsens_bench.engine.crew import Crew
+from cnnsens_bench.engine.desk import Desk
+from cnnsens_bench.engine.groups import Group
+from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan
+from cnnsens_bench.engine.written import WrittenPlan, written
+from cnnsens_bench.store import new_attempt
+from tests.conftest import TINY, tiny_checkpoint
+
+SWEEP = Sweep("r", "d", (Entrant(TINY, "a", "none", "a"),), (Condition("flip_lr", (0.0,), 1),), batch_size=8)
+
+
+class Actor:
+    """The desk, as Ray would show it."""
+
+    def __init__(self) -> None:
+        self.desk = Desk()
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self.desk, name))
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Actor:
+    monkeypatch.setattr(pipeline.ray, "get", lambda value: value)
+    return Actor()
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Path:
+    found = new_attempt(tmp_path / "out")
+    assert isinstance(found, Path)
+    return found
+
+
+def job_of(work: WrittenPlan, sweep: Sweep = SWEEP) -> pipeline.Job:
+    return pipeline.Job(sweep, work, [Group((0,), 1)], 1, [sweep.reach(32)])
+
+
+def told(desk: Actor, job: pipeline.Job) -> tuple[str, str] | None:
+    with pytest.raises(UserCodeException):
+        list(pipeline._decoded(job, desk, np.array([0])))
+    return desk.desk.failed()
+
+
+def test_a_plugin_that_a_later_machine_lacks(samples: Samples, attempt: Path, desk: Actor) -> None:
+    sweep = Sweep("r", "d", SWEEP.entrants, SWEEP.conditions, plugins=("no_such_plugin_here",))
+    with written(sweep, plan(sweep, samples.table.head(3), None), attempt) as work:
+        kind, sentence = told(desk, job_of(work, sweep)) or ("", "")
+    assert kind == "UserError"
+    assert sentence.startswith("plugin 'no_such_plugin_here' cannot be imported")
+
+
+def test_a_plan_that_another_machine_does_not_see(samples: Samples, attempt: Path, desk: Actor) -> None:
+    with written(SWEEP, plan(SWEEP, samples.table.head(3), None), attempt) as work:
+        job = job_of(work)
+    assert told(desk, job) == (
+        "UserError",
+        f"{work.folder} is not seen by the machine {socket.gethostname()}: output must lie on storage that all "
+        "machines see, a shared folder or a URI",
+    )
+
+
+def test_parts_that_another_machine_does_not_see(samples: Samples, attempt: Path, desk: Actor) -> None:
+    worker = pipeline._RayWorker.__new__(pipeline._RayWorker)
+    worker.desk, worker.parts = desk, attempt
+    witness = pipeline._RayWitness(desk)
+    worker.crew = Crew(SWEEP, [Group((0,), 1)], lambda _: tiny_checkpoint(input_size=32), attempt, "cpu", witness, "")
+    with written(SWEEP, plan(SWEEP, samples.table.head(3), None), attempt) as work:
+        (block,) = pipeline._decoded(job_of(work), desk, np.array([0]))
+    attempt.rmdir()
+    with pytest.raises(UserCodeException, match=f"{attempt} is not seen by the machine"):
+        worker(block)
+    assert (desk.desk.failed() or ("", ""))[0] == "UserError"
+    attempt.mkdir()
+    assert worker(block)["failures"].to_pylist() == [0]
+    for loaded in worker.crew.workers.values():
+        loaded.close()
+
+
+def test_data_that_cannot_be_reached(
+    samples: Samples, attempt: Path, desk: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(uri: str) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(places, "_read", gone)
+    monkeypatch.setattr(places, "WAITS", ())
+    with written(SWEEP, plan(SWEEP, samples.table.head(3), None), attempt) as work:
+        kind, sentence = told(desk, job_of(work)) or ("", "")
+    assert kind == "StorageError"
+    assert sentence.endswith("cannot be read now (Stale file handle)")
+
+
+def test_who_stops_a_run_does_not_wait_for_images_that_nobody_will_use(
+    samples: Samples, attempt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where its ledger lies."""
+    decoded = []
+
+    def slow(row: dict, reach: object) -> str:
+        decoded.append(row["image_id"])
+        time.sleep(0.0 if len(decoded) <= 8 else 0.05)
+        return "not read"
+
+    monkeypatch.setattr(local, "decode_row", slow)
+    sweep = Sweep("r", "d", SWEEP.entrants, SWEEP.conditions, batch_size=8)
+    with written(sweep, plan(sweep, samples.table.head(40), None), attempt) as work:
+        run = local.run_local(sweep, work, {"a": tiny_checkpoint(input_size=32)}, attempt, 1)
+        next(run)
+        run.close()
+    assert len(decoded) < 16
+
+
+def test_the_ledger_of_a_uri_lies_in_the_cache(samples: Samples, tmp_path: Path) -> None:
+    parts = new_attempt(places.place("memory://ledger/out"))
+    with written(SWEEP, plan(SWEEP, samples.table.head(3), None), parts) as work:
+        run = local.run_local(SWEEP, work, {"a": tiny_checkpoint(input_size=32)}, parts, 1, cache=tmp_path / "cache")
+        next(run)
+        assert list(tmp_path.glob("cache/outputs/*/begun.json"))
+        run.close()
