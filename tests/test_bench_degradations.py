@@ -43,6 +43,7 @@ def test_its_keys(tmp_path: Path) -> None:
     assert figures["sweep_of_seven"] == {"ratio": hue["seven"], "degradations": 1}
 
 
+@pytest.mark.slow
 def test_an_unknown_name() -> None:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "degradations.py"), "--only", "peper"],

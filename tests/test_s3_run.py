@@ -130,6 +130,7 @@ def test_a_second_run_is_refused(
     assert names_below(place(output)) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away(
     server: Server,
     whole: pd.DataFrame,

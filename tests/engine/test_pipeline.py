@@ -174,6 +174,7 @@ def aside(draw, level):
 """
 
 
+@pytest.mark.slow
 def test_users_degradations_come_from_their_module_on_the_workers(
     pictures: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def test_the_same_networks_as_in_this_process(samples: Samples, tmp_path: Path) 
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_one_that_fails_ends_the_others_well(samples: Samples, tmp_path: Path) -> None:
     trainings = {
         "good": training(samples, tmp_path),
