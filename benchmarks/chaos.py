@@ -168,8 +168,8 @@ def strike(kind: str, driver: subprocess.Popen, nodes: Nodes, rng: random.Random
         except ProcessLookupError:
             return ""
         return f"a {kind}"
-    driver.send_signal(signal.SIGKILL if kind == "driver" else getattr(signal, kind))
-    return f"the driver by {kind if kind != 'driver' else 'SIGKILL'}"
+    driver.send_signal(signal.SIGKILL if KINDS[kind] < 0 else getattr(signal, kind))
+    return f"the driver by {'SIGKILL' if KINDS[kind] < 0 else kind}"
 
 
 def one_run(seed: int, kind: str, folder: Path, nodes: Nodes, calm: Calm) -> dict[str, Any]:

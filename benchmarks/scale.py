@@ -230,7 +230,7 @@ def main() -> None:
         memory[count] = said.pop("bytes")
         figures[f"driver_{count}_images"] = {"mb": memory[count] / 1e6, **said}
         print(f"{count} images: {memory[count] / 1e6:.0f} MB in the driver, {said}", flush=True)
-    if memory:
+    if len(memory) > 1:
         figures["driver_rss_ratio"] = memory[given.many[-1]] / memory[given.many[-2]]
     table = Table("figure", "value", title="Overhead of the engine: workers of fixed cost, and the driver's memory")
     for key, value in figures.items():

@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -75,13 +76,15 @@ def _over_cluster(
     from cnnsens_bench.training.remote import Room, Standing, train_over_ray
 
     connect(config.cluster.address)
-    layout = layout_of(config.cluster, machines())
-    room = Room(layout.workers, layout.threads, layout.reserved_cpus, layout.gpus)
     folder = Path(config.cache).expanduser().absolute() if config.cache else None
     prepare = functools.partial(load_plugins, tuple(config.plugins))
     note = functools.partial(console.print, markup=False, soft_wrap=True)
     found: dict[str, Trained] = {}
     paths: dict[str, Path] = {}
+
+    def room() -> Room:
+        layout = layout_of(config.cluster, machines())
+        return Room(layout.workers, layout.threads, layout.reserved_cpus, layout.gpus)
 
     def waiting() -> Iterator[tuple[str, Training]]:
         """Weights are loaded for those that begin."""
@@ -97,14 +100,16 @@ def _over_cluster(
 
         def tick(standing: Standing) -> None:
             progress.detail = "; ".join(
-                f"{title}: {done}/{steps} steps, loss {loss:.3f}" for title, (done, steps, loss) in standing.items()
+                f"{title}: " + (f"{done}/{steps} steps, loss {loss:.3f}" if steps else "decodes its images")
+                for title, (done, steps, loss) in standing.items()
             )
             progress.advance(0)
 
-        for title, checkpoint, losses in train_over_ray(waiting(), room, folder, prepare, tick, note):
-            found[title] = keep(checkpoint, paths[title])
-            progress.advance()
-            _tell(title, trainings[title], found[title], losses, console, tracker)
+        with closing(train_over_ray(waiting(), room, folder, prepare, tick, note)) as ended:
+            for title, checkpoint, losses in ended:
+                found[title] = keep(checkpoint, paths[title])
+                progress.advance()
+                _tell(title, trainings[title], found[title], losses, console, tracker)
         progress.detail = ""
     return found
 

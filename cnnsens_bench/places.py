@@ -116,6 +116,8 @@ def read_patiently(uri: str) -> bytes:
 
 def _of_the_file(uri: str, error: Exception) -> bool:
     """Whether an error of reading says something of the file itself, not of the storage that it lies on."""
+    if "://" in uri and isinstance(error, PermissionError):
+        return False  # credentials that have expired: it is so for every file from now on
     if isinstance(error, OF_THE_FILE) or (isinstance(error, OSError) and error.errno in REASONS):
         return True
     # Libraries behind URIs have errors of their own for servers that do not answer.

@@ -147,6 +147,7 @@ def run_sweep(
 
     resumed = store.has_predictions(protocol, sweep.dataset)
     everything = len(images) * int(sweep.asked().sum())
+    store.held.check()  # hours may have gone into training: what lies there may be another run's
     with written(sweep, plan(sweep, images, missing if resumed else None), parts) as work:
         if resumed:
             done = everything - work.evaluations

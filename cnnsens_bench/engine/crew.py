@@ -3,14 +3,15 @@
 import dataclasses
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import pyarrow as pa
 import torch
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
+from cnnsens_bench.engine import parcel
 from cnnsens_bench.engine.groups import Group
 from cnnsens_bench.engine.ledger import KILLS
 from cnnsens_bench.engine.plan import Sweep
@@ -50,15 +51,34 @@ def decode_alone(row: Mapping[str, Any], reach: Reach, ledger: Witness, scope: s
     return decoded
 
 
-@contextmanager
-def packing(
-    item: Item, decoded: Sequence[images.Decoded | str], ledger: Witness, scope: str
-) -> Iterator[Sequence[images.Decoded | str]]:
-    """The pictures of an item, to be packed in the body; where that has killed too often, sentences in their place."""
-    kills = ledger.begin(scope, item.ids, alone=True)
-    sentence = f"set aside: the process that packed it was killed {KILLS} times"
-    yield [sentence if count >= KILLS else image for count, image in zip(kills, decoded, strict=True)]
-    ledger.end(scope, item.ids)
+def pack_item(
+    number: int, item: Item, decoded: Sequence[images.Decoded | str], ledger: Witness, scope: str
+) -> pa.Table:
+    """`parcel.pack`; where that has killed a process, each picture is tried alone before all are packed together."""
+    ids = item.ids
+    if any(ledger.begin(scope, ids)):
+        decoded = [pack_alone(item, i, image, ledger, scope) for i, image in enumerate(decoded)]
+        scope = f"{scope} together"
+        kills = ledger.begin(scope, ids, alone=True)
+        decoded = [PACKED if count >= KILLS else image for count, image in zip(kills, decoded, strict=True)]
+    block = parcel.pack(number, item, decoded)
+    ledger.end(scope, ids)
+    return block
+
+
+def pack_alone(
+    item: Item, place: int, image: images.Decoded | str, ledger: Witness, scope: str
+) -> images.Decoded | str:
+    """The picture, if packing it kills nobody."""
+    ids = [item.ids[place]]
+    good = ledger.begin(scope, ids, alone=True)[0] < KILLS
+    if good:
+        parcel.pack(0, item.part([place]), [image])
+    ledger.end(scope, ids)
+    return image if good else PACKED
+
+
+PACKED = f"set aside: the process that packed it was killed {KILLS} times"
 
 
 class Crew:

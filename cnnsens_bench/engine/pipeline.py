@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import parcel
 from cnnsens_bench.engine.cluster import Watch, connect, machines, memory, quiet, reporting, require_plugins
-from cnnsens_bench.engine.crew import Crew, decode_item, packing
+from cnnsens_bench.engine.crew import Crew, decode_item, pack_item
 from cnnsens_bench.engine.desk import Desk
 from cnnsens_bench.engine.groups import Group, Weight, cut
 from cnnsens_bench.engine.layout import Layout, Machine
@@ -89,7 +89,8 @@ def run_ray(
     for key, checkpoint in checkpoints.items():
         weights[key] = weight_of(checkpoint)
         stored[key] = ray.put(checkpoint.to_bytes())  # one by one: the object store spills what does not fit
-    budget = budget or WEIGHTS_SHARE * memory(plan, note)
+    has = memory(plan, note)  # asked in any case: it waits for a GPU, and says so
+    budget = budget or WEIGHTS_SHARE * has
     groups, pieces = cut(sweep.entrants, weights, budget, work.chunks, sweep.batch_size, plan.workers)
     reaches = [
         sweep.reach(min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants)) for group in groups
@@ -189,9 +190,7 @@ def _decoded(shared: Any, desk: Any, ticket: np.ndarray) -> Iterator[pa.Table]:
         if item:
             with _telling(desk):
                 decoded = decode_item(item, job.reaches[group], witness, f"decode {group}")
-            with packing(item, decoded, witness, f"pack {group}") as pictures:
-                block = parcel.pack(int(number), item, pictures)
-            yield block
+            yield pack_item(int(number), item, decoded, witness, f"pack {group}")
 
 
 @contextmanager

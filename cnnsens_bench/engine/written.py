@@ -96,7 +96,7 @@ def written(sweep: Sweep, chunks: Iterable[Chunk], parts: Place) -> Iterator[Wri
     try:
         yield _write(sweep, chunks, folder)
     finally:
-        _remove(place)
+        _remove(folder)  # no more: a run that has taken over may have its own beside it
 
 
 def _write(sweep: Sweep, chunks: Iterable[Chunk], folder: Place) -> WrittenPlan:

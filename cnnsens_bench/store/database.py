@@ -20,7 +20,7 @@ from cnnsens_bench.errors import StorageError, UserError, first_line
 from cnnsens_bench.places import Place, require_writable
 from cnnsens_bench.store import ingestion
 from cnnsens_bench.store.inbox import Inbox
-from cnnsens_bench.store.ingestion import _sql
+from cnnsens_bench.store.statements import statement_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +63,9 @@ class Store:
                 if found is None or found == SCHEMA_VERSION:
                     # One transaction: a run killed here leaves no half of a schema.
                     connection.begin()
-                    connection.execute(_sql("schema"), {"schema_version": SCHEMA_VERSION})
-                    connection.execute(_sql("views"))
-                    connection.execute(_sql("sensitivity"))
+                    connection.execute(statement_of("schema"), {"schema_version": SCHEMA_VERSION})
+                    connection.execute(statement_of("views"))
+                    connection.execute(statement_of("sensitivity"))
                     connection.commit()
             except duckdb.Error as error:
                 raise UserError(
@@ -91,7 +91,7 @@ class Store:
             "environment": json.dumps(environment),
         }
         with self._connect() as connection:
-            connection.execute(_sql("begin_run"), values)
+            connection.execute(statement_of("begin_run"), values)
         self._left.clear()
 
     def finish_run(self, run_id: str, status: str, patience: float = 10) -> None:
@@ -119,7 +119,9 @@ class Store:
     def model_digests(self, model: str, dataset: str) -> dict[str, str]:
         """Defense → SHA-256 of the weights that the store's predictions of this model under it were made with."""
         with self._connect(10) as connection:
-            return dict(connection.execute(_sql("model_digests"), {"model": model, "dataset": dataset}).fetchall())
+            return dict(
+                connection.execute(statement_of("model_digests"), {"model": model, "dataset": dataset}).fetchall()
+            )
 
     def has_predictions(self, protocol: str, dataset: str) -> bool:
         """Whether there is anything to resume from."""
@@ -133,7 +135,7 @@ class Store:
             # Typed, for an empty list has no type of its own.
             connection.register("wanted_images", pd.DataFrame({"image_id": pd.Series(image_ids, dtype="str")}))
             connection.register("wanted", wanted)
-            return connection.execute(_sql("missing"), {"protocol": protocol, "dataset": dataset}).df()
+            return connection.execute(statement_of("missing"), {"protocol": protocol, "dataset": dataset}).df()
 
     def query(self, sql: str, parameters: list[Any] | None = None) -> pd.DataFrame:
         """A question, read-only. Raises `UserError` where the database has not a view, macro or column that it asks."""
@@ -179,7 +181,8 @@ class Store:
         with self._connect(patience) as connection:
             question = "SELECT name FROM parts WHERE starts_with(name, ?)"
             known = {row[0] for row in connection.execute(question, [f"{attempt}/"]).fetchall()}
-            fresh = [name for name in names if f"{attempt}/{name}" not in known | self._left]
+            known |= self._left
+            fresh = [name for name in names if f"{attempt}/{name}" not in known]
             with self.inbox.at_hand(attempt, fresh) as new:
                 try:
                     left = ingestion.insert(connection, new)

@@ -1,16 +1,14 @@
 """How parts come into the tables: which together, what is compared with what is there, and what is left alone."""
 
-import functools
 import itertools
-import re
 from collections.abc import Iterable, Iterator
-from importlib import resources
 from pathlib import Path
 
 import duckdb
 import pandas as pd
 
 from cnnsens_bench.store.parts import SCHEMAS, is_retry, kind_of
+from cnnsens_bench.store.statements import literal, statement_of
 
 FILES_AT_ONCE = 1024
 """Part files that one transaction brings in, and the rest of the last one's chunk."""
@@ -29,13 +27,13 @@ def insert(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> set[str]
         for kind, retried in itertools.product(SCHEMAS, (False, True)):
             chosen = {str(file): file for file in files if kind_of(file) == kind and is_retry(file.name) == retried}
             if chosen and "run_id" in SCHEMAS[kind].names:
-                found = connection.execute(_sql("parts_of_unknown_runs"), _files(chosen)).fetchall()
+                found = connection.execute(statement_of("parts_of_unknown_runs"), _files(chosen)).fetchall()
                 left |= {_part_name(chosen.pop(name)) for (name,) in found}
             if chosen:
                 parameters = _files(chosen)
                 compared = kind == "predictions" and (retried or _overlaps(connection, parameters))
-                connection.execute(_sql(f"ingest_{kind}{'_again' if compared else ''}"), parameters)
-                rows = connection.execute(_sql("part_rows"), parameters).fetchall()
+                connection.execute(statement_of(f"ingest_{kind}{'_again' if compared else ''}"), parameters)
+                rows = connection.execute(statement_of("part_rows"), parameters).fetchall()
                 counted += [(_part_name(chosen[name]), count) for name, count in rows]
         connection.register("counted", pd.DataFrame(counted, columns=["name", "rows"]))
         connection.execute("INSERT INTO parts BY NAME SELECT name, rows, now() AS ingested_at FROM counted")
@@ -64,23 +62,13 @@ def _overlaps(connection: duckdb.DuckDBPyConnection, parameters: dict[str, list[
     """Whether new predictions could be there already; cheap where the table is empty or the images are new."""
     if connection.execute("SELECT 1 FROM predictions LIMIT 1").fetchone() is None:
         return False
-    found = connection.execute(_sql("overlap"), parameters).fetchone()
+    found = connection.execute(statement_of("overlap"), parameters).fetchone()
     return bool(found and found[0])
 
 
 def _files(paths: Iterable[str]) -> dict[str, list[str]]:
-    return {"files": [_literal(path) for path in paths]}
-
-
-def _literal(path: str) -> str:
-    """A path in which DuckDB finds no pattern: `runs/a*b` must not match its neighbours."""
-    return re.sub(r"([*?\[])", r"[\1]", path)
+    return {"files": [literal(path) for path in paths]}
 
 
 def _part_name(file: Path) -> str:
     return f"{file.parent.name}/{file.name}"
-
-
-@functools.cache
-def _sql(name: str) -> str:
-    return resources.files("cnnsens_bench.store").joinpath(f"{name}.sql").read_text()

@@ -82,9 +82,9 @@ class FileLock:
     def check(self) -> None:
         """Raises `UserError` when the file is no longer the one that is locked, `StorageError` when it cannot be
         written: a network file system takes a lock away from a machine that it has not seen for a while."""
-        if not _is(self.path, self._file):
-            raise UserError(_removed(self.path))
         with storing(self.path):
+            if not _is(self.path, self._file):
+                raise UserError(_removed(self.path))
             self._write()
 
     def _write(self) -> None:
@@ -94,8 +94,9 @@ class FileLock:
     def release(self) -> None:
         """Let others in. While the lock is still held, so that nobody locks a file that is gone."""
         if not self._file.closed:
-            if _is(self.path, self._file):
-                self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a network file system: what the run has to say comes first
+                if _is(self.path, self._file):
+                    self.path.unlink(missing_ok=True)
             fcntl.flock(self._file, fcntl.LOCK_UN)  # children that were forked hold the file too
             self._file.close()
 

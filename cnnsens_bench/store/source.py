@@ -1,12 +1,12 @@
 """Opening a database that somebody names: one sentence for every way in which it may be none of ours."""
 
-from importlib import resources
 from pathlib import Path
 
 import duckdb
 
 from cnnsens_bench.errors import UserError, first_line
 from cnnsens_bench.store.database import SCHEMA_VERSION, Store
+from cnnsens_bench.store.statements import statement_of
 
 NEEDED = {"runs", "models", "predictions", "images", "failures", "meta"}
 
@@ -29,7 +29,7 @@ def attach(connection: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
         raise UserError(f"{path} cannot be opened ({first_line(error)})") from None
     tables: set[str] = set()
     try:
-        tables = {row[0] for row in connection.execute(_sql("source_tables")).fetchall()}
+        tables = {row[0] for row in connection.execute(statement_of("source_tables")).fetchall()}
         wrong = _fault(connection, path, tables)
     except duckdb.Error as error:
         wrong = f"{path} cannot be read ({first_line(error)}): --db takes the results.duckdb of a run"
@@ -58,11 +58,7 @@ def _fault(connection: duckdb.DuckDBPyConnection, path: Path, tables: set[str]) 
         return f"{path} was made by a version before {SCHEMA_VERSION} of the schema: run its suite again"
     if missing := sorted(NEEDED - tables):
         return f"{path} has no table '{missing[0]}': --db takes the results.duckdb of a run"
-    version = connection.execute(_sql("source_version")).fetchall()[0][0]
+    version = connection.execute(statement_of("source_version")).fetchall()[0][0]
     if version != SCHEMA_VERSION:
         return f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: run its suite again"
     return None
-
-
-def _sql(name: str) -> str:
-    return resources.files("cnnsens_bench.store").joinpath(f"{name}.sql").read_text(encoding="utf-8")

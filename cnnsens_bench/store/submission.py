@@ -19,10 +19,10 @@ from cnnsens_bench.errors import UserError, first_line
 from cnnsens_bench.registry import near
 from cnnsens_bench.store.card import CARD, FORMAT, FORMAT_VERSION, digest, file_of, refuse
 from cnnsens_bench.store.database import SCHEMA_VERSION, Store
-from cnnsens_bench.store.ingestion import _literal, _sql
 from cnnsens_bench.store.public import public_error, public_json
 from cnnsens_bench.store.publication import holding
 from cnnsens_bench.store.source import attach, results, stored_at
+from cnnsens_bench.store.statements import literal, statement_of
 from cnnsens_bench.store.submission_check import NEEDED, Table, check, scratch, sql, summary, tables_of, view
 
 CHOSEN = ("run_id", "dataset", "model", "defense")
@@ -160,7 +160,7 @@ def _choose(connection: duckdb.DuckDBPyConnection, path: Path, wanted: Wanted) -
 
 def _copy(connection: duckdb.DuckDBPyConnection, folder: Path, table: Table) -> bool:
     """Write the chosen rows of a table, streamed; whether there are any, or must be."""
-    stored = {row[0] for row in connection.execute(_sql("source_columns"), {"table": table.name}).fetchall()}
+    stored = {row[0] for row in connection.execute(statement_of("source_columns"), {"table": table.name}).fetchall()}
     if not stored:
         return False
     special = f"rows_{table.name}"
@@ -212,9 +212,9 @@ def _insert(store: Store, folder: Path, tables: list[Table]) -> int:
 
 def _insert_predictions(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
     """As parts of a run are brought in."""
-    parameters = {"files": [_literal(str(folder / file_of("predictions")))]}
-    overlap = connection.execute(_sql("overlap"), parameters).fetchall()[0][0]
-    statement = _sql("ingest_predictions_again" if overlap else "ingest_predictions")
+    parameters = {"files": [literal(str(folder / file_of("predictions")))]}
+    overlap = connection.execute(statement_of("overlap"), parameters).fetchall()[0][0]
+    statement = statement_of("ingest_predictions_again" if overlap else "ingest_predictions")
     return int(connection.execute(statement, parameters).fetchall()[0][0])
 
 

@@ -10,7 +10,7 @@ import duckdb
 from cnnsens_bench.errors import first_line
 from cnnsens_bench.store.card import CARD, check_files, file_of, read_card, refuse, strict_json
 from cnnsens_bench.store.database import SCHEMA_VERSION
-from cnnsens_bench.store.ingestion import _literal, _sql
+from cnnsens_bench.store.statements import literal, statement_of
 
 NEEDED = ("runs", "images", "models", "predictions")
 RULED = (*NEEDED, "speed", "sensitivity", "sensitivity_predictions")
@@ -56,13 +56,13 @@ def scratch(folder: Path) -> duckdb.DuckDBPyConnection:
             "autoload_known_extensions": "false",
         }
     )
-    connection.execute(_sql("schema"), {"schema_version": SCHEMA_VERSION})
+    connection.execute(statement_of("schema"), {"schema_version": SCHEMA_VERSION})
     return connection
 
 
 def sql(name: str) -> str:
     """A statement of submissions."""
-    return _sql(f"exchange/{name}")
+    return statement_of(f"exchange/{name}")
 
 
 def tables_of(connection: duckdb.DuckDBPyConnection) -> dict[str, Table]:
@@ -102,7 +102,7 @@ def check(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, Any]
 def view(connection: duckdb.DuckDBPyConnection, folder: Path, tables: list[Table]) -> None:
     """`in_<table>` of each, streamed from its file."""
     for table in tables:
-        path = _literal(str(folder / file_of(table.name)))
+        path = literal(str(folder / file_of(table.name)))
         connection.register(f"in_{table.name}", connection.from_parquet(path, file_row_number=True))
 
 
@@ -119,7 +119,7 @@ def summary(connection: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, A
 def _check_file(connection: duckdb.DuckDBPyConnection, folder: Path, table: Table, rows: int) -> None:
     name = file_of(table.name)
     path = folder / name
-    parameters = {"file": _literal(str(path))}
+    parameters = {"file": literal(str(path))}
     try:
         described = connection.execute("DESCRIBE FROM read_parquet($file)", parameters).fetchall()
         counted, excess = connection.execute(sql("check_size"), parameters).fetchall()[0]

@@ -83,10 +83,9 @@ class TrainingImages:
             try:
                 os.posix_fallocate(self._file.fileno(), 0, math.prod(shape))
             except OSError as error:
-                self._file.close()
                 raise StorageError(
-                    f"the decoded training images need {math.prod(shape) / 1e9:.3g} GB in the cache folder, which has "
-                    f"no room for them ({error.strerror}): make some, or choose another with cache=… or CNNSENS_CACHE"
+                    f"the decoded training images cannot have {math.prod(shape) / 1e9:.3g} GB in the cache folder "
+                    f"({error.strerror}): make room, or choose another with cache=… or CNNSENS_CACHE"
                 ) from None
         self._canvas = np.memmap(self._file, np.uint8, mode, shape=shape)  # type: ignore[call-overload]
 

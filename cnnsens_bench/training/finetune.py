@@ -92,6 +92,11 @@ class Training:
             classifier = Classifier(network, self.preprocessing, self.recipe.input_dropout)
             try:
                 train_network(classifier, data, self.recipe, self.seed, report)
+            except torch.OutOfMemoryError:
+                raise UserError(
+                    f"the GPU's memory does not suffice to train '{self.model}' with {self.recipe.batch_size} images "
+                    "at a time: lower its training.batch_size"
+                ) from None
             finally:
                 data.close()
         extra = {"shaped_by": self.shaped_by, "failures": failures}

@@ -211,10 +211,15 @@ def test_of_two_that_find_no_lease_one_takes_it(able: bool, monkeypatch: pytest.
             with pytest.raises(UserError, match=rf"written by a run on .*\(PID {os.getpid()}"):
                 lock(output)
             first.check()
+        else:
+            monkeypatch.setattr(Lease, "_read", lambda *_: None)  # the other has not written yet either
+            second = Lease.__new__(Lease)
+            second.output, second.path, second.me = output, output / room.NAME, {"token": "other"}
+            second._take(False)
+            monkeypatch.undo()
+            with pytest.raises(UserError, match="took over when"):
+                first.check()
         first.release()
-        second = lock(output)
-        second.check()
-        second.release()
 
 
 def test_of_two_that_take_a_stale_lease_together_one_remains(somewhere: UPath) -> None:

@@ -143,9 +143,9 @@ def test_a_table_that_the_schema_gains_goes_along(tmp_path: Path, monkeypatch: p
         more = "CREATE TABLE IF NOT EXISTS pace (run_id VARCHAR NOT NULL, model VARCHAR NOT NULL, per_s DOUBLE);"
         return (more if name == "schema" else "") + known(name)
 
-    known = database._sql
-    monkeypatch.setattr(database, "_sql", with_another)
-    monkeypatch.setattr(submission_check, "_sql", with_another)
+    known = database.statement_of
+    monkeypatch.setattr(database, "statement_of", with_another)
+    monkeypatch.setattr(submission_check, "statement_of", with_another)
     path = made(tmp_path / "a")
     with duckdb.connect(str(path)) as connection:
         connection.execute("INSERT INTO pace VALUES ('r1', 'timm/b', 9.5), ('r1', 'gone', 1), ('r2', 'timm/b', 8.5)")

@@ -108,9 +108,11 @@ def test_a_disk_without_room_for_the_images_says_so(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(StorageError, match=r"need \S+ GB in the cache folder, .*No space left.*cache="):
+    with pytest.raises(StorageError, match=r"cannot have \S+ GB in the cache folder \(No space left.*cache="):
         train(samples, tmp_path)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(StorageError, match="No space left"):  # as a search keeps them
+        TrainingImages(samples.table, 32, tmp_path, keep=tmp_path / "kept")
 
 
 def test_an_empty_training_split_says_so(samples: Samples, tmp_path: Path) -> None:

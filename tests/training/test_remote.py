@@ -18,6 +18,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.cluster import connect
 from cnnsens_bench.errors import UserError
 from cnnsens_bench.models.checkpoint import Checkpoint
+from cnnsens_bench.training import remote
 from cnnsens_bench.training.finetune import Training, cached_or_ready
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.remote import DEATHS, Room, Standing, train_over_ray
@@ -67,7 +68,7 @@ class Driver:
     def run(self, trainings: dict[str, Training], folder: Path, prepare=nothing, at_once: int = 2) -> "Driver":
         room = Room(at_once, threads=1, cpus=1, gpus=0)
         for key, checkpoint, losses in train_over_ray(
-            trainings.items(), room, folder, prepare, self.seen.append, self.notes.append
+            trainings.items(), lambda: room, folder, prepare, self.seen.append, self.notes.append
         ):
             self.given[key], self.losses[key] = checkpoint, losses
         return self
@@ -132,3 +133,39 @@ def test_a_cluster_of_this_machine_alone_listens_on_loopback() -> None:
     for text in addresses:
         address = ipaddress.ip_address(text)
         assert (getattr(address, "ipv4_mapped", None) or address).is_loopback, text
+
+
+@pytest.mark.slow
+def test_trainings_begin_anew_where_a_machine_is_lost(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first room is one that no machine has any more: nothing moves."""
+    monkeypatch.setattr(remote, "PATIENCE", 3.0)
+    monkeypatch.setattr(remote, "NOTED_AFTER", 1.0)
+    there = iter([{"here", "lost"}])
+    monkeypatch.setattr(remote, "_alive", lambda: next(there, {"here"}))
+    rooms = iter([Room(2, threads=1, cpus=1000, gpus=0), Room(1, threads=1, cpus=1, gpus=0)])
+    driver = Driver()
+    trainings = {f"seed {seed}": training(samples, tmp_path, seed) for seed in range(2)}
+    for key, checkpoint, _ in train_over_ray(
+        trainings.items(), lambda: next(rooms), tmp_path, nothing, driver.seen.append, driver.notes.append
+    ):
+        driver.given[key] = checkpoint
+    assert set(driver.given) == set(trainings)
+    assert driver.notes == [
+        "note: trainings wait for free cores or GPUs: other jobs may have them, or none have come yet",
+        "note: the cluster has lost a machine: trainings begin anew with what is left",
+    ]
+
+
+@pytest.mark.slow
+def test_weights_that_cannot_be_had_end_the_others_well(samples: Samples, tmp_path: Path) -> None:
+    def waiting() -> Iterator[tuple[str, Training]]:
+        yield "good", training(samples, tmp_path)
+        raise UserError("no weights")
+
+    room = Room(2, threads=1, cpus=1, gpus=0)
+    run = train_over_ray(waiting(), lambda: room, tmp_path, nothing, lambda _: None, print)
+    assert next(run)[0] == "good"
+    with pytest.raises(UserError, match="no weights"):
+        next(run)
