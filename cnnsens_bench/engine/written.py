@@ -97,6 +97,9 @@ def written(sweep: Sweep, chunks: Iterable[Chunk], parts: Place) -> Iterator[Wri
         yield _write(sweep, chunks, folder)
     finally:
         _remove(folder)  # no more: a run that has taken over may have its own beside it
+        if isinstance(place, Path):
+            with contextlib.suppress(OSError):  # it has
+                place.rmdir()
 
 
 def _write(sweep: Sweep, chunks: Iterable[Chunk], folder: Place) -> WrittenPlan:
