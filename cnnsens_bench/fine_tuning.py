@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,7 +18,7 @@ from cnnsens_bench.engine.worker import load_plugins
 from cnnsens_bench.entries import ModelConfig
 from cnnsens_bench.places import require_writable
 from cnnsens_bench.tracking import Tracker
-from cnnsens_bench.training.finetune import Trained, Training, cached_or_ready, keep
+from cnnsens_bench.training.finetune import Trained, Training, cached_or_ready, finetune, keep
 from cnnsens_bench.where import layout_of, over_ray
 
 
@@ -33,9 +34,8 @@ def fine_tune(
         return {title: _here(config, title, model, samples, console, tracker) for title, model in trainings.items()}
     found: dict[str, Trained] = {}
     for title, model in trainings.items():
-        ready = _ready(config, model, samples)
-        if isinstance(ready, Training) and not model.recipe.epochs:  # nothing to train
-            ready = keep(ready.run(cache_dir(config.cache)), ready.path)
+        get = cached_or_ready if model.recipe.epochs else finetune  # which then has nothing to train
+        ready = get(model.name, samples, model.recipe, **_asked(config, model))
         if isinstance(ready, Trained):
             found[title] = ready
             _tell(title, model, ready, [], console, tracker)
@@ -58,13 +58,11 @@ def _here(
             progress.advance(done - progress.done)
             losses.append((done, loss))
 
-        ready = _ready(config, model, samples)
-        if isinstance(ready, Training):
-            ready = keep(ready.run(cache_dir(config.cache), report), ready.path)
-        else:
+        result = finetune(model.name, samples, model.recipe, **_asked(config, model), report=report)
+        if result.cached:
             progress.detail = "(checkpoint from the cache)"
-    _tell(title, model, ready, losses, console, tracker)
-    return ready
+    _tell(title, model, result, losses, console, tracker)
+    return result
 
 
 def _over_cluster(
@@ -89,7 +87,7 @@ def _over_cluster(
     def waiting() -> Iterator[tuple[str, Training]]:
         """Weights are loaded for those that begin."""
         for title, model in trainings.items():
-            ready = _ready(config, model, samples)
+            ready = cached_or_ready(model.name, samples, model.recipe, **_asked(config, model))
             if isinstance(ready, Trained):  # by another run, meanwhile
                 found[title] = ready
             else:
@@ -114,16 +112,14 @@ def _over_cluster(
     return found
 
 
-def _ready(config: Config, model: ModelConfig, samples: Samples) -> Trained | Training:
-    return cached_or_ready(
-        model.name,
-        samples,
-        model.recipe,
-        weights=model.weights,
-        input_size=model.input_size,
-        seed=config.seed,
-        cache=cache_dir(config.cache),
-    )
+def _asked(config: Config, model: ModelConfig) -> dict[str, Any]:
+    """What `finetune` and `cached_or_ready` are asked for beside model, samples and recipe."""
+    return {
+        "weights": model.weights,
+        "input_size": model.input_size,
+        "seed": config.seed,
+        "cache": cache_dir(config.cache),
+    }
 
 
 def _tell(

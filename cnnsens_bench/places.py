@@ -88,13 +88,6 @@ def require_writable(folder: Path, what: str, otherwise: str) -> None:
         raise UserError(f"{what} {folder} cannot be written ({reason}): choose another with {otherwise}") from None
 
 
-def read_bytes(uri: str) -> bytes:
-    """The content of a URI, in one request: its name is no pattern and no chain. Raises what fsspec raises."""
-    found = UPath(uri)
-    data: bytes = found.fs.cat_file(found.path)
-    return data
-
-
 def read_patiently(uri: str) -> bytes:
     """What a file (a path, or a URI) holds, and that is something.
 
@@ -127,7 +120,8 @@ def _of_the_file(uri: str, error: Exception) -> bool:
 
 def _read(uri: str) -> bytes:
     if "://" in uri:
-        data = read_bytes(uri)
+        found = UPath(uri)
+        data: bytes = found.fs.cat_file(found.path)  # in one request: its name is no pattern and no chain
     else:
         if os.path.exists(uri) and not os.path.isfile(uri) and not os.path.isdir(uri):
             raise ValueError("neither a file nor a folder")  # reading a pipe would wait for ever

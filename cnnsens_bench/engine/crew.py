@@ -13,6 +13,7 @@ from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import parcel
 from cnnsens_bench.engine.groups import Group
+from cnnsens_bench.engine.halving import free_memory
 from cnnsens_bench.engine.ledger import KILLS
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.worker import Outcome, Worker, decode_row
@@ -156,8 +157,7 @@ class Crew:
         group = self.groups[number]
         while self.workers and group.size + sum(self.groups[n].size for n in self.workers) > self.budget:
             self.workers.popitem(last=False)[1].close()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory()
         entrants = tuple(self.sweep.entrants[i] for i in group.entrants)
         own = dataclasses.replace(self.sweep, entrants=entrants)
         keys = list(dict.fromkeys(entrant.checkpoint for entrant in entrants))

@@ -4,7 +4,7 @@ Every forward pass has the same batch shape (the last is padded), so that a pred
 images were grouped, and every draw serves all levels and all networks.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -233,7 +233,10 @@ class _Pass:
 
     def _filtered(self, name: str, prefilter: Callable[[Tensor], Tensor]) -> Tensor | None:
         """The whole batch through a filter; None where memory does not suffice for one image."""
-        parts = self.evaluator.halving.run(name, name, len(self.buffer), lambda part: prefilter(self.buffer[part]))
+        return self._halved(name, name, lambda part: prefilter(self.buffer[part]))
+
+    def _halved(self, key: Hashable, name: str, compute: Callable[[slice], Tensor]) -> Tensor | None:
+        parts = self.evaluator.halving.run(key, name, len(self.buffer), compute)
         if parts is None:
             return None
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -256,11 +259,11 @@ class _Pass:
             with evaluator.autocast():
                 return network(pixels[part])
 
-        logits = evaluator.halving.run(position, evaluator.sweep.entrants[position].model, len(pixels), forward)
+        model = evaluator.sweep.entrants[position].model
+        logits = self._halved(position, model, forward)
         if logits is None:
-            self.too_large[member] = evaluator.sweep.entrants[position].model
-            return None
-        return logits[0] if len(logits) == 1 else torch.cat(logits)
+            self.too_large[member] = model
+        return logits
 
     def _finish(self) -> tuple[Columns, list[Failure]]:
         """Run what is left in the batch; give all rows since `_start`, those that are no numbers as failures."""

@@ -185,7 +185,7 @@ def _decoded(shared: Any, desk: Any, ticket: np.ndarray) -> Iterator[pa.Table]:
     for number in ticket:
         rest, place = divmod(int(number), job.pieces)
         group, chunk = divmod(rest, job.work.chunks)
-        with _telling(desk, job.work.folder):
+        with _telling(desk), _seen(job.work.folder):
             item = piece_of(job.work.chunk(chunk), job.groups, group, job.pieces, place)
         if item:
             with _telling(desk):
@@ -194,21 +194,27 @@ def _decoded(shared: Any, desk: Any, ticket: np.ndarray) -> Iterator[pa.Table]:
 
 
 @contextmanager
-def _telling(desk: Any, folder: Place | None = None) -> Iterator[None]:
-    """Errors of one sentence reach the driver as such; one is that the run's `folder` is not there on this machine."""
+def _telling(desk: Any) -> Iterator[None]:
+    """Errors of one sentence reach the driver as such."""
     try:
-        try:
-            yield
-        except FileNotFoundError as error:
-            if not isinstance(folder, Path) or folder.is_dir():
-                raise
-            raise UserError(
-                f"{folder} is not seen by the machine {socket.gethostname()}: output must lie on storage that all "
-                "machines see, a shared folder or a URI"
-            ) from error
+        yield
     except (StorageError, UserError) as error:
         ray.get(desk.fail.remote(type(error).__name__, str(error)))
         raise ray.exceptions.UserCodeException(str(error)) from error  # of other errors Ray Data prints tracebacks
+
+
+@contextmanager
+def _seen(folder: Place) -> Iterator[None]:
+    """A `UserError` where a file was missing because the run's `folder` is not there on this machine."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if not isinstance(folder, Path) or folder.is_dir():
+            raise
+        raise UserError(
+            f"{folder} is not seen by the machine {socket.gethostname()}: output must lie on storage that all "
+            "machines see, a shared folder or a URI"
+        ) from error
 
 
 class _RayWitness:
@@ -255,7 +261,7 @@ class _RayWorker:
     def __call__(self, block: pa.Table) -> pa.Table:
         outcomes = []
         for number, item, decoded in parcel.unpack(block):
-            with _telling(self.desk, self.parts):
+            with _telling(self.desk), _seen(self.parts):
                 outcome = self.crew(item, decoded, f"compute {item.group}")
             outcomes.append({"number": number, **asdict(outcome)})
         return pa.Table.from_pylist(outcomes)

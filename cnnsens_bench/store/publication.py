@@ -114,8 +114,7 @@ class RunStore(Store):
             "temp_directory": str(folder.absolute() / "spilled"),
         }
         self._shared, self._cost, self._complaint = time.monotonic(), 0.0, ""
-        self._known: set[str] = set()
-        self._begun: set[str] = set()
+        self._unknown = False  # whether a run has begun that the published database does not know
 
     def begin(self) -> None:
         """The published database into the working copy; its schema. Raises `UserError`, `StorageError`."""
@@ -132,7 +131,6 @@ class RunStore(Store):
                     left.unlink()
         there = self._fetch()
         self.open()
-        self._known = set(self.query("SELECT run_id FROM runs")["run_id"])
         self.changed = not there
         # What there is not yet is published as soon as there is something to say.
         self._shared = time.monotonic() if there else float("-inf")
@@ -142,8 +140,8 @@ class RunStore(Store):
         self, run_id: str, suite: str, protocol: str, config: dict[str, Any], environment: dict[str, Any]
     ) -> None:
         """As of every store. `share` publishes it before the run's workers write: their parts may outlive us."""
+        self._unknown |= self.query("SELECT 1 FROM runs WHERE run_id = ?", [run_id]).empty
         super().begin_run(run_id, suite, protocol, config, environment)
-        self._begun.add(run_id)
 
     def share(self, keep: Place | None = None, begins: bool = False) -> None:
         """Bring in what workers have written and publish it, if it is time to; `keep` as of `ingest`. `begins`: it is
@@ -153,8 +151,8 @@ class RunStore(Store):
         took the output over.
         """
         began = time.monotonic()
-        unknown = begins and not self._begun <= self._known
-        if not unknown and began - self._shared < max(EVERY, self._cost / SHARE):
+        due = begins and self._unknown
+        if not due and began - self._shared < max(EVERY, self._cost / SHARE):
             return
         try:
             self.ingest(keep=keep)
@@ -217,7 +215,7 @@ class RunStore(Store):
     def _published(self) -> None:
         self.held.check()  # before parts go: whoever took over while we copied has not all of their rows
         self.changed = False
-        self._known |= self._begun
+        self._unknown = False
         super()._settle()
 
     def _settle(self) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cnnsens_bench.cache import cache_dir
 from cnnsens_bench.errors import StorageError, UserError
 from cnnsens_bench.memory import keep_freed_memory
 from cnnsens_bench.models.checkpoint import Checkpoint, checkpoint_from_bytes
@@ -48,7 +49,7 @@ class _Under:
 
     key: str
     training: Any
-    deaths: int = field(default=0)
+    deaths: int = 0
 
 
 def train_over_ray(
@@ -180,8 +181,6 @@ def _train(
 ) -> tuple[bytes, Losses] | StorageError | UserError:
     """The checkpoint's bytes and the losses on the way, or the error of one sentence (raised, Ray would wrap it in
     tracebacks)."""
-    from cnnsens_bench.cache import cache_dir  # this machine's, where `folder` names none
-
     losses: Losses = []
 
     def report(done: int, steps: int, loss: float) -> None:
@@ -192,7 +191,7 @@ def _train(
         keep_freed_memory()
         prepare()
         torch.set_num_threads(threads)
-        own = cache_dir(folder)
+        own = cache_dir(folder)  # this machine's, where `folder` names none
         board.report.remote(key, 0, 0, 0.0)
         require_writable(own, "the cache folder", "cache=… or CNNSENS_CACHE")
         checkpoint = training.run(own, report)
