@@ -31,7 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cnnsens_bench.memory import keep_freed_memory
+from cnnsens_bench.utils.memory import keep_freed_memory
 
 keep_freed_memory()  # before torch allocates
 
@@ -44,11 +44,11 @@ from rivals import ALBUMENTATIONS, KORNIA, SKIMAGE, kornia_hsv, skimage_hsv  # n
 from cnnsens_bench import images  # noqa: E402
 from cnnsens_bench.datasets import load  # noqa: E402
 from cnnsens_bench.degradations import Degradation, Streams, degradations  # noqa: E402
-from cnnsens_bench.engine.conditions import levels_of, named  # noqa: E402
+from cnnsens_bench.degradations.levels import levels_of, named  # noqa: E402
 from cnnsens_bench.engine.degrade import Degrader  # noqa: E402
 from cnnsens_bench.engine.plan import Condition, Sweep  # noqa: E402
-from cnnsens_bench.errors import UserError  # noqa: E402
 from cnnsens_bench.models.base import best_device  # noqa: E402
+from cnnsens_bench.utils.errors import UserError  # noqa: E402
 
 BATCH, SIZE = 32, 224
 FEW = 8
@@ -67,7 +67,7 @@ Rounds = dict[str, list[float]]
 """What is timed → milliseconds per image, round by round."""
 
 
-class Bench:
+class Profiler:
     """One batch, in the forms that ours and the others take."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def measure(bench: Bench, degradation: Degradation, rounds: int) -> tuple[dict[str, float], Rounds]:
+def measure(bench: Profiler, degradation: Degradation, rounds: int) -> tuple[dict[str, float], Rounds]:
     """The figures of one degradation, and its timings."""
     levels = levels_of(degradation)
     level = levels[len(levels) // 2]
@@ -226,7 +226,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch (default: all cores)")
     given = parser.parse_args()
     torch.set_num_threads(max(1, given.threads))
-    bench = Bench()
+    bench = Profiler()
     figures: dict[str, Any] = {
         "machine": {
             "cores": os.cpu_count(),

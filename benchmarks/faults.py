@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from cnnsens_bench import images
-from cnnsens_bench.engine import cluster, evaluate
-from cnnsens_bench.store import RunStore, publication
+from cnnsens_bench.engine import evaluate
+from cnnsens_bench.runtime import cluster
+from cnnsens_bench.store import RunStore, publish
 from cnnsens_bench.training import finetune
 
 if "CHAOS_PATIENCE" in os.environ:
     cluster.PATIENCE = float(os.environ["CHAOS_PATIENCE"])
 if "CHAOS_EVERY" in os.environ:
-    publication.EVERY = float(os.environ["CHAOS_EVERY"])
+    publish.EVERY = float(os.environ["CHAOS_EVERY"])
 
 
 def slowed(work: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnnsens_bench.memory import keep_freed_memory
+from cnnsens_bench.utils.memory import keep_freed_memory
 
 keep_freed_memory()  # before torch allocates
 
@@ -39,13 +39,13 @@ from rich.table import Table  # noqa: E402
 
 from cnnsens_bench.datasets import load  # noqa: E402
 from cnnsens_bench.degradations import degradations  # noqa: E402
-from cnnsens_bench.engine.layout import Layout, Machine, lay_out  # noqa: E402
-from cnnsens_bench.engine.local import run_local  # noqa: E402
-from cnnsens_bench.engine.pipeline import run_ray  # noqa: E402
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E402
-from cnnsens_bench.engine.written import written  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
 from cnnsens_bench.models.base import best_device  # noqa: E402
+from cnnsens_bench.runtime.local import run_local  # noqa: E402
+from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
+from cnnsens_bench.runtime.ray_pipeline import run_ray  # noqa: E402
+from cnnsens_bench.runtime.resources import Layout, Machine, lay_out  # noqa: E402
 from cnnsens_bench.store import new_attempt  # noqa: E402
 
 MODEL = "torchvision/alexnet"
@@ -98,7 +98,7 @@ def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: 
     with tempfile.TemporaryDirectory() as folder:
         parts = new_attempt(Path(folder))
         began = time.perf_counter()
-        with written(sweep, plan(sweep, images, None), parts) as work:
+        with stored_plan(sweep, plan(sweep, images, None), parts) as work:
             if ray:
                 outcomes = run_ray(sweep, work, {MODEL: checkpoint}, parts, automatic)
             else:

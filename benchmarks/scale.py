@@ -41,15 +41,15 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from cnnsens_bench.config import compose  # noqa: E402
-from cnnsens_bench.engine import pipeline  # noqa: E402
-from cnnsens_bench.engine.cluster import connect  # noqa: E402
-from cnnsens_bench.engine.layout import Layout  # noqa: E402
+from cnnsens_bench.config.compose import compose  # noqa: E402
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E402
-from cnnsens_bench.engine.written import written  # noqa: E402
+from cnnsens_bench.experiment.runner import run_sweep  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
+from cnnsens_bench.runtime import ray_pipeline  # noqa: E402
+from cnnsens_bench.runtime.cluster import connect  # noqa: E402
+from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
+from cnnsens_bench.runtime.resources import Layout  # noqa: E402
 from cnnsens_bench.store import Store, new_attempt, writing  # noqa: E402
-from cnnsens_bench.suite import run_sweep  # noqa: E402
 
 PLUGIN = '''
 import os
@@ -135,8 +135,8 @@ def time_sweep(workers: int, count: int, cells: int, folder: Path) -> tuple[floa
         sweep = sweep_of(cells, ("scale_sleeper",))
         parts = new_attempt(folder / f"out{workers}")
         began = time.perf_counter()
-        with written(sweep, plan(sweep, images, None), parts) as work:
-            run = pipeline.run_ray(sweep, work, {MODEL: checkpoint()}, parts, lambda *_: one_worker_a_node(workers))
+        with stored_plan(sweep, plan(sweep, images, None), parts) as work:
+            run = ray_pipeline.run_ray(sweep, work, {MODEL: checkpoint()}, parts, lambda *_: one_worker_a_node(workers))
             ready, done, at_ready = began, 0, 0
             for number, outcome in enumerate(run, 1):
                 done += outcome.evaluations
@@ -210,7 +210,7 @@ def main() -> None:
         (folder / "scale_sleeper.py").write_text(PLUGIN)
         os.environ["PYTHONPATH"] = os.pathsep.join([name, os.environ["PYTHONPATH"]])
         sys.path.insert(0, name)
-        pipeline.load_plugins(["scale_sleeper"])
+        ray_pipeline.load_plugins(["scale_sleeper"])
         if given.memory_of:
             print(json.dumps(driver_memory(given.memory_of)))
             return

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnnsens_bench.memory import keep_freed_memory
+from cnnsens_bench.utils.memory import keep_freed_memory
 
 keep_freed_memory()  # before torch allocates
 
@@ -36,7 +36,7 @@ from torch import Tensor  # noqa: E402
 from cnnsens_bench.models import Classifier, Preprocessing, split_name  # noqa: E402
 from cnnsens_bench.models.base import best_device  # noqa: E402
 from cnnsens_bench.sensitivity.gradients import central_differences, differentiate, level_free  # noqa: E402
-from cnnsens_bench.sensitivity.predictors import Scene, parse_predictor  # noqa: E402
+from cnnsens_bench.sensitivity.predictors import PredictorInput, parse_predictor  # noqa: E402
 
 MODELS = "torchvision/alexnet,timm/tf_efficientnet_lite0"
 PREDICTORS = ("clamped_gradient", "noisy_gradients(copies=2)", "sampling(copies=15)")
@@ -77,7 +77,7 @@ def measure(model: str, size: int, batch: int, rounds: int) -> dict[str, Any]:
     def moved(dx: float, dy: float) -> Tensor:
         return pixels
 
-    scene = Scene(network, pixels, outputs, "gaussian_rgb", 4.0, lambda k: noisy, moved)
+    scene = PredictorInput(network, pixels, outputs, "gaussian_rgb", 4.0, lambda k: noisy, moved)
     parsed = [parse_predictor(name) for name in PREDICTORS]
     jobs: dict[str, Callable[[], Any]] = {"forward": forward, "scores": scores}
     jobs |= {p.name: functools.partial(p.predict, scene) for p in parsed}

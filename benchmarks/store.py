@@ -61,8 +61,8 @@ def generate(folder: Path, rows: int) -> dict[str, Any]:
     """Whole chunks of parts, of at least `rows` predictions."""
     import numpy as np
 
-    from cnnsens_bench.engine import tables
     from cnnsens_bench.engine.evaluate import Prediction
+    from cnnsens_bench.runtime import rows as row_tables
     from cnnsens_bench.store import write_part
 
     sweep, rng = make_sweep(), np.random.default_rng(0)
@@ -82,10 +82,10 @@ def generate(folder: Path, rows: int) -> dict[str, Any]:
             *((c.degradation, c.levels, c.trials) for c in sweep.conditions),
         ]:
             columns = outcomes(rng, ease, strength, np.asarray(levels, float), trials, images)
-            table = tables.prediction_table(sweep, images, Prediction(name, columns, []))
+            table = row_tables.prediction_table(sweep, images, Prediction(name, columns, []))
             write_part(folder, "predictions", f"{chunk:06}-{name}", table)
         speeds = {e: (per_chunk // len(sweep.entrants), 10 + rng.random()) for e in range(len(sweep.entrants))}
-        write_part(folder, "speed", f"{chunk:06}", tables.speed_table(sweep, speeds, "a device", 2))
+        write_part(folder, "speed", f"{chunk:06}", row_tables.speed_table(sweep, speeds, "a device", 2))
     return {"rows": chunks * per_chunk, "images": chunks * BATCH, "parts": len(list(folder.iterdir()))}
 
 

@@ -8,6 +8,7 @@ A turned or bent view is sampled on a grid finer than the result first, then red
 
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cnnsens_bench.errors import ImageError, StorageError
-from cnnsens_bench.places import read_patiently
+from cnnsens_bench.utils.errors import ImageError, StorageError
+from cnnsens_bench.utils.storage import read_patiently
 
 cv2.setNumThreads(1)  # views are rendered side by side already
 
@@ -307,3 +308,15 @@ def write_png(path: Path, pixels: np.ndarray, step: int = 1) -> None:
     nothing shows, where a palette or dithering would bend colours or add noise."""
     rounded = (pixels.astype(np.uint16) + step // 2) // step * step
     Image.fromarray(rounded.astype(np.uint8)).save(path, format="png", optimize=True)
+
+
+def decode_row(row: Mapping[str, Any], reach: tuple[float, float]) -> Decoded | str:
+    """Decode a sample's image; the sentence that says why where it cannot be decoded.
+
+    `reach`: `shift` and `radius` of `decode`. Raises `StorageError`.
+    """
+    box = (row["box_x"], row["box_y"], row["box_w"], row["box_h"])
+    try:
+        return decode(row["uri"], box, *reach)
+    except ImageError as error:
+        return str(error)

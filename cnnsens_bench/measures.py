@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from cnnsens_bench.registry import Registry
+from cnnsens_bench.utils.registry import Registry
 
 Z = float(norm.ppf(0.975))
 

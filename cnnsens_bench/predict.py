@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from cnnsens_bench import __version__
-from cnnsens_bench.console import meter
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.registry import near
-from cnnsens_bench.run import DONE, ended
+from cnnsens_bench.experiment.command import DONE, ended
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.registry import near
 
 if TYPE_CHECKING:
-    from cnnsens_bench.engine.photographs import Photograph, Refused
+    from cnnsens_bench.engine.photo_prediction import PhotoPrediction, RejectedPhoto
     from cnnsens_bench.models.ready import Ready
 
 HELP = """usage: python -m cnnsens_bench.predict PHOTO... [key=value ...] [--heatmap FOLDER] [--json]
@@ -203,7 +203,7 @@ def _predict(request: Request, console: Console, aside: Console) -> int:
         used = dict.fromkeys(p["predictor"] for record in done for p in record["predictions"])
         print_outlooks(console, done, f"{model}, by {' and '.join(used)}")
     sys.stdout.flush()
-    from cnnsens_bench.figures.summary import plain
+    from cnnsens_bench.utils.formatting import plain
 
     for sentence in failed:
         aside.print(f"error: {plain(sentence)}", markup=False, soft_wrap=True)
@@ -214,12 +214,12 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     """The model's name, and what `--json` prints of each photograph."""
     # Only now: a help text or a wrong word need not wait for torch.
     from cnnsens_bench.degradations import parse_degradation
-    from cnnsens_bench.engine.conditions import levels_of
-    from cnnsens_bench.engine.photographs import Foreteller
+    from cnnsens_bench.degradations.levels import levels_of
+    from cnnsens_bench.engine.photo_prediction import LabelChangePredictor
     from cnnsens_bench.engine.plan import Condition
-    from cnnsens_bench.engine.worker import load_plugins
     from cnnsens_bench.models.base import best_device
     from cnnsens_bench.models.ready import ready
+    from cnnsens_bench.utils.plugins import load_plugins
 
     load_plugins(request.plugins)
     levels = request.levels or DEFAULT_LEVELS
@@ -231,7 +231,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     if request.heatmap:
         _make_folder(request.heatmap)
     network = ready(request.model, request.checkpoint, request.input_size, request.classes)
-    foreteller = Foreteller(
+    foreteller = LabelChangePredictor(
         network,
         conditions,
         request.predictor,
@@ -251,11 +251,11 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     return network.model, records
 
 
-def _record(result: "Photograph | Refused", network: "Ready", folder: Path | None) -> dict[str, Any]:
+def _record(result: "PhotoPrediction | RejectedPhoto", network: "Ready", folder: Path | None) -> dict[str, Any]:
     """What `--json` prints of a photograph; draws its heatmap into `folder`."""
-    from cnnsens_bench.engine.photographs import Refused
+    from cnnsens_bench.engine.photo_prediction import RejectedPhoto
 
-    if isinstance(result, Refused):
+    if isinstance(result, RejectedPhoto):
         return {"file": result.path, "error": result.sentence}
     drawn = {"heatmap": str(_draw(result, network.classes, folder))} if folder else {}
     return {
@@ -271,7 +271,7 @@ def _record(result: "Photograph | Refused", network: "Ready", folder: Path | Non
     }
 
 
-def _draw(photograph: "Photograph", classes: Sequence[str], folder: Path) -> Path:
+def _draw(photograph: "PhotoPrediction", classes: Sequence[str], folder: Path) -> Path:
     from cnnsens_bench.figures.heatmap import heatmap
 
     assert photograph.stake is not None

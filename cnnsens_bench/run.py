@@ -1,149 +1,25 @@
-"""The entry: `python -m cnnsens_bench.run suite=quick` composes the config, runs the suite, says where results are.
+"""The command `python -m cnnsens_bench.run suite=quick`: composes a config, runs its suite, says where results are.
 
-Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 130 stopped, resumable.
+Exit codes: 0 done, 1 something was not computed (the run says which), 2 the request is wrong, 130 stopped, resumable.
 """
 
-import dataclasses
-import errno
-import json
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
 
-from rich.console import Console
-
-from cnnsens_bench import __version__
-from cnnsens_bench.config import Config, compose, suites
-from cnnsens_bench.errors import StorageError, UserError
-from cnnsens_bench.job import settled
-from cnnsens_bench.memory import keep_freed_memory
-
-DONE, INCOMPLETE, WRONG, STOPPED = 0, 1, 2, 130
-FULL = (errno.ENOSPC, errno.EDQUOT)
+from cnnsens_bench.experiment.command import entry, run_or_estimate, usage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code."""
-    return entry(arguments, help_text, _run)
-
-
-def _run(config: Config, console: Console) -> int:
-    # Only now: a help text or a wrong word need not wait for torch.
-    if config.estimate:
-        from cnnsens_bench.estimate import estimate_suite
-
-        estimate_suite(config, console)
-        return 0
-    from cnnsens_bench.suite import run_suite
-
-    return run_suite(config, console)
-
-
-def entry(
-    arguments: Sequence[str] | None,
-    help_of: Callable[[], str],
-    work: Callable[[Config, Console], int],
-    goes_on: str = "the same command goes on",
-) -> int:
-    """What every command shares: words to a config, exit codes. `work` gives the number of what failed."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)  # progress in a log file is of use only while it is fresh
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    if {"-h", "--help"} & set(words):
-        console.print(help_of(), markup=False)
-        return DONE
-    if "--version" in words:
-        console.print(__version__, markup=False)
-        return DONE
-    stopped = f"stopped: nothing computed is lost, {goes_on}"
-    return ended(lambda: work(settled(compose(words)), console), console, stopped)
-
-
-def ended(work: Callable[[], int], console: Console, stopped: str) -> int:
-    """The exit code of `work`, which gives the number of what failed; says how it ended, where it did not go well."""
-    signal.signal(signal.SIGTERM, _stop)
-    _quiet_libraries()
-    keep_freed_memory()
-    try:
-        return INCOMPLETE if work() else DONE
-    except UserError as error:
-        from cnnsens_bench.figures.summary import plain
-
-        Console(stderr=True, highlight=False).print(f"error: {plain(str(error))}", markup=False, soft_wrap=True)
-        return WRONG
-    except OSError as error:
-        if not (isinstance(error, StorageError) or error.errno in FULL):
-            raise
-        from cnnsens_bench.figures.summary import plain
-
-        reason = str(error) if isinstance(error, StorageError) else f"{error.filename or 'the disk'}: {error.strerror}"
-        text = f"error: {plain(reason)}: what was computed is kept, the same command goes on"
-        Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
-        return INCOMPLETE
-    except KeyboardInterrupt:
-        console.print(stopped, markup=False)
-        return STOPPED
+    """Run the command line and return its exit code."""
+    return entry(arguments, help_text, run_or_estimate)
 
 
 def help_text() -> str:
-    """Usage, every suite with what it needs, costs and gives, and every key with its default."""
+    """Return the usage, every suite with what it needs, costs and gives, and every key with its default."""
     return usage(
         "python -m cnnsens_bench.run [suite=NAME] [key=value ...]",
         "How often does a network's label change when the picture gets worse?",
     )
-
-
-def usage(command: str, purpose: str) -> str:
-    """The help text of a command."""
-    lines = [
-        f"usage: {command}",
-        "",
-        f"{purpose} Any key below can be set as key=value;",
-        "lists are written models=[timm/resnet18,torchvision/alexnet], mappings {name: pepper, levels: [0.04]}.",
-        "",
-        "suites:",
-    ]
-    for name, text in suites().items():
-        lines += [f"  suite={name}", *(f"      {line}" for line in text.splitlines())]
-    lines += ["", "keys and their defaults (a suite sets some of them):"]
-
-    lines += [f"  {key}={json.dumps(value)}" for key, value in _flat(dataclasses.asdict(Config()))]
-    lines += ["", "names: " + ", ".join(f"{kind} {', '.join(names)}" for kind, names in _names().items())]
-    return "\n".join(lines)
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _names() -> dict[str, list[str]]:
-    from cnnsens_bench.datasets import datasets
-    from cnnsens_bench.defenses import defenses
-    from cnnsens_bench.degradations import degradations
-
-    return {"datasets": sorted(datasets), "defenses": sorted(defenses), "degradations": sorted(degradations)}
-
-
-def _quiet_libraries() -> None:
-    """Their notes would tear the progress apart; errors still come through as exceptions."""
-    import logging
-
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    for name in ("huggingface_hub", "timm", "ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _stop(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -21,15 +21,15 @@ import pandas as pd
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from cnnsens_bench.config import Config
+from cnnsens_bench.config.schema import Config
 from cnnsens_bench.degradations import parse_degradation
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.curves import curves
 from cnnsens_bench.figures.summary import short_defense
-from cnnsens_bench.places import local_folder
 from cnnsens_bench.store import Store
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trial import Trial
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.storage import local_folder
 
 VIEWS = {
     "accuracy": "SELECT * FROM accuracy WHERE protocol = ? AND dataset = ?",

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from cnnsens_bench.config import Config
-from cnnsens_bench.entries import model_configs
-from cnnsens_bench.run import entry, usage
+from cnnsens_bench.config.schema import Config
+from cnnsens_bench.experiment.command import entry, usage
+from cnnsens_bench.experiment.resolve import model_configs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,13 +36,13 @@ def _tune(config: Config, console: Console) -> int:
     Gives the number of training images that could not be read. Raises `UserError`.
     """
     # Only now: a help text or a wrong word need not wait for torch.
-    from cnnsens_bench.engine.probe import probe
-    from cnnsens_bench.engine.worker import load_plugins
-    from cnnsens_bench.fine_tuning import fine_tune, thin_classes
-    from cnnsens_bench.prepared import input_sizes, load_samples, objective_conditions
-    from cnnsens_bench.searching import FILE, search_models
+    from cnnsens_bench.engine.dry_run import probe
+    from cnnsens_bench.experiment.fine_tune import fine_tune, thin_classes
+    from cnnsens_bench.experiment.prepare import input_sizes, load_samples, objective_conditions
+    from cnnsens_bench.experiment.search import FILE, search_models
     from cnnsens_bench.store import holding
     from cnnsens_bench.tracking import Tracker
+    from cnnsens_bench.utils.plugins import load_plugins
 
     load_plugins(config.plugins)
     conditions = objective_conditions(config)

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.places import place
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.storage import storage_path
 
 QUICK = Path("runs/quick/results.duckdb")
 
@@ -74,13 +74,13 @@ def databases(given: argparse.Namespace) -> Iterator[list[Path]]:
     from cnnsens_bench.store import local_copy
 
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(local_copy(place(text))) for text in dict.fromkeys(given.db or [str(QUICK)])]
+        yield [stack.enter_context(local_copy(storage_path(text))) for text in dict.fromkeys(given.db or [str(QUICK)])]
 
 
 def leave(given: argparse.Namespace) -> str:
     """The folder, and what is in it."""
-    from cnnsens_bench.checkout import commit
-    from cnnsens_bench.store.submission import Wanted, export
+    from cnnsens_bench.store.submission.transfer import Wanted, export
+    from cnnsens_bench.utils.environment import commit
 
     wanted = Wanted(given.dataset, given.model, given.protocol)
     moved = export(given.db, given.out, wanted, given.by, given.note, commit())
@@ -89,7 +89,7 @@ def leave(given: argparse.Namespace) -> str:
 
 def enter(given: argparse.Namespace) -> str:
     """The database, and what is new in it."""
-    from cnnsens_bench.store.submission import bring_in
+    from cnnsens_bench.store.submission.transfer import bring_in
 
     moved = bring_in(given.folder, given.db)
     return f"{given.db}: {moved.new} of {moved.predictions} predictions were new, of {moved.entrants} entrants"

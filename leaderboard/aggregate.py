@@ -12,7 +12,7 @@ from cnnsens_bench.measures import (
     clustered_interval,
     ratios_by_degradation,
 )
-from leaderboard.ranking import Entrant, Interval, enough, rank, ranked_conditions
+from leaderboard.ranking import BoardEntrant, Interval, enough, rank, ranked_conditions
 from leaderboard.read import Results
 from leaderboard.speed import rates
 
@@ -29,7 +29,7 @@ class Board:
     board: int
     conditions: pd.DataFrame
     images: pd.DataFrame
-    entrants: list[Entrant]
+    entrants: list[BoardEntrant]
     reference: int | None
     device: str | None
     """The one that most images were predicted on."""
@@ -104,7 +104,7 @@ def _board(
     sets = {int(entrant): frozenset(those) for entrant, those in own["conditions"].items()}
     undefended = set(members.loc[members["defense"] == "none", "entrant"])
     shared = ranked_conditions({one: sets[one] for one in sorted(same_images)}, undefended, undegraded)
-    made: list[Entrant] = []
+    made: list[BoardEntrant] = []
     of_reference = None
     for entrant in sorted(members["entrant"], key=lambda one: one != ref):  # the reference first
         rows = results.query("entrant", entrant=int(entrant))
@@ -143,7 +143,7 @@ def _entrant(
     conditions: pd.DataFrame,
     ece: pd.Series,
     chosen: frozenset[int],
-) -> Entrant:
+) -> BoardEntrant:
     """`chosen`: the conditions that its means are over."""
     trials = rows.groupby("condition")["trials"].max()
     own = sorted(int(i) for i in trials.index)
@@ -182,7 +182,7 @@ def _entrant(
             float(np.mean([accuracy[i][0] for i in levels])),
             float(np.mean(changes)) if changes else float("nan"),
         )
-    return Entrant(
+    return BoardEntrant(
         entrant,
         int((~np.isnan(tables["hit"])).any(1).sum()),
         own,
@@ -257,7 +257,7 @@ def _fragile(changed: np.ndarray, names: np.ndarray) -> list[tuple[int, float]]:
 
 
 def _add_relative(
-    one: Entrant,
+    one: BoardEntrant,
     own: dict[str, np.ndarray],
     reference: dict[str, np.ndarray],
     degradation: np.ndarray,
@@ -277,7 +277,7 @@ def _add_relative(
             one.stats[name] = _interval(usable.mean(1))
 
 
-def _add_speed(made: list[Entrant], chunks: pd.DataFrame) -> str | None:
+def _add_speed(made: list[BoardEntrant], chunks: pd.DataFrame) -> str | None:
     found, usual = rates(chunks)
     for one in made:
         if one.entrant in found and not np.isnan(found[one.entrant][1][0]):

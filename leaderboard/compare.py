@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from cnnsens_bench.utils.formatting import level_text, plain
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from scipy.stats import binomtest
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.figures.summary import level_text, plain, table_of
+from cnnsens_bench.figures.summary import table_of
 from cnnsens_bench.measures import accuracy_gain
-from cnnsens_bench.registry import near
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import near
 from leaderboard.read import Results, read
 
 ALPHA = 0.05

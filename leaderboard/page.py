@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.style import architecture_styles
-from cnnsens_bench.figures.summary import level_text
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import level_text
 from leaderboard.aggregate import Board, boards
-from leaderboard.ranking import HIGHER_IS_BETTER, UNDEGRADED, Entrant
+from leaderboard.provenance import command, protocol_words
+from leaderboard.ranking import HIGHER_IS_BETTER, UNDEGRADED, BoardEntrant
 from leaderboard.read import Results, read
-from leaderboard.words import command, protocol_words
 
 DIGITS = 6
 
@@ -132,7 +132,7 @@ def _looks(members: pd.DataFrame, every: pd.DataFrame) -> dict[int, list[int]]:
     }
 
 
-def _entrant(board: Board, one: Entrant, row: pd.Series, results: Results) -> dict[str, Any]:
+def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: Results) -> dict[str, Any]:
     image_ids, classes = (board.images[name].tolist() for name in ("image_id", "class_name"))
     conditions = range(len(board.conditions))
     return {

@@ -19,7 +19,7 @@ Interval = tuple[float, float, float]
 
 
 @dataclass
-class Entrant:
+class BoardEntrant:
     """Everything of one entrant. `accuracy`, `label_change`: condition → (value, low, high); `stats`: measure → the
     same, bounds NaN where an interval means nothing; `by_degradation`: name → (accuracy, p_Δ), means over levels."""
 
@@ -69,7 +69,7 @@ def ranked_conditions(
     return max(set(sets.values()), key=worth)
 
 
-def rank(made: list[Entrant]) -> None:
+def rank(made: list[BoardEntrant]) -> None:
     """First and last place that an entrant's interval allows: those it overlaps are ties. No interval, no rank."""
     for measure, higher in HIGHER_IS_BETTER.items():
         sign: Callable[[Interval], Interval] = _turned if higher else _kept
@@ -84,7 +84,7 @@ def rank(made: list[Entrant]) -> None:
             one.ranks[measure] = (int(np.searchsorted(highs, low)) + 1, int(np.searchsorted(lows, high, side="right")))
 
 
-def _ranked_by(one: Entrant, measure: str) -> bool:
+def _ranked_by(one: BoardEntrant, measure: str) -> bool:
     if measure == "images_per_second":
         return one.same_device
     return one.same_images if measure in UNDEGRADED else one.comparable

@@ -13,8 +13,8 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from cnnsens_bench.errors import UserError, first_line
-from cnnsens_bench.store.source import attach
+from cnnsens_bench.store.read import attach
+from cnnsens_bench.utils.errors import UserError, first_line
 
 AT_ONCE = 4_000_000
 """Predictions that one statement sums up: what bounds the memory."""

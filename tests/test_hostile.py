@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 from cnnsens_bench import images
-from cnnsens_bench.config import compose
+from cnnsens_bench.config.compose import compose
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.engine.worker import decode_row
-from cnnsens_bench.entries import model_configs
-from cnnsens_bench.errors import ImageError, UserError
+from cnnsens_bench.experiment.resolve import model_configs
+from cnnsens_bench.images import decode_row
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
 from cnnsens_bench.training.recipes import read_recipes
+from cnnsens_bench.utils.errors import ImageError, UserError
 from leaderboard.__main__ import main as leaderboard
 from tests.conftest import TINY
 from tests.test_run import words

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from cnnsens_bench import images, places
+from cnnsens_bench import images
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.errors import ImageError, StorageError
 from cnnsens_bench.training.data import TrainingImages
+from cnnsens_bench.utils import storage
+from cnnsens_bench.utils.errors import ImageError, StorageError
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -267,8 +268,8 @@ def outage(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
             raise coming.pop(0)
         return Path(uri).read_bytes()
 
-    monkeypatch.setattr(places, "_read", read)
-    monkeypatch.setattr(places, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(storage, "_read", read)
+    monkeypatch.setattr(storage, "WAITS", (0.0, 0.0, 0.0))
     return coming
 
 

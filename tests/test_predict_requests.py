@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 import torchvision
 
-from cnnsens_bench.engine.photographs import Foreteller
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.engine.photo_prediction import LabelChangePredictor
 from cnnsens_bench.predict import KEYS, main, parse
+from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, tiny_checkpoint
 from tests.predicting import Capture, predicted, wrong
 
@@ -187,7 +187,7 @@ def test_stopped(checkpoint: Path, photographs: list[str], monkeypatch: pytest.M
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Foreteller, "__call__", stop)
+    monkeypatch.setattr(LabelChangePredictor, "__call__", stop)
     assert main([photographs[0], f"checkpoint={checkpoint}", "--json"]) == 130
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "stopped: nothing is kept\n")

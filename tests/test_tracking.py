@@ -147,7 +147,7 @@ def test_a_stopped_run_is_marked(pictures: Path, cache: Path, tmp_path: Path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("cnnsens_bench.suite.run_sweep", stop)
+        patched.setattr("cnnsens_bench.experiment.runner.run_sweep", stop)
         assert main(words(pictures, cache, tmp_path, "limit=2")) == 130
     (suite,) = of_kind(runs_of(tmp_path), "suite")
     assert (suite.info.status, suite.data.tags["status"]) == ("KILLED", "interrupted")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.places import Place, names_below, storing
-from cnnsens_bench.registry import Registry
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import Registry
+from cnnsens_bench.utils.storage import StoragePath, names_below, storing
 
 COLUMNS = ("image_id", "split", "uri", "label", "class_name", "box_x", "box_y", "box_w", "box_h", "mask_uri")
 """Columns of a sample table: `image_id` text, unique; `split` "train", "val" or "test"; `uri` a path or URI;
@@ -113,7 +113,7 @@ def make_samples(
     return Samples(name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range)
 
 
-def require_folder(name: str, root: Place | None, expected: str) -> Place:
+def require_folder(name: str, root: StoragePath | None, expected: str) -> StoragePath:
     """`root`, once it exists; else a `UserError` naming the source and the layout `expected`."""
     source = datasets[name].source
     if root is None:
@@ -125,7 +125,7 @@ def require_folder(name: str, root: Place | None, expected: str) -> Place:
     return root
 
 
-def download_with(name: str, torchvision_class: str, root: Place | None, expected: str) -> None:
+def download_with(name: str, torchvision_class: str, root: StoragePath | None, expected: str) -> None:
     """Let a dataset class of torchvision fetch its archives to `root`.
 
     Raises `UserError`, naming the source and the layout `expected`, when it cannot.
@@ -143,7 +143,7 @@ def download_with(name: str, torchvision_class: str, root: Place | None, expecte
         ) from None
 
 
-def inside(root: Place, relative: str, listed_in: str) -> Place:
+def inside(root: StoragePath, relative: str, listed_in: str) -> StoragePath:
     """`root / relative`, which need not exist; of a path or a URI. `listed_in`: what names it, for the error.
 
     Raises `UserError` when it is not below `root` (absolute, `..`, a link that points outside) or is no path at all.
@@ -164,7 +164,7 @@ def inside(root: Place, relative: str, listed_in: str) -> Place:
     return path
 
 
-def listed(folder: Place, *within: str) -> Callable[[str], bool]:
+def listed(folder: StoragePath, *within: str) -> Callable[[str], bool]:
     """Whether `folder` has a file of that relative name. Of a URI, `within` these folders, which are listed once."""
     if isinstance(folder, Path):
         # Unlike Path.is_file, no error for a name too long for the disk.
@@ -173,7 +173,7 @@ def listed(folder: Place, *within: str) -> Callable[[str], bool]:
     return lambda relative: relative in names
 
 
-def load(name: str, root: Place | None, data_root: Place | None, options: dict[str, Any]) -> Samples:
+def load(name: str, root: StoragePath | None, data_root: StoragePath | None, options: dict[str, Any]) -> Samples:
     """The samples of a registered dataset; its folder is `root`, or its official name below `data_root`.
 
     Raises `UserError` for an unknown dataset or option.

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from cnnsens_bench.datasets.base import Samples, dataset, inside, listed, make_samples, require_folder
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.places import Place
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.storage import StoragePath
 
 LAYOUT = "images.txt, image_class_labels.txt, classes.txt, train_test_split.txt, bounding_boxes.txt and images/"
 AGAIN = "unpack the archive again"
@@ -20,7 +20,7 @@ AGAIN = "unpack the archive again"
     folder="CUB_200_2011",
     source="get CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011/ and unpack it",
 )
-def cub200(root: Place | None) -> Samples:
+def cub200(root: StoragePath | None) -> Samples:
     """Image ids are the official ones as text; boxes are the official ones, in pixels counted from 0.
 
     The other lists may name more images and classes than images.txt: only what it lists counts, so that a part of the
@@ -60,12 +60,12 @@ def cub200(root: Place | None) -> Samples:
     return make_samples("cub200", classes["class_name"].tolist(), table)
 
 
-def _mask(folder: Place, path: str, there: Callable[[str], bool]) -> str | None:
+def _mask(folder: StoragePath, path: str, there: Callable[[str], bool]) -> str | None:
     mask = str(Path("segmentations", path).with_suffix(".png"))
     return str(inside(folder, mask, str(folder / "images.txt"))) if there(mask) else None
 
 
-def _read(folder: Place, file: str, columns: dict[str, Callable[[str], Any]]) -> pd.DataFrame:
+def _read(folder: StoragePath, file: str, columns: dict[str, Callable[[str], Any]]) -> pd.DataFrame:
     """A list of `id value …` lines, indexed by the id as text; `columns` names and parses the values."""
     path = folder / file
     try:

@@ -7,8 +7,8 @@ import pandas as pd
 from scipy.io import loadmat
 
 from cnnsens_bench.datasets.base import Samples, dataset, download_with, make_samples, require_folder
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.places import Place
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.storage import StoragePath
 
 LAYOUT = "jpg/, imagelabels.mat and setid.mat"
 SPLITS = {"trnid": "train", "valid": "val", "tstid": "test"}
@@ -20,7 +20,7 @@ SPLITS = {"trnid": "train", "valid": "val", "tstid": "test"}
     source="get 102flowers.tgz, imagelabels.mat and setid.mat from "
     "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/, or set dataset.options.download=true",
 )
-def flowers102(root: Place | None, *, download: bool = False) -> Samples:
+def flowers102(root: StoragePath | None, *, download: bool = False) -> Samples:
     """Image ids are file names without ending; there are no boxes. The official split: train, val and test.
 
     Labels count the classes that occur, from 0. A listed image that is absent fails when it is decoded.
@@ -48,7 +48,7 @@ def flowers102(root: Place | None, *, download: bool = False) -> Samples:
     return make_samples("flowers102", [NAMES[class_id - 1] for class_id in present], table)
 
 
-def _read(path: Place, *keys: str) -> dict[str, list[int]]:
+def _read(path: StoragePath, *keys: str) -> dict[str, list[int]]:
     """Lists of whole numbers from a MATLAB file."""
     try:
         content = loadmat(io.BytesIO(path.read_bytes()))

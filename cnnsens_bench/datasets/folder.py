@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from cnnsens_bench.datasets.base import Samples, dataset, inside, make_samples, require_folder
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.places import Place, names_below, place
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.storage import StoragePath, names_below, storage_path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
@@ -19,7 +19,7 @@ BOX = ("x", "y", "w", "h")
 
 
 @dataset("folder", folder=None, source="name your own folder with dataset.root=<folder>")
-def folder(root: Place | None, *, boxes: str | None = None, test_fraction: float = 0.3) -> Samples:
+def folder(root: StoragePath | None, *, boxes: str | None = None, test_fraction: float = 0.3) -> Samples:
     """Image ids are paths below `root`; classes are sorted by name, and may have images in one split only.
 
     `boxes`: a CSV with the columns path (below `root`), x, y, w, h (pixels, from 0); default: `root`/boxes.csv, if any.
@@ -51,13 +51,13 @@ def folder(root: Place | None, *, boxes: str | None = None, test_fraction: float
     table = pd.DataFrame(rows)
     classes = sorted(table["class_name"].unique())
     table["label"] = table["class_name"].map({name: label for label, name in enumerate(classes)})
-    listed = place(boxes) if boxes else base / "boxes.csv"
+    listed = storage_path(boxes) if boxes else base / "boxes.csv"
     if boxes or listed.is_file():
         table = table.join(_boxes(base, listed, set(table["image_id"])), on="image_id")
     return make_samples("folder", classes, table)
 
 
-def _images(root: Place, base: Place) -> list[dict[str, object]]:
+def _images(root: StoragePath, base: StoragePath) -> list[dict[str, object]]:
     """Rows of all images below `base`, whose first folder is their class."""
     rows: list[dict[str, object]] = []
     for parts in sorted(_files(base)):
@@ -74,7 +74,7 @@ def _images(root: Place, base: Place) -> list[dict[str, object]]:
     return rows
 
 
-def _files(base: Place) -> Iterator[tuple[str, ...]]:
+def _files(base: StoragePath) -> Iterator[tuple[str, ...]]:
     """Of all that is no folder, however deep below the class folders: the parts of the path below `base`."""
     if not isinstance(base, Path):
         yield from (tuple(name.split("/")) for name in names_below(base))
@@ -92,7 +92,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _boxes(root: Place, path: Place, known: set[str]) -> pd.DataFrame:
+def _boxes(root: StoragePath, path: StoragePath, known: set[str]) -> pd.DataFrame:
     """Boxes by image id. Read as CSV lines, not by pandas: its errors and types do not tell the line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from cnnsens_bench.datasets.base import Samples, dataset, download_with, inside, listed, make_samples, require_folder
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.places import Place
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.storage import StoragePath
 
 LAYOUT = "images/ and annotations/ with trainval.txt, test.txt, trimaps/ and xmls/"
 
@@ -21,7 +21,7 @@ LAYOUT = "images/ and annotations/ with trainval.txt, test.txt, trimaps/ and xml
     source="get images.tar.gz and annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/, or set "
     "dataset.options.download=true",
 )
-def oxford_pets(root: Place | None, *, download: bool = False) -> Samples:
+def oxford_pets(root: StoragePath | None, *, download: bool = False) -> Samples:
     """Image ids are file names without ending; trainval.txt is the split "train", test.txt is "test".
 
     Boxes are of the head (the first, where there are two), and only most of the training images have one. Masks are the
@@ -59,7 +59,7 @@ def oxford_pets(root: Place | None, *, download: bool = False) -> Samples:
     return make_samples("oxford_pets", pairs["class_name"].tolist(), table, mask_range=(1, 1))
 
 
-def _read(path: Place) -> list[tuple[str, int]]:
+def _read(path: StoragePath) -> list[tuple[str, int]]:
     """The names and class numbers (from 1) of a list of `name class species breed` lines."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -78,7 +78,7 @@ def _read(path: Place) -> list[tuple[str, int]]:
 
 
 def _row(
-    folder: Place, there: Callable[[str], bool], split: str, name: str, class_id: int, listed_in: Place
+    folder: StoragePath, there: Callable[[str], bool], split: str, name: str, class_id: int, listed_in: StoragePath
 ) -> dict[str, object]:
     trimap, xml = (
         inside(folder, relative, str(listed_in)) if there(relative) else None
@@ -95,7 +95,7 @@ def _row(
     }
 
 
-def _box(path: Place) -> dict[str, float]:
+def _box(path: StoragePath) -> dict[str, float]:
     """The box of an annotation. Its corners are pixels counted from 1 and lie inside the box; ours count from 0."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

@@ -15,15 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.registry import Registry, call
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import Registry, call
 
 PreFilter = Callable[[Tensor], Tensor]
 """(N, 3, H, W) float32 in [0, 255], not changed → the same, filtered; each image by itself alone."""
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingChange:
     """What a trained defense changes in the recipe: names of its keys → values."""
 
     changes: Mapping[str, Any]
@@ -48,7 +48,7 @@ class Defense:
     recalibration: Recalibration | None = None
 
 
-Part = PreFilter | Training | Recalibration | None
+Part = PreFilter | TrainingChange | Recalibration | None
 """What a factory gives."""
 
 defenses: Registry[Callable[..., Part]] = Registry("defense")
@@ -90,14 +90,14 @@ def _joined(text: str, parsed: list[tuple[str, Part]]) -> Defense:
     if len(parts) > 1 and None in parts:
         raise UserError(f"defense '{text}': 'none' cannot be joined with another: leave it out")
     changes: dict[str, Any] = {}
-    for training in (part for part in parts if isinstance(part, Training)):
+    for training in (part for part in parts if isinstance(part, TrainingChange)):
         if changes.keys() & training.changes.keys():
             raise UserError(f"defense '{text}' sets the same key of the training twice: leave one part out")
         changes |= training.changes
     recalibrations = [part for part in parts if isinstance(part, Recalibration)]
     if len(recalibrations) > 1:
         raise UserError(f"defense '{text}' recalibrates twice: leave one part out")
-    filters = [part for part in parts if part is not None and not isinstance(part, Training | Recalibration)]
+    filters = [part for part in parts if part is not None and not isinstance(part, TrainingChange | Recalibration)]
     return Defense(
         " + ".join(name for name, _ in parsed),
         _chained(filters),

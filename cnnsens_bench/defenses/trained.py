@@ -1,15 +1,15 @@
 """Defenses in training: the network sees damaged images while it learns, and nothing differs at test time."""
 
-from cnnsens_bench.defenses.base import Training, checked_number, defense
+from cnnsens_bench.defenses.base import TrainingChange, checked_number, defense
 
 
 @defense("input_dropout")
-def input_dropout(p: float = 0.1) -> Training:
+def input_dropout(p: float = 0.1) -> TrainingChange:
     """A dropout layer between the input and the first convolution while training (paper, section 3)."""
-    return Training({"input_dropout": checked_number("p", p, lambda p: 0 <= p < 1, "in [0, 1)")})
+    return TrainingChange({"input_dropout": checked_number("p", p, lambda p: 0 <= p < 1, "in [0, 1)")})
 
 
 @defense("noise_training")
-def noise_training(sigma: float = 16.0) -> Training:
+def noise_training(sigma: float = 16.0) -> TrainingChange:
     """N(0, σ²), σ in gray levels, added to half of the training images (Rusak et al. 2020)."""
-    return Training({"input_noise": checked_number("sigma", sigma, lambda s: 0 < s < float("inf"), "above 0")})
+    return TrainingChange({"input_noise": checked_number("sigma", sigma, lambda s: 0 < s < float("inf"), "above 0")})

@@ -11,13 +11,13 @@ from pathlib import Path
 from cnnsens_bench import images
 from cnnsens_bench.datasets import load
 from cnnsens_bench.degradations import degradations
-from cnnsens_bench.engine.conditions import levels_of, named
+from cnnsens_bench.degradations.levels import levels_of, named
+from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.preview import previews
-from cnnsens_bench.engine.probe import probe
-from cnnsens_bench.engine.worker import load_plugins
-from cnnsens_bench.errors import ImageError, UserError
 from cnnsens_bench.figures.degradation_sheet import Row, check_suffix, degradation_sheet
+from cnnsens_bench.utils.errors import ImageError, UserError
+from cnnsens_bench.utils.plugins import load_plugins
 
 EXAMPLES = """examples:
   python -m cnnsens_bench.degradations --image photo.jpg --box 120 80 300 260 --out sheet.png

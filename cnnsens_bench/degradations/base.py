@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from cnnsens_bench.degradations.streams import Streams
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.registry import Registry
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import Registry
 
 DrawFunction = Callable[[Streams, int], Any]
 """(streams, input size in pixels) → one row of random numbers per image, shared by all levels of a trial."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnnsens_bench.degradations.base import Degradation, Motion, Reach
 from cnnsens_bench.degradations.streams import Streams
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 
 @dataclass(frozen=True)

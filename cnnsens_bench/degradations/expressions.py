@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from cnnsens_bench.degradations.albumentations import LEVEL, PREFIX, albumentations_degradation
 from cnnsens_bench.degradations.base import Degradation, degradations
 from cnnsens_bench.degradations.chain import Member, chain
-from cnnsens_bench.degradations.library import LEVEL, PREFIX, albumentations_degradation
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.registry import near
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import near
 
 
 def parse_degradation(text: str) -> Degradation:

@@ -11,9 +11,9 @@ from torch import Tensor
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.degradations.base import draw_rows
-from cnnsens_bench.engine.halving import out_of_memory
+from cnnsens_bench.engine.oom_backoff import out_of_memory
 from cnnsens_bench.engine.plan import Condition, Sweep
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 FAILED = object()
 
@@ -21,7 +21,7 @@ Failure = tuple[int, str, str]
 """The position of an image in its chunk, the stage it failed at, and a sentence."""
 
 
-class Job(NamedTuple):
+class DrawnCell(NamedTuple):
     """A cell that is to be computed: `rows` are the positions of its images, `draw` has a row for each; `place` names
     its level and trial."""
 
@@ -31,7 +31,7 @@ class Job(NamedTuple):
     rows: np.ndarray
     draw: Any
 
-    def part(self, index: Any) -> "Job":
+    def part(self, index: Any) -> "DrawnCell":
         """Of the rows at `index`, a slice or positions among them."""
         return self._replace(rows=self.rows[index], draw=draw_rows(self.draw, index))
 
@@ -64,15 +64,15 @@ class Degrader:
         """
         self.failures, self._told = [], set()
         self.degradation = parse_degradation(condition.degradation)
-        jobs = self._jobs(condition, rows)  # drawn as they are reached, two trials at most at once
+        drawn_cells = self._drawn_cells(condition, rows)  # drawn as they are reached, two trials at most at once
         if self.degradation.geometric:
-            for job, pixels in self._views(jobs):
-                yield from self._applied(job, pixels)
+            for drawn, pixels in self._views(drawn_cells):
+                yield from self._applied(drawn, pixels)
         else:
-            for job in jobs:
-                yield from self._applied(job, self.pixels[_span(job.rows)])
+            for drawn in drawn_cells:
+                yield from self._applied(drawn, self.pixels[_span(drawn.rows)])
 
-    def _jobs(self, condition: Condition, rows: Sequence[np.ndarray]) -> Iterator[Job]:
+    def _drawn_cells(self, condition: Condition, rows: Sequence[np.ndarray]) -> Iterator[DrawnCell]:
         width = len(condition.levels)
         for trial in range(condition.trials):
             of_trial = np.unique(np.concatenate(rows[trial * width : (trial + 1) * width]))
@@ -88,58 +88,58 @@ class Degrader:
                 if not len(wanted):
                     continue
                 place = f"level {level:g}, trial {trial}" if self.degradation.has_levels else f"trial {trial}"
-                job = Job(cell, level, place, of_trial, draw)
+                drawn = DrawnCell(cell, level, place, of_trial, draw)
                 if len(wanted) < len(of_trial):
-                    job = self._tried(place, wanted, job.part, np.flatnonzero(np.isin(of_trial, wanted)))
-                if job is not FAILED:
-                    yield job
+                    drawn = self._tried(place, wanted, drawn.part, np.flatnonzero(np.isin(of_trial, wanted)))
+                if drawn is not FAILED:
+                    yield drawn
 
-    def _views(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Tensor]]:
+    def _views(self, drawn_cells: Iterator[DrawnCell]) -> Iterator[tuple[DrawnCell, Tensor]]:
         """The moved boxes, cell by cell, on the device; the next cell's are rendered while one is used."""
 
-        def submit(job: Job) -> list[Future[np.ndarray]] | None:
-            views = self._tried(job.place, job.rows, self._placed, job)
+        def submit(drawn: DrawnCell) -> list[Future[np.ndarray]] | None:
+            views = self._tried(drawn.place, drawn.rows, self._placed, drawn)
             if views is FAILED:
                 return None
             return [
                 self.pool.submit(images.render, self.decoded[i], self.size, *view)
-                for i, view in zip(job.rows, views, strict=True)
+                for i, view in zip(drawn.rows, views, strict=True)
             ]
 
         waiting = None
-        for job in jobs:
-            ahead = submit(job)
+        for drawn in drawn_cells:
+            ahead = submit(drawn)
             if waiting:
                 yield from self._collected(*waiting)
-            waiting = (job, ahead) if ahead else None
+            waiting = (drawn, ahead) if ahead else None
         if waiting:
             yield from self._collected(*waiting)
 
-    def _placed(self, job: Job) -> list[tuple[float, float, float, float]]:
-        return self.degradation.motion(job.draw, job.level).views(len(job.rows))
+    def _placed(self, drawn: DrawnCell) -> list[tuple[float, float, float, float]]:
+        return self.degradation.motion(drawn.draw, drawn.level).views(len(drawn.rows))
 
-    def _collected(self, job: Job, rendered: list[Future[np.ndarray]]) -> Iterator[tuple[Job, Tensor]]:
-        results = [self._tried(job.place, job.rows[i : i + 1], future.result) for i, future in enumerate(rendered)]
+    def _collected(self, drawn: DrawnCell, rendered: list[Future[np.ndarray]]) -> Iterator[tuple[DrawnCell, Tensor]]:
+        results = [self._tried(drawn.place, drawn.rows[i : i + 1], future.result) for i, future in enumerate(rendered)]
         good = np.flatnonzero([result is not FAILED for result in results])
         if len(good) < len(results):
-            job = self._tried(job.place, job.rows[good], job.part, good)
-        if len(good) and job is not FAILED:
-            yield job, self._to_device([results[i] for i in good])
+            drawn = self._tried(drawn.place, drawn.rows[good], drawn.part, good)
+        if len(good) and drawn is not FAILED:
+            yield drawn, self._to_device([results[i] for i in good])
 
-    def _applied(self, job: Job, pixels: Tensor) -> Iterator[tuple[int, Tensor, np.ndarray]]:
+    def _applied(self, drawn: DrawnCell, pixels: Tensor) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         """Degraded together; if that fails, one by one, so that the others go on."""
-        together = self._tried(job.place, (), self._apply, job, pixels)
+        together = self._tried(drawn.place, (), self._apply, drawn, pixels)
         if together is not FAILED:
-            yield job.cell, together, job.rows
+            yield drawn.cell, together, drawn.rows
             return
-        for i in range(len(job.rows)):
+        for i in range(len(drawn.rows)):
             one = slice(i, i + 1)
-            alone = self._tried(job.place, job.rows[one], lambda one=one: self._apply(job.part(one), pixels[one]))
+            alone = self._tried(drawn.place, drawn.rows[one], lambda one=one: self._apply(drawn.part(one), pixels[one]))
             if alone is not FAILED:
-                yield job.cell, alone, job.rows[one]
+                yield drawn.cell, alone, drawn.rows[one]
 
-    def _apply(self, job: Job, pixels: Tensor) -> Tensor:
-        result = self.degradation.apply(pixels, job.draw, job.level)
+    def _apply(self, drawn: DrawnCell, pixels: Tensor) -> Tensor:
+        result = self.degradation.apply(pixels, drawn.draw, drawn.level)
         check_result(result, pixels)
         return result
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
-from cnnsens_bench.engine.calibrate import Calibration, Recalibrated
+from cnnsens_bench.engine.batch_norm import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure
-from cnnsens_bench.engine.halving import Halving, free_memory, out_of_memory
+from cnnsens_bench.engine.oom_backoff import OomBackoff, free_memory, out_of_memory
 from cnnsens_bench.engine.plan import Cell, Condition, Sweep
-from cnnsens_bench.engine.speed import Mark, Stopwatch
+from cnnsens_bench.engine.timing import Mark, Stopwatch
 from cnnsens_bench.models import Classifier
 
 Columns = dict[str, np.ndarray]
@@ -52,7 +52,7 @@ class Evaluator:
     """Runs a sweep's networks over chunks of images; `stopwatch` has what their forward passes took.
 
     `report(n)` is called as n further evaluations (one image through one network) are done. `calibration`: the images
-    of `sweep.calibration`, decoded. Where memory runs out, fewer images go through a network at a time (`Halving`),
+    of `sweep.calibration`, decoded. Where memory runs out, fewer images go through a network at a time (`OomBackoff`),
     which `note(sentence)` is told. `unfit`: the positions of networks that have no room on the device; their images
     are failures.
     """
@@ -68,7 +68,7 @@ class Evaluator:
     ) -> None:
         self.sweep, self.device, self.report = sweep, torch.device(device), report
         self.stopwatch = Stopwatch(self.device)
-        self.halving = Halving(note)
+        self.halving = OomBackoff(note)
         self.cells = sweep.cells()
         self.unfit: set[int] = set()
         self.entrants = [
@@ -91,7 +91,7 @@ class Evaluator:
         `labels` 0-based; `wanted` (images, entrants, cells) bool. Undegraded images are always run (their
         predicted class is the reference of the others), but only what is wanted is given out.
         """
-        passes = [_Pass(self, size, image_ids, labels, decoded, wanted) for size in self.sizes]
+        passes = [_SizedBatch(self, size, image_ids, labels, decoded, wanted) for size in self.sizes]
         passes = [p for p in passes if p.wanted.any()]
         with torch.inference_mode():
             yield _joined(self.cells[0].degradation, [p.undegraded() for p in passes])
@@ -125,7 +125,7 @@ class Evaluator:
         return torch.autocast(self.device.type, dtype=getattr(torch, self.sweep.precision))
 
 
-class _Pass:
+class _SizedBatch:
     """One chunk at one input size: its pixels, its batch buffer, its reference classes."""
 
     def __init__(

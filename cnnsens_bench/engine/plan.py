@@ -143,7 +143,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ImageBatch:
     """Images that are planned together. `wanted`: (images, entrants, cells) bool."""
 
     rows: pd.DataFrame
@@ -162,12 +162,12 @@ ASKED_AT_ONCE = 1_000_000
 """Evaluations that the store is asked about in one question, or those of one image: what the answer costs in memory."""
 
 
-def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[Chunk]:
+def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[ImageBatch]:
     """Chunks of `sweep.batch_size` images (the last may have fewer) that lack something, one after the other.
 
     `images`: a sample table; `missing` None: the store has nothing yet, so all is wanted.
     """
-    held: list[Chunk] = []
+    held: list[ImageBatch] = []
     for piece in _pieces(sweep, images, missing):
         held.append(piece)
         # Gathered until they fill a batch, so that chunks are full on a resume too.
@@ -177,19 +177,19 @@ def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterato
         full = len(rows) // sweep.batch_size * sweep.batch_size
         for first in range(0, full, sweep.batch_size):
             part = slice(first, first + sweep.batch_size)
-            yield Chunk(rows.iloc[part], wanted[part])
-        held = [Chunk(rows.iloc[full:], wanted[full:])] if full < len(rows) else []
+            yield ImageBatch(rows.iloc[part], wanted[part])
+        held = [ImageBatch(rows.iloc[full:], wanted[full:])] if full < len(rows) else []
     if held:
-        yield Chunk(*_together(held))
+        yield ImageBatch(*_together(held))
 
 
-def _pieces(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[Chunk]:
+def _pieces(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[ImageBatch]:
     """Few images at a time, those alone that lack something."""
     asked = sweep.asked()
     if missing is None:
         for start in range(0, len(images) if asked.any() else 0, sweep.batch_size):
             rows = images.iloc[start : start + sweep.batch_size]
-            yield Chunk(rows, np.broadcast_to(asked, (len(rows), *asked.shape)))
+            yield ImageBatch(rows, np.broadcast_to(asked, (len(rows), *asked.shape)))
         return
     wanted_table = sweep.wanted_table()
     places_asked = np.flatnonzero(asked)
@@ -206,10 +206,10 @@ def _pieces(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iter
         cell = position.get_indexer(pd.MultiIndex.from_frame(lacking[list(wanted_table)]))
         flat[image, places_asked[cell]] = True
         some = flat.any(axis=1)
-        yield Chunk(rows[some], flat[some].reshape(-1, *asked.shape))
+        yield ImageBatch(rows[some], flat[some].reshape(-1, *asked.shape))
 
 
-def _together(chunks: list[Chunk]) -> tuple[pd.DataFrame, np.ndarray]:
+def _together(chunks: list[ImageBatch]) -> tuple[pd.DataFrame, np.ndarray]:
     if len(chunks) == 1:
         return chunks[0].rows, chunks[0].wanted
     return pd.concat([chunk.rows for chunk in chunks]), np.concatenate([chunk.wanted for chunk in chunks])

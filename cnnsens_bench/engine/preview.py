@@ -9,7 +9,7 @@ import torch
 from cnnsens_bench import images
 from cnnsens_bench.engine.degrade import Degrader
 from cnnsens_bench.engine.plan import Condition, Sweep
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 
 def previews(

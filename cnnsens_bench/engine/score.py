@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.engine.degrade import Failure
-from cnnsens_bench.engine.halving import Halving
+from cnnsens_bench.engine.oom_backoff import OomBackoff
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.sensitivity.gradients import (
     COLUMNS,
@@ -26,7 +26,7 @@ from cnnsens_bench.sensitivity.gradients import (
     differentiate,
     level_free,
 )
-from cnnsens_bench.sensitivity.predictors import Scene, parse_predictor
+from cnnsens_bench.sensitivity.predictors import PredictorInput, parse_predictor
 
 PREDICTORS_TRIAL = 1 << 30
 """The trial of a predictor's first draw: draws that no sweep measures with."""
@@ -73,7 +73,7 @@ class Scorer:
         self.unfit = unfit
         self.sweep, self.entrants, self.device, self.pool, self.report = sweep, entrants, device, pool, report
         self.watch = watch
-        self.halving = Halving(note)
+        self.halving = OomBackoff(note)
         self.predicted = [(parse_predictor(name), noise, level) for name, noise, level in sweep.predicted()]
 
     def score(self, image_ids: Sequence[str], decoded: Sequence[images.Decoded], wanted: np.ndarray) -> Scores:
@@ -85,7 +85,7 @@ class Scorer:
             members = [i for i, entrant in enumerate(self.entrants) if entrant.input_size == size]
             if not wanted[:, members].any():
                 continue
-            whole = _Chunk(self, size, image_ids, decoded, self.sweep.batch_size)
+            whole = _ScoredBatch(self, size, image_ids, decoded, self.sweep.batch_size)
             for i in members:
                 model, scored = self.sweep.entrants[i].model, self._scored(whole, i, wanted)
                 results = None if i in self.unfit else self.halving.run(i, model, whole.batch, scored)
@@ -100,9 +100,9 @@ class Scorer:
         return Scores(_joined(level_free_rows), _joined(predicted_rows), list(dict.fromkeys(failures)))
 
     def _scored(
-        self, whole: "_Chunk", entrant: int, wanted: np.ndarray
+        self, whole: "_ScoredBatch", entrant: int, wanted: np.ndarray
     ) -> Callable[[slice], list[tuple[bool, dict[str, np.ndarray], np.ndarray]]]:
-        """A part of the batch → its rows, as `_Chunk.rows` gives them, their positions among all images."""
+        """A part of the batch → its rows, as `_ScoredBatch.rows` gives them, their positions among all images."""
 
         def scored(part: slice) -> list[tuple[bool, dict[str, np.ndarray], np.ndarray]]:
             here = range(whole.count)[part]
@@ -111,7 +111,7 @@ class Scorer:
             chunk, first = whole, here.start
             if part.stop - part.start < whole.batch:
                 ids, decoded = whole.image_ids[first : here.stop], whole.decoded[first : here.stop]
-                chunk = _Chunk(self, whole.size, ids, decoded, part.stop - part.start)
+                chunk = _ScoredBatch(self, whole.size, ids, decoded, part.stop - part.start)
             found = chunk.rows(entrant, wanted[first : here.stop, entrant])
             return [(kind, {**rows, "image": rows["image"] + first}, bad + first) for kind, rows, bad in found]
 
@@ -121,7 +121,7 @@ class Scorer:
         return f"{self.sweep.entrants[entrant].model} has no finite gradient on it"
 
 
-class _Chunk:
+class _ScoredBatch:
     """Images at one input size, padded to a full batch."""
 
     def __init__(
@@ -152,7 +152,7 @@ class _Chunk:
             here = np.flatnonzero(wanted[:, 1 + position])
             if len(here):
                 degraded = self._degraded(degradation, level)
-                scene = Scene(network, self.pixels, outputs, degradation, level, degraded, self._moved)
+                scene = PredictorInput(network, self.pixels, outputs, degradation, level, degraded, self._moved)
                 change = predictor.predict(scene)
                 columns = {"mean_change": change.mean, "deviation": change.deviation}
                 rows, bad = self._table(columns, here, entrant, list(columns))

@@ -11,9 +11,10 @@ from cnnsens_bench import images
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
-from cnnsens_bench.engine.worker import decode_row, load_plugins
+from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Classifier
 from cnnsens_bench.models.base import best_device
+from cnnsens_bench.utils.plugins import load_plugins
 
 
 class Validation:

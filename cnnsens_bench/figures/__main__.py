@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cnnsens_bench.errors import ImageError, UserError
-from cnnsens_bench.places import place
+from cnnsens_bench.utils.errors import ImageError, UserError
+from cnnsens_bench.utils.storage import storage_path
 
 OF_STORE = {
     "table1": "p_Δ and accuracy under rotation and flips",
@@ -80,13 +80,13 @@ def draw(given: argparse.Namespace) -> list[Path]:
         from cnnsens_bench.datasets import load
         from cnnsens_bench.figures.contact_sheet import contact_sheet
 
-        contact_sheet(load(given.dataset, place(given.root) if given.root else None, None, {}), given.out)
+        contact_sheet(load(given.dataset, storage_path(given.root) if given.root else None, None, {}), given.out)
         return [given.out]
     from cnnsens_bench.figures.drawing import endings
     from cnnsens_bench.store import local_copy
-    from cnnsens_bench.store.source import results
+    from cnnsens_bench.store.read import results
 
-    database = place(given.db)
+    database = storage_path(given.db)
     files = [given.out]
     if given.out is None:
         if not isinstance(database, Path):

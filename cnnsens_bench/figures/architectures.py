@@ -11,12 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.curves import model_styles, plain_legend
 from cnnsens_bench.figures.paper import CHANGES, undefended, with_most
 from cnnsens_bench.figures.published import COMBINATION, COMBINED, INTENSITY, INTENSITY_LOSS, PEPPER, PEPPER_LOSS
-from cnnsens_bench.figures.summary import plain
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import plain
 
 PARAMETERS = "SELECT model, dataset, num_parameters FROM models WHERE defense = 'none'"
 ALONE = {"undegraded": ("none", 0.0), "intensity σ=4": INTENSITY, "pepper p=0.02": PEPPER, "both": (COMBINATION, 0.0)}

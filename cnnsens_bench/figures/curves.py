@@ -9,10 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.style import Style, architecture_styles, styles
-from cnnsens_bench.figures.summary import UNITS, plain, short_defense, wrapped
+from cnnsens_bench.figures.summary import short_defense, wrapped
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import UNITS, plain
 
 EMPTY: Mapping[str, str] = {}
 TITLE = 26

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnsens_bench import images
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.figures.summary import UNITS, level_text, plain, wrapped
+from cnnsens_bench.figures.summary import wrapped
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import UNITS, level_text, plain
 
 matplotlib.rcParams["svg.hashsalt"] = "cnnsens_bench"  # the same picture gives the same file
 
@@ -93,10 +94,10 @@ def degradation_sheet(
     _save(figure, out, step)
 
 
-Group = tuple[str, list[Row]]
+NetworkGroup = tuple[str, list[Row]]
 
 
-def _grouped(rows: Sequence[Row]) -> list[Group]:
+def _grouped(rows: Sequence[Row]) -> list[NetworkGroup]:
     found: dict[str, list[Row]] = {PAPER: [], BEYOND: [], COMMON: []}
     for row in rows:
         if row.name in ORDER:
@@ -107,7 +108,7 @@ def _grouped(rows: Sequence[Row]) -> list[Group]:
     return [(name, members) for name, members in found.items() if members]
 
 
-def _panels(groups: list[Group], tile: int) -> list[list[Group]]:
+def _panels(groups: list[NetworkGroup], tile: int) -> list[list[NetworkGroup]]:
     """One column, or two of heights as equal as a cut between groups (or, of a single one, between rows) makes them."""
     if sum(len(members) for _, members in groups) <= TALLEST:
         return [groups]
@@ -119,7 +120,7 @@ def _panels(groups: list[Group], tile: int) -> list[list[Group]]:
     return list(min(cuts, key=lambda cut: max(_panel_size(side, tile)[1] for side in cut)))
 
 
-def _columns(groups: list[Group]) -> int:
+def _columns(groups: list[NetworkGroup]) -> int:
     return max(min(len(row.tiles), WIDEST) for _, members in groups for row in members)
 
 
@@ -135,7 +136,7 @@ def _lines(members: list[Row], columns: int, tile: int) -> Iterator[list[Row]]:
     yield line
 
 
-def _panel_size(groups: list[Group], tile: int) -> tuple[float, float]:
+def _panel_size(groups: list[NetworkGroup], tile: int) -> tuple[float, float]:
     columns = _columns(groups)
     lines = [line for _, members in groups for line in _lines(members, columns, tile)]
     height = sum(HEADING for name, _ in groups if name) + sum(_height(line[0], tile) for line in lines)
@@ -150,7 +151,7 @@ def _label_width(rows: Sequence[Row]) -> float:
     return max(len(line) for row in rows for line in _label(row).splitlines()) * CHARACTER + 2 * GAP
 
 
-def _draw_panel(axes: Axes, groups: list[Group], left: float, top: float, tile: int) -> None:
+def _draw_panel(axes: Axes, groups: list[NetworkGroup], left: float, top: float, tile: int) -> None:
     columns = _columns(groups)
     lines = [(name, list(_lines(members, columns, tile))) for name, members in groups]
     start = left + _label_width([line[0] for _, members in lines for line in members])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures import architectures, curves, fragile, paper, published, sensitivity
-from cnnsens_bench.registry import near
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import near
 
 Draw = Callable[[Store, Path], None]
 TABLES = ("table1", "published")

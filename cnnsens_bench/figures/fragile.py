@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from scipy.stats import ranksums
 
 from cnnsens_bench import images
-from cnnsens_bench.errors import ImageError, StorageError, UserError
-from cnnsens_bench.figures.summary import level_text, plain
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.errors import ImageError, StorageError, UserError
+from cnnsens_bench.utils.formatting import level_text, plain
 
 SENSITIVE = """
     SELECT e.image_id, e.deviation, i.uri, i.class_name, i.hue_entropy, i.box_x, i.box_y, i.box_w, i.box_h, u.confidence

@@ -9,7 +9,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 
-from cnnsens_bench.figures.summary import plain
+from cnnsens_bench.utils.formatting import plain
 
 PALE = -90
 """The gray value that is drawn black: the picture is kept paler than the first colours."""

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cnnsens_bench.figures.summary import percent, plain, table_of
+from cnnsens_bench.figures.summary import percent, table_of
+from cnnsens_bench.utils.formatting import plain
 
 SYMBOLS = {"gaussian_rgb": "σ={}", "pepper_pixel": "p={}", "translation": "shift={}"}
 """How a condition is written on the command line."""

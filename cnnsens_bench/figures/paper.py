@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.curves import (
     MODELS,
     known_dataset,
@@ -21,9 +20,11 @@ from cnnsens_bench.figures.curves import (
 )
 from cnnsens_bench.figures.published import CUB, FIGURE_2, FIGURE_3, TABLE_1, TABLE_1_NOTE
 from cnnsens_bench.figures.style import Style, styles
-from cnnsens_bench.figures.summary import interval, level_text, plain
+from cnnsens_bench.figures.summary import interval
 from cnnsens_bench.figures.tables import write_table
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import level_text, plain
 
 NOISES = ("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local", "pepper", "translation")
 """The panels of figure 2."""

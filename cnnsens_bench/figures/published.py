@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.curves import MODELS, one_protocol
 from cnnsens_bench.figures.fragile import hue_test, sensitive_images
 from cnnsens_bench.figures.sensitivity import SCORED
-from cnnsens_bench.figures.summary import percent, plain
+from cnnsens_bench.figures.summary import percent
 from cnnsens_bench.figures.tables import DATA, write_table
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import plain
 
 CUB, FLOWERS = "cub200", "flowers102"
 COMBINATION = "gaussian_intensity(4) + pepper(0.02)"

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.label_change import label_change_check
 from cnnsens_bench.figures.style import COLOURS, MARKERS
-from cnnsens_bench.figures.summary import level_text, plain
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import level_text, plain
 
 ORDER = ("gaussian_rgb", "translation", "pepper_pixel")
 """The columns of figure 6."""

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.figures.fragile import fig5, hue_test, sensitive_images
 from cnnsens_bench.figures.label_change import label_change_check
 from cnnsens_bench.figures.sensitivity import (
@@ -25,8 +24,10 @@ from cnnsens_bench.figures.sensitivity import (
     order_of,
     predictor_figure,
 )
-from cnnsens_bench.figures.summary import level_text, plain, short_defense, table_of
+from cnnsens_bench.figures.summary import short_defense, table_of
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import level_text, plain
 
 COLUMNS = 6
 """Conditions side by side in a table."""

@@ -10,24 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.formatting import UNITS, level_text, plain
 
 LEADERS = "SELECT * FROM leaderboard WHERE protocol = ? AND dataset = ?"
 ACCURACY = "SELECT * FROM accuracy WHERE protocol = ? AND dataset = ? AND degradation <> 'none'"
 CHANGE = "SELECT * FROM label_change WHERE protocol = ? AND dataset = ?"
 KEY = ["model", "defense"]
 
-UNITS = {
-    **dict.fromkeys(("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local"), ("σ={}", "")),
-    **dict.fromkeys(("pepper", "pepper_pixel"), ("p={}", "")),
-    "translation": ("σ={}", ", σ in pixels of the network's input"),
-    "rotation": ("±{}°", ""),
-    **dict.fromkeys(("radial_distortion", "rolling_exposure"), ("{} %", "")),
-    "shot_noise": ("{} e⁻", ", electrons at white"),
-    "white_balance": ("{} K", ""),
-    "bayer": ("{} px", ", width of a sensor's pixel in pixels of the network's input"),
-    "jpeg": ("q={}", ""),
-}
-"""How the paper's degradations write a level, and what their titles add; others' levels are bare numbers."""
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal."""
@@ -176,12 +165,6 @@ def _colour(accuracy: float, undegraded: float) -> str:
     return "green" if left >= 0.8 else "yellow" if left >= 0.5 else "red"
 
 
-def level_text(degradation: str, level: float) -> str:
-    """A level as a column heading: `σ=4`, `p=0.04`, `±45°`; empty for what has no level."""
-    form, _ = UNITS.get(degradation, ("{}" if level else "", ""))
-    return form.format(f"{level:g}")
-
-
 def percent(value: float) -> str:
     """A share in per cent with one decimal."""
     return "–" if pd.isna(value) else f"{100 * value:.1f}"
@@ -190,11 +173,6 @@ def percent(value: float) -> str:
 def interval(value: float, low: float, high: float) -> str:
     """`61.2 [55–67]`."""
     return "–" if pd.isna(value) else f"{100 * value:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
-
-
-def plain(text: str) -> str:
-    """Escapes what would steer a terminal or tear a table (line ends, ANSI codes, changes of direction)."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def wrapped(name: str, width: int) -> Iterator[str]:

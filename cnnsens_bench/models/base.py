@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.errors import UserError, first_line
-from cnnsens_bench.registry import Registry
+from cnnsens_bench.utils.errors import UserError, first_line
+from cnnsens_bench.utils.registry import Registry
 
 
 class WeightsUnavailable(Exception):
@@ -75,7 +75,7 @@ def split_name(model: str) -> tuple[ModelSource, str]:
     names = source.names()
     # timm's names may carry a tag of the weights: resnet18.a1_in1k
     if architecture not in names and architecture.partition(".")[0] not in names:
-        from cnnsens_bench.registry import near
+        from cnnsens_bench.utils.registry import near
 
         raise UserError(f"unknown model '{model}'{near(architecture, names)}")
     return source, architecture

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.models.base import Classifier, Preprocessing, num_parameters, split_name
 from cnnsens_bench.models.weights import load_safely, state_digest
+from cnnsens_bench.utils.errors import UserError
 
 FORMAT = 1
 

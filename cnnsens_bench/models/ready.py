@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.errors import UserError, first_line
 from cnnsens_bench.models.base import LONGEST, UNBUILDABLE, Classifier, build_network, preprocessing_of, split_name
 from cnnsens_bench.models.checkpoint import NoDraws, checkpoint_of, is_checkpoint
 from cnnsens_bench.models.weights import class_count, fit, load_safely, starting_weights, state_of
+from cnnsens_bench.utils.errors import UserError, first_line
 
 FIRST_GUESS = 1000
 """Classes of the network that weights are held against to see how many they have."""

@@ -8,8 +8,8 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
-from cnnsens_bench.errors import UserError, first_line
 from cnnsens_bench.models.base import LONGEST, ModelSource, Preprocessing, WeightsUnavailable, model_sources
+from cnnsens_bench.utils.errors import UserError, first_line
 
 IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

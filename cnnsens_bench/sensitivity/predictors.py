@@ -16,16 +16,16 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.registry import Registry, call
 from cnnsens_bench.sensitivity.gradients import Change, Network, Outputs, blackening, differentiate, dot, outputs_of
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import Registry, call
 
 NOISES = ("gaussian_rgb", "pepper_pixel")
 """Degradations that draw for every pixel on its own."""
 
 
 @dataclass(frozen=True)
-class Scene:
+class PredictorInput:
     """A batch of images, a network, and what is to happen to them.
 
     `pixels` (N, 3, H, W); `outputs`: undegraded; `degraded(k)`: the images under the k-th of independent draws at
@@ -49,10 +49,10 @@ class Predictor:
     name: str
     passes: int
     degradations: tuple[str, ...]
-    predict: Callable[[Scene], Change]
+    predict: Callable[[PredictorInput], Change]
 
 
-Factory = Callable[..., tuple[int, tuple[str, ...], Callable[[Scene], Change]]]
+Factory = Callable[..., tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]]
 """Keyword arguments → passes, degradations and function of a `Predictor`; `ValueError` for impossible arguments."""
 
 predictors: Registry[Factory] = Registry("predictor")
@@ -82,11 +82,11 @@ def label_change(margin: Tensor, change: Change) -> Tensor:
 
 
 @predictor("clamped_gradient")
-def clamped_gradient() -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
+def clamped_gradient() -> tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]:
     """`gradient` with what the clamp at 0 and 255 does to the noise of each value: its mean and variance (a censored
     normal's), Σ μᵢFᵢ and Σ sᵢ²Fᵢ²."""
 
-    def predict(scene: Scene) -> Change:
+    def predict(scene: PredictorInput) -> Change:
         shift, variance = clamped_noise(scene.pixels, scene.level)
         gradients = scene.outputs.gradients
         mean = [dot(g, shift) for g in gradients]
@@ -118,7 +118,7 @@ KINKS = 1 - 2 / math.pi
 
 
 @predictor("noisy_gradients")
-def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
+def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]:
     """Gradients at `copies` degraded images, which see curvature and the clamp.
 
     For normal noise of variance σ², Var h = σ² ∫₀¹ E⟨∇h(X), ∇h(X_t)⟩ dt with X_t a copy of X correlated by t (Mehler's
@@ -129,7 +129,7 @@ def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[Sc
     """
     _check_copies(copies, 2)
 
-    def predict(scene: Scene) -> Change:
+    def predict(scene: PredictorInput) -> Change:
         total: list[Tensor] = []
         squares: list[Tensor] = []
         values = []
@@ -156,7 +156,7 @@ def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[Sc
     return 2 * copies + 1, NOISES, predict
 
 
-def _through(scene: Scene, noisy: Tensor, gradient: Tensor) -> Tensor:
+def _through(scene: PredictorInput, noisy: Tensor, gradient: Tensor) -> Tensor:
     """A gradient at a degraded image as one of the noise: nothing passes where the clamp holds."""
     if scene.degradation == "gaussian_rgb":
         return gradient * ((noisy > 0) & (noisy < 255))
@@ -164,11 +164,11 @@ def _through(scene: Scene, noisy: Tensor, gradient: Tensor) -> Tensor:
 
 
 @predictor("sampling")
-def sampling(copies: int = 15) -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
+def sampling(copies: int = 15) -> tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]:
     """The plain way: mean and standard deviation of the outputs of `copies` degraded images."""
     _check_copies(copies, 2)
 
-    def predict(scene: Scene) -> Change:
+    def predict(scene: PredictorInput) -> Change:
         values = []
         with torch.no_grad():
             for k in range(copies):
@@ -180,11 +180,11 @@ def sampling(copies: int = 15) -> tuple[int, tuple[str, ...], Callable[[Scene], 
 
 
 @predictor("cubature")
-def cubature() -> tuple[int, tuple[str, ...], Callable[[Scene], Change]]:
+def cubature() -> tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]:
     """Translation by the undegraded view and six around it, 2σ away: the rule of degree 5 for a normal shift in the
     plane, with weights 1/2 and 1/12 (Stroud 1971, E₂^{r²} 5-1)."""
 
-    def predict(scene: Scene) -> Change:
+    def predict(scene: PredictorInput) -> Change:
         still = scene.outputs.values
         mean, square = torch.zeros_like(still), torch.zeros_like(still)
         with torch.no_grad():

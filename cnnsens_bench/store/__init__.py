@@ -2,7 +2,7 @@
 
 from cnnsens_bench.store.database import SCHEMA_VERSION, Store
 from cnnsens_bench.store.parts import FAILURES, IMAGES, PREDICTIONS, SPEED, new_attempt, write_part
-from cnnsens_bench.store.publication import RunStore, holding, local_copy, reading, storage_errors, writing
+from cnnsens_bench.store.publish import RunStore, holding, local_copy, reading, storage_errors, writing
 
 __all__ = [
     "FAILURES",

@@ -16,11 +16,11 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from cnnsens_bench.errors import StorageError, UserError, first_line
-from cnnsens_bench.places import Place, require_writable
 from cnnsens_bench.store import ingestion
 from cnnsens_bench.store.inbox import Inbox
 from cnnsens_bench.store.statements import statement_of
+from cnnsens_bench.utils.errors import StorageError, UserError, first_line
+from cnnsens_bench.utils.storage import StoragePath, require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ class Store:
     writes, and where `path` is a URI. `settings`: DuckDB's, of each connection.
     """
 
-    def __init__(self, output: Place, database: Path | None = None) -> None:
+    def __init__(self, output: StoragePath, database: Path | None = None) -> None:
         self.output = output
-        self.path: Place = output / "results.duckdb"
+        self.path: StoragePath = output / "results.duckdb"
         self.database = database
         self.inbox = Inbox(output)
         self.changed = False
@@ -152,7 +152,7 @@ class Store:
         self,
         on_progress: Callable[[int, int], None] | None = None,
         *,
-        keep: Place | None = None,
+        keep: StoragePath | None = None,
         patience: float = 0,
     ) -> int:
         """Bring every whole part into the tables, exactly once; gives the number of parts.
@@ -248,7 +248,7 @@ class Store:
             connection.close()
 
 
-def writable(output: Place) -> None:
+def writable(output: StoragePath) -> None:
     """Make the folder. Raises `UserError` when it cannot be written; a URI has no folders, and is tried by its lock."""
     if isinstance(output, Path):
         require_writable(output, "the output folder", "output=…")
@@ -269,7 +269,7 @@ def _is_held(error: duckdb.Error) -> bool:
     return "conflicting lock" in str(error).lower() or "could not set lock" in str(error).lower()
 
 
-def _open_error(path: Place, error: duckdb.Error) -> str:
+def _open_error(path: StoragePath, error: duckdb.Error) -> str:
     text = str(error)
     if _is_held(error):
         holder = re.search(r"\(PID (\d+)\)", text)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from upath import UPath
 
-from cnnsens_bench.places import Place, names_below, storing
 from cnnsens_bench.store.parts import SCHEMAS, damage, is_retry, kind_of
+from cnnsens_bench.utils.storage import StoragePath, names_below, storing
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class Inbox:
     """The parts of one output. `scratch`: where a URI's are fetched to (default: the system's temporary folder)."""
 
-    def __init__(self, output: Place, scratch: Path | None = None) -> None:
+    def __init__(self, output: StoragePath, scratch: Path | None = None) -> None:
         self.folder = output / "parts"
         self.scratch = scratch
 

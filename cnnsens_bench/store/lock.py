@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from cnnsens_bench.errors import StorageError, UserError
-from cnnsens_bench.places import Place, storing, write_whole
+from cnnsens_bench.utils.errors import StorageError, UserError
+from cnnsens_bench.utils.storage import StoragePath, storing, write_whole
 
 NAME = "run.lock"
 BEAT = 10.0
@@ -36,7 +36,7 @@ _mine: set[str] = set()
 Tell = Callable[[str], None]
 
 
-def lock(output: Place, tell: Tell = lambda _: None) -> "FileLock | Lease":
+def lock(output: StoragePath, tell: Tell = lambda _: None) -> "FileLock | Lease":
     """Take the output for this process, until `release`. `tell`: what hears of a wait.
 
     Raises `UserError` at once where another run holds it (a lease: as soon as it is renewed), or when the output
@@ -104,7 +104,7 @@ class FileLock:
 class Lease:
     """Of an output at a URI: an object that a thread renews. Raises `UserError`, `StorageError`."""
 
-    def __init__(self, output: Place, tell: Tell = lambda _: None) -> None:
+    def __init__(self, output: StoragePath, tell: Tell = lambda _: None) -> None:
         self.output, self.path = output, output / NAME
         self.me = {**_who(), "token": uuid.uuid4().hex}
         _mine.add(str(self.me["token"]))
@@ -271,14 +271,14 @@ def _name(holder: dict[str, Any]) -> str:
     return f"{holder.get('host', 'another machine')} (PID {holder.get('pid', '?')}, since {holder.get('since', '?')})"
 
 
-def _refusal(output: Place, holder: dict[str, Any]) -> str:
+def _refusal(output: StoragePath, holder: dict[str, Any]) -> str:
     return (
         f"{output} is being written by a run on {_name(holder)}: wait until that has ended, or choose another "
         "output=<folder>"
     )
 
 
-def _removed(path: Place) -> str:
+def _removed(path: StoragePath) -> str:
     return (
         f"{path} was removed or replaced, so that another run may write there: when none does, give the same command "
         "again, what was computed is kept"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cnnsens_bench.errors import first_line
-from cnnsens_bench.places import Place, storing, write_whole
+from cnnsens_bench.utils.errors import first_line
+from cnnsens_bench.utils.storage import StoragePath, storing, write_whole
 
 RETRY = "-retry"
 """In the name of a part whose rows another part of the same attempt may hold: see `is_retry`."""
@@ -103,7 +103,7 @@ SCHEMAS = {
 """Kinds of parts: the columns of the table of the same name, in its order."""
 
 
-def new_attempt(output: Place) -> Place:
+def new_attempt(output: StoragePath) -> StoragePath:
     """A folder for the parts of one invocation: `<output>/parts/<attempt>/`, absolute: workers are elsewhere.
 
     When the next invocation closes it, a worker that outlived its driver can write there no more; but a URI has no
@@ -116,7 +116,7 @@ def new_attempt(output: Place) -> Place:
     return folder
 
 
-def write_part(folder: Place, kind: str, name: str, table: pa.Table) -> Place:
+def write_part(folder: StoragePath, kind: str, name: str, table: pa.Table) -> StoragePath:
     """Write `table` as `<folder>/<kind>-<name>.parquet`, whole or not at all; a part of that name is replaced.
 
     `kind`: a key of `SCHEMAS`, whose columns `table` must have, in any order. Raises `KeyError` for a column that is

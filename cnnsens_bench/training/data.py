@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from cnnsens_bench import images
-from cnnsens_bench.errors import ImageError, StorageError
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.utils.errors import ImageError, StorageError
 
 CANVAS = 1.4
 """Side of the kept box over the network's input: what a crop of half the area needs to lose no detail."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.models.base import (
     Classifier,
     Preprocessing,
@@ -29,6 +28,7 @@ from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.weights import class_count, fit, starting_weights
 from cnnsens_bench.training.data import Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.utils.errors import UserError
 
 VERSION = 2
 """Raised when this code changes what it trains, so that older checkpoints are not taken for it."""
@@ -56,7 +56,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Training:
+class FineTuning:
     """A fine-tuning that can begin, in this process or another one: it needs nothing but the images.
 
     `table`: the samples to train on, of the data set `name`; `state`: the weights to start from, None for random
@@ -104,7 +104,7 @@ class Training:
 
 
 def keep(checkpoint: Checkpoint, path: Path) -> Trained:
-    """Save what `Training.run` gave into the cache."""
+    """Save what `FineTuning.run` gave into the cache."""
     checkpoint.save(path)
     return Trained(path, False, _failures(checkpoint))
 
@@ -131,7 +131,7 @@ def finetune(
 
 def cached_or_ready(
     model: str, samples: Samples, recipe: Recipe, *, weights: str, input_size: int | None, seed: int, cache: Path
-) -> Trained | Training:
+) -> Trained | FineTuning:
     """The checkpoint that `finetune` would give if it is in the cache, else what makes it. Raises `UserError`."""
     _, architecture = split_name(model)
     preprocessing = preprocessing_of(model, input_size)
@@ -156,7 +156,7 @@ def cached_or_ready(
         if checkpoint.extra.get("shaped_by") != text:
             raise UserError(f"{path} is not the checkpoint that its name says: delete it, and it is made anew")
         return Trained(path, True, _failures(checkpoint))
-    return Training(model, samples.name, samples.classes, train, preprocessing, state, recipe, seed, text, path)
+    return FineTuning(model, samples.name, samples.classes, train, preprocessing, state, recipe, seed, text, path)
 
 
 def _failures(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:

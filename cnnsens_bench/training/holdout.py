@@ -4,7 +4,7 @@ import hashlib
 
 import pandas as pd
 
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 
 def hold_out(train: pd.DataFrame, share: float) -> tuple[pd.DataFrame, pd.DataFrame]:

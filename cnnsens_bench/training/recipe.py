@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 MOST = 100_000
 """Epochs or images of a batch, beyond which a number is a slip."""

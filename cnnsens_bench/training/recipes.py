@@ -8,9 +8,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.registry import near
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import near
 
 FORM = "a file of recipes is what `python -m cnnsens_bench.tune` writes: recipes: {<model>: {epochs: 5, …}}"
 

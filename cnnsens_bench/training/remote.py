@@ -12,12 +12,12 @@ import torch
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsens_bench.cache import cache_dir
-from cnnsens_bench.errors import StorageError, UserError
-from cnnsens_bench.memory import keep_freed_memory
 from cnnsens_bench.models.checkpoint import Checkpoint, checkpoint_from_bytes
-from cnnsens_bench.places import require_writable
-from cnnsens_bench.training.finetune import Training
+from cnnsens_bench.training.finetune import FineTuning
+from cnnsens_bench.utils.cache import cache_dir
+from cnnsens_bench.utils.errors import StorageError, UserError
+from cnnsens_bench.utils.memory import keep_freed_memory
+from cnnsens_bench.utils.storage import require_writable
 
 DEATHS = 3
 """Processes that a training may take with it before it is given up; those whose machine was lost do not count."""
@@ -53,7 +53,7 @@ class _Under:
 
 
 def train_over_ray(
-    waiting: Iterable[tuple[str, Training]],
+    waiting: Iterable[tuple[str, FineTuning]],
     room: Callable[[], Room],
     folder: Path | None,
     prepare: Callable[[], None],
@@ -143,7 +143,7 @@ def train_over_ray(
         raise fault
 
 
-def _stored(key: str, training: Training) -> _Under:
+def _stored(key: str, training: FineTuning) -> _Under:
     return _Under(key, ray.put(training))
 
 
@@ -177,7 +177,7 @@ class _Board:
 
 
 def _train(
-    key: str, training: Training, threads: int, folder: Path | None, prepare: Callable[[], None], board: Any
+    key: str, training: FineTuning, threads: int, folder: Path | None, prepare: Callable[[], None], board: Any
 ) -> tuple[bytes, Losses] | StorageError | UserError:
     """The checkpoint's bytes and the losses on the way, or the error of one sentence (raised, Ray would wrap it in
     tracebacks)."""

@@ -22,12 +22,12 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.training.data import Share
 from cnnsens_bench.training.finetune import Diverged
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.space import Axis, axes, recipe_of
-from cnnsens_bench.training.trial import STATE, Metrics, Record, Task, Trial, train_trial
+from cnnsens_bench.training.trial import STATE, Metrics, RecipeSearch, Trial, TrialLog, train_trial
+from cnnsens_bench.utils.errors import UserError
 
 METRICS = ("objective", "undegraded", "degraded", "progress", "epochs_done", "seconds", "scores")
 """What is kept of a report; Tune adds its own."""
@@ -43,19 +43,20 @@ class Allotment:
     gpus: float
 
 
-def allot(task: Task, cpus: int, gpus: float, nodes: Sequence[int] = ()) -> Allotment:
+def allot(recipe_search: RecipeSearch, cpus: int, gpus: float, nodes: Sequence[int] = ()) -> Allotment:
     """For a cluster of `cpus` cores and `gpus` GPUs, `nodes`: the cores of each machine (one, where it is empty).
 
     A process is never given more cores than a machine has. Raises `UserError` when a trial asks for more.
     """
-    search = task.search
+    search = recipe_search.search
     of_trial = search.gpus_per_trial if search.gpus_per_trial is not None else min(1.0, gpus)
     if of_trial > gpus:
         raise UserError(f"search.gpus_per_trial is {of_trial:g}, but the cluster has {gpus:g} GPUs")
     workers = search.workers_per_trial or max(1, int(of_trial))
-    if workers > 1 and task.recipe.batch_size % workers:
+    if workers > 1 and recipe_search.recipe.batch_size % workers:
         raise UserError(
-            f"training.batch_size {task.recipe.batch_size} cannot be split among search.workers_per_trial={workers}"
+            f"training.batch_size {recipe_search.recipe.batch_size} cannot be split among "
+            f"search.workers_per_trial={workers}"
         )
     machines = [cores for cores in nodes if cores] or [cpus]
     at_once = search.concurrent or (int(gpus / of_trial) if of_trial else max(1, cpus // (workers * 8)))
@@ -70,28 +71,32 @@ def allot(task: Task, cpus: int, gpus: float, nodes: Sequence[int] = ()) -> Allo
     return Allotment(at_once, workers, threads, of_trial / workers)
 
 
-def search(task: Task, tell: Callable[[Trial], None], tick: Callable[[Trial], None]) -> list[Trial]:
-    """All trials, by number; goes on where it was when `task.folder` (absolute) holds a search that was interrupted.
+def search(recipe_search: RecipeSearch, tell: Callable[[Trial], None], tick: Callable[[Trial], None]) -> list[Trial]:
+    """Run all trials and return them by number.
+
+    Where `recipe_search.folder` (absolute) holds a search that was interrupted, it goes on from there.
 
     `tell`: called with each trial as it ends; `tick`: with each that goes on, after an epoch. Ray must be connected.
     """
     _quiet()
     resources = ray.cluster_resources()
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    allotment = allot(task, int(resources.get("CPU", 1)), resources.get("GPU", 0.0), nodes)
-    _Teller.listen(task, tell, tick)
+    allotment = allot(recipe_search, int(resources.get("CPU", 1)), resources.get("GPU", 0.0), nodes)
+    _Teller.listen(recipe_search, tell, tick)
     together = allotment.workers > 1
     # What drives a trial of several processes takes no core from them; Ray wants something in a request.
     asked: dict[str, float] = {"memory": 1e6} if together else {"cpu": allotment.cpus, "gpu": allotment.gpus}
-    work = tune.with_parameters(_train_together if together else _train_alone, task=task, allotment=allotment)
+    work = tune.with_parameters(
+        _train_together if together else _train_alone, recipe_search=recipe_search, allotment=allotment
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _tuner(task, tune.with_resources(work, asked), allotment).fit()
-    return Record(task.folder).trials()
+        _tuner(recipe_search, tune.with_resources(work, asked), allotment).fit()
+    return TrialLog(recipe_search.folder).trials()
 
 
-def _tuner(task: Task, trainable: Any, allotment: Allotment) -> tune.Tuner:
-    folder = task.folder / "tune"
+def _tuner(recipe_search: RecipeSearch, trainable: Any, allotment: Allotment) -> tune.Tuner:
+    folder = recipe_search.folder / "tune"
     if tune.Tuner.can_restore(str(folder)):
         try:
             return tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
@@ -100,14 +105,17 @@ def _tuner(task: Task, trainable: Any, allotment: Allotment) -> tune.Tuner:
             shutil.rmtree(folder)
     return tune.Tuner(
         trainable,
-        param_space={key: _domain(axis) for key, axis in axes(task.search, task.recipe).items()},
+        param_space={key: _domain(axis) for key, axis in axes(recipe_search.search, recipe_search.recipe).items()},
         tune_config=tune.TuneConfig(
             metric="objective",
             mode="max",
-            num_samples=task.search.trials,
-            search_alg=_searcher(task),
+            num_samples=recipe_search.search.trials,
+            search_alg=_searcher(recipe_search),
             scheduler=_SparesTheGiven(
-                time_attr="progress", max_t=100, grace_period=max(1, round(100 * task.search.grace)), reduction_factor=2
+                time_attr="progress",
+                max_t=100,
+                grace_period=max(1, round(100 * recipe_search.search.grace)),
+                reduction_factor=2,
             ),
             max_concurrent_trials=allotment.concurrent,
             # A process that has imported torch and decoded the images serves the next trial too.
@@ -124,10 +132,10 @@ def _tuner(task: Task, trainable: Any, allotment: Allotment) -> tune.Tuner:
     )
 
 
-def _searcher(task: Task) -> Any:
+def _searcher(recipe_search: RecipeSearch) -> Any:
     """Optuna's TPE when it is installed, else random search; the given recipe first."""
-    given = [{key: getattr(task.recipe, key) for key in axes(task.search, task.recipe)}]
-    seed = task.seed % 2**32
+    given = [{key: getattr(recipe_search.recipe, key) for key in axes(recipe_search.search, recipe_search.recipe)}]
+    seed = recipe_search.seed % 2**32
     if not _has_optuna():
         return BasicVariantGenerator(points_to_evaluate=given, random_state=seed)
     from ray.tune.search.optuna import OptunaSearch
@@ -156,14 +164,14 @@ class _SparesTheGiven(ASHAScheduler):
 class _Teller(tune.Callback):
     """Records and passes on what trials do. Tune pickles it with the experiment, so what it calls is the class's."""
 
-    task: ClassVar[Task]
+    recipe_search: ClassVar[RecipeSearch]
     tell: ClassVar[Callable[[Trial], None]]
     tick: ClassVar[Callable[[Trial], None]]
 
     @classmethod
-    def listen(cls, task: Task, tell: Callable[[Trial], None], tick: Callable[[Trial], None]) -> None:
+    def listen(cls, recipe_search: RecipeSearch, tell: Callable[[Trial], None], tick: Callable[[Trial], None]) -> None:
         """From now on."""
-        cls.task, cls.tell, cls.tick = task, staticmethod(tell), staticmethod(tick)
+        cls.recipe_search, cls.tell, cls.tick = recipe_search, staticmethod(tell), staticmethod(tick)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         type(self).tick(self._read(trial, result))
@@ -179,10 +187,10 @@ class _Teller(tune.Callback):
     def _read(self, trial: Any, metrics: dict[str, Any]) -> Trial:
         kept = {key: metrics[key] for key in METRICS if key in metrics}
         status, error = metrics.get("status", "training"), metrics.get("error", "")
-        return Trial(_number(trial), recipe_of(trial.config, self.task.recipe), status, kept, error)
+        return Trial(_number(trial), recipe_of(trial.config, self.recipe_search.recipe), status, kept, error)
 
     def _end(self, trial: Any, ended: Trial) -> None:
-        Record(self.task.folder).add(ended)
+        TrialLog(self.recipe_search.folder).add(ended)
         # Its weights are of no use: the best recipe is trained anew on all training images.
         for folder in Path(trial.path).glob("checkpoint_*"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -196,12 +204,12 @@ def _number(trial: Any) -> int:
     return int(random[1]) + 1 if random else int(str(trial.experiment_tag).partition("_")[0])
 
 
-def _train_alone(point: dict[str, Any], task: Task, allotment: Allotment) -> None:
+def _train_alone(point: dict[str, Any], recipe_search: RecipeSearch, allotment: Allotment) -> None:
     """A trial in one process: Tune's function trainable."""
     # Ray gives a worker OMP_NUM_THREADS=1.
     torch.set_num_threads(allotment.cpus)
-    recipe = recipe_of(point, task.recipe)
-    if _answered(task, recipe):
+    recipe = recipe_of(point, recipe_search.recipe)
+    if _answered(recipe_search, recipe):
         return
 
     def report(metrics: Metrics, folder: Path | None) -> None:
@@ -210,12 +218,12 @@ def _train_alone(point: dict[str, Any], task: Task, allotment: Allotment) -> Non
     checkpoint = tune.get_checkpoint()
     with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as folder:
         state = Path(folder) / STATE if folder else None
-        _guarded(lambda: train_trial(task, recipe, state_file=state, report=report))
+        _guarded(lambda: train_trial(recipe_search, recipe, state_file=state, report=report))
 
 
-def _answered(task: Task, recipe: Recipe) -> bool:
+def _answered(recipe_search: RecipeSearch, recipe: Recipe) -> bool:
     """Whether the trial had ended, though Tune's state does not know."""
-    known = Record(task.folder).known(recipe)
+    known = TrialLog(recipe_search.folder).known(recipe)
     if known:
         tune.report({**known.metrics, "status": known.status, "error": known.error})
     return known is not None
@@ -233,19 +241,19 @@ def _guarded(work: Callable[[], None]) -> None:
         tune.report({**worst, "status": "failed", "error": text})
 
 
-def _train_together(point: dict[str, Any], task: Task, allotment: Allotment) -> None:
+def _train_together(point: dict[str, Any], recipe_search: RecipeSearch, allotment: Allotment) -> None:
     """A trial in several processes: Tune's function is only their driver."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    recipe = recipe_of(point, task.recipe)
-    if _answered(task, recipe):
+    recipe = recipe_of(point, recipe_search.recipe)
+    if _answered(recipe_search, recipe):
         return
     resources = {"CPU": allotment.cpus} | ({"GPU": allotment.gpus} if allotment.gpus else {})
     trainer = TorchTrainer(
         _train_share,
-        train_loop_config={"task": task, "recipe": recipe, "threads": allotment.cpus},
+        train_loop_config={"task": recipe_search, "recipe": recipe, "threads": allotment.cpus},
         scaling_config=ScalingConfig(
             num_workers=allotment.workers, use_gpu=allotment.gpus > 0, resources_per_worker=resources
         ),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.utils.errors import UserError
 
 UNDEGRADED = "none"
 """The name of the undegraded condition in `Scores`."""

@@ -32,7 +32,7 @@ Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Task:
+class RecipeSearch:
     """All that a trial must know, but its point; plain values, so it travels.
 
     `fitted`: sample table to train on; `images`: the file that the trials of a machine share it in; `validate`: a
@@ -71,7 +71,7 @@ class Trial:
         return float(self.metrics.get("objective", 0.0))
 
 
-class Record:
+class TrialLog:
     """The trials of a search that have ended, a line of JSON each: what a kill at any moment leaves whole."""
 
     def __init__(self, folder: Path) -> None:
@@ -105,7 +105,7 @@ class Record:
 
 
 def train_trial(
-    task: Task,
+    recipe_search: RecipeSearch,
     recipe: Recipe,
     *,
     state_file: Path | None,
@@ -115,23 +115,23 @@ def train_trial(
     """Train by `recipe`, from `state_file` where there is one. `report(metrics, folder of a checkpoint)` after every
     epoch, on every process. Raises `UserError`, `Diverged`."""
     share = share or Share()
-    task.prepare()
+    recipe_search.prepare()
     saved = torch.load(state_file, map_location="cpu", weights_only=True) if state_file else None
     before = float(saved["seconds"]) if saved else 0.0
     began = time.monotonic()
-    preprocessing = preprocessing_of(task.model, task.input_size)
-    weights, _ = starting_weights(task.model, task.weights)
-    network = starting_network(task.model, task.classes, preprocessing, weights, task.seed)
-    torch.manual_seed(task.seed + share.rank)  # each process drops inputs of its own
-    data = kept_images(task, preprocessing.input_size)
+    preprocessing = preprocessing_of(recipe_search.model, recipe_search.input_size)
+    weights, _ = starting_weights(recipe_search.model, recipe_search.weights)
+    network = starting_network(recipe_search.model, recipe_search.classes, preprocessing, weights, recipe_search.seed)
+    torch.manual_seed(recipe_search.seed + share.rank)  # each process drops inputs of its own
+    data = kept_images(recipe_search, preprocessing.input_size)
     classifier = Classifier(network, preprocessing, recipe.input_dropout)
     last_saved, cost = float("-inf"), 0.0
 
     def after_epoch(done: int, trained: Classifier, state: Callable[[], dict[str, Any]]) -> None:
         nonlocal last_saved, cost
-        scores = task.validate(trained) if share.rank == 0 else {}
+        scores = recipe_search.validate(trained) if share.rank == 0 else {}
         now = time.monotonic()
-        metrics = measured(task.search, scores) if share.rank == 0 else {}
+        metrics = measured(recipe_search.search, scores) if share.rank == 0 else {}
         metrics |= {
             "progress": 100.0 * done / recipe.epochs,
             "epochs_done": done,
@@ -151,7 +151,7 @@ def train_trial(
         classifier,
         data,
         recipe,
-        task.seed,
+        recipe_search.seed,
         after_epoch=after_epoch,
         state={key: value for key, value in saved.items() if key != "seconds"} if saved else None,
         share=share,
@@ -173,9 +173,11 @@ def _kept_images(path: Path, input_size: int) -> dict[str, TrainingImages]:
     return {}
 
 
-def kept_images(task: Task, input_size: int) -> TrainingImages:
+def kept_images(recipe_search: RecipeSearch, input_size: int) -> TrainingImages:
     """Those of an earlier trial of this process, or of this machine."""
-    slot = _kept_images(task.images, input_size)
+    slot = _kept_images(recipe_search.images, input_size)
     if "images" not in slot:
-        slot["images"] = TrainingImages(task.fitted, input_size, task.images.parent, keep=task.images)
+        slot["images"] = TrainingImages(
+            recipe_search.fitted, input_size, recipe_search.images.parent, keep=recipe_search.images
+        )
     return slot["images"]

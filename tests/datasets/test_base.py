@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cnnsens_bench.datasets import Samples, datasets, load, make_samples
 from cnnsens_bench.datasets.base import DatasetSource, inside
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 ROWS = pd.DataFrame({"image_id": ["a", "b"], "split": ["train", "test"], "uri": ["a.jpg", "b.jpg"], "label": [0, 1]})
 PIECES = st.sampled_from(["..", ".", "/", "//", "~", "out", "loop", "a", "b.jpg", "\0", "…", "\\", "x" * 300])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cnnsens_bench.datasets import load
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 LISTS = {
     "images": "1 001.Auk/a.jpg\n2 002.Ani/b.jpg\n",

@@ -8,7 +8,7 @@ from scipy.io import savemat
 
 from cnnsens_bench.datasets import load
 from cnnsens_bench.datasets.flowers102 import NAMES
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 SETS: dict[str, Any] = {"trnid": [[3, 1]], "valid": [[2]], "tstid": [[4, 5]]}
 

@@ -7,7 +7,7 @@ import pytest
 
 from cnnsens_bench.datasets import load
 from cnnsens_bench.datasets.folder import ENDINGS
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 HEADER = "path,x,y,w,h\n"
 

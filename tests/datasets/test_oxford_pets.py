@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnsens_bench.datasets import load
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 ONE = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>10</xmax><ymax>4</ymax></bndbox>"
 XML = f"<annotation><object>{ONE}</object></annotation>"

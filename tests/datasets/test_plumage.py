@@ -12,7 +12,7 @@ from sklearn.svm import SVC
 from cnnsens_bench.datasets import Samples, load
 from cnnsens_bench.datasets.plumage.birds import SPECIES
 from cnnsens_bench.datasets.plumage.scene import draw_scene, pink_noise
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 SMALL = {"train_per_class": 2, "test_per_class": 1}
 

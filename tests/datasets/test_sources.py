@@ -10,7 +10,7 @@ from scipy.io import savemat
 
 from cnnsens_bench.datasets import Samples, datasets, load
 from cnnsens_bench.datasets.base import inside
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 
 def cub(root: Path, **changes: str) -> Path:

@@ -13,8 +13,8 @@ from upath import UPath
 from cnnsens_bench import images
 from cnnsens_bench.datasets import load
 from cnnsens_bench.datasets.base import inside
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.places import names_below, place
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.storage import names_below, storage_path
 
 
 @pytest.fixture
@@ -117,6 +117,6 @@ def test_a_list_that_climbs(tmp_path: Path, bucket: UPath) -> None:
 
 def test_what_is_not_there() -> None:
     with pytest.raises(UserError, match="the folder memory://nothing does not exist"):
-        load("cub200", place("memory://nothing"), None, {})
+        load("cub200", storage_path("memory://nothing"), None, {})
     with pytest.raises(UserError, match="a download needs data_root=<folder>"):
-        load("flowers102", place("memory://nothing/flowers-102"), None, {"download": True})
+        load("flowers102", storage_path("memory://nothing/flowers-102"), None, {"download": True})

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cnnsens_bench.defenses import defenses, parse_defense
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 JOINED = "input_dropout(p=0.1) + gaussian_filter(size=3, sigma=0.5) + median_filter(size=3)"
 

@@ -10,7 +10,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from cnnsens_bench.degradations import Streams, degradations
-from cnnsens_bench.degradations.camera import (
+from cnnsens_bench.degradations.camera.light import DAYLIGHT, LIGHT, PIXEL, STEPS, illuminant_gains, planckian
+from cnnsens_bench.degradations.camera.sensor import (
     ACROSS,
     BESIDE,
     GREEN,
@@ -20,9 +21,8 @@ from cnnsens_bench.degradations.camera import (
     linear_weights,
     mosaic,
 )
-from cnnsens_bench.degradations.filters import gaussian_blur, resize
-from cnnsens_bench.degradations.light import DAYLIGHT, LIGHT, PIXEL, STEPS, illuminant_gains, planckian
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.degradations.kernels.filters import gaussian_blur, resize
+from cnnsens_bench.utils.errors import UserError
 
 
 def decoded(pixel: np.ndarray) -> np.ndarray:

@@ -16,8 +16,8 @@ from skimage.filters import gaussian
 from torch import Tensor
 
 from cnnsens_bench.degradations import Streams, degradations
-from cnnsens_bench.degradations.common.weather import frost_texture
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.degradations.imagenet_c.weather import frost_texture
+from cnnsens_bench.utils.errors import UserError
 from tests.degradations.test_filters import published_plasma
 
 SIZE = 72

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from cnnsens_bench import images
-from cnnsens_bench.degradations import Streams, degradation, degradations, pixelwise
+from cnnsens_bench.degradations import Streams, degradation, degradations
 from cnnsens_bench.degradations.base import draw_rows
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.errors import UserError
 
 IDS = [f"image_{i}" for i in range(4)]
 SIZE = 24

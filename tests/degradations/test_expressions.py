@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cnnsens_bench.degradations import Streams, degradations, expression, parse_degradation
 from cnnsens_bench.degradations.chain import Chain
 from cnnsens_bench.degradations.expressions import _tree
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.errors import UserError
 
 IDS = ["a", "b", "c"]
 PIXELS = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255

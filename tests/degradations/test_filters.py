@@ -9,9 +9,9 @@ from scipy import ndimage, stats
 from skimage.filters import gaussian
 from torch import Tensor
 
-from cnnsens_bench.degradations import filters, poisson
-from cnnsens_bench.degradations.pixelwise import TENSORS, valuewise
-from cnnsens_bench.degradations.plasma import map_size, plasma
+from cnnsens_bench.degradations.kernels import filters, poisson
+from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, valuewise
+from cnnsens_bench.degradations.kernels.plasma import map_size, plasma
 
 
 def noise(height: int = 33, width: int = 33, count: int = 2) -> Tensor:

@@ -7,10 +7,10 @@ from scipy import ndimage
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, degradations, parse_degradation
+from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.plan import Condition
-from cnnsens_bench.engine.probe import probe
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.images import Decoded, render
+from cnnsens_bench.utils.errors import UserError
 
 SIDE, SIZE = 900, 224
 BOX = (250.0, 200.0, 400.0, 480.0)

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from cnnsens_bench.degradations import Streams, degradations
-from cnnsens_bench.degradations.light import LIGHT
+from cnnsens_bench.degradations.camera.light import LIGHT
 from tests.degradations.test_colour import textbook_hsi
 from tests.degradations.test_degradations import RANDOM, flat
 

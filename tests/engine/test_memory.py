@@ -13,13 +13,14 @@ from torch import Tensor
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import Defense, parse_defense
 from cnnsens_bench.degradations import Reach, degradation, degradations
-from cnnsens_bench.engine import calibrate, evaluate
-from cnnsens_bench.engine.calibrate import Recalibrated
+from cnnsens_bench.engine import batch_norm, evaluate
+from cnnsens_bench.engine.batch_norm import Recalibrated
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import CalibrationImage, Condition, Entrant, Sweep
-from cnnsens_bench.engine.worker import Outcome, Worker, decode_row
-from cnnsens_bench.engine.written import Item
+from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Classifier
+from cnnsens_bench.runtime.plan_store import Task
+from cnnsens_bench.runtime.worker import Outcome, Worker
 from tests.conftest import TINY, tiny_checkpoint
 
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -81,7 +82,7 @@ def ran(samples: Samples, parts: Path, sweep: Sweep = SWEEP) -> Ran:
     worker = Worker(sweep, checkpoints, parts, "cpu", note=notes.append)
     rows = samples.table.iloc[::5].head(IMAGES).to_dict("records")
     shape = (IMAGES, len(sweep.entrants), len(sweep.cells()) + len(sweep.score_cells()))
-    item = Item(0, rows, np.ones(shape, bool), np.ones(IMAGES, bool))
+    item = Task(0, rows, np.ones(shape, bool), np.ones(IMAGES, bool))
     outcome = worker(item, [decode_row(row, Reach()) for row in rows])
     worker.close()
     found = {}
@@ -243,7 +244,7 @@ def test_a_recalibration_that_is_broken_off_leaves_no_statistics_behind(
         pixels = evaluator.recalibrated[0].calibration.pixels(4, 32, 0)
         before = network.at(1, evaluator.autocast())(pixels).clone()
         with monkeypatch.context() as patch:
-            patch.setattr(calibrate, "recalibrate", lambda *_: Room.take(full, "", 1))
+            patch.setattr(batch_norm, "recalibrate", lambda *_: Room.take(full, "", 1))
             with pytest.raises(torch.OutOfMemoryError):
                 network.at(2, evaluator.autocast())
         assert torch.equal(network.at(1, evaluator.autocast())(pixels), before)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cnnsens_bench import images
-from cnnsens_bench.engine.photographs import Foreteller, Photograph
+from cnnsens_bench.engine.photo_prediction import LabelChangePredictor, PhotoPrediction
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.figures.heatmap import caption, heatmap, relative, steps
 from cnnsens_bench.models.ready import ready
@@ -23,9 +23,9 @@ SIZE = 48
 def test_the_stake_is_the_gradient_of_the_margin(checkpoint: Path, pictures: Path) -> None:
     """Its sum is the variance of the margin under noise of σ = 1."""
     path = str(pictures / "class_0" / "00.png")
-    foreteller = Foreteller(ready(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], stakes=True)
+    foreteller = LabelChangePredictor(ready(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], stakes=True)
     [found] = foreteller([path])
-    assert isinstance(found, Photograph)
+    assert isinstance(found, PhotoPrediction)
     assert found.stake is not None
     view = images.render(images.decode(path), SIZE)
     np.testing.assert_array_equal(found.stake.pixels, view)

@@ -10,14 +10,14 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from cnnsens_bench.config import compose
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.config.compose import compose
 from cnnsens_bench.figures.__main__ import main
 from cnnsens_bench.figures.architectures import family
 from cnnsens_bench.figures.drawing import FIGURES, draw_figures, endings, figure_names
 from cnnsens_bench.figures.paper import NOISES
 from cnnsens_bench.figures.style import COLOURS, MARKERS, architecture_styles
 from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.utils.errors import UserError
 from tests.figures.study import LEVELS, MODELS, paper_store
 
 SCORED = ("fig5", "fig6")

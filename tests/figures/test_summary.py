@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from cnnsens_bench.utils.formatting import level_text, plain
 from rich.cells import cell_len
 from rich.console import Console
 
-from cnnsens_bench.figures.summary import interval, level_text, plain, print_summary, short_defense, summary_tables
+from cnnsens_bench.figures.summary import interval, print_summary, short_defense, summary_tables
 from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
 
 FILTER = "gaussian_filter(size=3, sigma=0.5)"

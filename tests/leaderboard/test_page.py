@@ -11,14 +11,14 @@ import duckdb
 import pandas as pd
 import pytest
 
-from cnnsens_bench.config import compose
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.config.compose import compose
 from cnnsens_bench.figures.style import architecture_styles
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.errors import UserError
 from leaderboard.__main__ import main
 from leaderboard.page import data, page
+from leaderboard.provenance import command, protocol_words
 from leaderboard.read import read
-from leaderboard.words import command, protocol_words
 from tests.leaderboard.made import sweep, write
 
 HOSTILE = (

@@ -8,7 +8,6 @@ import timm
 import torch
 import torchvision
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.models import (
     Checkpoint,
     Classifier,
@@ -18,6 +17,7 @@ from cnnsens_bench.models import (
     split_name,
 )
 from cnnsens_bench.models.weights import PACKAGES, fit, package_file, read_state_dict, starting_weights, state_digest
+from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, tiny_checkpoint
 
 LISTED = [

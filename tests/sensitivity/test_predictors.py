@@ -6,24 +6,24 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.sensitivity.gradients import Change, Network, differentiate, outputs_of
 from cnnsens_bench.sensitivity.predictors import (
     KINKS,
     NOISES,
-    Scene,
+    PredictorInput,
     clamped_noise,
     label_change,
     parse_predictor,
     predictors,
 )
+from cnnsens_bench.utils.errors import UserError
 
 SIZE = 5
 ARGUMENTS = {"noisy_gradients": "(copies=6)", "sampling": "(copies=400)"}
 WRITTEN = [name + ARGUMENTS.get(name, "") for name in predictors]
 
 
-def scene(network: Network, pixels: Tensor, degradation: str, level: float) -> Scene:
+def scene(network: Network, pixels: Tensor, degradation: str, level: float) -> PredictorInput:
     def degraded(k: int) -> Tensor:
         generator = torch.Generator().manual_seed(1000 + k)
         if degradation == "gaussian_rgb":
@@ -35,7 +35,7 @@ def scene(network: Network, pixels: Tensor, degradation: str, level: float) -> S
     def moved(dx: float, dy: float) -> Tensor:
         raise AssertionError("a noise has no use for it")
 
-    return Scene(network, pixels, differentiate(network, pixels), degradation, level, degraded, moved)
+    return PredictorInput(network, pixels, differentiate(network, pixels), degradation, level, degraded, moved)
 
 
 @pytest.fixture
@@ -134,7 +134,9 @@ def test_cubature_is_exact_for_a_quadratic_shift() -> None:
         return torch.stack([z[:, 0, 0, 0], z[:, 0, 0, 0] * 0 - 5], dim=1)
 
     still = moved(0, 0)
-    situation = Scene(network, still, differentiate(network, still), "translation", sigma, lambda k: still, moved)
+    situation = PredictorInput(
+        network, still, differentiate(network, still), "translation", sigma, lambda k: still, moved
+    )
     change = parse_predictor("cubature").predict(situation)
     mean = sigma**2 * bowl.trace()
     variance = sigma**2 * (slopes**2).sum() + 2 * sigma**4 * (bowl**2).sum()

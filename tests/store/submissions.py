@@ -7,7 +7,7 @@ import duckdb
 import pandas as pd
 
 from cnnsens_bench.store import Store
-from cnnsens_bench.store.source import results
+from cnnsens_bench.store.read import results
 from tests.leaderboard.made import sweep, write
 from tests.store.scored import predicted_rows, score_rows, scored_store, sweep_rows
 

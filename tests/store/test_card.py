@@ -9,8 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.store.card import CARD, FORMAT, FORMAT_VERSION, SHAPE, check_files, digest, read_card, strict_json
+from cnnsens_bench.store.submission.card import (
+    CARD,
+    FORMAT,
+    FORMAT_VERSION,
+    SHAPE,
+    check_files,
+    digest,
+    read_card,
+    strict_json,
+)
+from cnnsens_bench.utils.errors import UserError
 
 TABLES = ("runs", "predictions")
 GOOD: dict[str, Any] = {

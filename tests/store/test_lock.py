@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from upath import UPath
 
-from cnnsens_bench.errors import StorageError, UserError
-from cnnsens_bench.places import Place, place
 from cnnsens_bench.store import lock as room
 from cnnsens_bench.store.lock import FileLock, Lease, lock
+from cnnsens_bench.utils.errors import StorageError, UserError
+from cnnsens_bench.utils.storage import StoragePath, storage_path
 from tests.s3 import served
 
 ROOT = Path(__file__).parents[2]
@@ -107,12 +107,12 @@ def somewhere(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
     monkeypatch.setattr(room, "BEAT", 0.1)
     monkeypatch.setattr(room, "STALE", 1.0)
     name = "".join(c if c.isalnum() else "_" for c in request.node.name)  # brackets would be a pattern
-    found = place(f"memory://leases/{name}")
+    found = storage_path(f"memory://leases/{name}")
     assert isinstance(found, UPath)
     return found
 
 
-def written(output: Place) -> dict[str, Any]:
+def stored_plan(output: StoragePath) -> dict[str, Any]:
     return json.loads((output / "run.lock").read_text())
 
 
@@ -123,10 +123,10 @@ def put(output: UPath, **values: object) -> None:
 
 def test_a_lease_is_renewed_and_given_back(somewhere: UPath) -> None:
     held = lock(somewhere)
-    first = written(somewhere)
+    first = stored_plan(somewhere)
     time.sleep(0.4)
     held.check()
-    assert written(somewhere)["beat"] > first["beat"]
+    assert stored_plan(somewhere)["beat"] > first["beat"]
     with pytest.raises(UserError, match=r"is being written by a run on .* \(PID"):
         lock(somewhere)
     held.release()
@@ -144,7 +144,7 @@ def test_a_lease_that_nobody_renews_is_taken_over_after_a_wait(somewhere: UPath)
     assert time.monotonic() - began >= 1
     assert len(told) == 1
     assert "names a run on far (PID 7, since noon): waiting" in told[0]
-    assert written(somewhere)["pid"] == os.getpid()
+    assert stored_plan(somewhere)["pid"] == os.getpid()
     held.release()
 
 
@@ -169,7 +169,7 @@ def test_a_run_whose_lease_was_taken_over_ends(somewhere: UPath) -> None:
     with pytest.raises(UserError, match=r"by a run on far \(PID 7.*took over when this run could not reach"):
         held.check()
     held.release()
-    assert written(somewhere)["pid"] == 7  # another's is left alone
+    assert stored_plan(somewhere)["pid"] == 7  # another's is left alone
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -194,7 +194,7 @@ def test_of_two_that_find_no_lease_one_takes_it(able: bool, monkeypatch: pytest.
     """At once where the storage can make a file that must be new; else who wrote last has it."""
     monkeypatch.setattr(room, "BEAT", 1.0)
     with served():
-        output = place("s3://bench/runs/two")
+        output = storage_path("s3://bench/runs/two")
         assert isinstance(output, UPath)
         pipe = type(output.fs).pipe_file
 

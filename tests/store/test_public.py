@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnsens_bench.store.public import public, public_error, public_json, shortened
+from cnnsens_bench.store.submission.redact import public, public_error, public_json, shortened
 
 PARTS = st.text(
     st.characters(blacklist_characters="/\\:'\"\n\r", blacklist_categories=("Cs", "Cc")), min_size=1

@@ -11,11 +11,12 @@ import duckdb
 import pytest
 from upath import UPath
 
-from cnnsens_bench.errors import StorageError, UserError
-from cnnsens_bench.memory import total_memory
-from cnnsens_bench.places import place
-from cnnsens_bench.store import RunStore, Store, lock, new_attempt, publication, reading, write_part, writing
+from cnnsens_bench.store import RunStore, Store, lock, new_attempt, reading, write_part, writing
+from cnnsens_bench.store import publish as publish_module
 from cnnsens_bench.store.inbox import Inbox
+from cnnsens_bench.utils.errors import StorageError, UserError
+from cnnsens_bench.utils.memory import total_memory
+from cnnsens_bench.utils.storage import storage_path
 from tests.store.test_ingest import ids, table
 
 
@@ -57,7 +58,7 @@ def test_readers_see_what_was_published_last(tmp_path: Path) -> None:
 
 def test_it_is_published_after_a_minute_and_never_dearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(publication.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(publish_module.time, "monotonic", lambda: now[0])
     published: list[float] = []
 
     def publish(self: RunStore) -> None:
@@ -142,15 +143,15 @@ def full(*_: object, **__: object) -> None:
 
 def test_a_disk_that_fills_while_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(publication, "EVERY", 0.0)
-    monkeypatch.setattr(publication, "SHARE", 1e9)
+    monkeypatch.setattr(publish_module, "EVERY", 0.0)
+    monkeypatch.setattr(publish_module, "SHARE", 1e9)
     with writing(tmp_path, tell=told.append) as store:
         begun(store)
         store.share()
         folder = new_attempt(tmp_path)
         part = write_part(folder, "predictions", "a", table(["i"]))
         with monkeypatch.context() as patch:
-            patch.setattr(publication.shutil, "copyfile", full)
+            patch.setattr(publish_module.shutil, "copyfile", full)
             store.share(folder)
             store.share(folder)
         assert len(told) == 1  # said once
@@ -175,7 +176,7 @@ def test_who_loses_the_output_while_it_copies_replaces_nothing(tmp_path: Path, m
             (tmp_path / "run.lock").unlink()
             return copy(*words)
 
-        monkeypatch.setattr(publication.shutil, "copyfile", robbed)
+        monkeypatch.setattr(publish_module.shutil, "copyfile", robbed)
         store.publish()
     assert there(tmp_path) == []
     assert [name.rpartition("/")[2] for name in left(tmp_path)] == [
@@ -185,8 +186,8 @@ def test_who_loses_the_output_while_it_copies_replaces_nothing(tmp_path: Path, m
 
 def test_who_loses_the_output_while_it_uploads_removes_no_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT", 1.0)
-    output = place("memory://publication/robbed")
-    send = publication.upload
+    output = storage_path("memory://publication/robbed")
+    send = publish_module.upload
 
     def robbed(file: Path, target: UPath) -> None:
         send(file, target)
@@ -196,7 +197,7 @@ def test_who_loses_the_output_while_it_uploads_removes_no_parts(monkeypatch: pyt
         begun(store)
         part = write_part(new_attempt(output), "predictions", "a", table(["i"]))
         store.ingest()
-        monkeypatch.setattr(publication, "upload", robbed)
+        monkeypatch.setattr(publish_module, "upload", robbed)
         store.publish()
     assert part.exists()
 
@@ -210,7 +211,7 @@ def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.Monk
         begun(store)
         write_part(new_attempt(tmp_path), "predictions", "a", table(["i"]))
         store.ingest()
-        patch.setattr(publication.os, "replace", full)
+        patch.setattr(publish_module.os, "replace", full)
     assert [name for name in left(tmp_path) if name.startswith("parts/")]
     with writing(tmp_path) as store:
         begun(store)
@@ -226,7 +227,7 @@ def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path, monkeypatch: 
         writing(tmp_path, tell=told.append) as store,
     ):
         begun(store)
-        patch.setattr(publication.os, "replace", full)
+        patch.setattr(publish_module.os, "replace", full)
         raise KeyboardInterrupt
     assert "No space left" in told[0]
     with writing(tmp_path):  # let in again
@@ -239,7 +240,7 @@ def test_an_output_that_vanishes(tmp_path: Path) -> None:
     with (  # noqa: PT012
         pytest.raises(StorageError, match="has vanished"),
         writing(output, tell=told.append) as store,
-        publication.storage_errors(output),
+        publish_module.storage_errors(output),
     ):
         begun(store)
         folder = new_attempt(output)
@@ -292,7 +293,7 @@ def test_the_database_of_a_run_leaves_memory_to_the_rest(tmp_path: Path) -> None
 
 
 def test_parts_at_a_uri_are_fetched_without_being_in_memory(tmp_path: Path) -> None:
-    output = place("memory://publication/large")
+    output = storage_path("memory://publication/large")
     names = [f"predictions-{i:02}.parquet" for i in range(20)]
     for name in names:
         output.fs.pipe_file((output / "parts" / "attempt" / name).path, name.encode() * 100_000)
@@ -318,7 +319,7 @@ def test_a_working_folder_that_cannot_be_removed_whole(tmp_path: Path, monkeypat
     (work / ".nfs0001").touch()
     shutil.copyfile(tmp_path / "old" / "results.duckdb", work / "results.duckdb")
     (work / "results.duckdb.wal").write_bytes(b"of another")
-    monkeypatch.setattr(publication.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(publish_module.shutil, "rmtree", lambda *_, **__: None)
     with writing(tmp_path) as store:
         begun(store)
     with reading(tmp_path / "results.duckdb") as read:

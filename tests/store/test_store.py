@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.store import FAILURES, IMAGES, PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.utils.errors import UserError
 
 KEYS = ["image_id", "model", "defense", "degradation", "level", "trial"]
 

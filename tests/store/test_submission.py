@@ -10,11 +10,12 @@ import duckdb
 import pandas as pd
 import pytest
 
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.store import Store
-from cnnsens_bench.store.card import digest
-from cnnsens_bench.store.source import results
-from cnnsens_bench.store.submission import Moved, Wanted, bring_in, export
+from cnnsens_bench.store.read import results
+from cnnsens_bench.store.submission import check as submission_check_module
+from cnnsens_bench.store.submission.card import digest
+from cnnsens_bench.store.submission.transfer import Moved, Wanted, bring_in, export
+from cnnsens_bench.utils.errors import UserError
 from leaderboard.__main__ import main
 from leaderboard.page import data
 from leaderboard.read import read
@@ -137,7 +138,7 @@ def test_scores_and_an_old_database(tmp_path: Path) -> None:
 
 
 def test_a_table_that_the_schema_gains_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnnsens_bench.store import database, submission_check
+    from cnnsens_bench.store import database
 
     def with_another(name: str) -> str:
         more = "CREATE TABLE IF NOT EXISTS pace (run_id VARCHAR NOT NULL, model VARCHAR NOT NULL, per_s DOUBLE);"
@@ -145,7 +146,7 @@ def test_a_table_that_the_schema_gains_goes_along(tmp_path: Path, monkeypatch: p
 
     known = database.statement_of
     monkeypatch.setattr(database, "statement_of", with_another)
-    monkeypatch.setattr(submission_check, "statement_of", with_another)
+    monkeypatch.setattr(submission_check_module, "statement_of", with_another)
     path = made(tmp_path / "a")
     with duckdb.connect(str(path)) as connection:
         connection.execute("INSERT INTO pace VALUES ('r1', 'timm/b', 9.5), ('r1', 'gone', 1), ('r2', 'timm/b', 8.5)")

@@ -10,9 +10,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from cnnsens_bench.errors import UserError
-from cnnsens_bench.store.card import digest
-from cnnsens_bench.store.submission import Wanted, bring_in, export
+from cnnsens_bench.store.submission.card import digest
+from cnnsens_bench.store.submission.transfer import Wanted, bring_in, export
+from cnnsens_bench.utils.errors import UserError
 from tests.store.submissions import made, scored
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cnnsens_bench import suite
-from cnnsens_bench.places import Place
+from cnnsens_bench.experiment import runner
 from cnnsens_bench.run import main
 from cnnsens_bench.store import RunStore, Store, new_attempt, write_part, writing
 from cnnsens_bench.store.parts import SENSITIVITY, SENSITIVITY_PREDICTIONS
+from cnnsens_bench.utils.storage import StoragePath
 from tests.conftest import TINY
 from tests.store.test_ingest import table
 from tests.store.test_publication import left
@@ -119,12 +119,12 @@ def test_a_run_is_published_before_its_parts(pictures: Path, tmp_path: Path, mon
     """In an output that has a database too, which is else published after a minute at the earliest."""
     output, seen = tmp_path / "out", []
 
-    def stopped(place: Place) -> Place:
+    def stopped(place: StoragePath) -> StoragePath:
         found = Store(output).query("SELECT run_id FROM runs ORDER BY started_at")["run_id"]
         seen.append(found.nunique())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(suite, "new_attempt", stopped)
+    monkeypatch.setattr(runner, "new_attempt", stopped)
     words = [
         "dataset=folder", f"dataset.root={pictures}", f"cache={tmp_path}", f"output={output}", "tracking=off",
         f"models=[{{name: {TINY}, weights: random}}]", "training.epochs=0", "input_size=40",

@@ -10,12 +10,12 @@ import torch
 
 from cnnsens_bench import images
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.errors import StorageError, UserError
-from cnnsens_bench.fine_tuning import thin_classes
+from cnnsens_bench.experiment.fine_tune import thin_classes
 from cnnsens_bench.models import Classifier, load_checkpoint
 from cnnsens_bench.training.data import Share, TrainingImages, random_crop
 from cnnsens_bench.training.finetune import finetune, head_layer, parameter_groups, starting_network, train_network
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.utils.errors import StorageError, UserError
 from tests.conftest import TINY, tiny_checkpoint
 
 RECIPE = Recipe(epochs=8, batch_size=8, lr_head=5e-3, lr_body=5e-3)

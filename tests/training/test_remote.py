@@ -15,13 +15,13 @@ import ray
 import torch
 
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.engine.cluster import connect
-from cnnsens_bench.errors import UserError
 from cnnsens_bench.models.checkpoint import Checkpoint
+from cnnsens_bench.runtime.cluster import connect
 from cnnsens_bench.training import remote
-from cnnsens_bench.training.finetune import Training, cached_or_ready
+from cnnsens_bench.training.finetune import FineTuning, cached_or_ready
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.remote import DEATHS, Room, Standing, train_over_ray
+from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY
 
 RECIPE = Recipe(epochs=2, batch_size=8, lr_head=5e-3, lr_body=5e-3)
@@ -39,9 +39,9 @@ def cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-def training(samples: Samples, cache: Path, seed: int = 0, recipe: Recipe = RECIPE) -> Training:
+def training(samples: Samples, cache: Path, seed: int = 0, recipe: Recipe = RECIPE) -> FineTuning:
     ready = cached_or_ready(TINY, samples, recipe, weights="random", input_size=48, seed=seed, cache=cache)
-    assert isinstance(ready, Training)
+    assert isinstance(ready, FineTuning)
     return ready
 
 
@@ -65,7 +65,7 @@ class Driver:
         self.notes: list[str] = []
         self.seen: list[Standing] = []
 
-    def run(self, trainings: dict[str, Training], folder: Path, prepare=nothing, at_once: int = 2) -> "Driver":
+    def run(self, trainings: dict[str, FineTuning], folder: Path, prepare=nothing, at_once: int = 2) -> "Driver":
         room = Room(at_once, threads=1, cpus=1, gpus=0)
         for key, checkpoint, losses in train_over_ray(
             trainings.items(), lambda: room, folder, prepare, self.seen.append, self.notes.append
@@ -161,7 +161,7 @@ def test_trainings_begin_anew_where_a_machine_is_lost(
 
 @pytest.mark.slow
 def test_weights_that_cannot_be_had_end_the_others_well(samples: Samples, tmp_path: Path) -> None:
-    def waiting() -> Iterator[tuple[str, Training]]:
+    def waiting() -> Iterator[tuple[str, FineTuning]]:
         yield "good", training(samples, tmp_path)
         raise UserError("no weights")
 

@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnsens_bench.config import compose
+from cnnsens_bench.config.compose import compose
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
-from cnnsens_bench.entries import model_configs
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.experiment.resolve import model_configs
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes, write_recipes
 from cnnsens_bench.training.search import allot
 from cnnsens_bench.training.space import SearchConfig, axes, degraded, recipe_of
-from cnnsens_bench.training.trial import Record, Trial
+from cnnsens_bench.training.trial import Trial, TrialLog
+from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, tiny_checkpoint
 
 
@@ -157,15 +157,15 @@ def test_the_search_shapes_a_run_only_where_it_is_asked_for() -> None:
     ],
 )
 def test_a_trial_fits_into_a_machine(nodes: tuple[int, ...], keys: dict, expected: tuple[int, int]) -> None:
-    task = SimpleNamespace(search=SearchConfig(**keys), recipe=Recipe())
-    found = allot(task, sum(nodes), 0.0, nodes)  # type: ignore[arg-type]
+    recipe_search = SimpleNamespace(search=SearchConfig(**keys), recipe=Recipe())
+    found = allot(recipe_search, sum(nodes), 0.0, nodes)  # type: ignore[arg-type]
     assert (found.concurrent, found.cpus) == expected
 
 
 def test_a_trial_that_fits_no_machine_is_refused() -> None:
-    task = SimpleNamespace(search=SearchConfig(cpus_per_trial=4), recipe=Recipe())
+    recipe_search = SimpleNamespace(search=SearchConfig(cpus_per_trial=4), recipe=Recipe())
     with pytest.raises(UserError, match="a trial would need 4 cores, the cluster has 8, its largest machine 2"):
-        allot(task, 8, 0.0, (2, 2, 2, 2))  # type: ignore[arg-type]
+        allot(recipe_search, 8, 0.0, (2, 2, 2, 2))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", ["input_dropout", "weight_decay"])
@@ -177,7 +177,7 @@ def test_a_range_of_one_value_is_refused(key: str) -> None:
 
 
 def test_a_line_that_a_kill_has_cut_swallows_no_other(tmp_path: Path) -> None:
-    record = Record(tmp_path)
+    record = TrialLog(tmp_path)
     for number in (1, 2):
         record.add(Trial(number, Recipe(), "done", {"objective": 0.5}))
     record.path.write_bytes(record.path.read_bytes()[:-20])

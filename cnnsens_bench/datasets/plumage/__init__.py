@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsens_bench.cache import cache_dir
 from cnnsens_bench.datasets.base import Samples, dataset, make_samples
 from cnnsens_bench.datasets.plumage.birds import SPECIES
 from cnnsens_bench.datasets.plumage.scene import draw_scene
-from cnnsens_bench.errors import UserError
+from cnnsens_bench.utils.cache import cache_dir
+from cnnsens_bench.utils.errors import UserError
 
 VERSION = 1
 """Raised when the drawing changes, so that older pictures are not taken for it."""

@@ -1,1 +1,0 @@
-"""The suites, as YAML; each is headed by what it needs, costs and gives."""

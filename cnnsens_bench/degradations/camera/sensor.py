@@ -1,0 +1,169 @@
+"""What real cheap cameras do to a picture, each at a physical level."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnsens_bench.degradations.base import degradation, uniform_per_image, uniform_per_value
+from cnnsens_bench.degradations.camera.light import COLDEST, DAYLIGHT, HOTTEST, illuminant_gains, to_light, to_pixel
+from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, resize
+from cnnsens_bench.degradations.kernels.pixelwise import Maths, Value, valuewise
+from cnnsens_bench.degradations.kernels.poisson import quantile
+
+
+@degradation(
+    "shot_noise",
+    draw=uniform_per_value,
+    levels=(10_000, 3000, 1000, 300, 100, 30, 10),
+    level_name="electrons",
+    low=1.0,
+    high=1e7,
+)
+@valuewise
+def shot_noise(maths: Maths) -> Value:
+    """Photons come one by one: a pixel counts a Poisson number of electrons, `level` of them on average at white.
+
+    The count is of linear light (the sRGB curve is undone before and done after), as in the photon transfer of
+    EMVA 1288 and Foi et al. (TIP 2008). A phone's pixel holds some 5000 electrons; at dusk it sees 100, or fewer.
+    """
+    light, pixel, count = (maths.function(make(maths)) for make in (to_light, to_pixel, quantile))
+
+    def value(given, uniform, electrons):  # type: ignore[no-untyped-def]
+        return pixel(count(light(given) * electrons, uniform) / electrons)
+
+    return value
+
+
+@valuewise
+def exposed(maths: Maths) -> Value:
+    """The picture with its linear light times the draw, a number per value; the level has no part in it."""
+    light, pixel = maths.function(to_light(maths)), maths.function(to_pixel(maths))
+
+    def value(given, gain, level):  # type: ignore[no-untyped-def]
+        return pixel(light(given) * gain)
+
+    return value
+
+
+@degradation(
+    "white_balance",
+    levels=(-4000, -3000, -2000, -1000, 2000, 5000, 10_000),
+    level_name="kelvin",
+    low=COLDEST - DAYLIGHT,
+    high=HOTTEST - DAYLIGHT,
+)
+def white_balance(pixels: Tensor, draw: None, level: float) -> Tensor:
+    """A camera balanced for daylight of 6504 K under a black body of `level` K more (bluer) or less (redder).
+
+    Its channels' gains are those of the Planckian locus (Kim et al. 2006) in linear sRGB, green kept. A bulb
+    has 2700 K (level −3800), shade at noon 8000 K (+1500).
+    """
+    if level == 0:
+        return pixels
+    gains = torch.from_numpy(illuminant_gains(DAYLIGHT + level)).to(pixels.device)
+    return exposed(pixels, gains.view(1, 3, 1, 1), 0.0)
+
+
+MAINS_FLICKER, READOUT = 100.0, 1 / 30
+"""In hertz, twice that of the mains; in seconds, of a whole frame line by line."""
+
+
+@degradation(
+    "rolling_exposure",
+    draw=uniform_per_image,
+    levels=(10, 20, 40, 60, 80, 100),
+    level_name="percent flicker",
+    high=100.0,
+)
+def rolling_exposure(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
+    """A rolling shutter under a lamp that flickers: each line is exposed at another moment of the mains' cycle.
+
+    Light swings by ± `level` per cent about its mean (percent flicker, IEEE 1789-2015: a bulb 10 to 20, a
+    fluorescent tube 30 to 40, a cheap LED lamp 100) at 100 Hz, lines are read over 1/30 s, so 3⅓ bands cross
+    the frame; exposures are short and the phase is random.
+    """
+    height = pixels.shape[-2]
+    cycles = np.arange(height) / height * READOUT * MAINS_FLICKER
+    swing = np.sin(2 * math.pi * (cycles + draw.cpu().double().numpy()[:, None]))
+    gains = torch.from_numpy((1 + level / 100 * swing).astype(np.float32)).to(pixels.device)
+    return exposed(pixels, gains.view(-1, 1, height, 1), 0.0)
+
+
+# Malvar, He and Cutler (ICASSP 2004), figure 2, in eighths.
+GREEN = np.array([[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]) / 8
+BESIDE = np.array([[0, 0, 0.5, 0, 0], [0, -1, 0, -1, 0], [-1, 4, 5, 4, -1], [0, -1, 0, -1, 0], [0, 0, 0.5, 0, 0]]) / 8
+ACROSS = np.array([[0, 0, -1.5, 0, 0], [0, 2, 0, 2, 0], [-1.5, 0, 6, 0, -1.5], [0, 2, 0, 2, 0], [0, 0, -1.5, 0, 0]]) / 8
+
+
+@degradation("bayer", levels=(1, 2, 3, 4), level_name="pitch", low=1.0, high=32.0)
+def bayer(pixels: Tensor, draw: None, level: float) -> Tensor:
+    """One colour a pixel, the others guessed: an RGGB sensor whose pixels are `level` pixels of the input wide.
+
+    The light of a sensor's pixel is averaged, the mosaic filled in by Malvar, He and Cutler (2004), as cheap cameras
+    do, and the picture resized back bilinearly. Level 1 is a sensor that has as many pixels as the network.
+    """
+    size = pixels.shape[-1]
+    sensor = max(2, round(size / level))
+    picture = demosaiced(mosaic(resize(pixels, sensor, area_weights)))
+    return resize(picture, size, linear_weights) if sensor != size else picture
+
+
+def mosaic(pixels: Tensor) -> Tensor:
+    """(N, 3, H, W) → (N, 1, H, W): what an RGGB sensor keeps."""
+    kept = pixels[:, 1:2].clone()
+    kept[:, 0, ::2, ::2] = pixels[:, 0, ::2, ::2]
+    kept[:, 0, 1::2, 1::2] = pixels[:, 2, 1::2, 1::2]
+    return kept
+
+
+def demosaiced(raw: Tensor) -> Tensor:
+    """(N, 1, H, W) of an RGGB sensor → (N, 3, H, W), in [0, 255]."""
+    green, beside, above, across = (correlate(raw, kernel, MIRROR) for kernel in (GREEN, BESIDE, BESIDE.T, ACROSS))
+    red, middle, blue = raw.clone(), raw.clone(), raw.clone()
+    for row, column in ((0, 0), (1, 1)):
+        middle[..., row::2, column::2] = green[..., row::2, column::2]
+    # Beside a red pixel lie, in its row, greens whose red neighbours are left and right; blue is likewise.
+    for colour, row, column in ((red, 0, 0), (blue, 1, 1)):
+        other_row, other_column = 1 - row, 1 - column
+        colour[..., row::2, other_column::2] = beside[..., row::2, other_column::2]
+        colour[..., other_row::2, column::2] = above[..., other_row::2, column::2]
+        colour[..., other_row::2, other_column::2] = across[..., other_row::2, other_column::2]
+    return torch.cat([red, middle, blue], dim=1).clamp(0, 255)
+
+
+def area_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exact mean over each result pixel's area, to fewer pixels; as `box_weights`."""
+    scale = source / result
+    left = np.arange(result) * scale
+    first = np.minimum(left.astype(int), source - 1)
+    steps = np.arange(math.ceil(scale) + 1)[:, None]
+    overlap = np.minimum(first + steps + 1, left + scale) - np.maximum(first + steps, left)
+    return np.minimum(first + steps, source - 1), (overlap.clip(0) / scale).astype(np.float32)
+
+
+def linear_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
+    """Linear interpolation between pixel centres, edges repeated; as `box_weights`."""
+    centres = ((np.arange(result) + 0.5) * source / result - 0.5).clip(0, source - 1)
+    first = np.minimum(centres.astype(int), max(source - 2, 0))
+    right = centres - first
+    return np.stack([first, np.minimum(first + 1, source - 1)]), np.stack([1 - right, right]).astype(np.float32)
+
+
+@degradation("jpeg", levels=(90, 70, 50, 30, 20, 10, 5), level_name="quality", low=1.0, high=100.0, whole=True)
+def jpeg(pixels: Tensor, draw: None, level: float) -> Tensor:
+    """Rounded to 8 bits and through JPEG at that quality (the IJG's scale, colour halved in both directions)."""
+    images = pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+    def coded(image: np.ndarray) -> np.ndarray:
+        good, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(level)])
+        if not good:
+            raise ValueError("OpenCV could not write the image as JPEG")
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[:, :, ::-1]
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        decoded = np.stack(list(pool.map(coded, images)))
+    return torch.from_numpy(decoded).to(pixels.device).permute(0, 3, 1, 2).to(pixels.dtype)

@@ -1,0 +1,1 @@
+"""Numerical kernels that several degradations share. They register nothing."""

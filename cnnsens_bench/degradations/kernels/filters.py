@@ -1,0 +1,211 @@
+"""Filters whose bits are the same on every machine: sums of products in one written order, never a library's blocks.
+
+On a CPU they are compiled loops over channels_last memory, elsewhere the same operations on tensors.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import cv2
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnsens_bench.degradations.kernels import pixelwise
+
+EDGE, MIRROR, SYMMETRIC = "edge", "reflect", "symmetric"
+"""How images go on beyond their border, as `numpy.pad` names it: a a|a b c, c b|a b c, b a|a b c."""
+
+
+def pad(pixels: Tensor, before: int, after: int, border: str) -> Tensor:
+    """(N, C, H, W), continued by `before` rows and columns above and left, `after` below and right."""
+    rows, columns = (
+        torch.from_numpy(np.pad(np.arange(side), (before, after), mode=border)).to(pixels.device)  # type: ignore[call-overload]
+        for side in pixels.shape[-2:]
+    )
+    return pixels[:, :, rows][:, :, :, columns]
+
+
+def correlate(pixels: Tensor, kernel: np.ndarray, border: str) -> Tensor:
+    """`pixels` (N, C, H, W) float32 under `kernel` (odd, odd): the weight in its middle is the pixel's own."""
+    taps = [(int(y), int(x), np.float32(kernel[y, x])) for y, x in np.argwhere(kernel)]
+    tall, wide = kernel.shape
+    around = max(tall, wide) // 2
+    taps = [(y + around - tall // 2, x + around - wide // 2, weight) for y, x, weight in taps]
+    return _summed(pad(pixels, around, around, border), taps, pixels.shape[-2:])
+
+
+def shifted_sum(pixels: Tensor, shifts: list[tuple[int, int]], weights: np.ndarray) -> Tensor:
+    """Σ weight · image moved by (rows, columns) up and left, its edge pixels repeated; (N, C, H, W) float32."""
+    around = max(abs(step) for shift in shifts for step in shift)
+    taps = [(y + around, x + around, np.float32(w)) for (y, x), w in zip(shifts, weights, strict=True)]
+    return _summed(pad(pixels, around, around, EDGE), taps, pixels.shape[-2:])
+
+
+Taps = list[tuple[int, int, np.float32]]
+"""(row, column, weight) from the upper left corner of what a pad makes of an image."""
+
+
+def _summed(padded: Tensor, taps: Taps, size: tuple[int, ...]) -> Tensor:
+    height, width = size
+    if not pixelwise.on_cpu(padded):
+        total = torch.zeros_like(padded[:, :, :height, :width])
+        for y, x, weight in taps:
+            total = total + padded[:, :, y : y + height, x : x + width] * float(weight)
+        return total
+    count, channels = padded.shape[:2]
+    out = _empty(count, channels, height, width)
+    source, target = _flat_rows(padded), _flat_rows(out)
+    rows = np.array([y for y, _, _ in taps])
+    columns = np.array([x * channels for _, x, _ in taps])
+    weights = np.array([weight for _, _, weight in taps], np.float32)
+    pixelwise.share(count, height * width, lambda a, b: _sum_loop()(source, rows, columns, weights, target, a, b))
+    return out
+
+
+@lru_cache(maxsize=1)
+def _sum_loop() -> Callable[..., None]:
+    @numba.njit(nogil=True, error_model="numpy")
+    def loop(source, rows, columns, weights, target, first, last):  # type: ignore[no-untyped-def]
+        width = target.shape[2]
+        for image in range(first, last):
+            for y in range(target.shape[1]):
+                line = target[image, y]
+                line[:] = np.float32(0)
+                for tap in range(len(weights)):
+                    weight = weights[tap]
+                    start = columns[tap]
+                    given = source[image, y + rows[tap], start : start + width]
+                    for i in range(width):
+                        line[i] += weight * given[i]
+
+    return loop
+
+
+def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
+    """As skimage's `gaussian`: cut at 4 σ, edge pixels repeated; rows and columns one after the other."""
+    radius = int(4 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    return correlate(correlate(pixels, weights[:, None], EDGE), weights[None, :], EDGE)
+
+
+def disk(radius: int, alias_blur: float) -> np.ndarray:
+    """A disk with a softened rim, the kernel of a lens out of focus; (17, 17), or (2r + 1, 2r + 1) above a radius of 8.
+
+    Softened as Hendrycks & Dietterich do: where the disk touches the kernel's border the sum comes out at 1.01.
+    """
+    small = radius <= 8
+    steps = np.arange(-8, 9) if small else np.arange(-radius, radius + 1)
+    inside = (steps[:, None] ** 2 + steps**2 <= radius**2).astype(float)
+    blur = cv2.getGaussianKernel(3 if small else 5, alias_blur)
+    blurred = cv2.sepFilter2D(inside / inside.sum(), cv2.CV_64F, blur, blur, borderType=cv2.BORDER_REFLECT_101)
+    return np.where(blurred > 1e-12, blurred, 0)
+
+
+def sample(pixels: Tensor, rows: Tensor, columns: Tensor, border: str) -> Tensor:
+    """`pixels` (N, C, H, W) at the points (`rows`, `columns`), each (N or 1, h, w) float32, bilinear: (N, C, h, w).
+
+    `border`: `MIRROR` or `SYMMETRIC`.
+    """
+    if not pixelwise.on_cpu(pixels):
+        return _sample_tensors(pixels, rows, columns, border)
+    count, channels = pixels.shape[:2]
+    out = _empty(count, channels, *rows.shape[-2:])
+    source = pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+    target = out.permute(0, 2, 3, 1).numpy()
+    y, x = rows.contiguous().numpy(), columns.contiguous().numpy()
+    beyond = 1 if border == SYMMETRIC else 2
+    pixelwise.share(count, target[0].size // channels, lambda a, b: _sample_loop()(source, y, x, beyond, target, a, b))
+    return out
+
+
+def _sample_tensors(pixels: Tensor, rows: Tensor, columns: Tensor, border: str) -> Tensor:
+    count, channels, height, width = pixels.shape
+
+    def inside(index: Tensor, side: int) -> Tensor:
+        period = 2 * side if border == SYMMETRIC else max(1, 2 * side - 2)
+        index = index.long() % period
+        return torch.minimum(index, period - (1 if border == SYMMETRIC else 0) - index)
+
+    flat = pixels.reshape(count, channels, -1)
+
+    def at(y: Tensor, x: Tensor) -> Tensor:
+        place = (inside(y, height) * width + inside(x, width)).expand(count, *rows.shape[1:]).reshape(count, 1, -1)
+        return flat.gather(2, place.expand(-1, channels, -1)).view(count, channels, *rows.shape[1:])
+
+    top, left = rows.floor(), columns.floor()
+    down, right = (rows - top)[:, None], (columns - left)[:, None]
+    upper = at(top, left) * (1 - right) + at(top, left + 1) * right
+    lower = at(top + 1, left) * (1 - right) + at(top + 1, left + 1) * right
+    return upper * (1 - down) + lower * down
+
+
+@lru_cache(maxsize=1)
+def _sample_loop() -> Callable[..., None]:
+    one = np.float32(1)
+
+    @numba.njit(inline="always")
+    def inside(index, side, beyond):  # type: ignore[no-untyped-def]
+        if 0 <= index < side:
+            return index
+        period = max(1, 2 * side - (beyond - 1) * 2)
+        index = index % period
+        return min(index, period - (2 - beyond) - index)
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def loop(source, rows, columns, beyond, target, first, last):  # type: ignore[no-untyped-def]
+        height, width, channels = source.shape[1:]
+        for image in range(first, last):
+            map_of = image if len(rows) > 1 else 0
+            for y in range(target.shape[1]):
+                for x in range(target.shape[2]):
+                    row, column = rows[map_of, y, x], columns[map_of, y, x]
+                    top, left = np.floor(row), np.floor(column)
+                    down, right = row - top, column - left
+                    y0, y1 = inside(int(top), height, beyond), inside(int(top) + 1, height, beyond)
+                    x0, x1 = inside(int(left), width, beyond), inside(int(left) + 1, width, beyond)
+                    for c in range(channels):
+                        upper = source[image, y0, x0, c] * (one - right) + source[image, y0, x1, c] * right
+                        lower = source[image, y1, x0, c] * (one - right) + source[image, y1, x1, c] * right
+                        target[image, y, x, c] = upper * (one - down) + lower * down
+
+    return loop
+
+
+def box_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pillow's BOX filter along one axis, from `source` to `result` pixels: (taps, result) indices and weights."""
+    scale = source / result
+    centres = (np.arange(result) + 0.5) * scale
+    half = 0.5 * max(scale, 1.0)
+    first = np.maximum((centres - half + 0.5).astype(int), 0)
+    last = np.minimum((centres + half + 0.5).astype(int), source)
+    places = first + np.arange((last - first).max())[:, None]
+    distance = (places - centres + 0.5) * (1 / max(scale, 1.0))
+    inside = (places < last) & (distance > -0.5) & (distance <= 0.5)
+    return np.minimum(places, source - 1), (inside / inside.sum(0)).astype(np.float32)
+
+
+def resize(pixels: Tensor, size: int, weights: Callable[[int, int], tuple[np.ndarray, np.ndarray]]) -> Tensor:
+    """`pixels` (N, C, H, W) to `size` × `size` by the taps that `weights(source, result)` gives, columns first."""
+    for axis in (3, 2):
+        indices, shares = weights(pixels.shape[axis], size)
+        view = [-1 if dimension == axis else 1 for dimension in range(4)]
+        total = None
+        for index, part in zip(indices, shares, strict=True):
+            taken = pixels.index_select(axis, torch.from_numpy(index).to(pixels.device))
+            taken = taken * torch.from_numpy(part).to(pixels.device).view(view)
+            total = taken if total is None else total + taken
+        assert total is not None
+        pixels = total
+    return pixels
+
+
+def _empty(count: int, channels: int, height: int, width: int) -> Tensor:
+    return torch.empty(count, channels, height, width).contiguous(memory_format=torch.channels_last)
+
+
+def _flat_rows(pixels: Tensor) -> np.ndarray:
+    """(N, H, W·C) of channels_last memory."""
+    return pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(2).numpy()

@@ -1,0 +1,34 @@
+"""Impulse noise (paper, section 2)."""
+
+import numpy as np
+
+from cnnsens_bench.degradations.base import degradation, uniform_per_pixel, uniform_per_value
+from cnnsens_bench.degradations.kernels.pixelwise import Maths, Pixel, Value, pixelwise, valuewise
+
+PROBABILITIES = (0.001, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+ZERO = np.float32(0)
+
+
+@degradation("pepper", draw=uniform_per_value, levels=PROBABILITIES, level_name="p", high=1.0)
+@valuewise
+def pepper(maths: Maths) -> Value:
+    """Each channel value of each pixel is 0 with probability p, independently."""
+    where = maths.where
+
+    def value(given, uniform, p):  # type: ignore[no-untyped-def]
+        return where(uniform >= p, given, ZERO)
+
+    return value
+
+
+@degradation("pepper_pixel", draw=uniform_per_pixel, levels=PROBABILITIES, level_name="p", high=1.0)
+@pixelwise
+def pepper_pixel(maths: Maths) -> Pixel:
+    """Each pixel is black with probability p (the form that section 4 of the paper analyses)."""
+    where = maths.where
+
+    def pixel(red, green, blue, uniform, p):  # type: ignore[no-untyped-def]
+        kept = uniform >= p
+        return where(kept, red, ZERO), where(kept, green, ZERO), where(kept, blue, ZERO)
+
+    return pixel

@@ -1,0 +1,128 @@
+"""Who enters a sweep: models × defenses, with one checkpoint for each (model, recipe) that the defenses ask for."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import pandas as pd
+from torch import nn
+
+from cnnsens_bench.datasets import Samples
+from cnnsens_bench.defenses import Defense, parse_defense
+from cnnsens_bench.defenses.recalibration import batch_norm_layers
+from cnnsens_bench.degradations import Reach
+from cnnsens_bench.engine.plan import CalibrationImage, Entrant
+from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.images import decode_row
+from cnnsens_bench.models import split_name
+from cnnsens_bench.models.base import UNBUILDABLE
+from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import near
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairing:
+    """`entrants` in the order models × defenses; `trainings`: checkpoint key → what is to be trained for it;
+    `left_out`: a sentence for each pair that makes no sense, and for each that is not what its name says."""
+
+    entrants: tuple[Entrant, ...]
+    trainings: dict[str, ModelConfig]
+    left_out: tuple[str, ...]
+
+    def defenses(self) -> list[Defense]:
+        """Each entrant's."""
+        return [parse_defense(entrant.defense) for entrant in self.entrants]
+
+
+def pair_entrants(models: Sequence[ModelConfig], defenses: Sequence[str]) -> Pairing:
+    """The entrants of `models` with `defenses`, as the config writes them.
+
+    Test-time defenses share the plain checkpoint; trained ones have their own. A network without batch norm is left
+    out of its recalibration. Raises `UserError` when nobody is left, or a trained defense would not be trained.
+    """
+    parsed = list({d.name: d for d in map(parse_defense, defenses)}.values())
+    entrants: list[Entrant] = []
+    trainings: dict[str, ModelConfig] = {}
+    left_out: list[str] = []
+    for model in models:
+        architecture = split_name(model.name)[1]
+        no_batch_norm = any(d.recalibration for d in parsed) and not has_batch_norm(model)
+        for defense in parsed:
+            if defense.recalibration and no_batch_norm:
+                left_out.append(f"'{model.name}' has no batch norm: it is left out of {defense.name}")
+                continue
+            key, training = _training(model, defense)
+            trainings[key] = training
+            entrants.append(Entrant(model.name, architecture, defense.name, key))
+    if not entrants:
+        raise UserError(f"{left_out[0]}, and nothing else is asked for: add 'none' to defenses, or another model")
+    notes = [
+        f"note: '{model.name}' is trained with {key}={getattr(model.recipe, key):g} under every defense, "
+        f"'none' too: its recipe says so"
+        for model in models
+        for key in ("input_dropout", "input_noise")
+        if getattr(model.recipe, key)
+    ]
+    left_out += notes
+    return Pairing(tuple(entrants), trainings, tuple(left_out))
+
+
+def _training(model: ModelConfig, defense: Defense) -> tuple[str, ModelConfig]:
+    """The key of the checkpoint that a model needs under a defense, and how to get it."""
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    for key in defense.training:
+        if key not in known:
+            raise UserError(f"defense '{defense.name}' changes training.{key}, which is no key{near(key, known)}")
+    recipe = dataclasses.replace(model.recipe, **defense.training)
+    if recipe == model.recipe:
+        return model.name, model
+    recipe.check()
+    if not recipe.epochs:
+        raise UserError(
+            f"defense '{defense.name}' is trained, but training.epochs of '{model.name}' is 0: raise it, or leave the "
+            "defense out"
+        )
+    changes = ", ".join(f"{key}={value!r}" for key, value in sorted(defense.training.items()))
+    return f"{model.name} ({changes})", dataclasses.replace(model, recipe=recipe)
+
+
+def same_training(defense: str, other: str) -> bool:
+    """Whether two defenses' networks have the same weights; one that is not registered (any more) is its own."""
+    try:
+        return defense == other or parse_defense(defense).training == parse_defense(other).training
+    except UserError:
+        return False
+
+
+def has_batch_norm(model: ModelConfig) -> bool:
+    """Whether there are statistics to recalibrate. A network that cannot be built at all is told when it is trained."""
+    source, architecture = split_name(model.name)
+    try:
+        network: nn.Module = source.build(architecture, 2, model.input_size or source.describe(architecture).input_size)
+    except UNBUILDABLE:
+        return True
+    return bool(batch_norm_layers(network))
+
+
+def hash_rank(image_ids: pd.Series) -> pd.Series:
+    """A pseudo-random order of images that depends on nothing but their ids: bytes to sort by."""
+    return image_ids.map(lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def calibration_images(samples: Samples, pairing: Pairing) -> tuple[CalibrationImage, ...]:
+    """The test images that recalibration sees: as many as the entrants ask for, by the hash of their id.
+
+    From the whole split, so that the limit of a run changes no prediction; those that cannot be read are passed over.
+    """
+    count = max((d.recalibration.images for d in pairing.defenses() if d.recalibration), default=0)
+    chosen: list[CalibrationImage] = []
+    if count:
+        table = samples.split("test")
+        keys = [field.name for field in dataclasses.fields(CalibrationImage)]
+        for row in table.iloc[hash_rank(table["image_id"]).argsort()][keys].to_dict("records"):
+            if len(chosen) == count:
+                break
+            if not isinstance(decode_row(row, Reach()), str):
+                chosen.append(CalibrationImage(**row))
+    return tuple(chosen)

@@ -1,0 +1,206 @@
+"""What a run would cost: evaluations, hours, storage, memory. Nothing is trained, and nothing written."""
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+
+from cnnsens_bench.config.schema import Config
+from cnnsens_bench.engine.plan import Sweep, plan
+from cnnsens_bench.experiment.prepare import prepare, protocol_hash
+from cnnsens_bench.experiment.profiling import Profiler, training_steps
+from cnnsens_bench.experiment.studies import studies_of
+from cnnsens_bench.models.base import best_device
+from cnnsens_bench.sensitivity.gradients import OUTPUTS
+from cnnsens_bench.store import reading
+from cnnsens_bench.utils.plugins import load_plugins
+
+# Measured on CUB-200-2011: 100 images, two networks, suite=cub's conditions with 20 trials, scores and one predictor:
+# 72,600 predictions. The database's rows by the blocks that DuckDB gives a table.
+DATABASE_BYTES = {"predictions": 22, "images": 250, "sensitivity": 95, "sensitivity_predictions": 25}
+"""Bytes a row takes in results.duckdb, beside `EMPTY_DATABASE`."""
+PART_BYTES = {"predictions": 22, "images": 220, "sensitivity": 95, "sensitivity_predictions": 25}
+"""Bytes a row takes in the part files, while they wait to be brought in."""
+EMPTY_DATABASE = 3_000_000
+"""Bytes of results.duckdb with little in it: tables and views, and blocks that are not full."""
+
+SPEEDS = """
+SELECT device, model, defense, sum(seconds) / sum(images) AS seconds
+FROM speed WHERE precision IS NULL OR precision = ? GROUP BY ALL HAVING sum(images) > 0
+"""
+HAS_SPEEDS = "SELECT 1 FROM information_schema.tables WHERE table_name = 'speed'"
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """`evaluations`: (image, cell) pairs that are still to be computed, `stored`: those that the store has.
+
+    `seconds`: of `device`, by stage; "decode" is of one core. `rows`: by table; `hours_elsewhere`: of forward passes
+    on each device whose speed the store knows. Trainings count as if the cache had none of them.
+    """
+
+    images: int
+    entrants: int
+    evaluations: int
+    stored: int
+    trainings: int
+    training_steps: int
+    device: str
+    cores: int
+    seconds: dict[str, float]
+    rows: dict[str, int]
+    part_bytes: int
+    database_bytes: int
+    network_bytes: int
+    memory_bytes: int
+    hours_elsewhere: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def hours(self) -> float:
+        """On this device. Cores that a GPU leaves free decode meanwhile."""
+        decode = self.seconds["decode"] / self.cores
+        others = sum(self.seconds.values()) - self.seconds["decode"]
+        return (others + decode if self.device == "cpu" else max(others, decode)) / 3600
+
+
+def estimate(config: Config, console: Console) -> CostEstimate:
+    """Count, time a few batches, and print. Raises `UserError` for what a run would refuse before it trains."""
+    load_plugins(config.plugins)
+    prepared = prepare(config)
+    pairing, samples, chosen = prepared.pairing, prepared.samples, prepared.images
+    sweep = Sweep(
+        run_id=config.run_id,
+        dataset=samples.name,
+        entrants=pairing.entrants,
+        conditions=prepared.conditions,
+        seed=config.seed,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        sensitivity=config.sensitivity.enabled,
+        predictors=prepared.predictors,
+    )
+    counts, waiting = wanted_counts(config, sweep, chosen, protocol_hash(config, samples))
+    train = samples.split("train", "val")
+    device, threads = best_device(), torch.get_num_threads()
+    cores = config.cluster.threads or os.cpu_count() or 1
+    torch.set_num_threads(cores)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            bench = Profiler(config, sweep, pairing, device, pool, len(samples.classes))
+            seconds = bench.seconds(counts, waiting, chosen, len(train))
+    finally:
+        torch.set_num_threads(threads)
+    scores = len(sweep.score_cells())
+    rows = {"predictions": int(counts[:, : counts.shape[1] - scores].sum()), "images": waiting}
+    if scores:
+        rows["sensitivity"] = int(counts[:, -scores].sum()) * len(OUTPUTS)
+        rows["sensitivity_predictions"] = int(counts[:, counts.shape[1] - scores + 1 :].sum()) * len(OUTPUTS)
+    trainings = [model for model in pairing.trainings.values() if model.recipe.epochs]
+    result = CostEstimate(
+        images=len(chosen),
+        entrants=len(sweep.entrants),
+        evaluations=int(counts.sum()),
+        stored=len(chosen) * int(sweep.asked().sum()) - int(counts.sum()),
+        trainings=len(trainings),
+        training_steps=sum(training_steps(model, len(train)) for model in trainings),
+        device=device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        cores=cores,
+        seconds=seconds,
+        rows=rows,
+        part_bytes=sum(PART_BYTES[table] * n for table, n in rows.items()),
+        database_bytes=EMPTY_DATABASE + sum(DATABASE_BYTES[table] * n for table, n in rows.items()),
+        network_bytes=sum(bench.network_bytes.values()),
+        memory_bytes=bench.memory(),
+        hours_elsewhere=_hours_elsewhere(config, sweep, counts),
+    )
+    tell(result, config, console)
+    return result
+
+
+def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
+    """Of each study, and what they sum up to. Raises `UserError`."""
+    found = []
+    for study in studies_of(config):
+        if study.study:
+            console.print(f"study {study.study}:", markup=False)
+        found.append(estimate(study, console))
+    if len(found) > 1:
+        console.print(
+            f"together: {sum(e.evaluations for e in found):,} evaluations, {_duration(sum(e.hours for e in found))} on "
+            f"this device, {_size(sum(e.database_bytes for e in found))} as results.duckdb (a network that several "
+            "studies train on one data set is trained once)",
+            markup=False,
+            soft_wrap=True,
+        )
+    return found
+
+
+def wanted_counts(config: Config, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> tuple[np.ndarray, int]:
+    """(entrants, cells) images that each still needs, and how many images need anything."""
+    database = config.output_folder / "results.duckdb"
+    asked = sweep.asked().astype(np.int64)
+    everything = asked * len(chosen), len(chosen)
+    if not database.exists():
+        return everything
+    counts, waiting = np.zeros_like(asked), 0
+    with reading(database) as store:
+        if not store.has_predictions(protocol, sweep.dataset):
+            return everything
+        for chunk in plan(sweep, chosen, lambda ids, wanted: store.missing(protocol, sweep.dataset, list(ids), wanted)):
+            counts += chunk.wanted.sum(axis=0)
+            waiting += len(chunk.rows)
+    return counts, waiting
+
+
+def _hours_elsewhere(config: Config, sweep: Sweep, counts: np.ndarray) -> dict[str, float]:
+    """Hours of forward passes on each device that the store has speeds of for every entrant."""
+    database = config.output_folder / "results.duckdb"
+    if not database.exists():
+        return {}
+    with reading(database) as store:
+        speeds = pd.DataFrame() if store.query(HAS_SPEEDS).empty else store.query(SPEEDS, [config.precision])
+    scores = len(sweep.score_cells())
+    found: dict[str, float] = {}
+    for device, table in speeds.groupby("device") if len(speeds) else ():
+        known = table.set_index(["model", "defense"])["seconds"].to_dict()
+        each = [known.get((entrant.model, entrant.defense)) for entrant in sweep.entrants]
+        if all(each):
+            plain = counts[:, : counts.shape[1] - scores].sum(axis=1)
+            found[str(device)] = float(np.dot([seconds or math.nan for seconds in each], plain)) / 3600
+    return found
+
+
+def tell(result: CostEstimate, config: Config, console: Console) -> None:
+    """Print it."""
+    stored = f", {result.stored:,} more are in the store" if result.stored else ""
+    lines = [
+        f"estimate of suite {config.suite}: {result.evaluations:,} evaluations "
+        f"({result.images:,} images, {result.entrants} networks × defenses){stored}",
+        f"trainings: {result.trainings} ({result.training_steps:,} steps), less what the cache has"
+        + ("; the search that comes before them is not counted" if config.recipe == "search" else ""),
+        f"on this device ({result.device}, {result.cores} cores): {_duration(result.hours)}; on n of them about 1/n",
+        *(f"    {stage}: {_duration(s / 3600)}" for stage, s in result.seconds.items() if s and stage != "decode"),
+        f"    decode: {_duration(result.seconds['decode'] / 3600)} of one core, shared by {result.cores}",
+        *(f"on {name}, forward passes alone: {_duration(hours)}" for name, hours in result.hours_elsewhere.items()),
+        f"storage: {sum(result.rows.values()):,} rows, about {_size(result.database_bytes)} as results.duckdb "
+        f"and {_size(result.part_bytes)} as parts on the way",
+        f"memory: about {_size(result.memory_bytes)} for what trains or computes with all networks, which are "
+        f"{_size(result.network_bytes)}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.1f} seconds"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,185 @@
+"""Times what a run is made of, on the device at hand: a few batches each, after a warm-up.
+
+The networks have random weights: they are as fast as trained ones, and no hub is asked for them.
+"""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cnnsens_bench import images
+from cnnsens_bench.config.schema import Config
+from cnnsens_bench.engine.degrade import Degrader
+from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
+from cnnsens_bench.engine.plan import Condition, Sweep
+from cnnsens_bench.engine.score import Scored, Scorer
+from cnnsens_bench.experiment.entrants import Pairing
+from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.images import decode_row
+from cnnsens_bench.models import Classifier
+from cnnsens_bench.models.base import build_network, logits_of, preprocessing_of
+
+SAMPLE = 8
+"""Images of the data set that decoding and degrading are timed on."""
+LEAST = 0.3
+"""Seconds that a timing takes at least, after a warm-up."""
+
+
+def training_steps(model: ModelConfig, images_to_train_on: int) -> int:
+    """Of all epochs."""
+    return model.recipe.epochs * max(1, images_to_train_on // model.recipe.batch_size)
+
+
+class Profiler:
+    """Times what a run is made of, on this device. Numbers are seconds an image unless said otherwise."""
+
+    def __init__(
+        self,
+        config: Config,
+        sweep: Sweep,
+        pairing: Pairing,
+        device: torch.device,
+        pool: ThreadPoolExecutor,
+        classes: int,
+    ) -> None:
+        self.config, self.sweep, self.pairing, self.device, self.pool = config, sweep, pairing, device, pool
+        self.classes = classes
+        self.network_bytes: dict[str, int] = {}
+        self.sizes = {
+            key: preprocessing_of(model.name, model.input_size).input_size for key, model in pairing.trainings.items()
+        }
+
+    def seconds(self, counts: np.ndarray, waiting: int, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
+        """By stage, of all that is still to be done."""
+        scores = len(self.sweep.score_cells())
+        plain = counts[:, : counts.shape[1] - scores]
+        found = dict.fromkeys(("decode", "degrade", "forward", "score", "train"), 0.0)
+        rows = chosen.iloc[np.linspace(0, len(chosen) - 1, min(SAMPLE, len(chosen))).astype(int)].to_dict("records")
+        reach = self.sweep.reach(min(self.sizes.values()))
+        began = time.perf_counter()
+        decoded = [image for row in rows if not isinstance(image := decode_row(row, reach), str)]
+        decode = (time.perf_counter() - began) / len(rows)
+        found["decode"] = decode * waiting
+        of_training: dict[str, list[int]] = {}
+        for i, entrant in enumerate(self.sweep.entrants):
+            of_training.setdefault(entrant.checkpoint, []).append(i)
+        for key, members in of_training.items():
+            model, size = self.pairing.trainings[key], self.sizes[key]
+            classifier = self._network(key, model)
+            forward = self._forward(classifier, size)
+            for i in members:
+                loaded = LoadedEntrant(classifier, self.pairing.defenses()[i])
+                each = self._forward(loaded.network(), size) if loaded.defense.prefilter else forward
+                found["forward"] += each * int(plain[i].sum())
+                if loaded.defense.recalibration:  # once a worker, for each cell
+                    again = loaded.defense.recalibration.images * int((plain[i] > 0).sum())
+                    found["forward"] += forward * again
+                if scores and counts[i, -scores:].any() and decoded:
+                    found["score"] += self._score(i, loaded, size, decoded) * int(counts[i, -scores])
+            if model.recipe.epochs:
+                steps = training_steps(model, training_images)
+                per_image = self._train(classifier, size, model.recipe.batch_size)
+                found["train"] += per_image * model.recipe.batch_size * steps
+                found["decode"] += decode * training_images  # of later epochs little is left to do
+        for size in sorted(set(self.sizes.values())) if decoded else ():
+            here = [i for i, e in enumerate(self.sweep.entrants) if self.sizes[e.checkpoint] == size]
+            found["degrade"] += self._degrade(size, decoded, plain[here].max(axis=0))
+        return found
+
+    def memory(self) -> int:
+        """Bytes of a worker that holds all networks: the most that this calibration took, and the other networks."""
+        if self.device.type == "cuda":
+            most = torch.cuda.max_memory_allocated(self.device)
+        else:  # of macOS in bytes, elsewhere in KiB
+            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return most + sum(self.network_bytes.values()) - max(self.network_bytes.values())
+
+    def _network(self, key: str, model: ModelConfig) -> Classifier:
+        preprocessing = preprocessing_of(model.name, model.input_size)
+        classifier = Classifier(build_network(model.name, self.classes, preprocessing.input_size), preprocessing)
+        self.network_bytes[key] = sum(t.numel() * t.element_size() for t in classifier.state_dict().values())
+        return classifier.eval().to(self.device).to(memory_format=torch.channels_last)
+
+    def _forward(self, network: Callable[[torch.Tensor], torch.Tensor], size: int) -> float:
+        pixels = self._pixels(self.config.batch_size, size)
+        autocast = Evaluator.autocast(self)  # type: ignore[arg-type]  # of `sweep.precision` and `device`
+
+        def work() -> None:
+            with torch.inference_mode(), autocast:
+                network(pixels)
+
+        return self._timed(work) / len(pixels)
+
+    def _train(self, classifier: Classifier, size: int, batch_size: int) -> float:
+        pixels = self._pixels(min(batch_size, 32), size)
+        labels = torch.zeros(len(pixels), dtype=torch.long, device=self.device)
+
+        def work() -> None:
+            classifier.train()
+            torch.nn.functional.cross_entropy(logits_of(classifier(pixels)), labels).backward()
+
+        each = self._timed(work) / len(pixels)
+        classifier.zero_grad(set_to_none=True)
+        classifier.eval()
+        return each
+
+    def _score(self, entrant: int, loaded: LoadedEntrant, size: int, decoded: Sequence[images.Decoded]) -> float:
+        """All scores of an image, in chunks of the run's size."""
+        alone = Sweep(**(vars(self.sweep) | {"entrants": (self.sweep.entrants[entrant],)}))
+        scorer = Scorer(alone, [Scored(loaded.network(), size)], self.device, self.pool)
+        filled = [decoded[i % len(decoded)] for i in range(self.sweep.batch_size)]
+        ids = [f"estimate {i}" for i in range(len(filled))]
+        wanted = np.ones((len(filled), 1, len(self.sweep.score_cells())), bool)
+        for parameter in loaded.classifier.parameters():
+            parameter.requires_grad_(False)
+        seconds = self._timed(lambda: scorer.score(ids, filled, wanted), least=0, warm=0)
+        for parameter in loaded.classifier.parameters():
+            parameter.requires_grad_(True)
+        return seconds / len(filled)
+
+    def _degrade(self, size: int, decoded: Sequence[images.Decoded], wanted: np.ndarray) -> float:
+        """Seconds for all images at one input size; `wanted`: images by cell. A trial's levels share one draw."""
+        ids = [f"estimate {i}" for i in range(len(decoded))]
+        degrader = Degrader(self.sweep, size, ids, decoded, self.device, self.pool)
+        everyone = np.arange(len(decoded))
+        total, first = 0.0, 1
+        for condition in self.sweep.conditions:
+            cells = condition.trials * len(condition.levels)
+            once = Condition(condition.degradation, condition.levels, 1)
+            rows = [everyone] * len(condition.levels)
+            share = int(wanted[first : first + cells].sum()) / len(condition.levels)
+            if share:
+
+                def work(once: Condition = once, rows: list[np.ndarray] = rows) -> None:
+                    with torch.inference_mode():
+                        for _ in degrader.run(once, rows):
+                            pass
+
+                total += self._timed(work, least=0, warm=1) / len(decoded) * share
+            first += cells
+        return total
+
+    def _pixels(self, count: int, size: int) -> torch.Tensor:
+        pixels = torch.rand(count, 3, size, size, device=self.device) * 255
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def _timed(self, work: Callable[[], object], least: float | None = None, warm: int = 2) -> float:
+        """The median of at least one call."""
+        times: list[float] = []
+        for i in range(warm + 1000):
+            began = time.perf_counter()
+            work()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            if i >= warm:
+                times.append(time.perf_counter() - began)
+                if sum(times) >= (LEAST if least is None else least):
+                    break
+        return statistics.median(times)

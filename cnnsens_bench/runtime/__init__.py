@@ -1,0 +1,1 @@
+"""Where the engine runs: in this process, or over a Ray cluster."""

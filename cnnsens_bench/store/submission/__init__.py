@@ -1,0 +1,1 @@
+"""Submissions: results as a folder that others can check and take into their database."""

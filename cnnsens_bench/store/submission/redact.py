@@ -1,0 +1,61 @@
+"""What may leave the maker's machine: no path of it."""
+
+import json
+import re
+from pathlib import PurePath, PureWindowsPath
+from typing import Any
+
+from cnnsens_bench.utils.config_keys import MACHINE_KEYS
+
+FOLDER = "<folder>"
+LONGEST_ERROR = 1000
+_START = r"(?:[A-Za-z][A-Za-z0-9+.-]*://|~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)"
+_WHOLE = re.compile(_START)
+_INSIDE = re.compile(
+    # What begins a sentence or stands in quotes may hold blanks;
+    rf"^{_START}[^:\n]*(?=: )|(?<=')(?:{_START})[^'\n]*(?=')|(?<=\")(?:{_START})[^\"\n]*(?=\")"
+    # elsewhere a path ends at one. After a letter or what closes something there is none (`timm/resnet18`).
+    rf"|(?<![\w.\-<>)\]/\\]){_START}[^\s'\"<>|,;()\[\]{{}}]*[^\s'\"<>|,;:.()\[\]{{}}]"
+)
+
+
+def shortened(text: str) -> str:
+    """A path or URI without its folders: `<folder>/name`; relative ones stay."""
+    if not _WHOLE.match(text):
+        return text
+    path = text.split("://", 1)[-1]
+    parts = PureWindowsPath(path).parts if "\\" in path else PurePath(path).parts
+    return f"{FOLDER}/{parts[-1].strip('/') if len(parts) > 1 else ''}"
+
+
+def without_paths(text: str) -> str:
+    """A sentence whose absolute paths are shortened."""
+    return _INSIDE.sub(lambda found: shortened(found[0]), text)
+
+
+def public(value: Any) -> Any:
+    """A value of JSON whose strings are without absolute paths, keys too."""
+    if isinstance(value, str):
+        return shortened(value) if _WHOLE.match(value) else without_paths(value)
+    if isinstance(value, list):
+        return [public(inner) for inner in value]
+    if isinstance(value, dict):
+        return {public(key): public(inner) for key, inner in value.items()}
+    return value
+
+
+def public_json(text: str) -> str:
+    """The same of a config or environment in JSON, without the keys that change no number."""
+    content = json.loads(text)
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if key not in MACHINE_KEYS}
+        # Relative ones too: they are of one machine as well.
+        for holder, key in ((content, "data_root"), (content.get("dataset"), "root")):
+            if isinstance(holder, dict) and isinstance(holder.get(key), str):
+                holder[key] = f"{FOLDER}/{PurePath(holder[key]).name}"
+    return json.dumps(public(content), ensure_ascii=False)
+
+
+def public_error(text: str) -> str:
+    """The same of an error's text, cut where it is very long."""
+    return without_paths(text)[:LONGEST_ERROR]

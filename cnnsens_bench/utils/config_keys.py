@@ -1,0 +1,8 @@
+"""Which top-level keys of a run's config change no number, for all who compare, show or publish configs."""
+
+MACHINE_KEYS = ("output", "cache", "resume", "tracking", "cluster")
+"""Keys that say where a run is computed and by whom it is tracked. They leave a submission."""
+SELECTION_KEYS = ("studies", "only", "study", "figures")
+"""Keys that choose studies and figures of a suite. Each study's own config holds what they mean."""
+UNHASHED_KEYS = (*MACHINE_KEYS, *SELECTION_KEYS, "data_root", "estimate", "search", "recipe")
+"""Keys that the hash of a config leaves out; what `search` and `recipe` change is hashed in another way."""

@@ -1,0 +1,168 @@
+"""What made the numbers, in words: the protocol of a board, and the command of a run."""
+
+import dataclasses
+import functools
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from cnnsens_bench.store.submission.redact import public
+from cnnsens_bench.utils.config_keys import MACHINE_KEYS, SELECTION_KEYS
+from cnnsens_bench.utils.errors import UserError
+
+ROOTS = ("data_root", "dataset.root")
+AVERAGING = (
+    "Means are over the levels of a degradation, then over degradations. p_Δ is the share of (image, trial) whose "
+    "label differs from the same model's and defense's on the undegraded image. Top-5 and NLL (in nats) average over "
+    "an image's trials, then over images; mean per-class accuracy and ECE (15 bins) pool trials; each of them is taken "
+    "per condition, then averaged as above. mCE, relative mCE and mean flip rate (Hendrycks & Dietterich 2019): for "
+    "each degradation errors, errors beyond the undegraded ones, and p_Δ, summed over the levels that entrant and "
+    "reference both have, ÷ the reference's; then the mean over degradations, less those where the reference has none."
+)
+INTERVALS = (
+    "95 %. A share under one condition: Wilson's interval at the effective sample size of trials nested in images. "
+    "A mean over conditions, NLL, per-class accuracy, mCE, flip rate: percentiles of 1000 bootstrap samples of images, "
+    "the same for all entrants. Images per second: Student's, of seconds per image over chunks of images. "
+    "Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
+)
+
+
+Trials = tuple[str, str, int, int]
+"""Of a condition: degradation, its level as a text, and the least and most trials of an image over the entrants."""
+
+
+def trials_words(trials: Sequence[Trials]) -> str:
+    """`1 for each image and level; 10 for gaussian_rgb σ=1, σ=4 of some entrants`: the most frequent number first."""
+    if not trials:
+        return "1 for each image and level"
+    spans = [(least, most) for _, _, least, most in trials]
+    usual = max(set(spans), key=lambda span: (spans.count(span), span[0] == span[1], span))
+    groups: dict[tuple[int, int], dict[str, list[str]]] = {}
+    for name, level, least, most in trials:
+        groups.setdefault((least, most), {}).setdefault(name, []).append(level)
+    said = [f"{_span(*usual)} for each image and level"]
+    for span, levels in sorted(groups.items()):
+        if span == usual:
+            continue
+        every = {name: [level for other, level, *_ in trials if other == name] for name in levels}
+        which = [name if own == every[name] else f"{name} {', '.join(own)}" for name, own in levels.items()]
+        number, some = (
+            (str(span[1]), " of some entrants") if usual == (span[0], span[0]) != span else (_span(*span), "")
+        )
+        said.append(f"{number} for {'; '.join(which) if any(',' in one for one in which) else ', '.join(which)}{some}")
+    return "; ".join(said)
+
+
+def _span(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most} (entrants differ)"
+
+
+def protocol_words(
+    dataset: str, configs: Sequence[dict[str, Any]], trials: Sequence[Trials], n_images: int
+) -> list[list[str]]:
+    """Terms and sentences. `configs`: of the board's runs; where they differ, all values are named."""
+
+    def get(key: str, default: str | None = None) -> str | None:
+        values = dict.fromkeys(str(config[key]) if config.get(key) is not None else "" for config in configs)
+        if not any(values):
+            return default
+        return " or ".join(value or "none" for value in values)
+
+    sizes = dict.fromkeys(config.get("input_size") for config in configs)
+    size = " or ".join(f"{one}×{one} pixels" if one else "the network's input size" for one in sizes)
+    repeated = trials_words(trials)
+    batches = f", in batches of {get('batch_size')}" if get("batch_size") else ""
+    limits = dict.fromkeys(config.get("limit") for config in configs)
+    limit = ", chosen by the hash of their id" if any(limits) else ""
+    if len(limits) > 1:
+        limit += f" (limit {get('limit')}, by run)"
+    rounded = {bool(config.get("quantize")) for config in configs}
+    return [
+        ["Images", f"{n_images} test images of {dataset}{limit}"],
+        ["Crop", "the ground-truth box clipped to the image; the whole image where there is none"],
+        ["Resize", f"straight to {size}, aspect not kept, bicubic, antialiased"],
+        ["Order", "crop, resize, degrade, clamp to [0, 255], defend, normalise, network"],
+        ["Rounding", "to 8 bits after degrading" if True in rounded else "none: degraded images stay float32"],
+        ["Precision", str(get("precision", "unknown"))],
+        ["Trials", f"{repeated}; draws depend only on seed, data set, image, degradation and trial"],
+        ["Seed", str(get("seed", "unknown"))],
+        ["Averaging", AVERAGING],
+        ["Speed", f"images per second through the defense's filter and the network alone{batches}, as the sweep ran"],
+        ["Intervals", INTERVALS],
+    ]
+
+
+def command(suite: str, config: dict[str, Any]) -> str | None:
+    """The command line of a run, without what changes no number; None for a suite that this version does not have.
+
+    Folders are named by their last part only: a page should not tell where its maker keeps files.
+    """
+    study = config.get("study")
+    defaults = _defaults(suite, study)
+    if defaults is None:
+        return None
+    words = [f"suite={suite}", *([f"only=[{study}]"] if study else [])]
+    for key, value in _differing(config, defaults):
+        name = key.partition(".")[0]
+        if key in ROOTS and value:
+            words.append(f"{key}=<folder>/{PurePath(str(value)).name}")
+        elif study and name == "dataset":
+            words.append(f"studies.{study}.{key.removesuffix('.name')}={_written(value)}")
+        elif study and name in _own(suite, study) and name != "models":
+            words.append(f"studies.{study}.{key}={_written(value)}")
+        else:
+            words.append(f"{key}={_written(public(value))}")
+    return shlex.join(["python", "-m", "cnnsens_bench.run", *words])
+
+
+@functools.cache
+def _defaults(suite: str, study: str | None) -> dict[str, Any] | None:
+    from cnnsens_bench.config.compose import compose  # slow: only where it is asked for
+    from cnnsens_bench.experiment.studies import studies_of
+
+    try:
+        only = [f"only=[{_written(study)}]"] if study else []
+        [config] = studies_of(compose([f"suite={_written(suite)}", *only]))
+    except (UserError, ValueError):
+        return None
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+@functools.cache
+def _own(suite: str, study: str) -> frozenset[str]:
+    """The keys that a study has of its own: what is given for the whole suite does not reach them."""
+    from cnnsens_bench.config.compose import compose
+
+    return frozenset(compose([f"suite={_written(suite)}"]).studies[study])
+
+
+def _differing(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        if (
+            (not prefix and key in ("suite", *MACHINE_KEYS, *SELECTION_KEYS))
+            or key not in defaults
+            or value == defaults[key]
+        ):
+            continue
+        if isinstance(value, dict) and isinstance(defaults[key], dict) and defaults[key]:
+            found += _differing(value, defaults[key], f"{prefix}{key}.")
+        else:
+            found.append((prefix + key, value))
+    return found
+
+
+def _written(value: Any) -> str:
+    """In the grammar of the command line's values."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_written(str(key))}:{_written(inner)}" for key, inner in value.items()) + "}"
+    text = str(value)
+    if isinstance(value, str) and not text.replace("_", "").replace("/", "").replace(".", "").isalnum():
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return text
