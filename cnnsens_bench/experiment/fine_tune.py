@@ -15,7 +15,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.tracking import Tracker
-from cnnsens_bench.training.finetune import FineTuning, Trained, cached_or_ready, finetune, keep
+from cnnsens_bench.training.finetune import FineTuning, Trained, cached_or_ready, finetune, save_trained
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import meter
@@ -105,7 +105,7 @@ def _over_cluster(
 
         with closing(train_over_ray(waiting(), room, folder, prepare, tick, note)) as ended:
             for title, checkpoint, losses in ended:
-                found[title] = keep(checkpoint, paths[title])
+                found[title] = save_trained(checkpoint, paths[title])
                 progress.advance()
                 _tell(title, trainings[title], found[title], losses, console, tracker)
         progress.detail = ""

@@ -1,4 +1,4 @@
-"""How a network is fine-tuned: a plain, noise-free recipe (the study measures what training has not seen)."""
+"""How a network is fine-tuned. The default recipe is free of noise: the study measures what training has not seen."""
 
 import math
 from dataclasses import dataclass
@@ -6,19 +6,40 @@ from dataclasses import dataclass
 from cnnsens_bench.utils.errors import UserError
 
 MOST = 100_000
-"""Epochs or images of a batch, beyond which a number is a slip."""
+"""The largest number of epochs, and of images in a batch: a larger one is a slip."""
 
 
 @dataclass
 class Recipe:
-    """AdamW with a one-cycle schedule; augmentation by random crop of the box and mirroring only.
+    """The settings of a fine-tuning: AdamW with a one-cycle schedule, random crops of the box and mirroring.
 
-    `lr_head`, `lr_body`: peak learning rates of the last layer and of the rest; `min_area`: the smallest share of
-    the box's area that a random crop keeps; `freeze_norm`: keep a pretrained
-    network's batch-norm statistics (a small batch's are worse); `epochs` 0 evaluates the starting weights as they are.
-    What defends against noise, both off: `input_dropout`, the probability of a dropout layer between the normalised
-    input and the first convolution (paper, section 3); `input_noise`, the σ in gray levels of Gaussian noise added
-    to half of the training images (Rusak et al. 2020).
+    `input_dropout` and `input_noise` defend against noise. Both are off by default.
+
+    Attributes
+    ----------
+    epochs
+        Passes over the training images; 0 keeps the starting weights as they are.
+    batch_size
+        Images of a batch.
+    lr_head, lr_body
+        Peak learning rates of the last layer and of all other layers; `lr_body` 0 trains the last layer only.
+    weight_decay
+        AdamW's decay of the weights; biases and normalisation layers have none.
+    warmup
+        The share of the schedule in which the learning rates rise, between 0 and 1.
+    label_smoothing
+        The probability that the loss spreads over all classes, in [0, 1).
+    min_area
+        The smallest share of the box's area that a random crop keeps, in (0, 1].
+    flip
+        Whether images are mirrored left to right with probability 1/2.
+    freeze_norm
+        Whether a pretrained network's batch-norm statistics are kept; those of a small batch are worse.
+    input_dropout
+        The probability of a dropout layer between the normalised input and the first convolution (paper, section 3).
+    input_noise
+        The standard deviation, in gray levels, of Gaussian noise added to half of the training images (Rusak et al.
+        2020).
     """
 
     epochs: int = 15
@@ -35,7 +56,7 @@ class Recipe:
     input_noise: float = 0.0
 
     def check(self) -> None:
-        """Raises `UserError` for an impossible value."""
+        """Raise `UserError` for an impossible value."""
         rules = {
             "epochs": (0 <= self.epochs <= MOST, "at least 0" if self.epochs < 0 else f"at most {MOST}"),
             "batch_size": (2 <= self.batch_size <= MOST, f"at least 2 (batch norm needs two images), at most {MOST}"),

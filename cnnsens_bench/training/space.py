@@ -1,4 +1,4 @@
-"""What a search tries and by what it judges: plain settings and sums, no Ray."""
+"""The settings of a search over recipes: which values it tries and by which objective it judges them."""
 
 import dataclasses
 import math
@@ -13,12 +13,22 @@ UNDEGRADED = "none"
 """The name of the undegraded condition in `Scores`."""
 
 Scores = Mapping[str, Mapping[float, float]]
-"""degradation → level → accuracy in [0, 1]; `UNDEGRADED` has level 0."""
+"""Accuracies in [0, 1] by degradation and level; `UNDEGRADED` has level 0."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One searched number: [low, high], drawn evenly in the logarithm where `log`; `whole` for integers."""
+    """The range of one searched number.
+
+    Attributes
+    ----------
+    low, high
+        The ends of the range, both included.
+    log
+        Whether values are drawn uniformly in the logarithm.
+    whole
+        Whether values are whole numbers.
+    """
 
     low: float
     high: float
@@ -28,15 +38,37 @@ class Axis:
 
 @dataclass
 class SearchConfig:
-    """A search over recipes around the given one, which is always its first trial.
+    """The settings of a search over recipes around the given one, which is always the first trial.
 
-    `trials`; `epochs`: [shortest, longest] schedule, default half to double the recipe's; `rate_factor`: how far
-    the peak learning rates may leave the recipe's, as a factor; `weight_decay`, `input_dropout`: [low, high].
-    `validation`: the share of the *training* images of each class that is held out to judge by; the objective is
-    `undegraded_weight` · undegraded accuracy + (1 − `undegraded_weight`) · accuracy under `degradations` (mean over
-    levels, then over degradations). `grace`: the share of its schedule that a trial has before it can be stopped.
-    `concurrent` trials at once, each with `workers_per_trial` processes (default: its GPUs), of `cpus_per_trial`
-    cores; `gpus_per_trial` in all.
+    The objective is `undegraded_weight` · undegraded accuracy + (1 − `undegraded_weight`) · accuracy under
+    `degradations` (the mean over levels, then over degradations).
+
+    Attributes
+    ----------
+    trials
+        The number of trials. A search that has ended goes on with the further ones when this number grows.
+    epochs
+        [shortest, longest] schedule; None for half to double the given recipe's.
+    rate_factor
+        The largest factor between a searched peak learning rate and the given recipe's.
+    weight_decay, input_dropout
+        [low, high] of these keys of the recipe.
+    validation
+        The share of the *training* images of each class that is held out to judge by, between 0 and 1.
+    undegraded_weight
+        The weight of the undegraded accuracy in the objective, in [0, 1].
+    degradations
+        What else the objective is measured under, written as in the key `degradations` of a run.
+    grace
+        The share of its schedule that a trial may train before it can be stopped, in (0, 1].
+    concurrent
+        Trials at once; None for as many as the machines have room for.
+    cpus_per_trial
+        Cores of each process of a trial; None for up to 8.
+    gpus_per_trial
+        GPUs of a trial, over all of its processes; None for one where there is one.
+    workers_per_trial
+        Processes of a trial; None for one per GPU.
     """
 
     trials: int = 16
@@ -56,7 +88,7 @@ class SearchConfig:
     workers_per_trial: int | None = None
 
     def check(self) -> None:
-        """Raises `UserError` for an impossible value."""
+        """Raise `UserError` for an impossible value."""
         rules = {
             "trials": (self.trials >= 1, "at least 1"),
             "epochs": (self.epochs is None or _range(self.epochs, 1, math.inf), "[shortest, longest], at least 1"),
@@ -77,30 +109,42 @@ class SearchConfig:
                 raise UserError(f"search.{key} is {getattr(self, key)}: it must be {bound}")
 
     def shaping(self) -> dict[str, Any]:
-        """What decides the outcome; not how it is computed."""
+        """Return the settings that decide the outcome, without those that say how it is computed."""
         how = ("concurrent", "cpus_per_trial", "gpus_per_trial", "workers_per_trial")
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
 
     def objective(self, scores: Scores) -> float:
-        """The mix that a search raises, in [0, 1]."""
+        """Return what a search maximises, in [0, 1].
+
+        Examples
+        --------
+        >>> scores = {"none": {0.0: 0.9}, "pepper": {0.08: 0.5, 0.16: 0.3}}
+        >>> round(SearchConfig(undegraded_weight=0.25).objective(scores), 3)
+        0.525
+        """
         return self.undegraded_weight * undegraded(scores) + (1 - self.undegraded_weight) * degraded(scores)
 
 
 def undegraded(scores: Scores) -> float:
-    """The undegraded accuracy."""
+    """Return the undegraded accuracy, in [0, 1]."""
     return float(scores[UNDEGRADED][0.0])
 
 
 def degraded(scores: Scores) -> float:
-    """The mean accuracy over levels, then over degradations; the undegraded one where there is none."""
+    """Return the mean accuracy over levels, then over degradations; where there are none, the undegraded accuracy."""
     means = [sum(levels.values()) / len(levels) for name, levels in scores.items() if name != UNDEGRADED]
     return float(sum(means) / len(means)) if means else undegraded(scores)
 
 
 def axes(search: SearchConfig, recipe: Recipe) -> dict[str, Axis]:
-    """What is searched around `recipe`, widened where needed so that it lies inside.
+    """Return the range of each searched key of a recipe.
 
-    A body that is frozen (`lr_body` 0) stays frozen.
+    A range is widened where the given recipe lies outside of it. A body that is frozen (`lr_body` 0) stays frozen.
+
+    Raises
+    ------
+    UserError
+        If a range holds one value alone, and the given recipe has another.
     """
     longest = search.epochs or [max(1, math.ceil(recipe.epochs / 2)), 2 * recipe.epochs]
     found = {
@@ -118,7 +162,15 @@ def axes(search: SearchConfig, recipe: Recipe) -> dict[str, Axis]:
 
 
 def recipe_of(point: Mapping[str, Any], recipe: Recipe) -> Recipe:
-    """`recipe` with a trial's values, kept to 4 digits where they differ, so that a file holds what was tried."""
+    """Return a recipe with a trial's values.
+
+    Values that differ from the recipe's are rounded to 4 digits: a file of recipes then holds exactly what was tried.
+
+    Examples
+    --------
+    >>> recipe_of({"lr_head": 0.00123456, "epochs": 7.0}, Recipe()).lr_head
+    0.001235
+    """
     values: dict[str, Any] = {}
     for key, value in point.items():
         given = getattr(recipe, key)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cnnsens_bench.models import Classifier, Preprocessing
-from cnnsens_bench.training.finetune import with_noise
+from cnnsens_bench.training.trainer import with_noise
 
 
 def classifier(p: float) -> Classifier:
