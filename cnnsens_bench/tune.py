@@ -40,8 +40,8 @@ def _tune(config: Config, console: Console) -> int:
     from cnnsens_bench.experiment.fine_tune import fine_tune, thin_classes
     from cnnsens_bench.experiment.prepare import input_sizes, load_samples, objective_conditions
     from cnnsens_bench.experiment.search import FILE, search_models
+    from cnnsens_bench.experiment.tracked_results import start_tracking
     from cnnsens_bench.store import holding
-    from cnnsens_bench.tracking import Tracker
     from cnnsens_bench.utils.plugins import load_plugins
 
     load_plugins(config.plugins)
@@ -52,21 +52,21 @@ def _tune(config: Config, console: Console) -> int:
     for sentence in thin_classes(samples):
         console.print(sentence, markup=False, soft_wrap=True)
     settings = hashlib.sha256(json.dumps(config.search.shaping(), sort_keys=True, default=str).encode()).hexdigest()
-    tracker = Tracker(config, f"tune-{config.run_id}-{settings[:8]}", samples.name, console)
+    tracker = start_tracking(config, f"tune-{config.run_id}-{settings[:8]}", samples, console, "training")
     status = "interrupted"
     try:
         with holding(config.output_folder):
             found = search_models(config, models, samples, conditions, console, tracker, config.resume)
-            trained = fine_tune(config, {model.name: model for model in found}, samples, console, tracker)
-        status = "done"
+            networks = fine_tune(config, {model.name: model for model in found}, samples, console, tracker)
+        status = "incomplete" if networks.failed else "done"
     finally:
         tracker.end(status)
-    failures = {image_id: sentence for result in trained.values() for image_id, sentence in result.failures}
+    failures = networks.unreadable_images()
     if failures:
         first = next(iter(failures.values()))
         console.print(f"{len(failures)} training images could not be read; the first: {first}", markup=False)
     console.print(f"\nbest recipes, for recipe=<file>: {config.output_folder / FILE}", markup=False, soft_wrap=True)
-    return len(failures)
+    return len(failures) + len(networks.failed)
 
 
 if __name__ == "__main__":

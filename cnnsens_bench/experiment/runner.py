@@ -14,13 +14,13 @@ from rich.console import Console
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Entrant, Sweep, plan
-from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
-from cnnsens_bench.experiment.fine_tune import fine_tune, thin_classes
+from cnnsens_bench.experiment.entrants import Pairing, calibration_images, pair_entrants, same_training
+from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.prepare import ResolvedStudy, objective_conditions, prepare, protocol_hash
-from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.experiment.search import search_models
 from cnnsens_bench.experiment.studies import studies_of
+from cnnsens_bench.experiment.tracked_results import log_results, start_tracking, trained_part
 from cnnsens_bench.figures.drawing import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
@@ -64,7 +64,7 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
     config, models, pairing, samples, images = study.config, study.models, study.pairing, study.samples, study.images
     protocol = protocol_hash(config, samples)
     run_id = config.run_id
-    tracker = Tracker(config, run_id, samples.name, console)
+    tracker = start_tracking(config, run_id, samples, console, "evaluation")
     console.print(
         f"suite {config.title}: {len(images)} test images of {samples.name}, {len(models)} models, "
         f"{len({e.defense for e in pairing.entrants})} defenses, "
@@ -91,7 +91,8 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
             for sentence in pairing.left_out:
                 if sentence not in known:
                     console.print(sentence, markup=False, soft_wrap=True)
-        trained = train_all(config, pairing.trainings, samples, console, run_id, parts, tracker)
+        networks = train_all(config, pairing, samples, console, run_id, parts, tracker)
+        pairing = without_failed(pairing, networks, console)
         sweep = Sweep(
             run_id=run_id,
             dataset=samples.name,
@@ -107,8 +108,11 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
             sensitivity=config.sensitivity.enabled,
             predictors=study.predictors,
         )
-        register_models(store, pairing.entrants, trained, samples, run_id)
-        failed = run_sweep(config, sweep, images, trained, parts, store, protocol, console)
+        failed = len(networks.failed)
+        if pairing.entrants:
+            checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
+            register_models(store, pairing.entrants, checkpoints, samples, run_id)
+            failed += run_sweep(config, sweep, images, checkpoints, parts, store, protocol, console)
         status = "incomplete" if failed else "done"
     finally:
         if status == "interrupted":
@@ -117,7 +121,6 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
         store.finish_run(run_id, status)
         if status == "interrupted":
             tracker.end(status)
-    entrants = [(e.model, e.defense, pairing.trainings[e.checkpoint].recipe) for e in pairing.entrants]
     if summary:
         print_summary(console, store, protocol, samples.name)
     drawn: list[Path] = []
@@ -127,7 +130,8 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
             drawn = sensitivity_report(console, store, protocol, samples.name, figures)
         except Exception as error:  # a figure's fault must not end a sweep that is done
             console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
-    tracker.finish(store, protocol, status, entrants, drawn)
+    log_results(tracker, store, protocol, samples.name, pairing, networks.trained, config.seed, drawn)
+    tracker.end(status)
     return tell_failures(console, store, run_id)
 
 
@@ -191,32 +195,52 @@ def outcomes(
 
 def train_all(
     config: Config,
-    trainings: dict[str, ModelConfig],
+    pairing: Pairing,
     samples: Samples,
     console: Console,
     run_id: str,
     parts: StoragePath,
     tracker: Tracker,
-) -> CheckpointFiles:
-    """The checkpoints of `Pairing.trainings`, from the cache or trained now. Unreadable images become failures."""
-    trained = fine_tune(config, trainings, samples, console, tracker)
-    failures = {image_id: text for result in trained.values() for image_id, text in result.failures}
+) -> FineTuned:
+    """Get or train the checkpoints of `Pairing.trainings`.
+
+    Training images that could not be read and networks that diverged become rows of `failures`; a network's row has an
+    empty image_id.
+    """
+    defenses = {entrant.checkpoint: trained_part(entrant.defense) for entrant in pairing.entrants}
+    networks = fine_tune(config, pairing.trainings, samples, console, tracker, defenses)
+    failures = list(networks.unreadable_images().items())
+    failures += [("", f"{title}: {sentence}") for title, sentence in networks.failed.items()]
     if failures:
-        rows = [(run_id, samples.name, image_id, "train", text) for image_id, text in failures.items()]
+        rows = [(run_id, samples.name, image_id, "train", text) for image_id, text in failures]
         table = pd.DataFrame(rows, columns=FAILURES.names)
         import pyarrow as pa
 
         write_part(parts, "failures", "train", pa.Table.from_pandas(table, preserve_index=False))
-    return CheckpointFiles({key: result.path for key, result in trained.items()})
+    return networks
+
+
+def without_failed(pairing: Pairing, networks: FineTuned, console: Console) -> Pairing:
+    """Return the pairing without the entrants whose network could not be trained; say so where none is left."""
+    entrants = tuple(entrant for entrant in pairing.entrants if entrant.checkpoint not in networks.failed)
+    if not entrants:
+        console.print("no network is left to evaluate: every training diverged", markup=False)
+    return dataclasses.replace(pairing, entrants=entrants)
 
 
 def register_models(
-    store: Store, entrants: Sequence[Entrant], trained: CheckpointFiles, samples: Samples, run_id: str
+    store: Store, entrants: Sequence[Entrant], checkpoints: CheckpointFiles, samples: Samples, run_id: str
 ) -> None:
-    """Rows of `models`. Raises `UserError` when the store holds predictions of other weights under the same name."""
+    """Write the entrants' rows of `models`.
+
+    Raises
+    ------
+    UserError
+        If the store holds predictions of other weights under the same name.
+    """
     rows = []
     facts = {}
-    for key, checkpoint in trained.items():  # one by one in memory
+    for key, checkpoint in checkpoints.items():  # one by one in memory
         facts[key] = (checkpoint.digest(), checkpoint.num_parameters(), checkpoint.preprocessing.input_size)
     for entrant in entrants:
         digest, num_parameters, input_size = facts[entrant.checkpoint]
@@ -243,12 +267,18 @@ def register_models(
 
 
 def tell_failures(console: Console, store: Store, run_id: str) -> int:
-    """Say which images failed, and where the database is; gives the number of images."""
+    """Say which images and networks failed and where the database is; return how many they are."""
     failures = store.query("SELECT image_id, stage, error FROM failures WHERE run_id = ? ORDER BY image_id", [run_id])
-    if len(failures):
-        count = failures["image_id"].nunique()
+    networks, images = failures[failures["image_id"] == ""], failures[failures["image_id"] != ""]
+    count = int(images["image_id"].nunique())
+    if count:
         console.print(f"\n{count} images were not computed (all are in the table failures):", markup=False)
-        for row in failures.head(10).itertuples():
+        for row in images.head(10).itertuples():
             console.print(f"  {row.image_id} [{row.stage}]: {row.error}", markup=False)
+    if len(networks):
+        what = "1 network was" if len(networks) == 1 else f"{len(networks)} networks were"
+        console.print(f"\n{what} not trained (all are in the table failures):", markup=False)
+        for row in networks.head(10).itertuples():
+            console.print(f"  {row.error}", markup=False, soft_wrap=True)
     console.print(f"\nresults: {store.path}", markup=False, soft_wrap=True)
-    return int(failures["image_id"].nunique()) if len(failures) else 0
+    return count + len(networks)

@@ -38,54 +38,40 @@ class Axis:
 
 @dataclass
 class SearchConfig:
-    """The settings of a search over recipes around the given one, which is always the first trial.
+    """A search over recipes around the given one, which is always its first trial.
 
     The objective is `undegraded_weight` · undegraded accuracy + (1 − `undegraded_weight`) · accuracy under
-    `degradations` (the mean over levels, then over degradations).
-
-    Attributes
-    ----------
-    trials
-        The number of trials. A search that has ended goes on with the further ones when this number grows.
-    epochs
-        [shortest, longest] schedule; None for half to double the given recipe's.
-    rate_factor
-        The largest factor between a searched peak learning rate and the given recipe's.
-    weight_decay, input_dropout
-        [low, high] of these keys of the recipe.
-    validation
-        The share of the *training* images of each class that is held out to judge by, between 0 and 1.
-    undegraded_weight
-        The weight of the undegraded accuracy in the objective, in [0, 1].
-    degradations
-        What else the objective is measured under, written as in the key `degradations` of a run.
-    grace
-        The share of its schedule that a trial may train before it can be stopped, in (0, 1].
-    concurrent
-        Trials at once; None for as many as the machines have room for.
-    cpus_per_trial
-        Cores of each process of a trial; None for up to 8.
-    gpus_per_trial
-        GPUs of a trial, over all of its processes; None for one where there is one.
-    workers_per_trial
-        Processes of a trial; None for one per GPU.
+    `degradations`, which is a mean over levels, then over degradations.
     """
 
     trials: int = 16
+    """Recipes that are tried, at least 1. A search that has ended goes on where this number grows."""
     epochs: list[int] | None = None
+    """Shortest and longest schedule in epochs. null: half to double the epochs of the given recipe."""
     rate_factor: float = 10.0
+    """Factor by which the peak learning rates may leave the given recipe's, at least 1."""
     weight_decay: list[float] = field(default_factory=lambda: [1e-4, 0.3])
+    """Smallest and largest weight decay, at least 0."""
     input_dropout: list[float] = field(default_factory=lambda: [0.0, 0.5])
+    """Smallest and largest probability of input dropout, between 0 and 0.95."""
     validation: float = 0.2
+    """Share of the training images of each class that is held out to judge by, between 0 and 1."""
     undegraded_weight: float = 0.5
+    """Weight of the undegraded accuracy in the objective, 0 to 1."""
     degradations: list[Any] = field(
         default_factory=lambda: [{"name": "pepper", "levels": [0.08]}, {"name": "gaussian_rgb", "levels": [16]}]
     )
+    """Degradations of the objective, at least one, written as those of a run; each has one trial."""
     grace: float = 0.25
+    """Share of its schedule that a trial has before it can be stopped, above 0, at most 1."""
     concurrent: int | None = None
+    """Trials that run at once, at least 1. null: as many as the machines have room for."""
     cpus_per_trial: int | None = None
+    """CPU cores of each process of a trial, at least 1. null: what the machines have for it, at most 8."""
     gpus_per_trial: float | None = None
+    """GPUs of a trial in all: a share of one, or a whole number. null: one where there are GPUs, else 0."""
     workers_per_trial: int | None = None
+    """Processes of a trial, at least 1. null: one for each of its GPUs, or one."""
 
     def check(self) -> None:
         """Raise `UserError` for an impossible value."""
