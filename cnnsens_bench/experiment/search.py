@@ -78,7 +78,7 @@ def search_models(
         If a recipe does not train, a search was interrupted and `resume` is not set, or no trial came to its end.
     """
     home = local_folder(config.output_folder, config.cache)
-    searches = [_recipe_search(config, model, samples, conditions) for model in models]
+    searches = [plan_search(config, model, samples, conditions) for model in models]
     for recipe_search in searches:
         _check(recipe_search, resume)
     found = []
@@ -86,7 +86,7 @@ def search_models(
         trials = TrialLog(recipe_search.folder).trials()
         if len(trials) < recipe_search.search.trials:
             trials = _search(config, recipe_search, console, tracker)
-        best = _best(trials, recipe_search.folder)
+        best = best_trial(trials, recipe_search.folder)
         first = trials[0]  # the given recipe, unless it was still in training when the search was interrupted
         given_ended = (first.number, first.status) == (1, "done")
         given = f" (the given recipe's: {first.objective:.4f})" if given_ended else ""
@@ -187,7 +187,7 @@ def _running(running: dict[int, Trial]) -> str:
     )
 
 
-def _recipe_search(
+def plan_search(
     config: Config, model: ModelConfig, samples: Samples, conditions: tuple[Condition, ...]
 ) -> RecipeSearch:
     """Return the search of a model's recipe, in the folder of its settings."""
@@ -232,7 +232,7 @@ def _folder(searches: Path, model: ModelConfig, settings: Mapping[str, Any], of_
     return earlier if earlier.exists() else named({key: settings[key] for key in settings if key != "trials"})
 
 
-def _best(trials: list[Trial], folder: Path) -> Trial:
+def best_trial(trials: list[Trial], folder: Path) -> Trial:
     """Return the trial of the highest objective among those that came to their end; of equal ones the first.
 
     Where none did, the search's folder is removed, so that it begins anew once the cause is mended.
