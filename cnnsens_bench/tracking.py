@@ -90,8 +90,6 @@ class TrackedNetwork:
     """SHA-256 of the weights."""
     trained_by: str
     """The `NestedRun.key` of the fine-tuning that gave the weights."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class NestedRun:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=list)
     network: TrackedNetwork | None = None
-    """The network that it trained, or evaluated; the metrics of an evaluation are the network's, too."""
+    """The network that it trained or evaluated. It has the run's tags and parameters, and an evaluation's metrics."""
     failed: bool = False
 
 
@@ -173,11 +171,10 @@ class Tracker:
                 if logged.data.tags.get("content") == digest or not replace:
                     return
                 self._client.delete_run(logged.info.run_id)
-            evaluated = run.network if run.context == "evaluation" else None
-            model_id = self._logged_model(evaluated, without_metrics=True) if evaluated else None
-            run_id = self._create(run, model_id)
-            if run.network and not evaluated:
-                self._logged_model(run.network)
+            network, evaluates = run.network, run.context == "evaluation"
+            run_id = self._create(run, self._logged_model(run, network) if network and evaluates else None)
+            if network and not evaluates:
+                self._logged_model(run, network)
             # This comes last: a run that broke off earlier is logged again the next time.
             self._client.set_tag(run_id, "content", digest)
             self._client.set_terminated(run_id, "FAILED" if run.failed else "FINISHED")
@@ -252,27 +249,28 @@ class Tracker:
             self._client.log_batch(run_id, metrics=batch)
         return run_id
 
-    def _logged_model(self, network: TrackedNetwork, without_metrics: bool = False) -> str:
+    def _logged_model(self, run: NestedRun, network: TrackedNetwork) -> str:
         """Return the id of a network's logged model, which is made where there is none.
 
-        One of other weights is replaced, and one that has metrics already, where it must be `without_metrics`.
+        One of other weights is replaced, and so is one with metrics of an evaluation when another one is logged.
         """
         from mlflow.entities import LoggedModelOutput
 
         key = self._key(network.key)
         for model in self._client.search_logged_models([self._experiment], f"tags.key = '{key}'"):
             same_weights = model.tags.get("weights_sha256") == network.digest
-            if same_weights and not (without_metrics and model.metrics):
+            if same_weights and not (run.context == "evaluation" and model.metrics):
                 return model.model_id
             self._client.delete_logged_model(model.model_id)
-        source = next((run.info.run_id for run in self._runs_of(network.trained_by)), None)
-        tags = {"key": key, "weights_sha256": network.digest, "checkpoint": str(network.path), **self.tags}
+        source = next((logged.info.run_id for logged in self._runs_of(network.trained_by)), None)
+        tags = {**self.tags, **{name: tag for name, tag in run.tags.items() if name != "kind"}, "key": key}
+        tags |= {"weights_sha256": network.digest, "checkpoint": str(network.path), "mlflow.model.isExternal": "true"}
         model_id = self._client.create_logged_model(
             self._experiment,
             name=re.sub("[/:.%\"']", "_", network.name),
             source_run_id=source,
-            tags=_texts({**tags, **network.tags, "mlflow.model.isExternal": "true"}),
-            params=_texts(network.parameters),
+            tags=_texts(tags),
+            params=_texts(run.parameters),
             model_type="classifier",
         ).model_id
         self._client.finalize_logged_model(model_id, "READY")

@@ -73,27 +73,27 @@ def fine_tune(
         For anything else that ends a training. Networks that were trained by then are in the cache.
     """
     require_writable(cache_dir(config.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
-    session = _Session(config, samples, console, tracker, defenses or {})
+    fine_tunings = _FineTunings(config, samples, console, tracker, defenses or {})
     if not over_ray(config):
         for title, model in trainings.items():
-            session.train_here(title, model)
+            fine_tunings.train_here(title, model)
     else:
-        remaining = {title: model for title, model in trainings.items() if not session.take_cached(title, model)}
+        remaining = {title: model for title, model in trainings.items() if not fine_tunings.take_cached(title, model)}
         if remaining:
-            session.train_over_cluster(remaining)
-    results = session.results
-    return FineTuned({title: results.trained[title] for title in trainings if title in results.trained}, results.failed)
+            fine_tunings.train_over_cluster(remaining)
+    return fine_tunings.results
 
 
-class _Session:
-    """The fine-tunings of one run, with what they share."""
+@dataclass
+class _FineTunings:
+    """The fine-tunings of one run: what they share, and what came of them."""
 
-    def __init__(
-        self, config: Config, samples: Samples, console: Console, tracker: Tracker, defenses: Mapping[str, str]
-    ) -> None:
-        self.config, self.samples, self.console, self.tracker = config, samples, console, tracker
-        self.defenses = defenses
-        self.results = FineTuned()
+    config: Config
+    samples: Samples
+    console: Console
+    tracker: Tracker
+    defenses: Mapping[str, str]
+    results: FineTuned = field(default_factory=FineTuned)
 
     def take_cached(self, title: str, model: ModelConfig) -> bool:
         """Return whether a network needs no training; its checkpoint is then among the results."""
@@ -177,17 +177,17 @@ class _Session:
 
     def _add(self, title: str, model: ModelConfig, result: Trained | Diverged, losses: Losses) -> None:
         """Take a training that has ended into the results, and report it."""
+        cached = False
         if isinstance(result, Trained):
-            self.results.trained[title] = result
+            self.results.trained[title], cached = result, result.cached
             sentence = f"checkpoint of {title}: {result.path}"
         else:
             self.results.failed[title] = str(result)
             sentence = f"{title} is left out: {result}"
         self.console.print(sentence, markup=False, soft_wrap=True)
-        outcome = result if isinstance(result, Trained) else str(result)
-        run = fine_tuning_run(title, model, self.defenses.get(title, "none"), self.config.seed, outcome, losses)
+        run = fine_tuning_run(title, model, self.defenses.get(title, "none"), self.config.seed, result, losses)
         # A checkpoint from the cache has no losses: what an earlier run has logged of it stays.
-        self.tracker.log(run, replace=not (isinstance(result, Trained) and result.cached))
+        self.tracker.log(run, replace=not cached)
 
 
 def thin_classes(samples: Samples) -> list[str]:

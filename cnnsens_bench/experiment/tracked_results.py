@@ -30,7 +30,7 @@ from cnnsens_bench.tracking import (
     Tracker,
     TrackingSettings,
 )
-from cnnsens_bench.training.finetune import Trained
+from cnnsens_bench.training.finetune import Diverged, Trained
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trial import Trial
 from cnnsens_bench.utils.errors import UserError
@@ -100,7 +100,12 @@ def trained_part(defense: str) -> str:
 
 
 def fine_tuning_run(
-    title: str, model: ModelConfig, defense: str, seed: int, trained: Trained | str, losses: Sequence[tuple[int, float]]
+    title: str,
+    model: ModelConfig,
+    defense: str,
+    seed: int,
+    result: Trained | Diverged,
+    losses: Sequence[tuple[int, float]],
 ) -> NestedRun:
     """Describe a fine-tuning that has ended.
 
@@ -114,8 +119,8 @@ def fine_tuning_run(
         The defense that the network is trained for.
     seed
         The seed of the training.
-    trained
-        The checkpoint, or the sentence that says why there is none.
+    result
+        The checkpoint, or the error that says why there is none.
     losses
         Steps and running means of the loss.
     """
@@ -124,10 +129,9 @@ def fine_tuning_run(
     thinned = losses[:: max(1, len(losses) // LOSSES)]
     metrics: Metrics = [("training/loss", loss, step) for step, loss in thinned]
     key, name = f"fine-tuning/{title}", f"fine-tune {title}"
-    if isinstance(trained, str):
-        return NestedRun(key, name, "training", {**tags, "error": trained}, parameters, metrics, failed=True)
-    network = _network(title, model, defense, trained, seed)
-    return NestedRun(key, name, "training", tags, parameters, metrics, network)
+    if isinstance(result, Diverged):
+        return NestedRun(key, name, "training", {**tags, "error": str(result)}, parameters, metrics, failed=True)
+    return NestedRun(key, name, "training", tags, parameters, metrics, _network(title, model.name, defense, result))
 
 
 def trial_run(model: str, trial: Trial) -> NestedRun:
@@ -191,24 +195,17 @@ def _evaluation_run(
 ) -> NestedRun:
     """Describe what came of evaluating an entrant."""
     tags = {"kind": "evaluation", "defense": entrant.defense, "protocol": protocol, **_model_tags(entrant.model)}
-    network = _network(entrant.checkpoint, model, entrant.defense, trained, seed)
+    network = _network(entrant.checkpoint, entrant.model, entrant.defense, trained)
     parameters = {"defense": entrant.defense, **_network_parameters(model, seed)}
     key = f"evaluation/{entrant.model}/{entrant.defense}"
     return NestedRun(key, network.name, "evaluation", tags, parameters, metrics, network)
 
 
-def _network(title: str, model: ModelConfig, defense: str, trained: Trained, seed: int) -> TrackedNetwork:
+def _network(title: str, model: str, defense: str, trained: Trained) -> TrackedNetwork:
     """Describe a trained network; with a defense that works at test time, it is another network than without."""
-    tags = {"defense": defense, **_model_tags(model.name)}
-    return TrackedNetwork(
-        key=f"network/{title}" if trained_part(defense) == defense else f"network/{title}/{defense}",
-        name=f"{tags['architecture']}, {short_defense(defense)}",
-        path=trained.path,
-        digest=trained.digest,
-        trained_by=f"fine-tuning/{title}",
-        tags=tags,
-        parameters={"defense": defense, **_network_parameters(model, seed)},
-    )
+    key = f"network/{title}" if trained_part(defense) == defense else f"network/{title}/{defense}"
+    name = f"{_model_tags(model)['architecture']}, {short_defense(defense)}"
+    return TrackedNetwork(key, name, trained.path, trained.digest, trained_by=f"fine-tuning/{title}")
 
 
 def _model_tags(model: str) -> dict[str, str]:

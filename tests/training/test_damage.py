@@ -1,4 +1,4 @@
-"""What defends in training: the dropout layer of the input, and Gaussian noise on half of the images."""
+"""The two defenses in training are a dropout layer at the input and Gaussian noise on half of the images."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: it learns, it is cached by what shapes it, and it says what went wrong."""
+"""Fine-tuning learns, its checkpoints are cached by everything that shapes them, and its errors are one sentence."""
 
 import dataclasses
 import errno
@@ -157,7 +157,7 @@ def test_kept_images_are_decoded_once_and_shared(samples: Samples, tmp_path: Pat
     shared_file = tmp_path / "canvases" / "x"
     own = TrainingImages(table, 32, tmp_path)
     first = TrainingImages(table, 32, tmp_path, shared_file=shared_file)
-    # Were they decoded again, they would fail now.
+    # Here they would fail if they were decoded again.
     again = TrainingImages(table.assign(uri="nowhere"), 32, tmp_path, shared_file=shared_file)
     try:
         for other in (first, again):
@@ -207,7 +207,7 @@ def test_a_warm_up_of_exactly_one_step_trains(samples: Samples, tmp_path: Path) 
     assert not train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=2)).cached
 
 
-def test_classes_that_cannot_be_learnt_are_told(samples: Samples) -> None:
+def test_classes_that_cannot_be_learnt_get_a_note(samples: Samples) -> None:
     train_rows = samples.table["split"] == "train"
     assert thin_classes(samples) == []
     without = dataclasses.replace(samples, table=samples.table[~(train_rows & (samples.table["label"] == 1))])
