@@ -205,7 +205,12 @@ class _Teller(tune.Callback):
         return Trial(_number(trial), recipe_of(trial.config, self.recipe_search.recipe), status, kept, error)
 
     def _end(self, trial: Any, ended: Trial) -> None:
-        TrialLog(self.recipe_search.folder).add(ended)
+        log = TrialLog(self.recipe_search.folder)
+        known = log.known(ended.recipe)
+        if known and known.number == ended.number:
+            ended = known  # Tune's state did not know it yet when a kill came, and may fail to go on with it
+        else:
+            log.add(ended)
         # Its weights are of no use: the best recipe is trained anew on all training images.
         for folder in Path(trial.path).glob("checkpoint_*"):
             shutil.rmtree(folder, ignore_errors=True)

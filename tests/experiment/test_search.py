@@ -81,6 +81,7 @@ def test_an_interrupted_search_goes_on_with_more_trials(
     with monkeypatch.context() as patched:
         patched.setattr(search, "line", stop)
         assert tune.main(arguments(pictures, tmp_path, "search.trials=3", "search.concurrent=1")) == 130
+    ray.shutdown()  # as the end of the process would
     first = ended(tmp_path)
     assert [trial.number for trial in first] == [1, 2]
     capsys.readouterr()
