@@ -1,6 +1,7 @@
 # Every target works on a fresh machine: it makes .venv first if that is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+JOBS ?= auto
 
 .PHONY: run test test-all check bench clean
 
@@ -9,10 +10,10 @@ run: .venv
 	$(BIN)/python -m leaderboard build --db runs/quick/results.duckdb --out runs/quick/site
 
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-all: .venv
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "slow or not slow"
 
 check: .venv
 	$(BIN)/ruff check .

@@ -349,7 +349,7 @@ def test_plugins_register_their_own(
     assert sorted(levels["level"]) == [10, 90]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
 def test_a_read_only_output(pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tmp_path.chmod(0o500)
     assert main(words(pictures, cache, tmp_path / "out")) == 2
