@@ -21,7 +21,7 @@ from rich.console import Console
 from cnnsens_bench import __version__
 from cnnsens_bench.experiment.command import DONE, ended
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import stage_progress
 from cnnsens_bench.utils.registry import near
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
         device=best_device(),
     )
     count = len(request.photographs)
-    progress = meter(aside, "predict", count, "photographs") if count > request.batch_size else nullcontext()
+    progress = stage_progress(aside, "predict", count, "photographs") if count > request.batch_size else nullcontext()
     records = []
     with progress as shown:
         for result in foreteller(request.photographs):
