@@ -26,7 +26,7 @@ from cnnsens_bench.utils.registry import near
 
 if TYPE_CHECKING:
     from cnnsens_bench.engine.photo_prediction import PhotoPrediction, RejectedPhoto
-    from cnnsens_bench.models.ready import Ready
+    from cnnsens_bench.models.loading import LoadedNetwork
 
 HELP = """usage: python -m cnnsens_bench.predict PHOTO... [key=value ...] [--heatmap FOLDER] [--json]
 
@@ -218,7 +218,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     from cnnsens_bench.engine.photo_prediction import LabelChangePredictor
     from cnnsens_bench.engine.plan import Condition
     from cnnsens_bench.models.base import best_device
-    from cnnsens_bench.models.ready import ready
+    from cnnsens_bench.models.loading import load_network
     from cnnsens_bench.utils.plugins import load_plugins
 
     load_plugins(request.plugins)
@@ -230,7 +230,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     ]
     if request.heatmap:
         _make_folder(request.heatmap)
-    network = ready(request.model, request.checkpoint, request.input_size, request.classes)
+    network = load_network(request.model, request.checkpoint, request.input_size, request.classes)
     foreteller = LabelChangePredictor(
         network,
         conditions,
@@ -251,7 +251,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     return network.model, records
 
 
-def _record(result: "PhotoPrediction | RejectedPhoto", network: "Ready", folder: Path | None) -> dict[str, Any]:
+def _record(result: "PhotoPrediction | RejectedPhoto", network: "LoadedNetwork", folder: Path | None) -> dict[str, Any]:
     """What `--json` prints of a photograph; draws its heatmap into `folder`."""
     from cnnsens_bench.engine.photo_prediction import RejectedPhoto
 

@@ -12,7 +12,7 @@ from cnnsens_bench import images
 from cnnsens_bench.engine.photo_prediction import LabelChangePredictor, PhotoPrediction
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.figures.heatmap import caption, heatmap, relative, steps
-from cnnsens_bench.models.ready import ready
+from cnnsens_bench.models.loading import load_network
 from cnnsens_bench.predict import heatmap_name, main
 from cnnsens_bench.sensitivity.gradients import differentiate
 from tests.conftest import tiny_checkpoint
@@ -23,7 +23,9 @@ SIZE = 48
 def test_the_stake_is_the_gradient_of_the_margin(checkpoint: Path, pictures: Path) -> None:
     """Its sum is the variance of the margin under noise of σ = 1."""
     path = str(pictures / "class_0" / "00.png")
-    foreteller = LabelChangePredictor(ready(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], stakes=True)
+    foreteller = LabelChangePredictor(
+        load_network(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], stakes=True
+    )
     [found] = foreteller([path])
     assert isinstance(found, PhotoPrediction)
     assert found.stake is not None
