@@ -197,11 +197,11 @@ def _predict(request: Request, console: Console, aside: Console) -> int:
         lines = ",\n ".join(json.dumps(record, allow_nan=False) for record in records)
         sys.stdout.write(f"[{lines}]\n")
     else:
-        from cnnsens_bench.figures.outlooks import print_outlooks
+        from cnnsens_bench.figures.photo_table import print_photo_table
 
         done = [record for record in records if "error" not in record]
         used = dict.fromkeys(p["predictor"] for record in done for p in record["predictions"])
-        print_outlooks(console, done, f"{model}, by {' and '.join(used)}")
+        print_photo_table(console, done, f"{model}, by {' and '.join(used)}")
     sys.stdout.flush()
     from cnnsens_bench.utils.formatting import plain
 

@@ -21,7 +21,7 @@ from cnnsens_bench.experiment.prepare import ResolvedStudy, objective_conditions
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.experiment.search import search_models
 from cnnsens_bench.experiment.studies import studies_of
-from cnnsens_bench.figures.drawing import draw_figures, figure_names
+from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, CheckpointFiles
