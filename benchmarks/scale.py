@@ -58,7 +58,7 @@ import time
 import torch
 from torch import nn
 
-from cnnsens_bench.models import ModelSource, Preprocessing, model_sources
+from cnnsens_bench.models import Preprocessing, model_source
 
 
 class Sleeper(nn.Module):
@@ -73,13 +73,12 @@ class Sleeper(nn.Module):
         return self.head(pixels.mean((2, 3)))
 
 
-model_sources.add("scale", ModelSource(
-    "scale",
-    lambda: ["sleeper"],
-    lambda name: Preprocessing(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
-    lambda name, classes, size: Sleeper(classes),
-    lambda name: {},
-))
+PREPROCESSING = Preprocessing(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+
+@model_source("scale", names=lambda: ["sleeper"], describe=lambda name: PREPROCESSING)
+def build(name, num_classes, input_size):
+    return Sleeper(num_classes)
 '''
 MODEL = "scale/sleeper"
 BATCH = 32

@@ -21,12 +21,12 @@ from rich.console import Console
 from cnnsens_bench import __version__
 from cnnsens_bench.experiment.command import DONE, ended
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import stage_progress
 from cnnsens_bench.utils.registry import near
 
 if TYPE_CHECKING:
     from cnnsens_bench.engine.photo_prediction import PhotoPrediction, RejectedPhoto
-    from cnnsens_bench.models.ready import Ready
+    from cnnsens_bench.models.loading import LoadedNetwork
 
 HELP = """usage: python -m cnnsens_bench.predict PHOTO... [key=value ...] [--heatmap FOLDER] [--json]
 
@@ -197,11 +197,11 @@ def _predict(request: Request, console: Console, aside: Console) -> int:
         lines = ",\n ".join(json.dumps(record, allow_nan=False) for record in records)
         sys.stdout.write(f"[{lines}]\n")
     else:
-        from cnnsens_bench.figures.outlooks import print_outlooks
+        from cnnsens_bench.figures.photo_table import print_photo_table
 
         done = [record for record in records if "error" not in record]
         used = dict.fromkeys(p["predictor"] for record in done for p in record["predictions"])
-        print_outlooks(console, done, f"{model}, by {' and '.join(used)}")
+        print_photo_table(console, done, f"{model}, by {' and '.join(used)}")
     sys.stdout.flush()
     from cnnsens_bench.utils.formatting import plain
 
@@ -218,7 +218,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     from cnnsens_bench.engine.photo_prediction import LabelChangePredictor
     from cnnsens_bench.engine.plan import Condition
     from cnnsens_bench.models.base import best_device
-    from cnnsens_bench.models.ready import ready
+    from cnnsens_bench.models.loading import load_network
     from cnnsens_bench.utils.plugins import load_plugins
 
     load_plugins(request.plugins)
@@ -230,7 +230,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     ]
     if request.heatmap:
         _make_folder(request.heatmap)
-    network = ready(request.model, request.checkpoint, request.input_size, request.classes)
+    network = load_network(request.model, request.checkpoint, request.input_size, request.classes)
     foreteller = LabelChangePredictor(
         network,
         conditions,
@@ -241,7 +241,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
         device=best_device(),
     )
     count = len(request.photographs)
-    progress = meter(aside, "predict", count, "photographs") if count > request.batch_size else nullcontext()
+    progress = stage_progress(aside, "predict", count, "photographs") if count > request.batch_size else nullcontext()
     records = []
     with progress as shown:
         for result in foreteller(request.photographs):
@@ -251,7 +251,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     return network.model, records
 
 
-def _record(result: "PhotoPrediction | RejectedPhoto", network: "Ready", folder: Path | None) -> dict[str, Any]:
+def _record(result: "PhotoPrediction | RejectedPhoto", network: "LoadedNetwork", folder: Path | None) -> dict[str, Any]:
     """What `--json` prints of a photograph; draws its heatmap into `folder`."""
     from cnnsens_bench.engine.photo_prediction import RejectedPhoto
 

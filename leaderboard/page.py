@@ -127,7 +127,7 @@ def _looks(members: pd.DataFrame, every: pd.DataFrame) -> dict[int, list[int]]:
     styles = architecture_styles(every["architecture"].fillna("").unique())
     dashes = ordered.fillna({"architecture": ""}).groupby("architecture").cumcount()
     return {
-        int(entrant): [styles[row["architecture"] or ""].place, int(dashes[entrant])]
+        int(entrant): [styles[row["architecture"] or ""].position, int(dashes[entrant])]
         for entrant, row in ordered.fillna({"architecture": ""}).iterrows()
     }
 

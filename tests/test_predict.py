@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy.stats import norm
 
 from cnnsens_bench import images
-from cnnsens_bench.figures.outlooks import print_outlooks
+from cnnsens_bench.figures.photo_table import print_photo_table
 from cnnsens_bench.predict import main
 from cnnsens_bench.run import main as run
 from cnnsens_bench.sensitivity.gradients import central_differences, differentiate, first_order, level_free
@@ -116,7 +116,7 @@ def test_the_table(levels: list[str], checkpoint: Path, photographs: list[str], 
 def test_a_spread_that_no_probability_has(capsys: Capture) -> None:
     prediction = {"degradation": "gaussian_rgb", "level": 4.0, "probability_std": 1.26, "label_change": 0.447}
     record = {"file": "a.jpg", "class": "wren", "confidence": 0.648, "margin": 0.7, "predictions": [prediction]}
-    print_outlooks(Console(width=80), [record], "title")
+    print_photo_table(Console(width=80), [record], "title")
     assert re.search(r"a\.jpg +wren +64\.8 +>50 +44\.7", capsys.readouterr().out)
 
 

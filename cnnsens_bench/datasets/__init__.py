@@ -1,18 +1,8 @@
-"""Datasets: one file a source, each registers itself and gives a table of samples."""
+"""Data sets as tables of samples. Each module of this folder registers one data set with `@dataset`."""
 
-from cnnsens_bench.datasets import cub200, flowers102, folder, oxford_pets, plumage
 from cnnsens_bench.datasets.base import DatasetSource, Samples, dataset, datasets, load, make_samples
+from cnnsens_bench.utils.plugins import import_submodules
 
-__all__ = [
-    "DatasetSource",
-    "Samples",
-    "cub200",
-    "dataset",
-    "datasets",
-    "flowers102",
-    "folder",
-    "load",
-    "make_samples",
-    "oxford_pets",
-    "plumage",
-]
+import_submodules(__name__)
+
+__all__ = ["DatasetSource", "Samples", "dataset", "datasets", "load", "make_samples"]

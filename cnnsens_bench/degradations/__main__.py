@@ -15,7 +15,7 @@ from cnnsens_bench.degradations.levels import levels_of, named
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.preview import previews
-from cnnsens_bench.figures.degradation_sheet import Row, check_suffix, degradation_sheet
+from cnnsens_bench.figures.degradation_sheet import SheetRow, check_suffix, degradation_sheet
 from cnnsens_bench.utils.errors import ImageError, UserError
 from cnnsens_bench.utils.plugins import load_plugins
 
@@ -102,7 +102,7 @@ def draw(given: argparse.Namespace) -> None:
     image = images.decode(uri, box)
     tiles = previews(image, image_id, dataset, [condition for condition, _ in conditions], given.size, given.seed)
     rows = [
-        Row(condition.degradation, level_name, condition.levels, tuple(row))
+        SheetRow(condition.degradation, level_name, condition.levels, tuple(row))
         for (condition, level_name), row in zip(conditions, tiles, strict=True)
     ]
     notes = f"undegraded; every tile is what a network of {given.size} px sees, seed {given.seed}, trial 0"

@@ -5,7 +5,7 @@
         return pixels + level * draw
 
 A geometric degradation (`geometric=True`) says instead how the box lies in the full image: its function is
-`(draw, level) -> Motion`, and `images.py` renders that view.
+`(draw, level) -> Motion`, and `images` renders that view.
 """
 
 import keyword

@@ -15,7 +15,7 @@ from cnnsens_bench.engine.degrade import first_line
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import NONE, Condition, Entrant, Sweep
 from cnnsens_bench.engine.score import Scored, Scorer, Scores
-from cnnsens_bench.models.ready import Ready
+from cnnsens_bench.models.loading import LoadedNetwork
 from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, Change, Outputs, first_order
 from cnnsens_bench.sensitivity.predictors import label_change, parse_predictor
 from cnnsens_bench.utils.errors import ImageError, StorageError, UserError
@@ -87,7 +87,7 @@ class LabelChangePredictor:
 
     def __init__(
         self,
-        ready: Ready,
+        ready: LoadedNetwork,
         conditions: Sequence[Condition],
         predictor: str = GRADIENT,
         *,

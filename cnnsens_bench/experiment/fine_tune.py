@@ -18,7 +18,7 @@ from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.finetune import FineTuning, Trained, cached_or_ready, finetune, keep
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import stage_progress
 from cnnsens_bench.utils.storage import require_writable
 
 
@@ -51,7 +51,7 @@ def _here(
     """In this process."""
     losses: list[tuple[int, float]] = []
     torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
-    with meter(console, f"fine-tune {title}", 0, "steps") as progress:
+    with stage_progress(console, f"fine-tune {title}", 0, "steps") as progress:
 
         def report(done: int, steps: int, loss: float) -> None:
             progress.total, progress.detail = steps, f"loss {loss:.3f}"
@@ -94,7 +94,7 @@ def _over_cluster(
                 paths[title] = ready.path
                 yield title, ready
 
-    with meter(console, "fine-tune over the cluster", len(trainings), "networks") as progress:
+    with stage_progress(console, "fine-tune over the cluster", len(trainings), "networks") as progress:
 
         def tick(standing: Standing) -> None:
             progress.detail = "; ".join(

@@ -21,7 +21,7 @@ from cnnsens_bench.experiment.prepare import ResolvedStudy, objective_conditions
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.experiment.search import search_models
 from cnnsens_bench.experiment.studies import studies_of
-from cnnsens_bench.figures.drawing import draw_figures, figure_names
+from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, CheckpointFiles
@@ -33,7 +33,7 @@ from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.utils.environment import environment
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import stage_progress
 from cnnsens_bench.utils.storage import StoragePath, local_folder, upload_folder
 
 
@@ -156,7 +156,7 @@ def run_sweep(
         if work.evaluations == 0:
             return 0
         failed = computed = 0
-        with meter(console, "sweep", work.evaluations, "evaluations") as progress:
+        with stage_progress(console, "sweep", work.evaluations, "evaluations") as progress:
             note = functools.partial(console.print, markup=False, soft_wrap=True)
             with closing(outcomes(config, sweep, work, checkpoints, parts, progress.advance, note)) as results:
                 for outcome in results:

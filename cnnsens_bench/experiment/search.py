@@ -23,7 +23,7 @@ from cnnsens_bench.training.trial import RecipeSearch, Trial, TrialLog
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import stage_progress
 from cnnsens_bench.utils.storage import local_folder, upload
 
 FILE = "recipes.yaml"
@@ -93,7 +93,7 @@ def _searched(config: Config, recipe_search: RecipeSearch, console: Console, tra
         )
     connect(config.cluster.address)
     running: dict[int, Trial] = {}
-    with meter(console, f"search {recipe_search.model}", recipe_search.search.trials, "trials") as progress:
+    with stage_progress(console, f"search {recipe_search.model}", recipe_search.search.trials, "trials") as progress:
         progress.done = len(told)
 
         def tell(trial: Trial) -> None:

@@ -25,7 +25,7 @@ from cnnsens_bench.models.base import (
     split_name,
 )
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
-from cnnsens_bench.models.weights import class_count, fit, starting_weights
+from cnnsens_bench.models.weights import class_count, load_weights, starting_weights
 from cnnsens_bench.training.data import Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.utils.errors import UserError
@@ -173,7 +173,7 @@ def starting_network(
     torch.manual_seed(seed)
     network = build_network(model, classes, preprocessing.input_size)
     if state is not None:
-        fit(network, state, model)
+        load_weights(network, state, model)
     return network
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsens_bench.datasets import Samples, datasets, load, make_samples
-from cnnsens_bench.datasets.base import DatasetSource, inside
+from cnnsens_bench.datasets.base import DatasetSource, path_below
 from cnnsens_bench.utils.errors import UserError
 
 ROWS = pd.DataFrame({"image_id": ["a", "b"], "split": ["train", "test"], "uri": ["a.jpg", "b.jpg"], "label": [0, 1]})
@@ -31,7 +31,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(relative=st.lists(PIECES, max_size=6).map("/".join) | st.text(max_size=30))
 def test_whatever_a_list_names_lies_below_the_root(hostile: Path, relative: str) -> None:
     try:
-        path = inside(hostile, relative, "list.txt")
+        path = path_below(hostile, relative, "list.txt")
     except UserError:
         return
     assert hostile.resolve() in path.resolve().parents
@@ -42,18 +42,18 @@ def test_whatever_a_list_names_lies_below_the_root(hostile: Path, relative: str)
 )
 def test_hostile_paths(hostile: Path, relative: str) -> None:
     with pytest.raises(UserError, match=r"list\.txt names"):
-        inside(hostile, relative, "list.txt")
+        path_below(hostile, relative, "list.txt")
 
 
 @pytest.mark.parametrize("relative", ["a/b.jpg", "a/../b.jpg", "out/root/b.jpg", "a b/ü.jpg", "~"])
 def test_paths_that_stay_inside(hostile: Path, relative: str) -> None:
-    assert inside(hostile, relative, "list.txt") == hostile / relative
+    assert path_below(hostile, relative, "list.txt") == hostile / relative
 
 
 def test_a_root_may_itself_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "root").symlink_to(tmp_path / "disk")
-    assert inside(tmp_path / "root", "b.jpg", "list.txt") == tmp_path / "root" / "b.jpg"
+    assert path_below(tmp_path / "root", "b.jpg", "list.txt") == tmp_path / "root" / "b.jpg"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from cnnsens_bench.experiment.runner import environment
 from cnnsens_bench.runtime.resources import Machine
 from cnnsens_bench.utils import progress as console_room
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import stage_progress
 
 
 def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
@@ -71,7 +71,7 @@ def test_the_environment_is_what_a_reader_needs_to_repeat_a_run() -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console_room, "PLAIN_EVERY", -1.0)
     said = io.StringIO()
-    with meter(Console(file=said, width=100), "sweep", 200, "evaluations") as progress:
+    with stage_progress(Console(file=said, width=100), "sweep", 200, "evaluations") as progress:
         progress.detail = "3/10 images"
         progress.advance(50)
         progress.advance(150)
@@ -85,7 +85,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.
 
 def test_progress_is_a_bar_on_a_terminal() -> None:
     said = io.StringIO()
-    with meter(Console(file=said, force_terminal=True, width=120), "sweep", 200, "evaluations") as progress:
+    with stage_progress(Console(file=said, force_terminal=True, width=120), "sweep", 200, "evaluations") as progress:
         progress.advance(200)
     assert "200/200" in said.getvalue()
 

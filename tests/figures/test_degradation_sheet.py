@@ -14,7 +14,7 @@ from cnnsens_bench.degradations.__main__ import chosen, main
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.preview import previews
 from cnnsens_bench.figures import degradation_sheet as drawing
-from cnnsens_bench.figures.degradation_sheet import Row, degradation_sheet, tile_text
+from cnnsens_bench.figures.degradation_sheet import SheetRow, degradation_sheet, tile_text
 
 SMALL = ["--size", "48", "--tile", "32"]
 # Whatever is registered while other tests run, a user's included.
@@ -55,7 +55,7 @@ def test_every_registered_degradation_is_a_row_with_all_its_levels(
         assert heading in drawn
     rows = [(c, unit) for c, unit in chosen(None, None) if c.degradation in BUILT_IN]
     for condition, unit in rows:
-        row = Row(condition.degradation, unit, condition.levels, ())
+        row = SheetRow(condition.degradation, unit, condition.levels, ())
         assert {tile_text(row, level) for level in condition.levels} <= set(drawn)
     assert Image.open(out).mode == "RGB"
 
@@ -93,7 +93,7 @@ def test_a_tile_is_what_a_network_sees(photo: str) -> None:
 
 def test_tiles_stand_where_they_should(tmp_path: Path) -> None:
     colours = [np.full((8, 8, 3), value, np.uint8) for value in ((255, 0, 0), (0, 160, 0), (0, 0, 255))]
-    rows = [Row("a", "σ", (1.0, 2.0), (colours[1], colours[2]))]
+    rows = [SheetRow("a", "σ", (1.0, 2.0), (colours[1], colours[2]))]
     degradation_sheet(rows, colours[0], "$t", "$n", tmp_path / "a.png", tile=40, grouped=False)
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     corners = []
@@ -110,7 +110,7 @@ def test_colours_are_kept(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tiles = [rng.integers(90, 140, (40, 40, 3)).astype(np.uint8) for _ in range(19)]
     tiles.append(np.clip(rng.normal((230, 30, 200), 8, (40, 40, 3)), 0, 255).astype(np.uint8))
-    rows = [Row(f"r{i}", "level", (1.0,) * 10, tuple(tiles[10 * i : 10 * i + 10])) for i in range(2)]
+    rows = [SheetRow(f"r{i}", "level", (1.0,) * 10, tuple(tiles[10 * i : 10 * i + 10])) for i in range(2)]
     found = {}
     for step in (1, 5):
         degradation_sheet(rows, tiles[0], "t", "n", tmp_path / "a.png", tile=40, grouped=False, step=step)
@@ -125,7 +125,7 @@ def test_colours_are_kept(tmp_path: Path) -> None:
 def test_many_rows_are_laid_out_in_two_columns(tmp_path: Path) -> None:
     tile = np.zeros((8, 8, 3), np.uint8)
     for names in (list(drawing.ORDER) + [f"common:c{i}" for i in range(15)], [f"own_{i}" for i in range(26)]):
-        rows = [Row(name, "level", (1.0,), (tile,)) for name in names]
+        rows = [SheetRow(name, "level", (1.0,), (tile,)) for name in names]
         degradation_sheet(rows, tile, "t", "n", tmp_path / "a.png", tile=40)
         width, height = Image.open(tmp_path / "a.png").size
         assert height < 17 * 60 + 120
@@ -136,7 +136,7 @@ def test_rows_of_one_tile_share_a_line_where_they_fit() -> None:
     tile = np.zeros((8, 8, 3), np.uint8)
     one, five = (1.0,), (1.0,) * 5
     names = {"a": five, "flip_lr": one, "flip_ud": one, "c": one, "d": one, "e" * 21: one, "f": one, "g": five}
-    rows = [Row(name, "level", levels, (tile,) * len(levels)) for name, levels in names.items()]
+    rows = [SheetRow(name, "level", levels, (tile,) * len(levels)) for name, levels in names.items()]
     lines = [[row.name for row in line] for line in drawing._lines(rows, 5, 80)]
     assert lines == [["a"], ["flip_lr", "flip_ud", "c"], ["d"], ["e" * 21, "f"], ["g"]]
 

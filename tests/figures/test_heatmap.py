@@ -11,8 +11,8 @@ from PIL import Image
 from cnnsens_bench import images
 from cnnsens_bench.engine.photo_prediction import LabelChangePredictor, PhotoPrediction
 from cnnsens_bench.engine.plan import Condition
-from cnnsens_bench.figures.heatmap import caption, heatmap, relative, steps
-from cnnsens_bench.models.ready import ready
+from cnnsens_bench.figures.heatmap import caption, heatmap, relative, tick_values
+from cnnsens_bench.models.loading import load_network
 from cnnsens_bench.predict import heatmap_name, main
 from cnnsens_bench.sensitivity.gradients import differentiate
 from tests.conftest import tiny_checkpoint
@@ -23,7 +23,9 @@ SIZE = 48
 def test_the_stake_is_the_gradient_of_the_margin(checkpoint: Path, pictures: Path) -> None:
     """Its sum is the variance of the margin under noise of σ = 1."""
     path = str(pictures / "class_0" / "00.png")
-    foreteller = LabelChangePredictor(ready(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], stakes=True)
+    foreteller = LabelChangePredictor(
+        load_network(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], stakes=True
+    )
     [found] = foreteller([path])
     assert isinstance(found, PhotoPrediction)
     assert found.stake is not None
@@ -45,8 +47,8 @@ def test_units() -> None:
     assert np.unravel_index(ratio.argmax(), ratio.shape) == (20, 30)
     assert "sits in 0.024 % of the pixels" in caption(stake)
     assert "sits in 50 % of the pixels" in caption(np.ones((64, 64)))
-    assert steps(36) == [0, 1, 2, 5, 10, 20]
-    assert steps(1) == pytest.approx([0, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
+    assert tick_values(36) == [0, 1, 2, 5, 10, 20]
+    assert tick_values(1) == pytest.approx([0, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
 
 
 @pytest.mark.parametrize("stake", [np.zeros((32, 32)), np.eye(32)], ids=["nowhere", "diagonal"])

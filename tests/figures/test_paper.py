@@ -1,6 +1,7 @@
 """The paper's figures and tables from a store that holds what `suite=paper` makes."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from rich.console import Console
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.figures.__main__ import main
 from cnnsens_bench.figures.architectures import family
-from cnnsens_bench.figures.drawing import FIGURES, draw_figures, endings, figure_names
+from cnnsens_bench.figures.catalogue import FIGURES, draw_figures, endings, figure_names
 from cnnsens_bench.figures.paper import NOISES
 from cnnsens_bench.figures.style import COLOURS, MARKERS, architecture_styles
+from cnnsens_bench.figures.tables import latex_table, latex_text
 from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
 from cnnsens_bench.utils.errors import UserError
 from tests.figures.study import LEVELS, MODELS, paper_store
@@ -97,8 +99,8 @@ def test_an_architecture_keeps_its_colour_and_marker(store: Store, tmp_path: Pat
         expected = (COLOURS[place], MARKERS[place])
         assert looks[0][model] == looks[1][model] == expected
         assert (bars[model].get_color(), bars[model].get_marker()) == expected
-    assert architecture_styles(["z", "vgg19", "a"])["vgg19"].place == 1
-    assert architecture_styles(["z", "a"])["a"].place == 3
+    assert architecture_styles(["z", "vgg19", "a"])["vgg19"].position == 1
+    assert architecture_styles(["z", "a"])["a"].position == 3
 
 
 def test_table_1_has_the_stores_numbers(store: Store, tmp_path: Path) -> None:
@@ -116,8 +118,48 @@ def test_table_1_has_the_stores_numbers(store: Store, tmp_path: Path) -> None:
         assert table.loc[row, "torchvision/vgg19 p_Δ"].startswith(f"{changed:.1f} [")
         assert table.loc[row, "torchvision/vgg19 acc."].startswith(f"{right:.1f} [")
     assert table.loc["rotation ±45°"].iloc[-1] == "46.44, 48.49"
-    assert main(["table1", "--db", str(store.path), "--out", str(tmp_path / "t.tex")]) == 0
-    assert r"\toprule" in (tmp_path / "t.tex").read_text()
+
+
+@pytest.mark.parametrize("name", ["table1", "published"])
+def test_tables_in_latex_need_no_package(store: Store, tmp_path: Path, name: str) -> None:
+    """A bare pdflatex compiles them: all characters are ASCII, and all commands are LaTeX's own."""
+    out = tmp_path / "t.tex"
+    assert main([name, "--db", str(store.path), "--out", str(out)]) == 0
+    text = out.read_bytes().decode("ascii")
+    assert "p_" not in text.replace(r"$p_\Delta$", "")
+    check_latex(text)
+
+
+def test_any_name_is_latex() -> None:
+    names = [r"a_b&c%d$e#f{g}h\i~j^k<l>m|n", "é 鳥 p_Δ σρ±×−°–—… \u00a0", "[0.5]", "*", "line\nend", "U+0000 \x7f"]
+    table = pd.DataFrame({"first": names, "[second]": names[::-1]})
+    text = latex_table(table, names[0])
+    assert text.isascii()
+    check_latex(text)
+    assert latex_text(names[0]) == (
+        r"a\_b\&c\%d\$e\#f\{g\}h\textbackslash{}i\textasciitilde{}j\textasciicircum{}k$<$l$>$m$|$n"
+    )
+    assert latex_text(names[1]) == (r"e U+9CE5 $p_\Delta$ $\sigma$$\rho$$\pm$$\times$$-$$^\circ$-----\ldots{} ~")
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 1 + len(names)
+    assert not [row for row in rows if row[0] in "[*"]  # it would be an argument of the row before
+
+
+LATEX_COMMANDS = {
+    *("begin", "end", "caption", "hline", "ldots", "textbackslash", "textasciitilde", "textasciicircum"),
+    *("Delta", "sigma", "rho", "pm", "times", "circ", "\\", "_", "&", "%", "$", "#", "{", "}"),
+}
+"""Commands of LaTeX's kernel; everything else needs a package."""
+
+
+def check_latex(text: str) -> None:
+    commands = re.findall(r"\\([A-Za-z]+|.)", text)
+    assert set(commands) <= LATEX_COMMANDS
+    bare = re.sub(r"\\([A-Za-z]+|.)", "", text)
+    assert bare.count("$") % 2 == 0
+    assert bare.count("{") == bare.count("}")
+    assert not set(re.sub(r"\$[^$]*\$", "", bare)) & set("%#^_")
+    assert [text.count(f"\\{edge}{{{name}}}") for name in ("table", "tabular") for edge in ("begin", "end")] == [1] * 4
 
 
 def test_figure_3_is_of_the_other_data_sets(store: Store, tmp_path: Path, drawn: list[Figure]) -> None:

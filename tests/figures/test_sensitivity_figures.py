@@ -10,7 +10,7 @@ from rich.console import Console
 from scipy import stats
 
 from cnnsens_bench.figures.__main__ import main
-from cnnsens_bench.figures.fragile import hue_test
+from cnnsens_bench.figures.fragile import compare_hues
 from cnnsens_bench.figures.label_change import label_change_check
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.measures import brier_score, foretellings
@@ -88,17 +88,17 @@ def test_a_store_without_scores(tmp_path: Path, figure: str, capsys: pytest.Capt
 def test_the_hues_of_both_ends() -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"hue_entropy": np.concatenate([rng.normal(6, 1, 400), rng.normal(5, 1, 400)])})
-    many = hue_test(table)
+    many = compare_hues(table)
     least, most = table["hue_entropy"][:100], table["hue_entropy"][-100:]
     assert (many.n, many.least, many.most) == (100, pytest.approx(least.mean()), pytest.approx(most.mean()))
     expected = stats.mannwhitneyu(least, most, use_continuity=False, method="asymptotic").pvalue
     assert many.p == pytest.approx(expected, rel=1e-6)
     assert "sixths" not in many.sentence()
-    few = hue_test(table.iloc[::10])
+    few = compare_hues(table.iloc[::10])
     assert few.n == 80 // 6
     assert "(the outer sixths)" in few.sentence()
     with pytest.raises(ValueError, match="too few"):
-        hue_test(table.head(5))
+        compare_hues(table.head(5))
 
 
 def test_label_change_check_is_what_the_measures_say(store: Store) -> None:

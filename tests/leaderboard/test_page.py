@@ -168,7 +168,7 @@ def test_an_architecture_has_one_colour_and_its_defenses_are_dashed(tmp_path: Pa
     looks = {(one["architecture"], one["defense"]): one["look"] for one in birds["entrants"]}
     expected = architecture_styles(["alexnet", "b", "c"])
     for (architecture, defense), look in looks.items():
-        assert look == [expected[architecture].place, int(defense != "none")]
+        assert look == [expected[architecture].position, int(defense != "none")]
     # Of a single architecture the defenses have the colours.
     assert sorted(one["look"] for one in pets["entrants"]) == [[0, 0], [1, 0]]
 

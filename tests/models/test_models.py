@@ -16,7 +16,14 @@ from cnnsens_bench.models import (
     load_checkpoint,
     split_name,
 )
-from cnnsens_bench.models.weights import PACKAGES, fit, package_file, read_state_dict, starting_weights, state_digest
+from cnnsens_bench.models.weights import (
+    PACKAGES,
+    load_weights,
+    package_file,
+    read_state_dict,
+    starting_weights,
+    state_digest,
+)
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, tiny_checkpoint
 
@@ -80,7 +87,7 @@ def test_the_package_weights_fit_timms_network() -> None:
     state, identity = starting_weights("timm/tf_efficientnet_lite0", "auto")
     assert identity == f"package:{path.name}"
     network = timm.create_model("tf_efficientnet_lite0")
-    assert fit(network, state, "timm/tf_efficientnet_lite0")
+    assert load_weights(network, state, "timm/tf_efficientnet_lite0")
     packaged = list(torch.load(path, weights_only=True).values())
     for ours, theirs in zip(network.state_dict().values(), packaged, strict=True):
         assert torch.equal(ours, theirs)
@@ -92,7 +99,7 @@ def test_a_new_head_starts_at_zero_and_the_body_is_kept() -> None:
     state = tiny_checkpoint(classes=5).state_dict
     source, name = split_name(TINY)
     network = source.build(name, 3, 48)
-    assert not fit(network, dict(state), TINY)
+    assert not load_weights(network, dict(state), TINY)
     own = network.state_dict()
     changed = [key for key in own if own[key].shape != state[key].shape]
     assert sorted(changed) == ["fc.bias", "fc.weight"]
@@ -104,7 +111,7 @@ def test_weights_of_another_network_are_refused() -> None:
     state = torchvision.models.squeezenet1_1().state_dict()
     source, name = split_name(TINY)
     with pytest.raises(UserError, match="not of 'timm/test_resnet'"):
-        fit(source.build(name, 3, 48), state, TINY)
+        load_weights(source.build(name, 3, 48), state, TINY)
 
 
 def test_the_librarys_cache_is_used_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Users' modules: what is wrong with one is one sentence that says where."""
+"""Plugins: a mistake in one is one sentence that says where it is."""
 
 import sys
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 from cnnsens_bench.degradations import degradations
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.plugins import load_plugins
+from cnnsens_bench.utils.plugins import import_submodules, load_plugins
 
 HEAD = "from cnnsens_bench.degradations import degradation\n\n"
 BODY = "def mine(pixels, draw, level):\n    return pixels\n"
@@ -20,12 +20,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    sys.modules.pop("some_plugin", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "some_plugin"]:
+        del sys.modules[name]
     for name in set(degradations) - set(before):
         del degradations._items[name]  # type: ignore[attr-defined]
 
 
-def loaded(folder: Path, text: str) -> None:
+def load_text(folder: Path, text: str) -> None:
     (folder / "some_plugin.py").write_text(text)
     load_plugins(["some_plugin"])
 
@@ -47,7 +48,7 @@ def loaded(folder: Path, text: str) -> None:
 )  # fmt: skip
 def test_mistakes_are_one_sentence(here: Path, text: str, sentence: str) -> None:
     with pytest.raises(UserError) as caught:
-        loaded(here, text)
+        load_text(here, text)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -57,21 +58,32 @@ def test_mistakes_are_one_sentence(here: Path, text: str, sentence: str) -> None
 )
 def test_names_that_no_config_could_write_are_refused(here: Path, name: str) -> None:
     with pytest.raises(UserError, match="is no name for a degradation"):
-        loaded(here, f"{HEAD}@degradation({name!r})\n{BODY}")
+        load_text(here, f"{HEAD}@degradation({name!r})\n{BODY}")
 
 
 @pytest.mark.parametrize("name", ["none", "sensitivity", "albumentations:Mine"])
 def test_names_that_mean_something_else_are_refused(here: Path, name: str) -> None:
     with pytest.raises(UserError, match="which means something else"):
-        loaded(here, f"{HEAD}@degradation({name!r})\n{BODY}")
+        load_text(here, f"{HEAD}@degradation({name!r})\n{BODY}")
 
 
 def test_a_name_may_have_a_prefix_and_levels_any_sequence(here: Path) -> None:
-    loaded(here, f"{HEAD}@degradation('mine:paler', levels=range(1, 4))\n{BODY}")
+    load_text(here, f"{HEAD}@degradation('mine:paler', levels=range(1, 4))\n{BODY}")
     assert degradations["mine:paler"].levels == (1, 2, 3)
 
 
-def test_what_is_nowhere_is_told_from_what_it_imports() -> None:
+def test_every_module_of_a_folder_is_imported(here: Path) -> None:
+    package = here / "some_plugin"
+    package.mkdir()
+    (package / "__init__.py").write_text("names = []\n")
+    for name in ("b", "a"):
+        (package / f"{name}.py").write_text(f"from some_plugin import names\n\nnames.append({name!r})\n")
+    load_plugins(["some_plugin"])
+    import_submodules("some_plugin")
+    assert sys.modules["some_plugin"].names == ["a", "b"]
+
+
+def test_a_missing_plugin_is_not_a_missing_library() -> None:
     with pytest.raises(
         UserError, match=r"plugin 'no\.where' cannot be imported .*: put its file in the working folder"
     ):
