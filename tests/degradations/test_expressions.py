@@ -1,6 +1,5 @@
 """What a config can write, and what it may not."""
 
-import ast
 import contextlib
 
 import pytest
@@ -8,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsens_bench.degradations import Streams, degradations, expression, parse_degradation
+from cnnsens_bench.degradations import Streams, degradations, parse_degradation, write_expression
 from cnnsens_bench.degradations.chain import Chain
-from cnnsens_bench.degradations.expressions import _tree
+from cnnsens_bench.degradations.expressions import SYNTAX
 from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.spec_parser import parse_spec
 
 IDS = ["a", "b", "c"]
 PIXELS = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
@@ -36,7 +36,7 @@ def draw_of(text: str, trial: int = 0) -> object:
     ],
 )  # fmt: skip
 def test_entries_of_a_config_as_one_text(written: object, text: str) -> None:
-    assert expression(written) == text
+    assert write_expression(written) == text
     parse_degradation(text)
 
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_meant_is_one_sentence(text: str, sentence: str) -> None:
 )
 def test_entries_that_are_none(written: object, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        expression(written)
+        write_expression(written)
 
 
 @pytest.mark.parametrize(
@@ -117,15 +117,15 @@ def test_entries_that_are_none(written: object, sentence: str) -> None:
 )  # fmt: skip
 def test_keys_that_mean_nothing_are_refused(written: object, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        expression(written)
+        write_expression(written)
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])
 def test_what_is_quoted_is_no_name(quote: str) -> None:
     text = f"albumentations:Mine(text={quote}a:b it{chr(92)}'s c:d{quote}, other=level)"
-    tree = ast.unparse(_tree(text + " + common:fog"))
-    assert ast.literal_eval(ast.parse(tree).body[0].value.left.keywords[0].value) == "a:b it's c:d"  # type: ignore[attr-defined]
-    assert tree.endswith(" + common.fog")
+    mine, fog = parse_spec(text + " + common:fog", SYNTAX)
+    assert mine.arguments["text"] == "a:b it's c:d"
+    assert fog.name == "common:fog"
 
 
 @given(st.text(max_size=40))

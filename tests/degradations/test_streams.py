@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cnnsens_bench.degradations.streams import NORMAL_MAX, Streams, normal_table, philox_words
+from cnnsens_bench.degradations.streams import NORMAL_MAX, Streams, normal_table, philox_uint64s
 
 
 def streams(ids: list[str], trial: int = 0, **changes: object) -> Streams:
@@ -17,11 +17,11 @@ def streams(ids: list[str], trial: int = 0, **changes: object) -> Streams:
 
 @given(key=st.tuples(*[st.integers(0, 2**64 - 1)] * 2), call=st.integers(1, 9), count=st.integers(1, 40))
 @settings(max_examples=40, deadline=None)
-def test_torch_philox_gives_numpys_words(key: tuple[int, int], call: int, count: int) -> None:
+def test_torch_philox_gives_numpys_numbers(key: tuple[int, int], call: int, count: int) -> None:
     keys = np.array([key], dtype=np.uint64)
     expected = np.random.Philox(key=keys[0], counter=[0, call, 0, 0]).random_raw(count)
-    words = philox_words(torch.from_numpy(keys.view(np.int64)), call, count)
-    np.testing.assert_array_equal(words.numpy().view(np.uint64)[0], expected)
+    numbers = philox_uint64s(torch.from_numpy(keys.view(np.int64)), call, count)
+    np.testing.assert_array_equal(numbers.numpy().view(np.uint64)[0], expected)
 
 
 @pytest.mark.parametrize("method", ["normal", "uniform"])

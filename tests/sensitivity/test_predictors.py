@@ -6,10 +6,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cnnsens_bench.sensitivity.gradients import Change, Network, differentiate, outputs_of
+from cnnsens_bench.sensitivity.gradients import Network, OutputChange, differentiate, outputs_of
 from cnnsens_bench.sensitivity.predictors import (
-    KINKS,
     NOISES,
+    UPPER_WEIGHT,
     PredictorInput,
     clamped_noise,
     label_change,
@@ -97,7 +97,7 @@ def test_noisy_gradients_see_curvature(pixels: Tensor) -> None:
     exact = (first + second).sqrt()
     assert (second / first > 0.1).all()
     change = parse_predictor("noisy_gradients(copies=200)").predict(situation)
-    np.testing.assert_allclose(change.deviation[0], (first + 2 * KINKS * second).sqrt(), rtol=0.03)
+    np.testing.assert_allclose(change.deviation[0], (first + 2 * UPPER_WEIGHT * second).sqrt(), rtol=0.03)
     assert ((change.deviation[0] - exact).abs() < 0.4 * (exact - first.sqrt())).all()
     # The mean shift of curvature: σ²/2 tr A.
     error = exact / np.sqrt(200)
@@ -181,7 +181,7 @@ def test_no_noise_changes_nothing(pixels: Tensor) -> None:
 def test_label_change_is_the_normal_tail() -> None:
     margin = torch.tensor([1.0, 2.0, 3.0, 4.0, 4.0])
     means, deviations = torch.tensor([[0.0, -1.0, 2.0, 0.0, -5.0], [1.0, 2.0, 0.5, 0.0, 0.0]]).double()
-    change = Change(means[None], deviations[None])
+    change = OutputChange(means[None], deviations[None])
     expected = [*stats.norm.cdf([-1.0, -0.5, -10.0]), 0.0, 1.0]
     np.testing.assert_allclose(label_change(margin, change), expected, rtol=1e-12)
 
