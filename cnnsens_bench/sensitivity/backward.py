@@ -21,7 +21,7 @@ FEW = 4
 class CheapBackward(TorchFunctionMode):
     """A context in which networks give the same gradients with respect to their inputs, up to rounding, but faster.
 
-    It is not meant for gradients with respect to weights.
+    Gradients with respect to weights stay as they are, and as slow.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -160,12 +160,14 @@ def _summands(node: ast.expr) -> list[ast.expr]:
 
 def _term(node: ast.expr, text: str, syntax: SpecSyntax) -> Term:
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-    segment = _segment(call.func, text)
-    name = ast.unparse(call.func).replace(".", ":" if ":" in segment else ".")
-    if not all(part.isidentifier() for part in re.split("[.:]", name)):
+    name = ast.unparse(call.func)
+    if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(
-            f"unknown {syntax.kind} '{segment}', which is no name of a {syntax.kind}: write it as {syntax.example}"
+            f"unknown {syntax.kind} '{_segment(call.func, text)}', which is no name of a {syntax.kind}: write it as "
+            f"{syntax.example}"
         )
+    if "." in name and ":" in _segment(call.func, text):
+        name = name.replace(".", ":")
     arguments: dict[str, Any] = {}
     for keyword in call.keywords:
         key = keyword.arg or "**"

@@ -1,4 +1,4 @@
-"""Random numbers: what they depend on, and that they are what they claim to be."""
+"""What random numbers depend on, and their distributions."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_torch_philox_gives_numpys_numbers(key: tuple[int, int], call: int, coun
 
 @pytest.mark.parametrize("method", ["normal", "uniform"])
 def test_the_device_path_gives_the_same_bits(method: str) -> None:
-    """What a GPU runs, run here: the torch arithmetic on the CPU."""
+    """Run on the CPU the torch arithmetic that a GPU runs."""
     here, there = streams(["a", "b"]), streams(["a", "b"])
     there.on_host = False
     assert torch.equal(getattr(here, method)(5, 7), getattr(there, method)(5, 7))

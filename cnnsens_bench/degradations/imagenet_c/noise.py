@@ -1,4 +1,4 @@
-"""The noise of Hendrycks & Dietterich (2019)."""
+"""The noise of Hendrycks & Dietterich (2019), as formulas of one value (see `kernels/pixelwise.py`)."""
 
 import numpy as np
 
