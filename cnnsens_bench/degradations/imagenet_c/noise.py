@@ -24,7 +24,7 @@ def gaussian_noise(maths: Maths) -> ValueFormula:
 @common((60, 25, 12, 5, 3), draw=uniform_per_value)
 @valuewise
 def shot_noise(maths: Maths) -> ValueFormula:
-    """Count photons: replace every value in [0, 1] by a Poisson number of mean value · photons, over photons.
+    """Count photons: a value in [0, 1] becomes a Poisson count with the mean value · photons, divided by photons.
 
     Unlike the degradation `shot_noise`, it does not undo the sRGB curve.
     """

@@ -95,7 +95,7 @@ def _sum_loop() -> Callable[..., None]:
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
-    """Blur like `skimage.filters.gaussian`: cut at 4 σ, with edge pixels repeated, rows first and columns then."""
+    """Blur like `skimage.filters.gaussian`: cut at 4 σ, with edge pixels repeated, along y first and then along x."""
     radius = int(4 * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     weights /= weights.sum()
