@@ -214,7 +214,6 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     """The model's name, and what `--json` prints of each photograph."""
     # Only now: a help text or a wrong word need not wait for torch.
     from cnnsens_bench.degradations import parse_degradation
-    from cnnsens_bench.degradations.levels import levels_of
     from cnnsens_bench.engine.photo_prediction import LabelChangePredictor
     from cnnsens_bench.engine.plan import Condition
     from cnnsens_bench.models.base import best_device
@@ -224,7 +223,7 @@ def _computed(request: Request, aside: Console) -> tuple[str, list[dict[str, Any
     load_plugins(request.plugins)
     levels = request.levels or DEFAULT_LEVELS
     conditions = [
-        Condition(noise, levels_of(parse_degradation(noise), levels[key]), 1)
+        Condition(noise, parse_degradation(noise).resolve_levels(levels[key]), 1)
         for key, noise in LEVELS.items()
         if key in levels
     ]

@@ -214,11 +214,11 @@ def test_what_plugins_print_is_no_json(
     checkpoint: Path, photographs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     (tmp_path / "my_loud_predictor.py").write_text(
-        "from cnnsens_bench.sensitivity.predictors import NOISES, Change, predictor\n"
+        "from cnnsens_bench.sensitivity.predictors import NOISES, OutputChange, predictor\n"
         "print('predict: hello')\n"
         "@predictor('unmoved')\n"
         "def unmoved():\n"
-        "    return 0, NOISES, lambda scene: Change(0 * scene.outputs.values, 0 * scene.outputs.values)\n"
+        "    return 0, NOISES, lambda given: OutputChange(0 * given.outputs.values, 0 * given.outputs.values)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

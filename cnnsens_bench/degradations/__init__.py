@@ -1,20 +1,25 @@
-"""Degradations: pure batched tensor maths, no I/O. Importing this package registers the built-in ones."""
+"""Degradations: batched tensor maths without I/O. Importing this package registers the built-in ones.
 
-from cnnsens_bench.degradations import camera, imagenet_c, paper
-from cnnsens_bench.degradations.base import Degradation, Motion, Reach, degradation, degradations
-from cnnsens_bench.degradations.expressions import expression, parse_degradation
+To add one to the tree, put its module into `camera`, `imagenet_c` or `paper`: every module there is imported.
+"""
+
+from cnnsens_bench.degradations.base import Degradation, degradation, degradations
+from cnnsens_bench.degradations.expressions import parse_degradation, parse_degradations, write_expression
+from cnnsens_bench.degradations.motion import Motion, Reach
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.registry import import_modules
+
+for folder in ("camera", "imagenet_c", "paper"):
+    import_modules(f"{__name__}.{folder}")
 
 __all__ = [
     "Degradation",
     "Motion",
     "Reach",
     "Streams",
-    "camera",
     "degradation",
     "degradations",
-    "expression",
-    "imagenet_c",
-    "paper",
     "parse_degradation",
+    "parse_degradations",
+    "write_expression",
 ]

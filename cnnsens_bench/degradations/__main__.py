@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cnnsens_bench import images
 from cnnsens_bench.datasets import load
-from cnnsens_bench.degradations import degradations
-from cnnsens_bench.degradations.levels import levels_of, named
+from cnnsens_bench.degradations import degradations, parse_degradations
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.preview import previews
@@ -121,9 +120,9 @@ def draw(given: argparse.Namespace) -> None:
 
 def chosen(names: Sequence[str] | None, levels: Sequence[float] | None) -> list[tuple[Condition, str]]:
     """The conditions of the sheet, each once, with the names of their levels. Raises `UserError`."""
-    every = [d for name in names or degradations for d in named(name)]
+    every = [d for name in names or degradations for d in parse_degradations(name)]
     return [
-        (Condition(d.name, levels_of(d, levels if d.has_levels else None), 1), d.level_name)
+        (Condition(d.name, d.resolve_levels(levels if d.has_levels else None), 1), d.level_name)
         for d in {d.name: d for d in every}.values()
     ]
 

@@ -16,7 +16,7 @@ from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import NONE, Condition, Entrant, Sweep
 from cnnsens_bench.engine.score import Scored, Scorer, Scores
 from cnnsens_bench.models.loading import LoadedNetwork
-from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, Change, Outputs, first_order
+from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, OutputChange, Outputs, first_order
 from cnnsens_bench.sensitivity.predictors import label_change, parse_predictor
 from cnnsens_bench.utils.errors import ImageError, StorageError, UserError
 
@@ -201,7 +201,7 @@ class LabelChangePredictor:
                     rows = scores.predictions["predicted"] == place
                     name, here = self.sweep.predictors[0], scores.predictions["image"][rows][:: len(OUTPUTS)]
                     mean, deviation = (_by_image(scores.predictions[key][rows]) for key in ("mean_change", "deviation"))
-                    change = Change(mean, deviation)
+                    change = OutputChange(mean, deviation)
                 numbers = torch.stack(
                     [
                         change.mean[PROBABILITY],

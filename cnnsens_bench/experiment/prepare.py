@@ -9,8 +9,7 @@ import pandas as pd
 from cnnsens_bench import datasets as dataset_room
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.degradations import expression
-from cnnsens_bench.degradations.levels import levels_of, named
+from cnnsens_bench.degradations import parse_degradations
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
@@ -66,12 +65,12 @@ def resolve_conditions(config: Config) -> tuple[Condition, ...]:
     """The config's degradations with their levels and trials checked. Raises `UserError`."""
     resolved: dict[str, Condition] = {}
     for entry in condition_configs(config):
-        for degradation in named(expression(entry.written)):
+        for degradation in parse_degradations(entry.expression):
             name = degradation.name
             if name in resolved:
                 raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")
             trials = entry.trials if degradation.random else 1
-            resolved[name] = Condition(name, levels_of(degradation, entry.levels), trials)
+            resolved[name] = Condition(name, degradation.resolve_levels(entry.levels), trials)
     return tuple(resolved.values())
 
 

@@ -10,12 +10,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnnsens_bench.config.compose import sentence
 from cnnsens_bench.config.schema import RECIPES, Config, size_ok
+from cnnsens_bench.degradations import write_expression
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
-
-CONDITION_KEYS = ("name", "level", "arguments", "levels", "trials")
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ConditionConfig:
-    """One entry of `degradations`, as `degradations.expression` reads what is `written`; its `levels` and `trials`."""
+    """One entry of `degradations`: its expression, which `parse_degradations` reads, its levels and its trials."""
 
-    written: Any
+    expression: str
     levels: tuple[float, ...] | None
     trials: int
 
@@ -74,15 +73,16 @@ def condition_configs(config: Config) -> list[ConditionConfig]:
     """The entries of `degradations`. Raises `UserError`."""
     entries = []
     for entry in config.degradations:
-        given = {"name": str(entry)} if isinstance(entry, list) else _mapping("degradations", entry, CONDITION_KEYS)
-        name = given["name"]
+        expression = write_expression(entry)
+        given = entry if isinstance(entry, dict) else {}
+        name = given.get("name", expression)
         levels = given.get("levels")
         if levels is not None and (not isinstance(levels, list) or not levels):
             raise UserError(f"degradations: levels of '{name}' must be a list of numbers, such as [1, 4, 16]")
         trials = given.get("trials", config.trials)
         if not isinstance(trials, int) or trials < 1:
             raise UserError(f"degradations: trials of '{name}' is {trials!r}: it must be at least 1")
-        entries.append(ConditionConfig(entry, tuple(levels) if levels is not None else None, trials))
+        entries.append(ConditionConfig(expression, tuple(levels) if levels is not None else None, trials))
     return entries
 
 
