@@ -16,7 +16,7 @@ from PIL import Image
 from cnnsens_bench import images
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.experiment.resolve import model_configs
+from cnnsens_bench.experiment.resolve import resolve_models
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
@@ -124,7 +124,7 @@ def test_recipes_of_wild_types(text: str, tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_values_no_machine_could_serve(word: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
-        model_configs(compose([word]))
+        resolve_models(compose([word]))
     assert "\n" not in str(caught.value)
 
 

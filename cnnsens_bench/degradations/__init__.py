@@ -1,20 +1,37 @@
-"""Degradations: pure batched tensor maths, no I/O. Importing this package registers the built-in ones."""
+"""Degradations: pure batched tensor maths, no I/O.
 
-from cnnsens_bench.degradations import camera, imagenet_c, paper
-from cnnsens_bench.degradations.base import Degradation, Motion, Reach, degradation, degradations
-from cnnsens_bench.degradations.expressions import expression, parse_degradation
-from cnnsens_bench.degradations.streams import Streams
+The names below come from `builtin`, which registers the built-in degradations. It is imported when the first of them is
+used, so that `python -m cnnsens_bench.degradations --help` does not wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnnsens_bench.degradations.builtin import (
+        Degradation,
+        Motion,
+        Reach,
+        Streams,
+        degradation,
+        degradations,
+        expression,
+        parse_degradation,
+    )
 
 __all__ = [
     "Degradation",
     "Motion",
     "Reach",
     "Streams",
-    "camera",
     "degradation",
     "degradations",
     "expression",
-    "imagenet_c",
-    "paper",
     "parse_degradation",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module("cnnsens_bench.degradations.builtin"), name)

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 
 from cnnsens_bench import images
-from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.degrade import Degrader
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Sweep
@@ -42,14 +41,13 @@ class Profiler:
 
     def __init__(
         self,
-        config: Config,
         sweep: Sweep,
         pairing: Pairing,
         device: torch.device,
         pool: ThreadPoolExecutor,
         classes: int,
     ) -> None:
-        self.config, self.sweep, self.pairing, self.device, self.pool = config, sweep, pairing, device, pool
+        self.sweep, self.pairing, self.device, self.pool = sweep, pairing, device, pool
         self.classes = classes
         self.network_bytes: dict[str, int] = {}
         self.sizes = {
@@ -108,7 +106,7 @@ class Profiler:
         return classifier.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def _forward(self, network: Callable[[torch.Tensor], torch.Tensor], size: int) -> float:
-        pixels = self._pixels(self.config.batch_size, size)
+        pixels = self._pixels(self.sweep.batch_size, size)
         autocast = Evaluator.autocast(self)  # type: ignore[arg-type]  # of `sweep.precision` and `device`
 
         def work() -> None:

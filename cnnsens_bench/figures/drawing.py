@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -68,21 +69,33 @@ def endings(name: str) -> tuple[str, ...]:
     return (".pdf", ".png", ".csv") if name in TABLES else (".pdf", ".png")
 
 
-def draw_figures(console: Console, store: Store, names: Sequence[str], folder: Path) -> list[Path]:
-    """Each of `names` as PDF and PNG in `folder`; one that has nothing to show is told in a sentence."""
+class DrawnFigures(NamedTuple):
+    """The files that were written, and the names of figures that failed."""
+
+    files: list[Path]
+    failed: list[str]
+
+
+def draw_figures(console: Console, store: Store, names: Sequence[str], folder: Path) -> DrawnFigures:
+    """Draw each of `names` into files in `folder`.
+
+    A figure that has nothing to show (a `UserError`) is left out with a sentence. One that fails in another way is
+    named too, and the others are drawn nevertheless.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    drawn = DrawnFigures([], [])
     for name in names:
         for ending in endings(name):  # what is drawn no more must not stand there as if it were
             (folder / f"{name}{ending}").unlink(missing_ok=True)
         try:
             for ending in endings(name):
                 FIGURES[name](store, folder / f"{name}{ending}")
-                files.append(folder / f"{name}{ending}")
+                drawn.files.append(folder / f"{name}{ending}")
         except UserError as error:
             console.print(f"{name} is not drawn: {error}", markup=False, soft_wrap=True)
         except Exception as error:  # a figure's fault must not end a run that is done
+            drawn.failed.append(name)
             console.print(f"{name} is not drawn ({type(error).__name__}: {error})", markup=False, soft_wrap=True)
-    if files:
+    if drawn.files:
         console.print(f"figures: {folder}", markup=False, soft_wrap=True)
-    return files
+    return drawn

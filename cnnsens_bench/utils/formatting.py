@@ -1,5 +1,8 @@
 """How degradations, levels and hostile text are written for a person to read."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 UNITS = {
     **dict.fromkeys(("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local"), ("σ={}", "")),
     **dict.fromkeys(("pepper", "pepper_pixel"), ("p={}", "")),
@@ -23,3 +26,18 @@ def level_text(degradation: str, level: float) -> str:
 def plain(text: str) -> str:
     """Escapes what would steer a terminal or tear a table (line ends, ANSI codes, changes of direction)."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings with dotted keys; an empty mapping inside is a value.
+
+    Examples
+    --------
+    >>> dict(flatten_mapping({"seed": 0, "dataset": {"name": "plumage", "options": {}}}))
+    {'seed': 0, 'dataset.name': 'plumage', 'dataset.options': {}}
+    """
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten_mapping(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -13,7 +13,7 @@ from cnnsens_bench.experiment.entrants import (
     pair_entrants,
     same_training,
 )
-from cnnsens_bench.experiment.resolve import ModelConfig, model_configs
+from cnnsens_bench.experiment.resolve import ModelConfig, resolve_models
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY
 
@@ -24,7 +24,7 @@ RECALIBRATION = "batch_norm_recalibration(images=64, prior=16)"
 
 
 def models(*names: str, **recipe: object) -> list[ModelConfig]:
-    found = model_configs(compose([f"models=[{','.join(names)}]"]))
+    found = resolve_models(compose([f"models=[{','.join(names)}]"]))
     return [dataclasses.replace(m, recipe=dataclasses.replace(m.recipe, **recipe)) for m in found]
 
 
