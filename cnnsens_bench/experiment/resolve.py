@@ -79,21 +79,9 @@ class RunSettings:
 
 def resolve_settings(config: Config) -> RunSettings:
     """Return the settings that all steps of a run share."""
-    return RunSettings(
-        run_id=config.run_id,
-        suite=config.suite,
-        title=config.title,
-        output_folder=config.output_folder,
-        cache=config.cache,
-        seed=config.seed,
-        quantize=config.quantize,
-        precision=config.precision,
-        input_size=config.input_size,
-        batch_size=config.batch_size,
-        plugins=tuple(config.plugins),
-        cluster=config.cluster,
-        search=config.search,
-    )
+    # Each field is a key or a property of the config.
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(RunSettings)}
+    return RunSettings(**values | {"plugins": tuple(config.plugins)})
 
 
 def resolve_output(config: Config) -> Config:

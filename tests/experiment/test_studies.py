@@ -61,6 +61,7 @@ def test_a_suite_without_studies_is_one() -> None:
         (["suite=paper", "studies.pets.trials=x"], "studies.pets: config key 'trials'"),
         (["suite=paper", "studies.pets.trials=0"], "trials is 0"),
         (["suite=paper", "studies.pets=3"], "studies.pets is 3: it must be a mapping"),
+        (["suite=paper", "studies.pets=3", "models=[timm/a]"], "studies.pets is 3: it must be a mapping"),
         (["suite=paper", "studies.pets.first=0"], "studies.pets.first is 0"),
         (["suite=paper", "dataset=plumage"], "'dataset=plumage': suite paper has studies of several data sets"),
         (["suite=paper", "dataset.root=/x"], "'dataset.root=/x': suite paper has studies of several data sets"),
