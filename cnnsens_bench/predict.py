@@ -61,8 +61,8 @@ WIDTH = 80
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    options = set(words[: words.index("--")] if "--" in words else words)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     if {"-h", "--help"} & options:
         sys.stdout.write(HELP)
         return DONE
@@ -72,16 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     error_console = Console(stderr=True, highlight=False)
     return exit_code(
-        lambda: predict_photographs(parse(words), console, error_console), error_console, "stopped: nothing is kept"
+        lambda: predict_photographs(parse(arguments), console, error_console), error_console, "stopped: nothing is kept"
     )
 
 
-def parse(words: Sequence[str]) -> PhotoRequest:
+def parse(arguments: Sequence[str]) -> PhotoRequest:
     """Read the arguments, and check them as far as that needs no network. Raise `UserError`."""
     photographs: list[str] = []
     options: dict[str, Any] = {}
     given: dict[str, str] = {}
-    remaining = iter(words)
+    remaining = iter(arguments)
     for word in remaining:
         name, equals, value = word.partition("=")
         if word == "--":

@@ -32,19 +32,13 @@ def compose(overrides: Sequence[str]) -> Config:
     ------
     UserError
         For a word that cannot be read, an unknown key, or a value that is impossible whatever the other keys say.
-
-    Examples
-    --------
-    >>> config = compose(["suite=quick", "trials=3"])
-    >>> config.suite, config.trials, config.dataset.name
-    ('quick', 3, 'plumage')
     """
     ConfigStore.instance().store(name="schema", node=Config)
     of_models = [word for word in overrides if word.startswith("model=")]
-    words = [_expanded(word) for word in overrides if word not in of_models]
+    others = [_expanded(word) for word in overrides if word not in of_models]
     try:
         with hydra.initialize_config_module("cnnsens_bench.config", version_base="1.3"):
-            composed = hydra.compose("config", overrides=words)
+            composed = hydra.compose("config", overrides=others)
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(sentence(error)) from None

@@ -68,18 +68,18 @@ def run_command(
     resume_hint
         How a run that the user stops goes on: the end of a sentence.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # progress in a log file is of use only while it is fresh
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    if {"-h", "--help"} & set(words):
-        console.print(help_text(), markup=False)
+    if {"-h", "--help"} & set(arguments):
+        console.print(help_text(), markup=False, soft_wrap=True)
         return DONE
-    if "--version" in words:
+    if "--version" in arguments:
         console.print(__version__, markup=False)
         return DONE
     stopped = f"stopped: nothing computed is lost, {resume_hint}"
-    return exit_code(lambda: work(resolve_output(compose(words)), console), console, stopped)
+    return exit_code(lambda: work(resolve_output(compose(arguments)), console), console, stopped)
 
 
 def exit_code(work: Callable[[], int], console: Console, stopped: str) -> int:

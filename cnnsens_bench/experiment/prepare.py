@@ -44,6 +44,7 @@ class ResolvedStudy:
     config: Config
     settings: RunSettings
     models: list[ModelConfig]
+    defenses: list[str]
     conditions: tuple[Condition, ...]
     pairing: Pairing
     sensitivity: bool
@@ -101,6 +102,7 @@ def prepare(config: Config) -> ResolvedStudy:
         config=config,
         settings=settings,
         models=models,
+        defenses=config.defenses,
         conditions=conditions,
         pairing=pairing,
         sensitivity=config.sensitivity.enabled,
@@ -129,17 +131,18 @@ def resolve_conditions(degradations: list[Any], trials: int) -> tuple[Condition,
 
     Examples
     --------
-    >>> [(c.degradation, c.levels, c.trials) for c in resolve_conditions(["flip_lr", "pepper(0.02) + rotation"], 10)]
-    [('flip_lr', (0.0,), 1), ('pepper(0.02) + rotation', (45.0,), 10)]
+    >>> [flip, pepper] = resolve_conditions(["flip_lr", {"name": "pepper", "levels": [0.02, 0.04]}], trials=10)
+    >>> (flip.levels, flip.trials), (pepper.levels, pepper.trials)
+    (((0.0,), 1), ((0.02, 0.04), 10))
     """
     resolved: dict[str, Condition] = {}
-    for entry in condition_configs(degradations, trials):
-        for degradation in named(expression(entry.written)):
+    for condition in condition_configs(degradations, trials):
+        for degradation in named(expression(condition.entry)):
             name = degradation.name
             if name in resolved:
                 raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")
             resolved[name] = Condition(
-                name, levels_of(degradation, entry.levels), entry.trials if degradation.random else 1
+                name, levels_of(degradation, condition.levels), condition.trials if degradation.random else 1
             )
     return tuple(resolved.values())
 

@@ -47,9 +47,9 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ConditionConfig:
-    """One entry of `degradations`: the text or mapping that is `written`, its levels (None: its own) and trials."""
+    """One `entry` of `degradations` as the config has it, with its levels (None: the degradation's own) and trials."""
 
-    written: Any
+    entry: Any
     levels: tuple[float, ...] | None
     trials: int
 

@@ -128,7 +128,7 @@ def _with_searched_recipes(study: ResolvedStudy, console: Console, tracker: Trac
     if study.objective is None:
         return study
     models = search_models(study.settings, study.models, study.samples, study.objective, console, tracker, resume=True)
-    pairing = pair_entrants(models, study.config.defenses)
+    pairing = pair_entrants(models, study.defenses)
     for sentence in pairing.left_out:
         if sentence not in study.pairing.left_out:
             console.print(sentence, markup=False, soft_wrap=True)
