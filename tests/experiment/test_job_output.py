@@ -1,4 +1,4 @@
-"""Where a job's results go."""
+"""The output folder of a Ray job: its results outlive the uploaded folder that it runs in."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cnnsens_bench.experiment.resolve import resolve_output
 
 @pytest.fixture
 def uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder as Ray unpacks it."""
+    """Return a working folder as Ray unpacks it, and work in it."""
     folder = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)

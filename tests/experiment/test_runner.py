@@ -1,4 +1,4 @@
-"""The parts of a suite that need no run: limits, protocols, the choice of engine, the progress lines."""
+"""What of a suite can be tested without a run: limits, protocols, the choice of engine, the progress lines."""
 
 import dataclasses
 import io
@@ -96,7 +96,7 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
 
 
 def test_a_cluster_that_grows_is_laid_out_for_what_it_will_be() -> None:
-    """A head without cores, and GPU nodes that come as workers ask for them."""
+    """The head node has no cores, and GPU nodes come as workers ask for them."""
     head, node = Machine(1), Machine(64, 8)
     with pytest.raises(UserError, match=r"gpus_per_worker is 1, but the cluster has 0 GPUs"):
         layout_of(ClusterConfig(workers=4, gpus_per_worker=1), [head])

@@ -1,4 +1,4 @@
-"""A suite of several sweeps: what a study may have of its own, and one run of them into one database."""
+"""Suites of several studies: which keys a study may have of its own, and a run of several into one database."""
 
 import dataclasses
 import json
