@@ -43,6 +43,7 @@ from rich.table import Table  # noqa: E402
 
 from cnnsens_bench.config.compose import compose  # noqa: E402
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E402
+from cnnsens_bench.experiment.resolve import resolve_settings  # noqa: E402
 from cnnsens_bench.experiment.runner import run_sweep  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
 from cnnsens_bench.runtime import ray_pipeline  # noqa: E402
@@ -167,7 +168,8 @@ class Peak(threading.Thread):
 def driver_memory(count: int) -> dict[str, float]:
     """Of a process that drives a sweep of `count` images, and once more when nothing is missing; to be called in a
     fresh process."""
-    config = compose(["cluster.engine=ray", "cluster.workers=1", "cluster.threads=1", "tracking=off"])
+    words = ["cluster.engine=ray", "cluster.workers=1", "cluster.threads=1", "tracking=off"]
+    settings = resolve_settings(compose(words))
     connect("local")
     console = Console(file=io.StringIO())
     with tempfile.TemporaryDirectory() as name:
@@ -181,7 +183,7 @@ def driver_memory(count: int) -> dict[str, float]:
             for _ in range(2):
                 began = time.perf_counter()
                 parts = new_attempt(folder / "out")
-                failed = run_sweep(config, sweep, images, {MODEL: checkpoint()}, parts, store, "scale", console)
+                failed = run_sweep(settings, sweep, images, {MODEL: checkpoint()}, parts, store, "scale", console)
                 store.ingest()
                 times.append(time.perf_counter() - began)
                 assert not failed

@@ -120,11 +120,11 @@ def command(suite: str, config: dict[str, Any]) -> str | None:
 @functools.cache
 def _defaults(suite: str, study: str | None) -> dict[str, Any] | None:
     from cnnsens_bench.config.compose import compose  # slow: only where it is asked for
-    from cnnsens_bench.experiment.studies import studies_of
+    from cnnsens_bench.experiment.resolve import resolve_studies
 
     try:
         only = [f"only=[{_written(study)}]"] if study else []
-        [config] = studies_of(compose([f"suite={_written(suite)}", *only]))
+        [config] = resolve_studies(compose([f"suite={_written(suite)}", *only]))
     except (UserError, ValueError):
         return None
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -43,7 +43,7 @@ ROOMS = {
 }  # fmt: skip
 EVERYWHERE = {"utils"}
 ENTRIES = {"degradations/__main__.py", "run.py", "tune.py", "predict.py"}
-"""Command lines, which bring rooms together; nobody imports them."""
+"""Command lines: arguments and exit codes. Nobody imports them."""
 MOST_AT_THE_ROOT = 10
 
 
@@ -87,6 +87,12 @@ def test_a_room_imports_only_rooms_below_it(room: str) -> None:
 def test_nobody_imports_an_entry() -> None:
     names = {"cnnsens_bench." + entry.removesuffix(".py").replace("/", ".") for entry in ENTRIES}
     assert not {inner(file) for file in FILES if imports(file) & names}
+
+
+@pytest.mark.parametrize("entry", sorted(ENTRIES))
+def test_a_command_line_only_asks_the_experiment(entry: str) -> None:
+    rooms = {name.split(".")[1] for name in imports(PACKAGE / entry) if name.startswith("cnnsens_bench.")}
+    assert rooms <= {"experiment", "utils", "__version__"}
 
 
 def test_every_room_has_its_rule() -> None:

@@ -1,4 +1,4 @@
-"""The command for a practitioner: its numbers, its table and its JSON, and what becomes of bad photographs."""
+"""The command `predict`: its numbers, its table and its JSON, and what becomes of bad photographs."""
 
 import re
 import struct
@@ -29,7 +29,7 @@ CONDITIONS = [
 
 
 def directly(path: str, box: images.Box | None = None) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Level-free columns, logits and the gradient of the margin of one photograph."""
+    """Return level-free columns, logits and the gradient of the margin of one photograph."""
     picture = images.decode(path, box)
     pixels, wide = (
         torch.from_numpy(view.copy()).permute(2, 0, 1)[None].float()

@@ -1,25 +1,16 @@
-"""Degradations: batched tensor maths without I/O. Importing this package registers the built-in ones.
+"""Degradations: batched tensor maths without I/O. The public names are those of the module `builtin`.
 
-To add one to the tree, put its module into `camera`, `imagenet_c` or `paper`: every module there is imported.
+They are imported when the first of them is used, so that `python -m cnnsens_bench.degradations --help` does not wait
+for torch. To add one to the tree, put its module into `camera`, `imagenet_c` or `paper`: every module there is
+imported.
 """
 
-from cnnsens_bench.degradations.base import Degradation, degradation, degradations
-from cnnsens_bench.degradations.expressions import parse_degradation, parse_degradations, write_expression
-from cnnsens_bench.degradations.motion import Motion, Reach
-from cnnsens_bench.degradations.streams import Streams
-from cnnsens_bench.utils.registry import import_modules
+import importlib
+from typing import TYPE_CHECKING, Any
 
-for folder in ("camera", "imagenet_c", "paper"):
-    import_modules(f"{__name__}.{folder}")
+if TYPE_CHECKING:
+    from cnnsens_bench.degradations.builtin import *  # noqa: F403
 
-__all__ = [
-    "Degradation",
-    "Motion",
-    "Reach",
-    "Streams",
-    "degradation",
-    "degradations",
-    "parse_degradation",
-    "parse_degradations",
-    "write_expression",
-]
+
+def __getattr__(name: str) -> Any:
+    return getattr(importlib.import_module("cnnsens_bench.degradations.builtin"), name)

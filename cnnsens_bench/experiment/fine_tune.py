@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray
-from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
 from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.finetune import FineTuning, Trained, cached_or_ready, finetune, keep
 from cnnsens_bench.utils.cache import cache_dir
@@ -23,14 +22,14 @@ from cnnsens_bench.utils.storage import require_writable
 
 
 def fine_tune(
-    config: Config, trainings: Mapping[str, ModelConfig], samples: Samples, console: Console, tracker: Tracker
+    config: RunSettings, trainings: Mapping[str, ModelConfig], samples: Samples, console: Console, tracker: Tracker
 ) -> dict[str, Trained]:
     """Checkpoints, from the cache or trained now, by the title that a person reads; over a cluster side by side.
 
     Raises `UserError`: those that had ended by then are in the cache.
     """
     require_writable(cache_dir(config.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
-    if not over_ray(config):
+    if not over_ray(config.cluster):
         return {title: _here(config, title, model, samples, console, tracker) for title, model in trainings.items()}
     found: dict[str, Trained] = {}
     for title, model in trainings.items():
@@ -46,7 +45,7 @@ def fine_tune(
 
 
 def _here(
-    config: Config, title: str, model: ModelConfig, samples: Samples, console: Console, tracker: Tracker
+    config: RunSettings, title: str, model: ModelConfig, samples: Samples, console: Console, tracker: Tracker
 ) -> Trained:
     """In this process."""
     losses: list[tuple[int, float]] = []
@@ -66,7 +65,7 @@ def _here(
 
 
 def _over_cluster(
-    config: Config, trainings: Mapping[str, ModelConfig], samples: Samples, console: Console, tracker: Tracker
+    config: RunSettings, trainings: Mapping[str, ModelConfig], samples: Samples, console: Console, tracker: Tracker
 ) -> dict[str, Trained]:
     """Side by side, as many as the sweep will have workers."""
     # Imported only here: they take seconds.
@@ -112,7 +111,7 @@ def _over_cluster(
     return found
 
 
-def _asked(config: Config, model: ModelConfig) -> dict[str, Any]:
+def _asked(config: RunSettings, model: ModelConfig) -> dict[str, Any]:
     """What `finetune` and `cached_or_ready` are asked for beside model, samples and recipe."""
     return {
         "weights": model.weights,

@@ -1,4 +1,4 @@
-"""Times what a run is made of, on the device at hand: a few batches each, after a warm-up.
+"""Times the stages of a run on the device at hand: a few batches of each, after a warm-up.
 
 The networks have random weights: they are as fast as trained ones, and no hub is asked for them.
 """
@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 
 from cnnsens_bench import images
-from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.degrade import Degrader
 from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Sweep
@@ -27,29 +26,44 @@ from cnnsens_bench.models import Classifier
 from cnnsens_bench.models.base import build_network, logits_of, preprocessing_of
 
 SAMPLE = 8
-"""Images of the data set that decoding and degrading are timed on."""
+"""Number of images of the data set that decoding and degrading are timed on."""
 LEAST = 0.3
-"""Seconds that a timing takes at least, after a warm-up."""
+"""Seconds that a timing takes at least, after its warm-up."""
 
 
 def training_steps(model: ModelConfig, images_to_train_on: int) -> int:
-    """Of all epochs."""
+    """Return the steps of a training over all its epochs."""
     return model.recipe.epochs * max(1, images_to_train_on // model.recipe.batch_size)
 
 
 class Profiler:
-    """Times what a run is made of, on this device. Numbers are seconds an image unless said otherwise."""
+    """Times the stages of a run on one device.
+
+    Private methods return seconds an image unless they say otherwise.
+
+    Parameters
+    ----------
+    sweep
+        What the run evaluates.
+    pairing
+        Its entrants, and the models that are trained for them.
+    device
+        Where it is computed.
+    pool
+        Threads that draw and degrade.
+    classes
+        The number of classes of the data set.
+    """
 
     def __init__(
         self,
-        config: Config,
         sweep: Sweep,
         pairing: Pairing,
         device: torch.device,
         pool: ThreadPoolExecutor,
         classes: int,
     ) -> None:
-        self.config, self.sweep, self.pairing, self.device, self.pool = config, sweep, pairing, device, pool
+        self.sweep, self.pairing, self.device, self.pool = sweep, pairing, device, pool
         self.classes = classes
         self.network_bytes: dict[str, int] = {}
         self.sizes = {
@@ -57,7 +71,19 @@ class Profiler:
         }
 
     def seconds(self, counts: np.ndarray, waiting: int, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
-        """By stage, of all that is still to be done."""
+        """Return the seconds of each stage for all that is still to be computed.
+
+        Parameters
+        ----------
+        counts
+            (entrants, cells), how many images still need each cell.
+        waiting
+            How many images need anything.
+        chosen
+            The test images, as rows of the sample table.
+        training_images
+            How many images each training sees in an epoch.
+        """
         scores = len(self.sweep.score_cells())
         plain = counts[:, : counts.shape[1] - scores]
         found = dict.fromkeys(("decode", "degrade", "forward", "score", "train"), 0.0)
@@ -94,10 +120,13 @@ class Profiler:
         return found
 
     def memory(self) -> int:
-        """Bytes of a worker that holds all networks: the most that this calibration took, and the other networks."""
+        """Return the bytes of a worker that holds all networks.
+
+        These are the most that the timings took, with one network at a time, and the weights of the other networks.
+        """
         if self.device.type == "cuda":
             most = torch.cuda.max_memory_allocated(self.device)
-        else:  # of macOS in bytes, elsewhere in KiB
+        else:  # macOS counts bytes, other systems KiB
             most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return most + sum(self.network_bytes.values()) - max(self.network_bytes.values())
 
@@ -108,7 +137,7 @@ class Profiler:
         return classifier.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def _forward(self, network: Callable[[torch.Tensor], torch.Tensor], size: int) -> float:
-        pixels = self._pixels(self.config.batch_size, size)
+        pixels = self._pixels(self.sweep.batch_size, size)
         autocast = Evaluator.autocast(self)  # type: ignore[arg-type]  # of `sweep.precision` and `device`
 
         def work() -> None:
@@ -131,7 +160,7 @@ class Profiler:
         return each
 
     def _score(self, entrant: int, loaded: LoadedEntrant, size: int, decoded: Sequence[images.Decoded]) -> float:
-        """All scores of an image, in chunks of the run's size."""
+        """Time all scores of an image, in batches of the run's size."""
         alone = Sweep(**(vars(self.sweep) | {"entrants": (self.sweep.entrants[entrant],)}))
         scorer = Scorer(alone, [Scored(loaded.network(), size)], self.device, self.pool)
         filled = [decoded[i % len(decoded)] for i in range(self.sweep.batch_size)]
@@ -145,7 +174,10 @@ class Profiler:
         return seconds / len(filled)
 
     def _degrade(self, size: int, decoded: Sequence[images.Decoded], wanted: np.ndarray) -> float:
-        """Seconds for all images at one input size; `wanted`: images by cell. A trial's levels share one draw."""
+        """Return the seconds for all images at one input size; `wanted` counts the images of each cell.
+
+        The levels of a trial share one draw.
+        """
         ids = [f"estimate {i}" for i in range(len(decoded))]
         degrader = Degrader(self.sweep, size, ids, decoded, self.device, self.pool)
         everyone = np.arange(len(decoded))
@@ -171,7 +203,7 @@ class Profiler:
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def _timed(self, work: Callable[[], object], least: float | None = None, warm: int = 2) -> float:
-        """The median of at least one call."""
+        """Return the median seconds of a call, of at least one."""
         times: list[float] = []
         for i in range(warm + 1000):
             began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""One suite from its config to its summary: checkpoints → plan → sweep → store → what a person reads."""
+"""Runs a suite: for each study networks are trained, then evaluated, then come the tables and figures."""
 
 import dataclasses
 import functools
@@ -17,10 +17,9 @@ from cnnsens_bench.engine.plan import Entrant, Sweep, plan
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
 from cnnsens_bench.experiment.fine_tune import fine_tune, thin_classes
 from cnnsens_bench.experiment.placement import layout_of, over_ray
-from cnnsens_bench.experiment.prepare import ResolvedStudy, objective_conditions, prepare, protocol_hash
-from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.experiment.prepare import ResolvedStudy, prepare
+from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, resolve_studies
 from cnnsens_bench.experiment.search import search_models
-from cnnsens_bench.experiment.studies import studies_of
 from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
@@ -38,101 +37,136 @@ from cnnsens_bench.utils.storage import StoragePath, local_folder, upload_folder
 
 
 def run_suite(config: Config, console: Console) -> int:
-    """Run it all; gives the number of images that could not be computed. Raises `UserError` for a wrong request."""
+    """Run every study of a suite into one output, then draw its figures.
+
+    Returns
+    -------
+    int
+        The number of images that could not be computed, and of figures that failed.
+
+    Raises
+    ------
+    UserError
+        For a wrong request, before anything is computed.
+    """
     load_plugins(config.plugins)
     wanted = figure_names(config.figures)
-    studies = [prepare(study) for study in studies_of(config)]
+    studies = [prepare(study) for study in resolve_studies(config)]
     # The tables of a data set are of all of its studies: they come after the last.
     last = {study.samples.name: study for study in studies}
     output = config.output_folder
     figures = local_folder(output, config.cache) / "figures"
 
-    def tell(sentence: str) -> None:
+    def report(sentence: str) -> None:
         console.print(sentence, markup=False, soft_wrap=True)
 
-    with writing(output, config.cache, tell) as store, storage_errors(output):
+    with writing(output, config.cache, report) as store, storage_errors(output):
         failed = sum(run_study(study, store, console, study is last[study.samples.name]) for study in studies)
         if wanted:
-            draw_figures(console, store, wanted, figures)
+            failed += len(draw_figures(console, store, wanted, figures).failed)
         upload_folder(figures, output / "figures")
     return failed
 
 
 def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: bool = True) -> int:
-    """One sweep from its trainings to its tables (`summary`: whether they are printed); gives the number of images that
-    could not be computed."""
-    config, models, pairing, samples, images = study.config, study.models, study.pairing, study.samples, study.images
-    protocol = protocol_hash(config, samples)
-    run_id = config.run_id
-    tracker = Tracker(config, run_id, samples.name, console)
+    """Run one sweep from its trainings to its tables; `summary` says whether these are printed.
+
+    Returns
+    -------
+    int
+        The number of images that could not be computed, and one more where the report of sensitivity failed.
+    """
+    settings, samples = study.settings, study.samples
+    tracker = Tracker(study.config, settings.run_id, samples.name, console)
+    _announce(study, store, console)
+    store.begin_run(settings.run_id, settings.suite, study.protocol, dataclasses.asdict(study.config), environment())
+    status = "interrupted"
+    try:
+        parts = _begin_parts(store, settings)
+        study = _with_searched_recipes(study, console, tracker)
+        pairing = study.pairing
+        trained = train_all(settings, pairing.trainings, samples, console, settings.run_id, parts, tracker)
+        sweep = study.sweep(calibration_images(samples, pairing))
+        register_models(store, pairing.entrants, trained, samples, settings.run_id)
+        failed = run_sweep(settings, sweep, study.images, trained, parts, store, study.protocol, console)
+        status = "incomplete" if failed else "done"
+    finally:
+        _end_run(store, settings.run_id, status, tracker)
+    unreported = _report(study, store, console, tracker, status, summary)
+    return print_failures(console, store, settings.run_id) + unreported
+
+
+def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
+    """Say what is going to be computed, and what is left out of it."""
+    entrants, conditions = study.pairing.entrants, study.conditions
     console.print(
-        f"suite {config.title}: {len(images)} test images of {samples.name}, {len(models)} models, "
-        f"{len({e.defense for e in pairing.entrants})} defenses, "
-        f"{sum(len(c.levels) * c.trials for c in study.conditions)} conditions → {store.path}",
+        f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, "
+        f"{len(study.models)} models, {len({e.defense for e in entrants})} defenses, "
+        f"{sum(len(c.levels) * c.trials for c in conditions)} conditions → {store.path}",
         markup=False,
         soft_wrap=True,
     )
-    for sentence in pairing.left_out:
+    for sentence in study.pairing.left_out:
         console.print(sentence, markup=False, soft_wrap=True)
-    store.begin_run(run_id, config.suite, protocol, dataclasses.asdict(config), environment())
-    status = "interrupted"
-    try:
-        # What an earlier, killed run left behind comes in first: it is not computed again.
-        store.ingest()
-        store.clear_failures(run_id)
-        # Before anybody writes parts of this run: who finds them must know its protocol.
-        store.share(begins=True)
-        parts = new_attempt(config.output_folder)
-        for sentence in thin_classes(samples) if any(model.recipe.epochs for model in models) else ():
+
+
+def _begin_parts(store: RunStore, settings: RunSettings) -> StoragePath:
+    """Return a folder for this run's parts, once those of an earlier, killed run are in the store."""
+    # What has been computed already comes in first, so that it is not computed again.
+    store.ingest()
+    store.clear_failures(settings.run_id)
+    # This comes before anybody writes parts of this run: who finds them must know its protocol.
+    store.share(begins=True)
+    return new_attempt(settings.output_folder)
+
+
+def _with_searched_recipes(study: ResolvedStudy, console: Console, tracker: Tracker) -> ResolvedStudy:
+    """Return the study with the recipes that a search found, where it asks for one."""
+    sentences = thin_classes(study.samples) if any(model.recipe.epochs for model in study.models) else []
+    for sentence in sentences:
+        console.print(sentence, markup=False, soft_wrap=True)
+    if study.objective is None:
+        return study
+    models = search_models(study.settings, study.models, study.samples, study.objective, console, tracker, resume=True)
+    pairing = pair_entrants(models, study.defenses)
+    for sentence in pairing.left_out:
+        if sentence not in study.pairing.left_out:
             console.print(sentence, markup=False, soft_wrap=True)
-        if config.recipe == "search":
-            models = search_models(config, models, samples, objective_conditions(config), console, tracker, resume=True)
-            known, pairing = pairing.left_out, pair_entrants(models, config.defenses)
-            for sentence in pairing.left_out:
-                if sentence not in known:
-                    console.print(sentence, markup=False, soft_wrap=True)
-        trained = train_all(config, pairing.trainings, samples, console, run_id, parts, tracker)
-        sweep = Sweep(
-            run_id=run_id,
-            dataset=samples.name,
-            entrants=pairing.entrants,
-            conditions=study.conditions,
-            seed=config.seed,
-            quantize=config.quantize,
-            precision=config.precision,
-            batch_size=config.batch_size,
-            mask_range=samples.mask_range,
-            plugins=tuple(config.plugins),
-            calibration=calibration_images(samples, pairing),
-            sensitivity=config.sensitivity.enabled,
-            predictors=study.predictors,
-        )
-        register_models(store, pairing.entrants, trained, samples, run_id)
-        failed = run_sweep(config, sweep, images, trained, parts, store, protocol, console)
-        status = "incomplete" if failed else "done"
-    finally:
-        if status == "interrupted":
-            store.finish_run(run_id, status)  # first: who is told to stop may be killed seconds later
-        store.ingest(patience=10)
-        store.finish_run(run_id, status)
-        if status == "interrupted":
-            tracker.end(status)
-    entrants = [(e.model, e.defense, pairing.trainings[e.checkpoint].recipe) for e in pairing.entrants]
+    return dataclasses.replace(study, models=models, pairing=pairing)
+
+
+def _end_run(store: RunStore, run_id: str, status: str, tracker: Tracker) -> None:
+    """Bring in the last parts and record how the run ended."""
+    if status == "interrupted":
+        store.finish_run(run_id, status)  # first: who is told to stop may be killed seconds later
+    store.ingest(patience=10)
+    store.finish_run(run_id, status)
+    if status == "interrupted":
+        tracker.end(status)
+
+
+def _report(
+    study: ResolvedStudy, store: RunStore, console: Console, tracker: Tracker, status: str, summary: bool
+) -> int:
+    """Print the tables, draw the figures of sensitivity, and tell MLflow; return how many of these reports failed."""
+    pairing, name, failed = study.pairing, study.samples.name, 0
     if summary:
-        print_summary(console, store, protocol, samples.name)
+        print_summary(console, store, study.protocol, name)
     drawn: list[Path] = []
-    if config.sensitivity.enabled:
+    if study.sensitivity:
         try:
-            figures = local_folder(config.output_folder, config.cache) / "figures"
-            drawn = sensitivity_report(console, store, protocol, samples.name, figures)
+            figures = local_folder(study.settings.output_folder, study.settings.cache) / "figures"
+            drawn = sensitivity_report(console, store, study.protocol, name, figures)
         except Exception as error:  # a figure's fault must not end a sweep that is done
             console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
-    tracker.finish(store, protocol, status, entrants, drawn)
-    return tell_failures(console, store, run_id)
+            failed = 1
+    entrants = [(e.model, e.defense, pairing.trainings[e.checkpoint].recipe) for e in pairing.entrants]
+    tracker.finish(store, study.protocol, status, entrants, drawn)
+    return failed
 
 
 def run_sweep(
-    config: Config,
+    config: RunSettings,
     sweep: Sweep,
     images: pd.DataFrame,
     checkpoints: Mapping[str, Checkpoint],
@@ -168,7 +202,7 @@ def run_sweep(
 
 
 def outcomes(
-    config: Config,
+    config: RunSettings,
     sweep: Sweep,
     work: StoredPlan,
     checkpoints: Mapping[str, Checkpoint],
@@ -179,7 +213,7 @@ def outcomes(
     """In this process, or over Ray."""
     cluster = config.cluster
     budget = cluster.weights_gb * 1e9 if cluster.weights_gb else None
-    if not over_ray(config):
+    if not over_ray(config.cluster):
         threads = cluster.threads or os.cpu_count()
         return run_local(sweep, work, checkpoints, parts, threads, report, note, budget, config.cache)
     # Imported only here: a run without Ray need not wait for it.
@@ -190,7 +224,7 @@ def outcomes(
 
 
 def train_all(
-    config: Config,
+    config: RunSettings,
     trainings: dict[str, ModelConfig],
     samples: Samples,
     console: Console,
@@ -242,8 +276,8 @@ def register_models(
     store.put_models(pd.DataFrame(rows))
 
 
-def tell_failures(console: Console, store: Store, run_id: str) -> int:
-    """Say which images failed, and where the database is; gives the number of images."""
+def print_failures(console: Console, store: Store, run_id: str) -> int:
+    """Say which images failed and where the database is, and return the number of these images."""
     failures = store.query("SELECT image_id, stage, error FROM failures WHERE run_id = ? ORDER BY image_id", [run_id])
     if len(failures):
         count = failures["image_id"].nunique()

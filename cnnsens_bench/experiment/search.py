@@ -9,11 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
-from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
 from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe
@@ -31,7 +30,7 @@ FILE = "recipes.yaml"
 
 
 def search_models(
-    config: Config,
+    config: RunSettings,
     models: list[ModelConfig],
     samples: Samples,
     conditions: tuple[Condition, ...],
@@ -79,7 +78,7 @@ def search_models(
     return found
 
 
-def _searched(config: Config, recipe_search: RecipeSearch, console: Console, tracker: Tracker) -> list[Trial]:
+def _searched(config: RunSettings, recipe_search: RecipeSearch, console: Console, tracker: Tracker) -> list[Trial]:
     # Imported only here: the first two need seconds.
     from cnnsens_bench.runtime.cluster import connect
     from cnnsens_bench.training.search import search
@@ -157,7 +156,7 @@ def _running(running: dict[int, Trial]) -> str:
 
 
 def _recipe_search(
-    config: Config, model: ModelConfig, samples: Samples, conditions: tuple[Condition, ...]
+    config: RunSettings, model: ModelConfig, samples: Samples, conditions: tuple[Condition, ...]
 ) -> RecipeSearch:
     fitted, held = hold_out(samples.split("train", "val"), config.search.validation)
     home = local_folder(config.output_folder, config.cache)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -76,8 +77,18 @@ def endings(name: str) -> tuple[str, ...]:
     return (".pdf", ".png", ".csv") if name in TABLES else (".pdf", ".png")
 
 
-def draw_figures(console: Console, store: Store, names: Sequence[str], folder: Path) -> list[Path]:
+class DrawnFigures(NamedTuple):
+    """The files that were written, and the names of figures that failed."""
+
+    files: list[Path]
+    failed: list[str]
+
+
+def draw_figures(console: Console, store: Store, names: Sequence[str], folder: Path) -> DrawnFigures:
     """Draw figures into a folder, and say in a sentence why one cannot be drawn.
+
+    A figure that has nothing to show (a `UserError`) is left out. One that fails in another way is named in the result
+    too, and the others are drawn nevertheless.
 
     Parameters
     ----------
@@ -92,22 +103,23 @@ def draw_figures(console: Console, store: Store, names: Sequence[str], folder: P
 
     Returns
     -------
-    list of pathlib.Path
-        The files that were written.
+    DrawnFigures
+        The files that were written, and the names of figures that failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    drawn = DrawnFigures([], [])
     for name in names:
         for ending in endings(name):  # an older file must not remain where the figure cannot be drawn again
             (folder / f"{name}{ending}").unlink(missing_ok=True)
         try:
             for ending in endings(name):
                 FIGURES[name](store, folder / f"{name}{ending}")
-                files.append(folder / f"{name}{ending}")
+                drawn.files.append(folder / f"{name}{ending}")
         except UserError as error:
             console.print(f"{name} is not drawn: {error}", markup=False, soft_wrap=True)
         except Exception as error:  # a mistake in a figure must not end a run whose results are complete
+            drawn.failed.append(name)
             console.print(f"{name} is not drawn ({type(error).__name__}: {error})", markup=False, soft_wrap=True)
-    if files:
+    if drawn.files:
         console.print(f"figures: {folder}", markup=False, soft_wrap=True)
-    return files
+    return drawn

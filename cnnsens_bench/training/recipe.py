@@ -11,28 +11,37 @@ MOST = 100_000
 
 @dataclass
 class Recipe:
-    """AdamW with a one-cycle schedule; augmentation by random crop of the box and mirroring only.
+    """AdamW with a one-cycle schedule; augmentation is a random crop of the box and mirroring only.
 
-    `lr_head`, `lr_body`: peak learning rates of the last layer and of the rest; `min_area`: the smallest share of
-    the box's area that a random crop keeps; `freeze_norm`: keep a pretrained
-    network's batch-norm statistics (a small batch's are worse); `epochs` 0 evaluates the starting weights as they are.
-    What defends against noise, both off: `input_dropout`, the probability of a dropout layer between the normalised
-    input and the first convolution (paper, section 3); `input_noise`, the σ in gray levels of Gaussian noise added
-    to half of the training images (Rusak et al. 2020).
+    `input_dropout` and `input_noise` defend against noise; both are off by default.
     """
 
     epochs: int = 15
+    """Passes over the training images, 0 to 100000. 0 evaluates the starting weights as they are."""
     batch_size: int = 32
+    """Training images of a step, 2 to 100000."""
     lr_head: float = 1e-2
+    """Peak learning rate of the last layer, above 0."""
     lr_body: float = 5e-4
+    """Peak learning rate of all other layers, at least 0. 0 freezes them."""
     weight_decay: float = 0.02
+    """Weight decay of AdamW, at least 0."""
     warmup: float = 0.2
+    """Share of the steps in which the learning rate rises, between 0 and 1."""
     label_smoothing: float = 0.0
+    """Share of the target's probability that the loss spreads over all classes, at least 0 and below 1."""
     min_area: float = 0.5
+    """Smallest share of the box's area that a random crop keeps, above 0, at most 1."""
     flip: bool = True
+    """Whether training images are mirrored left to right at random."""
     freeze_norm: bool = False
+    """Whether a pretrained network keeps its batch-norm statistics; those of small batches are worse."""
     input_dropout: float = 0.0
+    """Probability of a dropout layer between the normalised input and the first convolution, at least 0 and below 1
+    (paper, section 3)."""
     input_noise: float = 0.0
+    """Standard deviation, in gray levels, of Gaussian noise that half of the training images get, at least 0
+    (Rusak et al. 2020)."""
 
     def check(self) -> None:
         """Raises `UserError` for an impossible value."""

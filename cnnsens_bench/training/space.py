@@ -30,30 +30,38 @@ class Axis:
 class SearchConfig:
     """A search over recipes around the given one, which is always its first trial.
 
-    `trials`; `epochs`: [shortest, longest] schedule, default half to double the recipe's; `rate_factor`: how far
-    the peak learning rates may leave the recipe's, as a factor; `weight_decay`, `input_dropout`: [low, high].
-    `validation`: the share of the *training* images of each class that is held out to judge by; the objective is
-    `undegraded_weight` · undegraded accuracy + (1 − `undegraded_weight`) · accuracy under `degradations` (mean over
-    levels, then over degradations). `grace`: the share of its schedule that a trial has before it can be stopped.
-    `concurrent` trials at once, each with `workers_per_trial` processes (default: its GPUs), of `cpus_per_trial`
-    cores; `gpus_per_trial` in all.
+    The objective is `undegraded_weight` · undegraded accuracy + (1 − `undegraded_weight`) · accuracy under
+    `degradations`, which is a mean over levels, then over degradations.
     """
 
     trials: int = 16
+    """Recipes that are tried, at least 1."""
     epochs: list[int] | None = None
+    """Shortest and longest schedule in epochs. null: half to double the epochs of the given recipe."""
     rate_factor: float = 10.0
+    """Factor by which the peak learning rates may leave the given recipe's, at least 1."""
     weight_decay: list[float] = field(default_factory=lambda: [1e-4, 0.3])
+    """Smallest and largest weight decay, at least 0."""
     input_dropout: list[float] = field(default_factory=lambda: [0.0, 0.5])
+    """Smallest and largest probability of input dropout, between 0 and 0.95."""
     validation: float = 0.2
+    """Share of the training images of each class that is held out to judge by, between 0 and 1."""
     undegraded_weight: float = 0.5
+    """Weight of the undegraded accuracy in the objective, 0 to 1."""
     degradations: list[Any] = field(
         default_factory=lambda: [{"name": "pepper", "levels": [0.08]}, {"name": "gaussian_rgb", "levels": [16]}]
     )
+    """Degradations of the objective, at least one, written as those of a run; each has one trial."""
     grace: float = 0.25
+    """Share of its schedule that a trial has before it can be stopped, above 0, at most 1."""
     concurrent: int | None = None
+    """Trials that run at once, at least 1. null: as many as the machines have room for."""
     cpus_per_trial: int | None = None
+    """CPU cores of each process of a trial, at least 1. null: what the machines have for it, at most 8."""
     gpus_per_trial: float | None = None
+    """GPUs of a trial in all: a share of one, or a whole number. null: one where there are GPUs, else 0."""
     workers_per_trial: int | None = None
+    """Processes of a trial, at least 1. null: one for each of its GPUs, or one."""
 
     def check(self) -> None:
         """Raises `UserError` for an impossible value."""

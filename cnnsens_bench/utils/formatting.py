@@ -1,5 +1,8 @@
 """How levels of degradations, and text from outside the program, are written for people to read."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 UNITS = {
     **dict.fromkeys(("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local"), ("σ={}", "")),
     **dict.fromkeys(("pepper", "pepper_pixel"), ("p={}", "")),
@@ -37,3 +40,18 @@ def plain(text: str) -> str:
     red\\x1b[31m\\nnext
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings with dotted keys; an empty mapping inside is a value.
+
+    Examples
+    --------
+    >>> dict(flatten_mapping({"seed": 0, "dataset": {"name": "plumage", "options": {}}}))
+    {'seed': 0, 'dataset.name': 'plumage', 'dataset.options': {}}
+    """
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten_mapping(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -10,9 +10,10 @@ from PIL import Image
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, degradations
-from cnnsens_bench.degradations.__main__ import chosen, main
+from cnnsens_bench.degradations.__main__ import main
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.preview import previews
+from cnnsens_bench.experiment.degradation_sheet import choose_conditions
 from cnnsens_bench.figures import degradation_sheet as drawing
 from cnnsens_bench.figures.degradation_sheet import SheetRow, degradation_sheet, tile_text
 
@@ -53,7 +54,7 @@ def test_every_registered_degradation_is_a_row_with_all_its_levels(
     assert set(BUILT_IN) <= set(labels)
     for heading in ("The paper's (Rodner et al. 2016)", "Beyond the paper", "00.png"):
         assert heading in drawn
-    rows = [(c, unit) for c, unit in chosen(None, None) if c.degradation in BUILT_IN]
+    rows = [(c, unit) for c, unit in choose_conditions(None, None) if c.degradation in BUILT_IN]
     for condition, unit in rows:
         row = SheetRow(condition.degradation, unit, condition.levels, ())
         assert {tile_text(row, level) for level in condition.levels} <= set(drawn)

@@ -11,9 +11,10 @@ from PIL import Image
 from cnnsens_bench import images
 from cnnsens_bench.engine.photo_prediction import LabelChangePredictor, PhotoPrediction
 from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.experiment.photographs import heatmap_name
 from cnnsens_bench.figures.heatmap import caption, heatmap, relative, tick_values
 from cnnsens_bench.models.loading import load_network
-from cnnsens_bench.predict import heatmap_name, main
+from cnnsens_bench.predict import main
 from cnnsens_bench.sensitivity.gradients import differentiate
 from tests.conftest import tiny_checkpoint
 

@@ -54,7 +54,7 @@ def test_the_paper_suite_draws_all_figures(store: Store, tmp_path: Path) -> None
     names = figure_names(compose(["suite=paper"]).figures)
     assert set(names) == set(FIGURES)
     out = io.StringIO()
-    files = draw_figures(Console(file=out, width=200), store, names, tmp_path)
+    files = draw_figures(Console(file=out, width=200), store, names, tmp_path).files
     assert {file.stem for file in files} == set(FIGURES) - set(SCORED)
     starts = {".pdf": b"%PDF", ".png": b"\x89PNG"}
     for file in files:

@@ -12,7 +12,7 @@ from cnnsens_bench.config.compose import compose
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
-from cnnsens_bench.experiment.resolve import model_configs
+from cnnsens_bench.experiment.resolve import resolve_models
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes, write_recipes
@@ -101,7 +101,7 @@ def test_recipes_are_written_and_read(tmp_path: Path) -> None:
     write_recipes(file, recipes, {"timm/resnet18": "objective 0.5"})
     assert read_recipes(file) == recipes
     config = compose([f"recipe={file}", "models=[timm/resnet18,timm/resnet34]", "training.epochs=9"])
-    assert [model.recipe.epochs for model in model_configs(config)] == [3, 9]
+    assert [model.recipe.epochs for model in resolve_models(config)] == [3, 9]
     # What shapes a run is the recipe, not the path of its file.
     moved = tmp_path / "other.yaml"
     moved.write_bytes(file.read_bytes())
@@ -130,7 +130,7 @@ def test_bad_files_of_recipes(text: str, sentence: str, tmp_path: Path) -> None:
     file = tmp_path / "recipes.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=sentence) as caught:
-        model_configs(compose([f"recipe={file}", "models=[timm/resnet18]"]))
+        resolve_models(compose([f"recipe={file}", "models=[timm/resnet18]"]))
     assert "\n" not in str(caught.value)
 
 
