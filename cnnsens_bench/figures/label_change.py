@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.measures import Foretelling, brier_score, foretellings
+from cnnsens_bench.measures.skill import PredictionSkill, brier_score, prediction_skill
 
 BASELINES = {"confidence": -1, "entropy": 1, "margin": -1}
 """What needs no gradient → the sign with which it grows with the chance of a change."""
@@ -14,7 +14,7 @@ COLUMNS = [
     "level",
     "score",
     "passes",
-    *(f.name for f in dataclasses.fields(Foretelling)),
+    *(f.name for f in dataclasses.fields(PredictionSkill)),
     "brier",
     "skill",
     "n",
@@ -27,7 +27,7 @@ def label_change_check(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the view `predicted_label_change`, of one model → a row per degradation × level × score.
 
     Columns: degradation, level, score, passes (1 for the baselines), auroc, low, high, gain, gain_low, gain_high (AUROC
-    over confidence, paired; see `measures.foretellings`), brier and skill (1 − Brier score over that of the mean p_Δ;
+    over confidence, paired; see `prediction_skill`), brier and skill (1 − Brier score over that of the mean p_Δ;
     both NaN for the baselines, which are no probabilities), n. The event is the change of an (image, trial).
     Conditions with fewer than `FEWEST` of either kind are left out.
     """
@@ -45,7 +45,7 @@ def label_change_check(table: pd.DataFrame) -> pd.DataFrame:
         scores = {name: sign * first[name].to_numpy(float) for name, sign in BASELINES.items()}
         scores |= {name: rows["predicted"].to_numpy(float) for name, rows in own.items()}
         mean = brier_score(np.full(most, np.average(share, weights=trials)), share, trials)
-        for name, result in foretellings(scores, "confidence", share, trials).items():
+        for name, result in prediction_skill(scores, "confidence", share, trials).items():
             brier = brier_score(scores[name], share, trials) if name in own else np.nan
             passes = int(own[name]["passes"].max()) if name in own else 1
             row = {"degradation": degradation, "level": level, "score": name, "passes": passes}
