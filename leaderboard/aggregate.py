@@ -1,7 +1,9 @@
 """Turns the entrants' shares per image into the boards of the page: measures with intervals, and ranks."""
 
 import dataclasses
+from collections.abc import Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,9 @@ RESAMPLES = 1000
 SEED = 0
 FRAGILE = 8
 """The number of most fragile images that the page lists for an entrant."""
-SHARES = ("hit", "changed", "top5", "nll")
+TABLES = {"accuracy": "hit", "label_change": "changed", "top5": "top5", "nll": "nll"}
+"""By the names of `EntrantResults`: the columns of the statement `shares`."""
+SHARES = ("accuracy", "label_change", "top5")
 
 
 @dataclass
@@ -182,7 +186,7 @@ def _reference(members: pd.DataFrame, name: str) -> int | None:
 def _tables(rows: pd.DataFrame, n_images: int, n_conditions: int) -> dict[str, np.ndarray]:
     """Return shares and numbers of trials, each of shape (images, conditions), and `label` of shape (images,)."""
     tables: dict[str, np.ndarray] = {}
-    for name in (*SHARES, "trials"):
+    for name in (*TABLES.values(), "trials"):
         tables[name] = np.full((n_images, n_conditions), np.nan)
         tables[name][rows["image"], rows["condition"]] = rows[name]
     tables["label"] = np.full(n_images, np.nan)
@@ -191,28 +195,18 @@ def _tables(rows: pd.DataFrame, n_images: int, n_conditions: int) -> dict[str, n
 
 
 def _entrant_results(
-    tables: dict[str, np.ndarray],
-    conditions: pd.DataFrame,
-    averaged: frozenset[int],
-    ece: pd.Series,
-    resampler: Resampler,
+    tables: dict[str, np.ndarray], conditions: pd.DataFrame, averaged: Set[int], ece: pd.Series, resampler: Resampler
 ) -> EntrantResults:
     """Return the results of an entrant from its tables; `averaged`: the degraded conditions that its means are over."""
+    samples: dict[str, Any] = {name: resampler.means(tables[table]) for name, table in TABLES.items()}
     return EntrantResults(
         degradation=conditions["degradation"].to_numpy(),
         level=conditions["level"].to_numpy(),
         averaged=np.isin(np.arange(len(conditions)), sorted(averaged)),
-        accuracy=resampler.means(tables["hit"]),
-        label_change=resampler.means(tables["changed"]),
-        top5=resampler.means(tables["top5"]),
-        nll=resampler.means(tables["nll"]),
+        **samples,
         class_accuracy=resampler.class_means(tables["hit"], tables["trials"], tables["label"]),
         ece=ece.reindex(range(len(conditions))).to_numpy(float)[None],
-        intervals={
-            "accuracy": _per_condition(tables["hit"], tables["trials"]),
-            "label_change": _per_condition(tables["changed"], tables["trials"]),
-            "top5": _per_condition(tables["top5"], tables["trials"]),
-        },
+        intervals={name: _per_condition(tables[TABLES[name]], tables["trials"]) for name in SHARES},
     )
 
 

@@ -23,11 +23,6 @@ from leaderboard.read import Results, read
 
 DIGITS = 6
 """Decimals of the numbers in the page's data."""
-COLUMN = (
-    "name", "heading", "unit", "higher_is_better", "explanation", "notation", "digits", "ranked_among", "optional",
-    "needs_reference",
-)  # fmt: skip
-"""The fields of a measure that the page needs."""
 
 
 def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
@@ -113,7 +108,9 @@ def data(results: Results, reference: str) -> dict[str, Any]:
         "built": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "databases": _file_names(results.paths),
         "reference": reference,
-        "columns": [{field: getattr(spec, field) for field in COLUMN} for spec in measures.values()],
+        "columns": [
+            {key: value for key, value in vars(spec).items() if key != "function"} for spec in measures.values()
+        ],
         "runs": runs,
         "boards": sorted(
             (_board(results, board, reference) for board in boards(results, reference)),

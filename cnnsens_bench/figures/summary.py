@@ -101,12 +101,12 @@ def _with_measures(leaders: pd.DataFrame, accuracy: pd.DataFrame, change: pd.Dat
     if not lacking:
         return leaders
     both = accuracy.merge(change, on=[*KEY, "degradation", "level"], how="left", suffixes=("", "_change"))
+    both = both.sort_values(["degradation", "level"])
     results = []
     for row in leaders.to_dict("records"):
         own = both[(both["model"] == row["model"]) & (both["defense"] == row["defense"])]
-        own = own.sort_values(["degradation", "level"])
         shares = np.array([[row["accuracy"], *own["value"]]])
-        unknown = np.full_like(shares, np.nan)
+        unknown: dict[str, Any] = dict.fromkeys(("top5", "class_accuracy", "nll", "ece"), np.full_like(shares, np.nan))
         results.append(
             EntrantResults(
                 degradation=np.array(["none", *own["degradation"]]),
@@ -114,11 +114,8 @@ def _with_measures(leaders: pd.DataFrame, accuracy: pd.DataFrame, change: pd.Dat
                 averaged=np.array([False, *[True] * len(own)]),
                 accuracy=shares,
                 label_change=np.array([[np.nan, *own["value_change"]]]),
-                top5=unknown,
-                class_accuracy=unknown,
-                nll=unknown,
-                ece=unknown,
                 num_parameters=row["num_parameters"],
+                **unknown,
             )
         )
     return leaders.assign(**{spec.name: [spec.interval(one)[0] for one in results] for spec in lacking})

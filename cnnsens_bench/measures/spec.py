@@ -85,8 +85,7 @@ class EntrantResults:
         """The index of the averaged condition with the lowest accuracy, or None if there is none."""
         accuracy = self.intervals.get("accuracy", {})
         candidates = [i for i in np.flatnonzero(self.averaged).tolist() if i in accuracy]
-        key = lambda i: (accuracy[i][0], self.degradation[i], self.level[i])  # noqa: E731
-        return min(candidates, key=key) if candidates else None
+        return min(candidates, key=lambda i: (accuracy[i][0], self.degradation[i], self.level[i]), default=None)
 
 
 def mean_over_conditions(samples: np.ndarray, degradation: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -225,8 +224,7 @@ def measure(
 
     def register(function: MeasureFunction) -> MeasureFunction:
         explanation = " ".join((inspect.getdoc(function) or "").split())
-        spec = MeasureSpec(name, function, heading, unit, higher_is_better, explanation, **options)
-        measures.add(name, spec)
+        measures.add(name, MeasureSpec(name, function, heading, unit, higher_is_better, explanation, **options))
         return function
 
     return register

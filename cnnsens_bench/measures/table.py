@@ -42,9 +42,7 @@ def worst_accuracy(entrant: EntrantResults) -> Interval:
 
 
 def compare_with_reference(
-    entrant: EntrantResults,
-    function: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
-    values: Callable[[EntrantResults], np.ndarray],
+    entrant: EntrantResults, function: Callable[..., np.ndarray], values: Callable[[EntrantResults], np.ndarray]
 ) -> np.ndarray | float:
     """Return what `function` makes of the entrant's values and the reference's, over the entrant's averaged conditions.
 

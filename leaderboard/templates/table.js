@@ -74,7 +74,7 @@ function nameCell(one) {
 /* A number with so many significant digits; of three: 9.87, 98.7, 987. */
 const significant = (value, digits) => fixed(value, Math.max(0, digits - 1 - Math.floor(Math.log10(value))));
 /* A number in the notation of its column; `fewer`: how many decimals less it gets, as the bounds of an interval do. */
-function written(value, { notation, digits }, fewer = 0) {
+function formatted(value, { notation, digits }, fewer = 0) {
   if (notation === "percent") return percent(value, Math.max(0, digits - fewer));
   return notation === "significant" ? significant(value, digits) : fixed(value, Math.max(0, digits - fewer));
 }
@@ -84,7 +84,7 @@ function numberCell(one, column, [from, to]) {
   if (column.notation === "count") return make("td", null, compact(found[0]));
   const [value, low, high] = found;
   const ranks = one.ranks[column.name];
-  const cell = make("td", null, make("span", { class: "value" }, written(value, column)));
+  const cell = make("td", null, make("span", { class: "value" }, formatted(value, column)));
   if (low !== null) {
     const at = (x) => `${(100 * (x - from)) / (to - from || 1)}%`;
     const range = make("i");
@@ -93,7 +93,7 @@ function numberCell(one, column, [from, to]) {
     const dot = make("b");
     dot.style.left = at(value);
     cell.append(make("span", { class: "bar", "aria-hidden": "true" }, range, dot));
-    const bounds = [low, high].map((bound) => written(bound, column, 1)).join("–");
+    const bounds = [low, high].map((bound) => formatted(bound, column, 1)).join("–");
     cell.append(make("span", { class: "sub" }, `[${bounds}]${ranks ? ` · ${rankText(ranks)}` : ""}`));
   }
   if (column.ranked_among === "same_device" && !one.same_device) cell.append(make("span", { class: "chip", title: one.device }, "other device"));
@@ -114,8 +114,8 @@ function notes() {
   if (!which.has_reference) sentences.push(`mCE, relative mCE and mean flip rate need the reference network: ${DATA.reference} without a defense is not on this board, or has several weights. (build --reference chooses another.)`);
   else {
     const fewer = which.entrants.filter((one) => one.relative_of.relative_mce < one.relative_of.mce).length;
-    const relative = COLUMNS.filter((column) => column.needs_reference).map((column) => `${column.heading}: ${column.explanation}`);
-    sentences.push(`Relative to ${DATA.reference} (100 %), over the degradations and levels that both have: ${relative.join(" ")}`);
+    const relative = COLUMNS.filter((column) => column.needs_reference);
+    sentences.push(`${relative.map((column) => column.heading).join(", ")}: relative to ${DATA.reference} (100 %), over the degradations and levels that both have. ${relative.map((column) => `${column.heading}: ${column.explanation}`).join(" ")}`);
     if (fewer) sentences.push("Where the reference makes no more errors than undegraded, a degradation has no relative CE and is left out of relative mCE.");
   }
   if (which.device) sentences.push(`Speed: images a second through filter and network alone, on ${which.device}. Intervals are over chunks of images; what was measured on another device is shown and not ranked.`);

@@ -39,8 +39,8 @@ def chosen(every: pd.DataFrame, own: pd.DataFrame) -> tuple[set[tuple[str, float
         key: frozenset(zip(part["degradation"], part["level"], strict=True))
         for key, part in degraded.groupby(["model", "defense"])
     }
-    voters = {key: those for key, those in sets.items() if key[1] == "none"} or sets
-    scores = [(sum(s <= v for v in voters.values()) * len(s) ** 2, len(s), s) for s in sets.values()]
+    undefended = {key: own for key, own in sets.items() if key[1] == "none"} or sets
+    scores = [(sum(s <= v for v in undefended.values()) * len(s) ** 2, len(s), s) for s in sets.values()]
     best = [s for *score, s in scores if score == max(score for *score, _ in scores)]
     shared = min(best, key=sorted)
     mine = {pair for pair in zip(own["degradation"], own["level"], strict=True) if pair[0] != "none"}
