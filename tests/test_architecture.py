@@ -30,7 +30,7 @@ ROOMS = {
     "models": set(),
     "defenses": set(),
     "sensitivity": set(),
-    "measures.py": set(),
+    "measures": set(),
     "store": set(),
     "training": {"datasets", "images", "models"},
     "config": {"training"},
@@ -104,14 +104,14 @@ def test_few_modules_lie_at_the_root() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= MOST_AT_THE_ROOT
 
 
-@pytest.mark.parametrize("light", ["store", "measures.py", "figures", "datasets", "config"])
+@pytest.mark.parametrize("light", ["store", "measures", "figures", "datasets", "config"])
 def test_light_rooms_import_no_torch_and_no_ray(light: str) -> None:
     place = PACKAGE / light
     for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
         assert not {name for name in imports(file) if name.split(".")[0] in ("torch", "ray", "timm")}
 
 
-@pytest.mark.parametrize("maths", ["degradations", "defenses", "sensitivity", "measures.py"])
+@pytest.mark.parametrize("maths", ["degradations", "defenses", "sensitivity", "measures"])
 def test_maths_knows_no_files(maths: str) -> None:
     for file in files(PACKAGE / maths):
         assert not {name for name in imports(file) if name.split(".")[0] in ("pathlib", "io", "os", "fsspec", "PIL")}

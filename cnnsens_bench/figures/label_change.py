@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.measures import Foretelling, brier_score, foretellings
+from cnnsens_bench.measures.skill import PredictionSkill, brier_score, prediction_skill
 
 BASELINES = {"confidence": -1, "entropy": 1, "margin": -1}
 """The scores that need no gradient, and the sign with which each grows with the chance of a change."""
@@ -15,7 +15,7 @@ COLUMNS = [
     "level",
     "score",
     "passes",
-    *(f.name for f in dataclasses.fields(Foretelling)),
+    *(f.name for f in dataclasses.fields(PredictionSkill)),
     "brier",
     "skill",
     "n",
@@ -68,7 +68,7 @@ def _check_condition(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
     scores = {name: sign * first[name].to_numpy(float) for name, sign in BASELINES.items()}
     scores |= {name: own["predicted"].to_numpy(float) for name, own in by_predictor.items()}
     brier_of_mean = brier_score(np.full(count, np.average(share, weights=trials)), share, trials)
-    for name, result in foretellings(scores, "confidence", share, trials).items():
+    for name, result in prediction_skill(scores, "confidence", share, trials).items():
         brier = brier_score(scores[name], share, trials) if name in by_predictor else np.nan
         passes = int(by_predictor[name]["passes"].max()) if name in by_predictor else 1
         measures = {**dataclasses.asdict(result), "brier": brier, "skill": 1 - brier / brier_of_mean, "n": count}

@@ -13,7 +13,7 @@ from cnnsens_bench.figures.__main__ import main
 from cnnsens_bench.figures.fragile import compare_hues
 from cnnsens_bench.figures.label_change import label_change_check
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
-from cnnsens_bench.measures import brier_score, foretellings
+from cnnsens_bench.measures.skill import brier_score, prediction_skill
 from cnnsens_bench.store import Store
 from tests.store.scored import IMAGES, predicted_rows, score_rows, scored_store, sweep_rows
 
@@ -108,7 +108,7 @@ def test_label_change_check_is_what_the_measures_say(store: Store) -> None:
     row = check.loc[("gaussian_rgb", 4.0, "gradient")]
     own = own.sort_values("image_id")
     scores = {"gradient": own["predicted"], "confidence": -own["confidence"]}
-    expected = foretellings(scores, "confidence", own["measured"], own["n_trials"])["gradient"]
+    expected = prediction_skill(scores, "confidence", own["measured"], own["n_trials"])["gradient"]
     assert row["auroc"] == pytest.approx(expected.auroc)
     assert (row["low"], row["gain"], row["gain_high"]) == pytest.approx(
         (expected.low, expected.gain, expected.gain_high)

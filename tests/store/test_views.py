@@ -72,7 +72,7 @@ def table() -> pd.DataFrame:
     return frame().assign(protocol=lambda t: t["run_id"].map({"r1": "p", "r2": "p", "r3": "q"}))
 
 
-def check(view: pd.DataFrame, expected: dict[tuple, measures.Estimate]) -> None:
+def check(view: pd.DataFrame, expected: dict[tuple, measures.IntervalEstimate]) -> None:
     assert len(view) == len(expected)
     for row in view.itertuples():
         estimate = expected[tuple(getattr(row, key) for key in GROUP)]
