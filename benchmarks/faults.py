@@ -20,7 +20,7 @@ from cnnsens_bench import images
 from cnnsens_bench.engine import evaluate
 from cnnsens_bench.runtime import cluster
 from cnnsens_bench.store import RunStore, publish
-from cnnsens_bench.training import finetune
+from cnnsens_bench.training import trainer
 
 if "CHAOS_PATIENCE" in os.environ:
     cluster.PATIENCE = float(os.environ["CHAOS_PATIENCE"])
@@ -70,7 +70,7 @@ def die() -> None:
 
 
 images.decode = slowed(images.decode)
-finetune.with_noise = slowed(finetune.with_noise)
+trainer.with_noise = slowed(trainer.with_noise)
 evaluate.Evaluator.evaluate = slowed(evaluate.Evaluator.evaluate)  # type: ignore[method-assign]
 RunStore.ingest = watched("ingest", RunStore.ingest)  # type: ignore[method-assign]
 RunStore.publish = watched("publish", RunStore.publish)  # type: ignore[method-assign]

@@ -1,296 +1,330 @@
-"""MLflow: each suite is a run, its fine-tunings, trials and evaluations are runs nested under it. The only MLflow code.
+"""What a run logs to MLflow. This is the only file that knows mlflow.
 
-What is logged comes from the store and from what training reported, after the work; a server that cannot be reached
-or dies costs one warning. A run that is resumed goes on with its own runs: they are found by their tag `key`.
+A suite is a run of MLflow; its fine-tunings, trials and evaluations are runs nested under it, and each trained network
+is a logged model. A run that is resumed goes on with its own runs, which are found by their tag `key`. What is logged
+is put together in `cnnsens_bench.experiment.tracked_results`.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
 import os
 import re
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from cnnsens_bench.config.schema import Config
-from cnnsens_bench.degradations import parse_degradation
-from cnnsens_bench.figures.curves import curves
-from cnnsens_bench.figures.summary import short_defense
-from cnnsens_bench.store import Store
-from cnnsens_bench.training.recipe import Recipe
-from cnnsens_bench.training.trial import Trial
-from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.storage import local_folder
+from cnnsens_bench.utils.formatting import flatten_mapping
 
-VIEWS = {
-    "accuracy": "SELECT * FROM accuracy WHERE protocol = ? AND dataset = ?",
-    "label_change": "SELECT * FROM label_change WHERE protocol = ? AND dataset = ?",
-}
-LEADERS = "SELECT * FROM leaderboard WHERE protocol = ? AND dataset = ?"
-SUMMARY = ("accuracy", "mean_degraded_accuracy", "mean_label_change", "worst_accuracy")
-LOSSES = 200
-"""Points of a loss curve that are kept."""
-MOST = 1000
+METRICS_PER_CALL = 1000
 """Metrics that MLflow takes at once."""
+PARAMETERS_PER_CALL = 100
+"""Parameters that MLflow takes at once."""
+DIGEST_LENGTH = 36
+"""Characters that MLflow keeps of a data set's digest."""
 
 Metrics = list[tuple[str, float, int]]
-"""(name, value, step)."""
+"""Name, value and step of each metric."""
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Where a run is logged, if at all."""
+
+    enabled: bool
+    uri: str | None
+    """MLflow's tracking URI, or None for the file `mlflow.db` in `folder`."""
+    experiment: str
+    """The name of the experiment, which is made where it is missing."""
+    folder: Path
+    """An absolute path. It holds `mlflow.db` and `mlartifacts` where there is no `uri`."""
+
+
+@dataclass(frozen=True)
+class TrackedDataset:
+    """A data set as an input of runs."""
+
+    name: str
+    digest: str
+    """A hash of the samples, of which MLflow keeps `DIGEST_LENGTH` characters."""
+    source: Mapping[str, str]
+    """Where it comes from, as names and values."""
+    profile: Mapping[str, int]
+    """How large it is, as names and numbers."""
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What is known of a suite's run when it begins."""
+
+    run_id: str
+    """The name by which the program knows the run."""
+    suite: str
+    study: str | None
+    """The name of the study, or None where the suite is a single sweep."""
+    dataset: TrackedDataset
+    context: str
+    """What the data set is used for: "evaluation" or "training"."""
+    parameters: Mapping[str, Any]
+    """The configuration, as nested mappings of plain values."""
+
+
+@dataclass(frozen=True)
+class TrackedNetwork:
+    """A trained network, with the defense that stands before it where there is one: a logged model of MLflow.
+
+    MLflow gets no weights. The tags of the logged model hold the path and the digest of the checkpoint.
+    """
+
+    key: str
+    """What tells it from the other networks of the suite's run."""
+    name: str
+    path: Path
+    """The file of the checkpoint."""
+    digest: str
+    """SHA-256 of the weights."""
+    trained_by: str
+    """The `NestedRun.key` of the fine-tuning that gave the weights."""
+
+
+@dataclass(frozen=True)
+class NestedRun:
+    """A run under the suite's run: a fine-tuning, a trial or an evaluation that has ended."""
+
+    key: str
+    """What tells it from the others, such as `evaluation/<model>/<defense>`."""
+    name: str
+    context: str
+    """What it uses the data set for: "evaluation" or "training"."""
+    tags: Mapping[str, str]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=list)
+    network: TrackedNetwork | None = None
+    """The network that it trained or evaluated. It has the run's tags and parameters, and an evaluation's metrics."""
+    failed: bool = False
 
 
 class Tracker:
-    """Logs one suite's run. Without a client (tracking off, or the server gone) it does nothing."""
+    """Logs one suite's run. Where tracking is off or the server cannot be reached, it does nothing.
 
-    def __init__(self, config: Config, run_id: str, dataset: str, console: Console) -> None:
-        self.config, self.run_id, self.console = config, run_id, console
-        self.tags = {"suite": config.suite, "run_id": run_id, "dataset": dataset}
-        if config.study:
-            self.tags["study"] = config.study
-        self.client: Any = None
-        self.parent: str | None = None
-        if config.tracking.enabled:
-            with self._tried():
+    Parameters
+    ----------
+    settings
+        Where to log.
+    run
+        What the suite's run is.
+    console
+        Where the one warning goes when the server cannot be reached.
+    """
+
+    def __init__(self, settings: TrackingSettings, run: RunDescription, console: Console) -> None:
+        self.settings, self.run, self.console = settings, run, console
+        self.tags = {"suite": run.suite, "run_id": run.run_id, "dataset": run.dataset.name}
+        if run.study:
+            self.tags["study"] = run.study
+        self._client: Any = None
+        self._suite_run = ""
+        if settings.enabled:
+            with self.attempt():
                 self._open()
 
-    def fine_tuned(
-        self, title: str, model: str, recipe: Recipe, cached: bool, losses: Sequence[tuple[int, float]]
-    ) -> None:
-        """A fine-tuning that has ended; `losses`: (step, mean loss of late)."""
-        thinned = losses[:: max(1, len(losses) // LOSSES)]
-        self._child(
-            f"fine-tuning/{title}",
-            f"fine-tune {title}",
-            {"kind": "fine-tuning", **_tags_of(model)},
-            _recipe_params(recipe),
-            [("training/loss", loss, step) for step, loss in thinned],
-            # A checkpoint from the cache has no curve to tell: what an earlier run has logged stays.
-            replace=not cached,
-        )
-
-    def trial(self, model: str, trial: Trial) -> None:
-        """A trial of a search that has ended."""
-        metrics: Metrics = [
-            (f"search/{key}", float(trial.metrics[key]), 0)
-            for key in ("objective", "undegraded", "degraded", "progress", "epochs_done", "seconds")
-            if key in trial.metrics
-        ]
-        metrics += [
-            (_safe(f"validation/{name}"), value, step_of(name, level))
-            for name, level, value in trial.metrics.get("scores", ())
-        ]
-        tags = {"kind": "trial", "trial_status": trial.status, **_tags_of(model)}
-        self._child(
-            f"trial/{model}/{trial.number}",
-            f"trial {trial.number} of {model}",
-            tags,
-            _recipe_params(trial.recipe),
-            metrics,
-        )
-
-    def finish(
-        self,
-        store: Store,
-        protocol: str,
-        status: str,
-        entrants: Iterable[tuple[str, str, Recipe]] = (),
-        drawn: Iterable[Path] = (),
-    ) -> None:
-        """The evaluation of each entrant (model, defense, recipe), figures, and the end of the suite's run.
-
-        `status`: done, incomplete or interrupted; `drawn`: figures that the run made already.
-        """
-        which = [protocol, self.tags["dataset"]]
-        with self._tried():
-            if self.client is None:
-                return
-            tables = {name: store.query(sql, which) for name, sql in VIEWS.items()}
-            leaders = store.query(LEADERS, which)
-            for model, defense, recipe in entrants:
-                metrics = _curves_of(tables, leaders, model, defense)
-                tags = {"kind": "evaluation", "defense": defense, "protocol": protocol, **_tags_of(model)}
-                params = {"model": model, "defense": defense, **_recipe_params(recipe)}
-                name = f"{tags['architecture']}, {short_defense(defense)}"
-                self._child(f"evaluation/{model}/{defense}", name, tags, params, metrics)
-            self._figures(store, sorted(tables["accuracy"]["defense"].unique()))
-            for file in drawn:
-                self.client.log_artifact(self.parent, str(file), "figures")
-        self.end(status)
-
-    def end(self, status: str) -> None:
-        """The end of the suite's run."""
-        if self.client is not None and self.parent is not None:
-            with self._tried():
-                self.client.set_tag(self.parent, "status", status)
-                ended = {"done": "FINISHED", "incomplete": "FAILED"}.get(status, "KILLED")
-                self.client.set_terminated(self.parent, ended)
-
-    def _open(self) -> None:
-        # A server that is gone must not hold the run up; whoever wants patience sets these.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # Imported only here: it needs a second, and a run without tracking need not have it at all.
-        from mlflow import MlflowClient
-
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        output = local_folder(self.config.output_folder, self.config.cache).absolute()
-        local = self.config.tracking.uri is None
-        if local and not isinstance(self.config.output_folder, Path):
-            output.mkdir(parents=True, exist_ok=True)
-            where = f"MLflow's runs lie in {output / 'mlflow.db'} on this machine: tracking.uri= names another place"
-            self.console.print(where, markup=False, soft_wrap=True)
-        client = MlflowClient(self.config.tracking.uri or f"sqlite:///{output / 'mlflow.db'}")
-        name = self.config.tracking.experiment
-        known = client.get_experiment_by_name(name)
-        artifacts = (output / "mlartifacts").as_uri() if local else None
-        experiment = known.experiment_id if known else client.create_experiment(name, artifact_location=artifacts)
-        self.client, self.experiment = client, experiment
-        self.parent = self._begin(self.run_id, self.config.title, {"kind": "suite"}, _flat(_plain(self.config)))
-        config = OmegaConf.to_yaml(OmegaConf.create(_plain(self.config)))
-        self.client.log_text(self.parent, config, "config.yaml")
-
-    def _begin(self, key: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
-        """The run of that key, running again, or a new one."""
-        for run in self._found(key):
-            self.client.update_run(run.info.run_id, status="RUNNING")
-            return run.info.run_id
-        return self._create(key, name, tags, params, [])
-
-    def _child(
-        self,
-        key: str,
-        name: str,
-        tags: Mapping[str, str],
-        params: Mapping[str, Any],
-        metrics: Metrics,
-        replace: bool = True,
-    ) -> None:
-        """A nested run that has ended; one of the same key is replaced where its content differs."""
-        if self.client is None or self.parent is None:
-            return
-        with self._tried():
-            content = json.dumps([name, dict(tags), dict(params), metrics], sort_keys=True, default=str)
-            digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-            key = f"{self.run_id}/{key}"
-            for run in self._found(key):
-                if run.data.tags.get("content") == digest or not replace:
-                    return
-                self.client.delete_run(run.info.run_id)
-            run_id = self._create(key, name, {"mlflow.parentRunId": self.parent, **tags}, params, metrics)
-            # Last: a run that broke off before this is made anew the next time.
-            self.client.set_tag(run_id, "content", digest)
-            self.client.set_terminated(run_id)
-
-    def _found(self, key: str) -> list[Any]:
-        return self.client.search_runs([self.experiment], f"tags.key = '{key.replace(chr(39), '_')}'", max_results=1)
-
-    def _create(self, key: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any], metrics: Metrics) -> str:
-        from mlflow.entities import Metric, Param
-
-        every = {"mlflow.runName": name, "key": key.replace("'", "_"), **self.tags, **tags}
-        run = self.client.create_run(self.experiment, tags={k: str(v)[:5000] for k, v in every.items()})
-        now = int(time.time() * 1000)
-        logged = [Param(k, str(v)[:6000]) for k, v in params.items()]
-        for start in range(0, len(logged), 100):
-            self.client.log_batch(run.info.run_id, params=logged[start : start + 100])
-        points = [Metric(metric, value, now, step) for metric, value, step in metrics]
-        for start in range(0, len(points), MOST):
-            self.client.log_batch(run.info.run_id, metrics=points[start : start + MOST])
-        return run.info.run_id
-
-    def _figures(self, store: Store, defenses: Sequence[str]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            for defense in defenses:
-                safe = "".join(c if c.isalnum() else "_" for c in defense).strip("_")
-                file = Path(folder) / f"curves-{safe}.png"
-                with contextlib.suppress(UserError):  # one level alone, or several protocols: nothing to draw
-                    curves(store, file, defense)
-                    self.client.log_artifact(self.parent, str(file), "figures")
+    @property
+    def active(self) -> bool:
+        """Whether what is logged reaches a server or a file."""
+        return self._client is not None
 
     @contextlib.contextmanager
-    def _tried(self) -> Iterator[None]:
-        """Whatever goes wrong is said once, and ends the tracking, not the run."""
+    def attempt(self) -> Iterator[None]:
+        """Turn any exception of the body into one warning. It ends the tracking, not the run."""
         try:
             yield
         except Exception as error:
-            self.client = None
-            where = self.config.tracking.uri or "the local store"
+            self._client = None
+            target = self.settings.uri or "the local store"
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             self.console.print(
-                f"warning: MLflow cannot be reached at {where}, this run goes on without it ({reason})",
+                f"warning: MLflow cannot be reached at {target}, this run goes on without it ({reason})",
                 markup=False,
                 soft_wrap=True,
             )
 
+    def log(self, run: NestedRun, replace: bool = True) -> None:
+        """Log a nested run that has ended.
 
-def step_of(degradation: str, level: float) -> int:
-    """MLflow's steps are whole numbers: the level itself where the degradation's levels are whole (σ = 16 → 16), else
-    its thousandths (p = 0.08 → 80)."""
-    return round(level * _scale(degradation, (level,)))
+        Parameters
+        ----------
+        run
+            What to log.
+        replace
+            Whether a run of the same key is replaced where it was logged with another content.
+        """
+        if not self.active:
+            return
+        with self.attempt():
+            digest = self._content_digest(run)
+            for logged in self._runs_of(run.key):
+                if logged.data.tags.get("content") == digest or not replace:
+                    return
+                self._client.delete_run(logged.info.run_id)
+            network, evaluates = run.network, run.context == "evaluation"
+            run_id = self._create(run, self._logged_model(run, network) if network and evaluates else None)
+            if network and not evaluates:
+                self._logged_model(run, network)
+            # This comes last: a run that broke off earlier is logged again the next time.
+            self._client.set_tag(run_id, "content", digest)
+            self._client.set_terminated(run_id, "FAILED" if run.failed else "FINISHED")
+
+    def log_files(self, files: Iterable[Path], folder: str | None = None) -> None:
+        """Attach files to the suite's run, in a folder of its artifacts."""
+        if self.active:
+            with self.attempt():
+                for file in files:
+                    self._client.log_artifact(self._suite_run, str(file), folder)
+
+    def end(self, status: str) -> None:
+        """End the suite's run; `status` is "done", "incomplete" or "interrupted"."""
+        if self.active:
+            with self.attempt():
+                self._client.set_tag(self._suite_run, "status", status)
+                ended = {"done": "FINISHED", "incomplete": "FAILED"}.get(status, "KILLED")
+                self._client.set_terminated(self._suite_run, ended)
+
+    def _open(self) -> None:
+        """Connect, find or make the experiment, and begin the suite's run or go on with it."""
+        # A server that is gone must not delay the run. Users who want more patience set these variables themselves.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # Imported only here: it takes a second, which a run without tracking need not wait for.
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        local = None if self.settings.uri else self.settings.folder
+        client = MlflowClient(self.settings.uri or f"sqlite:///{self.settings.folder / 'mlflow.db'}")
+        known = client.get_experiment_by_name(self.settings.experiment)
+        artifacts = (local / "mlartifacts").as_uri() if local else None
+        self._experiment = (
+            known.experiment_id
+            if known
+            else client.create_experiment(self.settings.experiment, artifact_location=artifacts)
+        )
+        self._client = client
+        self._suite_run = self._begin_suite_run()
+        client.log_dict(self._suite_run, dict(self.run.parameters), "config.yaml")
+
+    def _begin_suite_run(self) -> str:
+        """Return the id of the suite's run, which is running from here on."""
+        for logged in self._runs_of(""):
+            self._client.update_run(logged.info.run_id, status="RUNNING")
+            return logged.info.run_id
+        title = "/".join(filter(None, (self.run.suite, self.run.study)))
+        parameters = dict(flatten_mapping(self.run.parameters))
+        return self._create(NestedRun("", title, self.run.context, {"kind": "suite"}, parameters))
+
+    def _create(self, run: NestedRun, model_id: str | None = None) -> str:
+        """Make a run with all that is known of it; its metrics are those of a logged model, too, where one is given."""
+        from mlflow.entities import LoggedModelInput, Metric, Param
+
+        parent = {"mlflow.parentRunId": self._suite_run} if run.key else {}
+        tags = {"mlflow.runName": run.name, "key": self._key(run.key), **self.tags, **parent, **run.tags}
+        run_id = self._client.create_run(self._experiment, tags=_texts(tags)).info.run_id
+        models = [LoggedModelInput(model_id)] if model_id else None
+        self._client.log_inputs(run_id, [self._dataset_input(run.context)], models)
+        parameters = [Param(key, value) for key, value in _texts(run.parameters).items()]
+        for batch in _batches(parameters, PARAMETERS_PER_CALL):
+            self._client.log_batch(run_id, params=batch)
+        linked = {"model_id": model_id, "dataset_name": self.run.dataset.name, "dataset_digest": self._dataset_digest}
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(safe_name(name), value, now, step, **(linked if model_id else {}))
+            for name, value, step in run.metrics
+        ]
+        for batch in _batches(metrics, METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=batch)
+        return run_id
+
+    def _logged_model(self, run: NestedRun, network: TrackedNetwork) -> str:
+        """Return the id of a network's logged model, which is made where there is none.
+
+        One of other weights is replaced, and so is one with metrics of an evaluation when another one is logged.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        key = self._key(network.key)
+        for model in self._client.search_logged_models([self._experiment], f"tags.key = '{key}'"):
+            same_weights = model.tags.get("weights_sha256") == network.digest
+            if same_weights and not (run.context == "evaluation" and model.metrics):
+                return model.model_id
+            self._client.delete_logged_model(model.model_id)
+        source = next((logged.info.run_id for logged in self._runs_of(network.trained_by)), None)
+        tags = {**self.tags, **{name: tag for name, tag in run.tags.items() if name != "kind"}, "key": key}
+        tags |= {"weights_sha256": network.digest, "checkpoint": str(network.path), "mlflow.model.isExternal": "true"}
+        model_id = self._client.create_logged_model(
+            self._experiment,
+            name=re.sub("[/:.%\"']", "_", network.name),
+            source_run_id=source,
+            tags=_texts(tags),
+            params=_texts(run.parameters),
+            model_type="classifier",
+        ).model_id
+        self._client.finalize_logged_model(model_id, "READY")
+        if source:
+            self._client.log_outputs(source, [LoggedModelOutput(model_id, step=0)])
+        return model_id
+
+    def _runs_of(self, key: str) -> list[Any]:
+        """Return the run of that key, if there is one; the empty key is the suite's run."""
+        return self._client.search_runs([self._experiment], f"tags.key = '{self._key(key)}'", max_results=1)
+
+    def _key(self, key: str) -> str:
+        """Return the value of the tag `key`, in which MLflow's filters allow no quotes."""
+        return "/".join(filter(None, (self.run.run_id, key))).replace("'", "_")
+
+    @property
+    def _dataset_digest(self) -> str:
+        return self.run.dataset.digest[:DIGEST_LENGTH]
+
+    def _dataset_input(self, context: str) -> Any:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = self.run.dataset
+        source, profile = json.dumps({"tags": dict(dataset.source)}), json.dumps(dict(dataset.profile))
+        described = Dataset(dataset.name, self._dataset_digest, "code", source, profile=profile)
+        return DatasetInput(described, [InputTag("mlflow.data.context", context)])
+
+    def _content_digest(self, run: NestedRun) -> str:
+        content = [
+            run.name, dict(run.tags), dict(run.parameters), run.metrics, run.failed, self.run.dataset.digest,
+            run.network and run.network.digest,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _scale(degradation: str, measured: Sequence[float]) -> int:
-    try:
-        registered = parse_degradation(degradation).levels or ()
-    except UserError:
-        registered = ()
-    return 1 if all(float(level).is_integer() for level in (*registered, *measured)) else 1000
+def safe_name(name: str) -> str:
+    """Return a metric's name with the characters alone that MLflow takes: letters, digits and `_-. :/`.
 
-
-def _curves_of(tables: Mapping[str, pd.DataFrame], leaders: pd.DataFrame, model: str, defense: str) -> Metrics:
-    """`accuracy/<degradation>` and `label_change/<degradation>` by step, from the undegraded at step 0; beside them
-    `level/<degradation>`, the levels themselves, and the figures of the leaderboard."""
-
-    def own(table: pd.DataFrame) -> pd.DataFrame:
-        return table[(table["model"] == model) & (table["defense"] == defense)]
-
-    metrics: Metrics = []
-    for row in own(leaders).to_dict("records"):
-        metrics += [(key, float(row[key]), 0) for key in SUMMARY if pd.notna(row[key])]
-    undegraded = own(tables["accuracy"]).query("degradation == 'none'")["value"]
-    for name, table in tables.items():
-        rows = own(table).query("degradation != 'none'")
-        for degradation, group in rows.groupby("degradation"):
-            scale = _scale(str(degradation), group["level"].tolist())
-            curve = dict(zip(group["level"], group["value"], strict=True))
-            if 0.0 not in curve and len(undegraded):
-                curve[0.0] = float(undegraded.iloc[0]) if name == "accuracy" else 0.0
-            for level, value in sorted(curve.items()):
-                metrics.append((_safe(f"{name}/{degradation}"), float(value), round(level * scale)))
-                if name == "accuracy":
-                    metrics.append((_safe(f"level/{degradation}"), float(level), round(level * scale)))
-    return metrics
-
-
-def _safe(name: str) -> str:
-    """MLflow takes letters, digits and `_-. :/` in a name."""
+    Examples
+    --------
+    >>> safe_name("accuracy/common:fog")
+    'accuracy/common:fog'
+    >>> safe_name("accuracy/pepper + blur(3, 0.5)")
+    'accuracy/pepper _ blur_3_ 0.5_'
+    """
     plain = "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)[:250]
     return re.sub("/{2,}", "/", plain).strip("/")
 
 
-def _tags_of(model: str) -> dict[str, str]:
-    return {"model": model, "architecture": model.partition("/")[2]}
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return values as texts of a length that MLflow takes."""
+    return {key: str(value)[:5000] for key, value in values.items()}
 
 
-def _recipe_params(recipe: Recipe) -> dict[str, Any]:
-    return {f"training.{key}": value for key, value in dataclasses.asdict(recipe).items()}
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return found
+def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

@@ -37,7 +37,7 @@ ROOMS = {
     "engine": {"images", "degradations", "models", "defenses", "sensitivity"},
     "runtime": {"engine", "images", "degradations", "models", "defenses", "sensitivity", "store"},
     "figures": {"datasets", "images", "store", "measures"},
-    "tracking.py": {"config", "degradations", "figures", "store", "training"},
+    "tracking.py": set(),
     "experiment": {"config", "datasets", "images", "degradations", "models", "defenses", "sensitivity", "training",
                    "engine", "runtime", "store", "measures", "figures", "tracking"},
 }  # fmt: skip

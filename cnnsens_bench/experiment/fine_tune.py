@@ -1,9 +1,10 @@
-"""Checkpoints of models with what a person sees of their training: the progress, and a run in MLflow each."""
+"""Fine-tunes the networks of a run, in this process or over a cluster, and reports each to the person and to MLflow."""
 
 import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,128 +14,183 @@ from rich.console import Console
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
+from cnnsens_bench.experiment.tracked_results import fine_tuning_run
 from cnnsens_bench.tracking import Tracker
-from cnnsens_bench.training.finetune import FineTuning, Trained, cached_or_ready, finetune, keep
+from cnnsens_bench.training.finetune import Diverged, FineTuning, Trained, cached_or_ready, finetune, save_trained
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import stage_progress
 from cnnsens_bench.utils.storage import require_writable
 
+Losses = list[tuple[int, float]]
+"""Steps and running means of the loss."""
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What came of the fine-tunings of a run, by the title that a person reads."""
+
+    trained: dict[str, Trained] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    """A sentence for each network whose loss diverged."""
+
+    def unreadable_images(self) -> dict[str, str]:
+        """Return a sentence for each training image that could not be read, by its id."""
+        return {image_id: sentence for result in self.trained.values() for image_id, sentence in result.failures}
+
 
 def fine_tune(
-    config: RunSettings, trainings: Mapping[str, ModelConfig], samples: Samples, console: Console, tracker: Tracker
-) -> dict[str, Trained]:
-    """Checkpoints, from the cache or trained now, by the title that a person reads; over a cluster side by side.
-
-    Raises `UserError`: those that had ended by then are in the cache.
-    """
-    require_writable(cache_dir(config.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
-    if not over_ray(config.cluster):
-        return {title: _here(config, title, model, samples, console, tracker) for title, model in trainings.items()}
-    found: dict[str, Trained] = {}
-    for title, model in trainings.items():
-        get = cached_or_ready if model.recipe.epochs else finetune  # which then has nothing to train
-        ready = get(model.name, samples, model.recipe, **_asked(config, model))
-        if isinstance(ready, Trained):
-            found[title] = ready
-            _tell(title, model, ready, [], console, tracker)
-    left = {title: model for title, model in trainings.items() if title not in found}
-    if left:
-        found |= _over_cluster(config, left, samples, console, tracker)
-    return {title: found[title] for title in trainings}
-
-
-def _here(
-    config: RunSettings, title: str, model: ModelConfig, samples: Samples, console: Console, tracker: Tracker
-) -> Trained:
-    """In this process."""
-    losses: list[tuple[int, float]] = []
-    torch.set_num_threads(config.cluster.threads or os.cpu_count() or 1)
-    with stage_progress(console, f"fine-tune {title}", 0, "steps") as progress:
-
-        def report(done: int, steps: int, loss: float) -> None:
-            progress.total, progress.detail = steps, f"loss {loss:.3f}"
-            progress.advance(done - progress.done)
-            losses.append((done, loss))
-
-        result = finetune(model.name, samples, model.recipe, **_asked(config, model), report=report)
-        if result.cached:
-            progress.detail = "(checkpoint from the cache)"
-    _tell(title, model, result, losses, console, tracker)
-    return result
-
-
-def _over_cluster(
-    config: RunSettings, trainings: Mapping[str, ModelConfig], samples: Samples, console: Console, tracker: Tracker
-) -> dict[str, Trained]:
-    """Side by side, as many as the sweep will have workers."""
-    # Imported only here: they take seconds.
-    from cnnsens_bench.runtime.cluster import connect, machines
-    from cnnsens_bench.training.remote import Room, Standing, train_over_ray
-
-    connect(config.cluster.address)
-    folder = Path(config.cache).expanduser().absolute() if config.cache else None
-    prepare = functools.partial(load_plugins, tuple(config.plugins))
-    note = functools.partial(console.print, markup=False, soft_wrap=True)
-    found: dict[str, Trained] = {}
-    paths: dict[str, Path] = {}
-
-    def room() -> Room:
-        layout = layout_of(config.cluster, machines())
-        return Room(layout.workers, layout.threads, layout.reserved_cpus, layout.gpus)
-
-    def waiting() -> Iterator[tuple[str, FineTuning]]:
-        """Weights are loaded for those that begin."""
-        for title, model in trainings.items():
-            ready = cached_or_ready(model.name, samples, model.recipe, **_asked(config, model))
-            if isinstance(ready, Trained):  # by another run, meanwhile
-                found[title] = ready
-            else:
-                paths[title] = ready.path
-                yield title, ready
-
-    with stage_progress(console, "fine-tune over the cluster", len(trainings), "networks") as progress:
-
-        def tick(standing: Standing) -> None:
-            progress.detail = "; ".join(
-                f"{title}: " + (f"{done}/{steps} steps, loss {loss:.3f}" if steps else "decodes its images")
-                for title, (done, steps, loss) in standing.items()
-            )
-            progress.advance(0)
-
-        with closing(train_over_ray(waiting(), room, folder, prepare, tick, note)) as ended:
-            for title, checkpoint, losses in ended:
-                found[title] = keep(checkpoint, paths[title])
-                progress.advance()
-                _tell(title, trainings[title], found[title], losses, console, tracker)
-        progress.detail = ""
-    return found
-
-
-def _asked(config: RunSettings, model: ModelConfig) -> dict[str, Any]:
-    """What `finetune` and `cached_or_ready` are asked for beside model, samples and recipe."""
-    return {
-        "weights": model.weights,
-        "input_size": model.input_size,
-        "seed": config.seed,
-        "cache": cache_dir(config.cache),
-    }
-
-
-def _tell(
-    title: str,
-    model: ModelConfig,
-    trained: Trained,
-    losses: list[tuple[int, float]],
+    settings: RunSettings,
+    trainings: Mapping[str, ModelConfig],
+    samples: Samples,
     console: Console,
     tracker: Tracker,
-) -> None:
-    console.print(f"checkpoint of {title}: {trained.path}", markup=False, soft_wrap=True)
-    tracker.fine_tuned(title, model.name, model.recipe, trained.cached, losses)
+    defenses: Mapping[str, str] | None = None,
+) -> FineTuned:
+    """Get the checkpoint of each network from the cache or train it; over a cluster, networks train side by side.
+
+    A training that diverges is reported and does not end the others.
+
+    Parameters
+    ----------
+    settings
+        The settings of the run.
+    trainings
+        What to train, by title.
+    samples
+        The data set.
+    console
+        Where a person reads progress and results.
+    tracker
+        Where the fine-tunings are logged.
+    defenses
+        The defense that a network is trained for, by title; "none" where it is left out.
+
+    Raises
+    ------
+    UserError
+        For anything else that ends a training. Networks that were trained by then are in the cache.
+    """
+    require_writable(cache_dir(settings.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
+    fine_tunings = _FineTunings(settings, samples, console, tracker, defenses or {})
+    if not over_ray(settings.cluster):
+        for title, model in trainings.items():
+            fine_tunings.train_here(title, model)
+    else:
+        remaining = {title: model for title, model in trainings.items() if not fine_tunings.take_cached(title, model)}
+        if remaining:
+            fine_tunings.train_over_cluster(remaining)
+    return fine_tunings.results
+
+
+@dataclass
+class _FineTunings:
+    """The fine-tunings of one run: what they share, and what came of them."""
+
+    settings: RunSettings
+    samples: Samples
+    console: Console
+    tracker: Tracker
+    defenses: Mapping[str, str]
+    results: FineTuned = field(default_factory=FineTuned)
+
+    def take_cached(self, title: str, model: ModelConfig) -> bool:
+        """Return whether a network needs no training; its checkpoint is then among the results."""
+        get = cached_or_ready if model.recipe.epochs else finetune  # which then has nothing to train
+        found = get(model.name, self.samples, model.recipe, **self._options(model))
+        if isinstance(found, Trained):
+            self._add(title, model, found, [])
+        return isinstance(found, Trained)
+
+    def train_here(self, title: str, model: ModelConfig) -> None:
+        """Get or train one network in this process."""
+        losses: Losses = []
+        torch.set_num_threads(self.settings.cluster.threads or os.cpu_count() or 1)
+        with stage_progress(self.console, f"fine-tune {title}", 0, "steps") as progress:
+
+            def report(done: int, steps: int, loss: float) -> None:
+                progress.total, progress.detail = steps, f"loss {loss:.3f}"
+                progress.advance(done - progress.done)
+                losses.append((done, loss))
+
+            result: Trained | Diverged
+            try:
+                result = finetune(model.name, self.samples, model.recipe, **self._options(model), report=report)
+                if result.cached:
+                    progress.detail = "(checkpoint from the cache)"
+            except Diverged as error:
+                result = error
+        self._add(title, model, result, losses)
+
+    def train_over_cluster(self, trainings: Mapping[str, ModelConfig]) -> None:
+        """Train networks side by side, as many at once as the sweep will have workers."""
+        # Imported only here: they take seconds.
+        from cnnsens_bench.runtime.cluster import connect, machines
+        from cnnsens_bench.training.remote import Room, Standing, train_over_ray
+
+        settings = self.settings
+        connect(settings.cluster.address)
+        folder = Path(settings.cache).expanduser().absolute() if settings.cache else None
+        prepare = functools.partial(load_plugins, tuple(settings.plugins))
+        note = functools.partial(self.console.print, markup=False, soft_wrap=True)
+        paths: dict[str, Path] = {}
+
+        def room() -> Room:
+            layout = layout_of(settings.cluster, machines())
+            return Room(layout.workers, layout.threads, layout.reserved_cpus, layout.gpus)
+
+        def waiting() -> Iterator[tuple[str, FineTuning]]:
+            """Load the weights of a network when its training is about to begin."""
+            for title, model in trainings.items():
+                ready = cached_or_ready(model.name, self.samples, model.recipe, **self._options(model))
+                if isinstance(ready, Trained):  # by another run, meanwhile
+                    self.results.trained[title] = ready
+                else:
+                    paths[title] = ready.path
+                    yield title, ready
+
+        with stage_progress(self.console, "fine-tune over the cluster", len(trainings), "networks") as progress:
+
+            def report_progress(standing: Standing) -> None:
+                progress.detail = "; ".join(
+                    f"{title}: " + (f"{done}/{steps} steps, loss {loss:.3f}" if steps else "decodes its images")
+                    for title, (done, steps, loss) in standing.items()
+                )
+                progress.advance(0)
+
+            with closing(train_over_ray(waiting(), room, folder, prepare, report_progress, note)) as ended:
+                for title, result, losses in ended:
+                    trained = result if isinstance(result, Diverged) else save_trained(result, paths[title])
+                    progress.advance()
+                    self._add(title, trainings[title], trained, losses)
+            progress.detail = ""
+
+    def _options(self, model: ModelConfig) -> dict[str, Any]:
+        """Return what `finetune` and `cached_or_ready` take beside the model, the samples and the recipe."""
+        return {
+            "weights": model.weights,
+            "input_size": model.input_size,
+            "seed": self.settings.seed,
+            "cache": cache_dir(self.settings.cache),
+        }
+
+    def _add(self, title: str, model: ModelConfig, result: Trained | Diverged, losses: Losses) -> None:
+        """Take a training that has ended into the results, and report it."""
+        cached = False
+        if isinstance(result, Trained):
+            self.results.trained[title], cached = result, result.cached
+            sentence = f"checkpoint of {title}: {result.path}"
+        else:
+            self.results.failed[title] = str(result)
+            sentence = f"{title} is left out: {result}"
+        self.console.print(sentence, markup=False, soft_wrap=True)
+        run = fine_tuning_run(title, model, self.defenses.get(title, "none"), self.settings.seed, result, losses)
+        # A checkpoint from the cache has no losses: what an earlier run has logged of it stays.
+        self.tracker.log(run, replace=not cached)
 
 
 def thin_classes(samples: Samples) -> list[str]:
-    """A sentence for classes without a training image, and one for those with a single one."""
+    """Return a sentence for the classes without a training image, and one for those with a single one."""
     train = samples.split("train", "val")["label"].value_counts()
     counts = [int(train.get(label, 0)) for label in range(len(samples.classes))]
     sentences = []

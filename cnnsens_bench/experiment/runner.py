@@ -14,12 +14,13 @@ from rich.console import Console
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Entrant, Sweep, plan
-from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
-from cnnsens_bench.experiment.fine_tune import fine_tune, thin_classes
+from cnnsens_bench.experiment.entrants import Pairing, calibration_images, pair_entrants, same_training
+from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.prepare import ResolvedStudy, prepare
-from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, resolve_studies
+from cnnsens_bench.experiment.resolve import RunSettings, resolve_studies
 from cnnsens_bench.experiment.search import search_models
+from cnnsens_bench.experiment.tracked_results import log_results, start_tracking, trained_part
 from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
@@ -74,25 +75,25 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
     Returns
     -------
     int
-        The number of images that could not be computed, and one more where the report of sensitivity failed.
+        The number of images and networks that could not be computed, and one more where the report of sensitivity
+        failed.
     """
     settings, samples = study.settings, study.samples
-    tracker = Tracker(study.config, settings.run_id, samples.name, console)
+    tracker = start_tracking(study.config, settings.run_id, samples, console, "evaluation")
     _announce(study, store, console)
     store.begin_run(settings.run_id, settings.suite, study.protocol, dataclasses.asdict(study.config), environment())
     status = "interrupted"
     try:
         parts = _begin_parts(store, settings)
         study = _with_searched_recipes(study, console, tracker)
-        pairing = study.pairing
-        trained = train_all(settings, pairing.trainings, samples, console, settings.run_id, parts, tracker)
-        sweep = study.sweep(calibration_images(samples, pairing))
-        register_models(store, pairing.entrants, trained, samples, settings.run_id)
-        failed = run_sweep(settings, sweep, study.images, trained, parts, store, study.protocol, console)
+        networks = train_all(settings, study.pairing, samples, console, settings.run_id, parts, tracker)
+        study = dataclasses.replace(study, pairing=without_failed(study.pairing, networks, console))
+        failed = len(networks.failed) + _evaluate(study, networks, parts, store, console)
         status = "incomplete" if failed else "done"
     finally:
         _end_run(store, settings.run_id, status, tracker)
-    unreported = _report(study, store, console, tracker, status, summary)
+    unreported = _report(study, networks, store, console, tracker, summary)
+    tracker.end(status)
     return print_failures(console, store, settings.run_id) + unreported
 
 
@@ -135,10 +136,21 @@ def _with_searched_recipes(study: ResolvedStudy, console: Console, tracker: Trac
     return dataclasses.replace(study, models=models, pairing=pairing)
 
 
+def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, store: RunStore, console: Console) -> int:
+    """Evaluate the entrants that have a network, and return the number of failed images."""
+    entrants = study.pairing.entrants
+    if not entrants:
+        return 0
+    checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
+    register_models(store, entrants, checkpoints, study.samples, study.settings.run_id)
+    sweep = study.sweep(calibration_images(study.samples, study.pairing))
+    return run_sweep(study.settings, sweep, study.images, checkpoints, parts, store, study.protocol, console)
+
+
 def _end_run(store: RunStore, run_id: str, status: str, tracker: Tracker) -> None:
     """Bring in the last parts and record how the run ended."""
     if status == "interrupted":
-        store.finish_run(run_id, status)  # first: who is told to stop may be killed seconds later
+        store.finish_run(run_id, status)  # first, because a process that is told to stop may be killed seconds later
     store.ingest(patience=10)
     store.finish_run(run_id, status)
     if status == "interrupted":
@@ -146,10 +158,10 @@ def _end_run(store: RunStore, run_id: str, status: str, tracker: Tracker) -> Non
 
 
 def _report(
-    study: ResolvedStudy, store: RunStore, console: Console, tracker: Tracker, status: str, summary: bool
+    study: ResolvedStudy, networks: FineTuned, store: RunStore, console: Console, tracker: Tracker, summary: bool
 ) -> int:
-    """Print the tables, draw the figures of sensitivity, and tell MLflow; return how many of these reports failed."""
-    pairing, name, failed = study.pairing, study.samples.name, 0
+    """Print the tables, draw the figures of sensitivity, and log to MLflow; return how many of these reports failed."""
+    name, failed = study.samples.name, 0
     if summary:
         print_summary(console, store, study.protocol, name)
     drawn: list[Path] = []
@@ -160,8 +172,8 @@ def _report(
         except Exception as error:  # a figure's fault must not end a sweep that is done
             console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
             failed = 1
-    entrants = [(e.model, e.defense, pairing.trainings[e.checkpoint].recipe) for e in pairing.entrants]
-    tracker.finish(store, study.protocol, status, entrants, drawn)
+    pairing, seed = study.pairing, study.settings.seed
+    log_results(tracker, store, study.protocol, name, pairing, networks.trained, seed, drawn)
     return failed
 
 
@@ -224,33 +236,53 @@ def outcomes(
 
 
 def train_all(
-    config: RunSettings,
-    trainings: dict[str, ModelConfig],
+    settings: RunSettings,
+    pairing: Pairing,
     samples: Samples,
     console: Console,
     run_id: str,
     parts: StoragePath,
     tracker: Tracker,
-) -> CheckpointFiles:
-    """The checkpoints of `Pairing.trainings`, from the cache or trained now. Unreadable images become failures."""
-    trained = fine_tune(config, trainings, samples, console, tracker)
-    failures = {image_id: text for result in trained.values() for image_id, text in result.failures}
+) -> FineTuned:
+    """Get or train the checkpoints of `Pairing.trainings`.
+
+    Training images that could not be read and networks that diverged become rows of `failures`; a network's row has an
+    empty image_id.
+    """
+    defenses = {entrant.checkpoint: trained_part(entrant.defense) for entrant in pairing.entrants}
+    networks = fine_tune(settings, pairing.trainings, samples, console, tracker, defenses)
+    failures = list(networks.unreadable_images().items())
+    failures += [("", f"{title}: {sentence}") for title, sentence in networks.failed.items()]
     if failures:
-        rows = [(run_id, samples.name, image_id, "train", text) for image_id, text in failures.items()]
+        rows = [(run_id, samples.name, image_id, "train", text) for image_id, text in failures]
         table = pd.DataFrame(rows, columns=FAILURES.names)
         import pyarrow as pa
 
         write_part(parts, "failures", "train", pa.Table.from_pandas(table, preserve_index=False))
-    return CheckpointFiles({key: result.path for key, result in trained.items()})
+    return networks
+
+
+def without_failed(pairing: Pairing, networks: FineTuned, console: Console) -> Pairing:
+    """Return the pairing without the entrants whose network could not be trained; say so where none is left."""
+    entrants = tuple(entrant for entrant in pairing.entrants if entrant.checkpoint not in networks.failed)
+    if not entrants:
+        console.print("no network is left to evaluate: every training diverged", markup=False)
+    return dataclasses.replace(pairing, entrants=entrants)
 
 
 def register_models(
-    store: Store, entrants: Sequence[Entrant], trained: CheckpointFiles, samples: Samples, run_id: str
+    store: Store, entrants: Sequence[Entrant], checkpoints: CheckpointFiles, samples: Samples, run_id: str
 ) -> None:
-    """Rows of `models`. Raises `UserError` when the store holds predictions of other weights under the same name."""
+    """Write the entrants' rows of `models`.
+
+    Raises
+    ------
+    UserError
+        If the store holds predictions of other weights under the same name.
+    """
     rows = []
     facts = {}
-    for key, checkpoint in trained.items():  # one by one in memory
+    for key, checkpoint in checkpoints.items():  # one by one in memory
         facts[key] = (checkpoint.digest(), checkpoint.num_parameters(), checkpoint.preprocessing.input_size)
     for entrant in entrants:
         digest, num_parameters, input_size = facts[entrant.checkpoint]
@@ -277,12 +309,18 @@ def register_models(
 
 
 def print_failures(console: Console, store: Store, run_id: str) -> int:
-    """Say which images failed and where the database is, and return the number of these images."""
+    """Say which images and networks failed and where the database is, and return how many they are."""
     failures = store.query("SELECT image_id, stage, error FROM failures WHERE run_id = ? ORDER BY image_id", [run_id])
-    if len(failures):
-        count = failures["image_id"].nunique()
+    networks, images = failures[failures["image_id"] == ""], failures[failures["image_id"] != ""]
+    count = int(images["image_id"].nunique())
+    if count:
         console.print(f"\n{count} images were not computed (all are in the table failures):", markup=False)
-        for row in failures.head(10).itertuples():
+        for row in images.head(10).itertuples():
             console.print(f"  {row.image_id} [{row.stage}]: {row.error}", markup=False)
+    if len(networks):
+        what = "1 network was" if len(networks) == 1 else f"{len(networks)} networks were"
+        console.print(f"\n{what} not trained (all are in the table failures):", markup=False)
+        for row in networks.head(10).itertuples():
+            console.print(f"  {row.error}", markup=False, soft_wrap=True)
     console.print(f"\nresults: {store.path}", markup=False, soft_wrap=True)
-    return int(failures["image_id"].nunique()) if len(failures) else 0
+    return count + len(networks)

@@ -1,11 +1,16 @@
-"""Searches of a suite's models: from its samples to the recipes that `run` takes, with a line for every trial."""
+"""Searches the recipe of each of a suite's models; each trial is reported to the person and to MLflow.
+
+The trials themselves are in `cnnsens_bench.training.trial`, what runs them is in `cnnsens_bench.training.search`.
+"""
 
 import dataclasses
 import functools
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,6 +18,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
+from cnnsens_bench.experiment.tracked_results import trial_run
 from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe
@@ -26,11 +32,11 @@ from cnnsens_bench.utils.progress import stage_progress
 from cnnsens_bench.utils.storage import local_folder, upload
 
 FILE = "recipes.yaml"
-"""Where the best recipes lie, in the output folder."""
+"""The file of the best recipes, in the output folder."""
 
 
 def search_models(
-    config: RunSettings,
+    settings: RunSettings,
     models: list[ModelConfig],
     samples: Samples,
     conditions: tuple[Condition, ...],
@@ -38,99 +44,124 @@ def search_models(
     tracker: Tracker,
     resume: bool,
 ) -> list[ModelConfig]:
-    """Search each model's recipe, judged under `conditions`; gives the models with the best.
+    """Search each model's recipe, and write the best ones to `recipes.yaml`.
 
-    A search of the same settings that has ended is not repeated; one that was interrupted goes on if `resume`.
-    Writes `recipes.yaml`. Raises `UserError`.
+    Trials of the same settings that have ended are not repeated: a search goes on where `search.trials` asks for more
+    than there are.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    models
+        The models, each with the given recipe that its search starts from.
+    samples
+        The data set, of which only training images are used.
+    conditions
+        What the networks are judged under.
+    console
+        Where a person reads progress and results.
+    tracker
+        Where the trials are logged.
+    resume
+        Whether a search that was interrupted goes on.
+
+    Returns
+    -------
+    list of ModelConfig
+        The models with the best recipes.
+
+    Raises
+    ------
+    UserError
+        If a recipe does not train, a search was interrupted and `resume` is not set, or no trial came to its end.
     """
-    home = local_folder(config.output_folder, config.cache)
-    recipe_searches = [_recipe_search(config, model, samples, conditions) for model in models]
-    for model, recipe_search in zip(models, recipe_searches, strict=True):
-        if not recipe_search.recipe.epochs:
-            raise UserError(f"training.epochs is 0 for '{model.name}': a search needs a recipe that trains")
-        begun = len(TrialLog(recipe_search.folder).trials())
-        if not resume and not _ended(recipe_search) and (recipe_search.folder / "tune").exists():
-            raise UserError(
-                f"{recipe_search.folder} holds a search that was interrupted after {begun} of "
-                f"{recipe_search.search.trials} trials: "
-                "resume=true goes on with it, another output=<folder> begins anew"
-            )
+    home = local_folder(settings.output_folder, settings.cache)
+    searches = [plan_search(settings, model, samples, conditions) for model in models]
+    for recipe_search in searches:
+        _check(recipe_search, resume)
     found = []
-    for model, recipe_search in zip(models, recipe_searches, strict=True):
-        trials = (
-            TrialLog(recipe_search.folder).trials()
-            if _ended(recipe_search)
-            else _searched(config, recipe_search, console, tracker)
-        )
-        chosen = _best(trials)
+    for model, recipe_search in zip(models, searches, strict=True):
+        trials = TrialLog(recipe_search.folder).trials()
+        if len(trials) < recipe_search.search.trials:
+            trials = _search(settings, recipe_search, console, tracker)
+        best = best_trial(trials, recipe_search.folder)
+        first = trials[0]  # the given recipe, unless it was still in training when the search was interrupted
+        given_ended = (first.number, first.status) == (1, "done")
+        given = f" (the given recipe's: {first.objective:.4f})" if given_ended else ""
         console.print(
-            f"{model.name}: best recipe is trial {chosen.number} of {len(trials)}, objective {chosen.objective:.4f}"
-            + (f" (the given recipe's: {trials[0].objective:.4f})" if trials[0].status == "done" else ""),
+            f"{model.name}: best recipe is trial {best.number} of {len(trials)}, objective {best.objective:.4f}{given}",
             markup=False,
             soft_wrap=True,
         )
-        _write(home / FILE, recipe_search, chosen, len(trials))
-        found.append(dataclasses.replace(model, recipe=chosen.recipe))
-        for trial in trials:  # those too that ended before a kill
-            tracker.trial(model.name, trial)
-    if not isinstance(config.output_folder, Path):
-        upload(home / FILE, config.output_folder / FILE)
+        _write(home / FILE, recipe_search, best, len(trials))
+        found.append(dataclasses.replace(model, recipe=best.recipe))
+        for trial in trials:  # also those that ended before this process began
+            tracker.log(trial_run(model.name, trial))
+    tracker.log_files([home / FILE])
+    if not isinstance(settings.output_folder, Path):
+        upload(home / FILE, settings.output_folder / FILE)
     return found
 
 
-def _searched(config: RunSettings, recipe_search: RecipeSearch, console: Console, tracker: Tracker) -> list[Trial]:
-    # Imported only here: the first two need seconds.
+def _check(recipe_search: RecipeSearch, resume: bool) -> None:
+    """Raise `UserError` where a search is impossible, or would go on without being asked to."""
+    if not recipe_search.recipe.epochs:
+        raise UserError(f"training.epochs is 0 for '{recipe_search.model}': a search needs a recipe that trains")
+    ended, wanted = len(TrialLog(recipe_search.folder).trials()), recipe_search.search.trials
+    if not resume and ended < wanted and _interrupted(recipe_search):
+        raise UserError(
+            f"{recipe_search.folder} holds a search that was interrupted after {ended} of {wanted} trials: "
+            "resume=true goes on with it, another output=<folder> begins anew"
+        )
+
+
+def _interrupted(recipe_search: RecipeSearch) -> bool:
+    return (recipe_search.folder / "tune").exists()
+
+
+def _search(settings: RunSettings, recipe_search: RecipeSearch, console: Console, tracker: Tracker) -> list[Trial]:
+    """Run the trials that are missing; return all trials."""
+    # Imported only here: they take seconds.
     from cnnsens_bench.runtime.cluster import connect
     from cnnsens_bench.training.search import search
 
-    before = TrialLog(recipe_search.folder).trials()
-    told = {trial.number for trial in before}
-    if (recipe_search.folder / "tune").exists():
-        console.print(
-            f"resuming the search of {recipe_search.model}: {len(told)} of {recipe_search.search.trials} trials "
-            "have ended"
-        )
-    connect(config.cluster.address)
+    wanted = recipe_search.search.trials
+    reported = {trial.number for trial in TrialLog(recipe_search.folder).trials()}
+    if reported or _interrupted(recipe_search):
+        console.print(f"resuming the search of {recipe_search.model}: {len(reported)} of {wanted} trials have ended")
+    connect(settings.cluster.address)
     running: dict[int, Trial] = {}
-    with stage_progress(console, f"search {recipe_search.model}", recipe_search.search.trials, "trials") as progress:
-        progress.done = len(told)
+    with stage_progress(console, f"search {recipe_search.model}", wanted, "trials") as progress:
+        progress.done = len(reported)
 
-        def tell(trial: Trial) -> None:
+        def report_end(trial: Trial) -> None:
             running.pop(trial.number, None)
-            if trial.number not in told:
-                told.add(trial.number)
+            if trial.number not in reported:
+                reported.add(trial.number)
                 console.print(line(trial, recipe_search), markup=False, soft_wrap=True)
                 progress.advance()
-                tracker.trial(recipe_search.model, trial)
+                tracker.log(trial_run(recipe_search.model, trial))
 
-        def tick(trial: Trial) -> None:
-            if "epochs_done" not in trial.metrics:  # it failed: `tell` comes next
+        def report_epoch(trial: Trial) -> None:
+            if "epochs_done" not in trial.metrics:  # it failed, and is about to end
                 return
             running[trial.number] = trial
             progress.detail = _running(running)
             progress.advance(0)
 
-        trials = search(recipe_search, tell, tick)
+        trials = search(recipe_search, report_end, report_epoch)
         progress.detail = ""
-    if len(trials) < recipe_search.search.trials:
-        raise UserError(
-            f"{recipe_search.folder}: only {len(trials)} of {recipe_search.search.trials} trials have ended: "
-            "resume=true"
-        )
+    if len(trials) < wanted:
+        raise UserError(f"{recipe_search.folder}: only {len(trials)} of {wanted} trials have ended: resume=true")
     for leftover in (recipe_search.images, recipe_search.images.with_suffix(".json")):
         leftover.unlink(missing_ok=True)
-    try:
-        _best(trials)
-    except UserError:
-        shutil.rmtree(recipe_search.folder)  # once what failed is mended, all begins anew
-        raise
-    (recipe_search.folder / "ended").touch()
     shutil.rmtree(recipe_search.folder / "tune", ignore_errors=True)  # no trial is to be resumed any more
     return trials
 
 
 def line(trial: Trial, recipe_search: RecipeSearch) -> str:
-    """What a person reads of a trial that has ended."""
+    """Return what a person reads of a trial that has ended."""
     recipe, metrics = trial.recipe, trial.metrics
     epochs = f"{metrics.get('epochs_done', 0)}/{recipe.epochs} epochs"
     spent = f"{epochs} in {metrics.get('seconds', 0):.0f} s" if metrics.get("seconds") else f"of {recipe.epochs} epochs"
@@ -155,51 +186,66 @@ def _running(running: dict[int, Trial]) -> str:
     )
 
 
-def _recipe_search(
-    config: RunSettings, model: ModelConfig, samples: Samples, conditions: tuple[Condition, ...]
+def plan_search(
+    settings: RunSettings, model: ModelConfig, samples: Samples, conditions: tuple[Condition, ...]
 ) -> RecipeSearch:
-    fitted, held = hold_out(samples.split("train", "val"), config.search.validation)
-    home = local_folder(config.output_folder, config.cache)
-    shaped_by = [
-        model.name, model.weights, model.input_size, dataclasses.asdict(model.recipe), config.search.shaping(),
-        dataclasses.replace(samples, table=fitted).fingerprint(), config.seed, config.quantize, config.precision,
-    ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(shaped_by, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    """Return the search of a model's recipe, in the folder of its settings."""
+    fitted, held_out = hold_out(samples.split("train", "val"), settings.search.validation)
     validation = Validation(
-        model.name, samples.name, held, conditions, config.seed, config.quantize, config.precision,
-        config.batch_size, tuple(config.plugins),
+        model.name, samples.name, held_out, conditions, settings.seed, settings.quantize, settings.precision,
+        settings.batch_size, tuple(settings.plugins),
     )  # fmt: skip
+    shaping = settings.search.shaping()
+    of_data = [
+        dataclasses.replace(samples, table=fitted).fingerprint(), settings.seed, settings.quantize, settings.precision
+    ]  # fmt: skip
+    searches = local_folder(settings.output_folder, settings.cache).absolute() / "search"
+    folder = _folder(searches, model, shaping, of_data)
     return RecipeSearch(
         model=model.name,
         classes=len(samples.classes),
         fitted=fitted,
-        images=cache_dir(config.cache).absolute() / "canvases" / digest,
+        images=cache_dir(settings.cache).absolute() / "canvases" / folder.name.rpartition("-")[2],
         recipe=model.recipe,
-        search=config.search,
+        search=settings.search,
         weights=model.weights,
         input_size=model.input_size,
-        seed=config.seed,
+        seed=settings.seed,
         validate=validation,
-        prepare=functools.partial(load_plugins, tuple(config.plugins)),
-        folder=home.absolute() / "search" / f"{model.name.replace('/', '-')}-{digest}",
+        prepare=functools.partial(load_plugins, tuple(settings.plugins)),
+        folder=folder,
     )
 
 
-def _ended(recipe_search: RecipeSearch) -> bool:
-    return (recipe_search.folder / "ended").exists()
+def _folder(searches: Path, model: ModelConfig, settings: Mapping[str, Any], of_data: list[Any]) -> Path:
+    """Return a search's folder, named by the hash of everything but the number of trials that decides the outcome."""
+
+    def named(settings: Mapping[str, Any]) -> Path:
+        recipe = dataclasses.asdict(model.recipe)
+        shaped_by = [model.name, model.weights, model.input_size, recipe, settings, *of_data]
+        digest = hashlib.sha256(json.dumps(shaped_by, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        return searches / f"{model.name.replace('/', '-')}-{digest}"
+
+    # Version 0.1 named the folder by the number of trials, too.
+    earlier = named(settings)
+    return earlier if earlier.exists() else named({key: settings[key] for key in settings if key != "trials"})
 
 
-def _best(trials: list[Trial]) -> Trial:
-    """The highest objective of those that went to their end; of equals the first. Raises `UserError` if none did."""
+def best_trial(trials: list[Trial], folder: Path) -> Trial:
+    """Return the trial of the highest objective among those that came to their end; of equal ones the first.
+
+    Where none did, the search's folder is removed, so that it begins anew once the cause is mended.
+    """
     done = [trial for trial in trials if trial.status == "done"]
     if not done:
+        shutil.rmtree(folder)
         why = next((trial.error for trial in trials if trial.error), "none was trained to its end")
         raise UserError(f"no trial of the search came to its end: {why}")
     return max(done, key=lambda trial: (trial.objective, -trial.number))
 
 
-def _write(path: Path, recipe_search: RecipeSearch, chosen: Trial, count: int) -> None:
-    """Beside the recipes of other models that the file has already."""
+def _write(path: Path, recipe_search: RecipeSearch, best: Trial, count: int) -> None:
+    """Write the best recipe into the file, beside the recipes of other models."""
     others: dict[str, Recipe] = read_recipes(path) if path.is_file() else {}
-    note = f"objective {chosen.objective:.4f}, trial {chosen.number} of {count}, seed {recipe_search.seed}"
-    write_recipes(path, {**others, recipe_search.model: chosen.recipe}, {recipe_search.model: note})
+    note = f"objective {best.objective:.4f}, trial {best.number} of {count}, seed {recipe_search.seed}"
+    write_recipes(path, {**others, recipe_search.model: best.recipe}, {recipe_search.model: note})

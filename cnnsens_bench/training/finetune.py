@@ -1,9 +1,13 @@
-"""Fine-tuning of one model, cached by the hash of everything that shapes it."""
+"""Fine-tuning of one network, and the cache of checkpoints, named by the hash of everything that shapes them.
+
+The single optimisation step is in `cnnsens_bench.training.trainer`, the images are in `cnnsens_bench.training.data`.
+"""
 
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,52 +19,78 @@ import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.models.base import (
-    Classifier,
-    Preprocessing,
-    best_device,
-    build_network,
-    logits_of,
-    preprocessing_of,
-    split_name,
-)
+from cnnsens_bench.models.base import Classifier, Preprocessing, build_network, preprocessing_of, split_name
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.weights import class_count, load_weights, starting_weights
 from cnnsens_bench.training.data import Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.training.trainer import Trainer
 from cnnsens_bench.utils.errors import UserError
 
 VERSION = 2
-"""Raised when this code changes what it trains, so that older checkpoints are not taken for it."""
+"""A part of every checkpoint's hash. Raise it when this code changes what it trains: older checkpoints then do not
+count as made by it."""
 
 Report = Callable[[int, int, float], None]
-"""(steps done, steps in all, mean loss of late) while training."""
-
+"""Called after each step with the steps done, the steps in all and the running mean of the loss."""
 
 AfterEpoch = Callable[[int, Classifier, Callable[[], dict[str, Any]]], None]
-"""(epochs done, the classifier as it trains, what gives the state to go on from) after each epoch."""
+"""Called after each epoch with the epochs done, the classifier as it trains, and a function that returns the state from
+which another process can go on."""
 
 
 class Diverged(UserError):
-    """The loss is no longer finite."""
+    """The loss of a training is no longer finite, so that its network is of no use."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """`path` of the checkpoint; `cached`: it was there before; `failures`: (image_id, sentence) of training images
-    that could not be read."""
+    """A network whose checkpoint is in the cache.
+
+    Attributes
+    ----------
+    path
+        The file of the checkpoint.
+    digest
+        SHA-256 of the weights.
+    cached
+        Whether the checkpoint was in the cache before it was asked for.
+    failures
+        (image_id, sentence) of the training images that could not be read.
+    """
 
     path: Path
+    digest: str
     cached: bool
     failures: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A fine-tuning that can begin, in this process or another one: it needs nothing but the images.
+    """A fine-tuning that can begin in this process or in another one, which needs nothing but the images.
 
-    `table`: the samples to train on, of the data set `name`; `state`: the weights to start from, None for random
-    ones; `shaped_by`: all that decides what comes out, as JSON; `path`: where the checkpoint belongs.
+    Attributes
+    ----------
+    model
+        The network as `<source>/<architecture>`.
+    name
+        The data set's name.
+    classes
+        The names of the data set's classes.
+    table
+        The samples to train on.
+    preprocessing
+        The network's input size and normalisation.
+    state
+        The weights to start from, or None for random ones.
+    recipe
+        How to train.
+    seed
+        The seed of the random weights, the order of the images, crops, dropout and noise.
+    shaped_by
+        Everything that decides the resulting weights, as JSON.
+    path
+        The checkpoint's place in the cache.
     """
 
     model: str
@@ -75,38 +105,58 @@ class FineTuning:
     path: Path
 
     def run(self, folder: Path, report: Report | None = None) -> Checkpoint:
-        """Train; `folder` holds the decoded images meanwhile. Raises `UserError`."""
+        """Train the network and return its checkpoint, which is not in the cache yet.
+
+        Parameters
+        ----------
+        folder
+            The folder of the decoded images, which are removed at the end.
+        report
+            Called after each step.
+
+        Raises
+        ------
+        Diverged
+            If the loss does not stay finite.
+        UserError
+            If there are no training images, the GPU's memory is too small, or `training.epochs=0` meets weights of
+            other classes.
+        """
         network = starting_network(self.model, len(self.classes), self.preprocessing, self.state, self.seed)
-        if not self.recipe.epochs and self.state is not None and (count := class_count(network, self.state)):
+        failures: list[tuple[str, str]] = []
+        if self.recipe.epochs:
+            failures = self._train(network, folder, report)
+        elif self.state is not None and (count := class_count(network, self.state)):
             raise UserError(
                 f"the weights of '{self.model}' are of {count} classes, dataset '{self.name}' has {len(self.classes)}: "
                 "with training.epochs=0 the head would know none of them; fine-tune it, or give weights of this data "
                 "set"
             )
-        failures: list[tuple[str, str]] = []
-        if self.recipe.epochs:
-            if self.table.empty:
-                raise UserError(f"dataset '{self.name}' has no training images: training.epochs=0 evaluates as it is")
-            data = TrainingImages(self.table, self.preprocessing.input_size, folder)
-            failures = data.failures
-            classifier = Classifier(network, self.preprocessing, self.recipe.input_dropout)
-            try:
-                train_network(classifier, data, self.recipe, self.seed, report)
-            except torch.OutOfMemoryError:
-                raise UserError(
-                    f"the GPU's memory does not suffice to train '{self.model}' with {self.recipe.batch_size} images "
-                    "at a time: lower its training.batch_size"
-                ) from None
-            finally:
-                data.close()
         extra = {"shaped_by": self.shaped_by, "failures": failures}
         return Checkpoint(self.model, self.classes, self.preprocessing, network.state_dict(), extra)
 
+    def _train(self, network: nn.Module, folder: Path, report: Report | None) -> list[tuple[str, str]]:
+        """Train `network` in place; return the images that could not be read."""
+        if self.table.empty:
+            raise UserError(f"dataset '{self.name}' has no training images: training.epochs=0 evaluates as it is")
+        data = TrainingImages(self.table, self.preprocessing.input_size, folder)
+        classifier = Classifier(network, self.preprocessing, self.recipe.input_dropout)
+        try:
+            train_network(classifier, data, self.recipe, self.seed, report)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the GPU's memory does not suffice to train '{self.model}' with {self.recipe.batch_size} images "
+                "at a time: lower its training.batch_size"
+            ) from None
+        finally:
+            data.close()
+        return data.failures
 
-def keep(checkpoint: Checkpoint, path: Path) -> Trained:
-    """Save what `FineTuning.run` gave into the cache."""
+
+def save_trained(checkpoint: Checkpoint, path: Path) -> Trained:
+    """Save what `FineTuning.run` returned at its place in the cache."""
     checkpoint.save(path)
-    return Trained(path, False, _failures(checkpoint))
+    return _trained(checkpoint, path, cached=False)
 
 
 def finetune(
@@ -120,19 +170,50 @@ def finetune(
     cache: Path,
     report: Report | None = None,
 ) -> Trained:
-    """The checkpoint of `model` fine-tuned on the train (and val) images of `samples`; from the cache if it is there.
+    """Fine-tune a network on the train and val images of a data set, or find its checkpoint in the cache.
 
-    `weights`: see `starting_weights`; `input_size`: None for the architecture's own. Raises `UserError` for
-    weights that cannot be had, an empty training split or a loss that diverges.
+    Parameters
+    ----------
+    model
+        The network as `<source>/<architecture>`.
+    samples
+        The data set.
+    recipe
+        How to train. With `epochs` 0 the starting weights are kept as they are.
+    weights
+        What to start from: see `cnnsens_bench.models.weights.starting_weights`.
+    input_size
+        The side of the network's input in pixels, or None for the architecture's own.
+    seed
+        The seed of everything random.
+    cache
+        The folder of the cache.
+    report
+        Called after each step.
+
+    Raises
+    ------
+    Diverged
+        If the loss does not stay finite.
+    UserError
+        If the weights cannot be had or the training split is empty.
     """
     found = cached_or_ready(model, samples, recipe, weights=weights, input_size=input_size, seed=seed, cache=cache)
-    return found if isinstance(found, Trained) else keep(found.run(cache, report), found.path)
+    return found if isinstance(found, Trained) else save_trained(found.run(cache, report), found.path)
 
 
 def cached_or_ready(
     model: str, samples: Samples, recipe: Recipe, *, weights: str, input_size: int | None, seed: int, cache: Path
 ) -> Trained | FineTuning:
-    """The checkpoint that `finetune` would give if it is in the cache, else what makes it. Raises `UserError`."""
+    """Return the checkpoint if it is in the cache, else the fine-tuning that makes it.
+
+    See `finetune` for the parameters.
+
+    Raises
+    ------
+    UserError
+        If the weights cannot be had, or the cached file is not what its name says.
+    """
     _, architecture = split_name(model)
     preprocessing = preprocessing_of(model, input_size)
     state, identity = starting_weights(model, weights)
@@ -155,20 +236,26 @@ def cached_or_ready(
         checkpoint = load_checkpoint(path)
         if checkpoint.extra.get("shaped_by") != text:
             raise UserError(f"{path} is not the checkpoint that its name says: delete it, and it is made anew")
-        return Trained(path, True, _failures(checkpoint))
+        return _trained(checkpoint, path, cached=True)
     return FineTuning(model, samples.name, samples.classes, train, preprocessing, state, recipe, seed, text, path)
 
 
-def _failures(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
-    return tuple((image_id, sentence) for image_id, sentence in checkpoint.extra.get("failures", ()))
+def _trained(checkpoint: Checkpoint, path: Path, cached: bool) -> Trained:
+    failures = tuple((image_id, sentence) for image_id, sentence in checkpoint.extra.get("failures", ()))
+    return Trained(path, checkpoint.digest(), cached, failures)
 
 
 def starting_network(
     model: str, classes: int, preprocessing: Preprocessing, state: dict[str, Tensor] | None, seed: int
 ) -> nn.Module:
-    """A network for `classes` with the weights of `state`, or random ones; the same seed draws the same.
+    """Build a network for `classes` classes with the weights of `state`, or random ones where it is None.
 
-    Raises `UserError` when it cannot be built for the input size or the weights are another network's.
+    The same seed draws the same weights.
+
+    Raises
+    ------
+    UserError
+        If the network cannot be built for the input size, or the weights are another network's.
     """
     torch.manual_seed(seed)
     network = build_network(model, classes, preprocessing.input_size)
@@ -178,7 +265,10 @@ def starting_network(
 
 
 def file_sizes(table: pd.DataFrame) -> str:
-    """SHA-256 of the sizes of a table's files: a file that is mended or exchanged shapes what is trained on it."""
+    """Return the SHA-256 of the sizes of a table's files.
+
+    It is a part of the checkpoint's hash: an image file that is repaired or exchanged gives another network.
+    """
     sizes = [Path(uri).stat().st_size if Path(uri).is_file() else -1 for uri in table["uri"]]
     return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
@@ -194,113 +284,54 @@ def train_network(
     state: dict[str, Any] | None = None,
     share: Share | None = None,
 ) -> None:
-    """Train in place by `recipe`; the network ends in eval mode on the CPU. Raises `Diverged`.
+    """Train a classifier in place; it ends in evaluation mode on the CPU.
 
-    `state`: what `after_epoch` could ask for in an earlier process; training goes on as if it had not been stopped.
-    `share`: this process's part of every batch, where several train together (torch.distributed is then set up).
+    Parameters
+    ----------
+    classifier
+        The network with its normalisation and its input dropout.
+    data
+        The images to train on.
+    recipe
+        How to train.
+    seed
+        The seed of the images' order and crops.
+    report
+        Called after each step.
+    after_epoch
+        Called after each epoch.
+    state
+        What `after_epoch` could ask for in an earlier process: training goes on as if it had not been stopped.
+    share
+        This process's part of every batch, where several processes train together (torch.distributed is then set up).
+
+    Raises
+    ------
+    Diverged
+        If the loss is not finite after a step.
+    UserError
+        If fewer than two images could be read.
     """
     if len(data) < 2:
         raise UserError("fewer than two training images could be read: see the failures, or check the dataset's root")
-    device = best_device()
-    classifier.to(device).to(memory_format=torch.channels_last).train()
-    if recipe.freeze_norm:
-        for layer in classifier.modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                layer.eval()
-    steps = max(1, len(data) // min(recipe.batch_size, len(data))) * recipe.epochs
-    groups = parameter_groups(classifier.network, recipe)
-    optimiser = torch.optim.AdamW(groups, fused=True)
-    rates = [group["lr"] for group in groups]
-    # A warm-up of exactly one step makes OneCycleLR divide by zero.
-    warmup = recipe.warmup if abs(recipe.warmup * (steps + 1) - 1) > 1e-6 else 1.01 * recipe.warmup
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rates, total_steps=steps + 1, pct_start=warmup, cycle_momentum=False
-    )
-    loss_function = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    done, smooth, first = 0, float("nan"), 0
-    if state is not None:
-        first = state["epochs"]
-        done = steps // recipe.epochs * first
-        classifier.load_state_dict(state["classifier"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        _set_random_state(state["random"])
-    together = share is not None and share.count > 1
-    forward = nn.parallel.DistributedDataParallel(classifier) if together else classifier
-
-    def progress(epochs: int) -> dict[str, Any]:
-        return {
-            "epochs": epochs,
-            "classifier": classifier.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "schedule": schedule.state_dict(),
-            "random": _random_state(),
-        }
-
-    for epoch in range(first, recipe.epochs):
+    steps_per_epoch = max(1, len(data) // min(recipe.batch_size, len(data)))
+    steps = steps_per_epoch * recipe.epochs
+    first_epoch = state["epochs"] if state else 0
+    done, mean_loss = steps_per_epoch * first_epoch, math.nan
+    trainer = Trainer(classifier, recipe, steps, distributed=share is not None and share.count > 1, state=state)
+    for epoch in range(first_epoch, recipe.epochs):
         for pixels, labels in data.batches(recipe, np.random.default_rng([seed, epoch]), share):
-            inputs = with_noise(pixels.to(device).float(), recipe.input_noise)
-            loss = loss_function(logits_of(forward(inputs)), labels.to(device))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(classifier.parameters(), 5.0)
-            optimiser.step()
-            schedule.step()
+            loss = trainer.step(pixels, labels)
             done += 1
-            value = _mean_over_processes(loss).item() if together else loss.item()
-            if not np.isfinite(value):
-                raise Diverged(f"training diverged (loss {value}) at step {done}: lower training.lr_body and lr_head")
-            smooth = value if np.isnan(smooth) else 0.9 * smooth + 0.1 * value
+            if not math.isfinite(loss):
+                raise Diverged(f"training diverged (loss {loss}) at step {done}: lower training.lr_body and lr_head")
+            mean_loss = loss if math.isnan(mean_loss) else 0.9 * mean_loss + 0.1 * loss
             if report:
-                report(done, steps, smooth)
+                report(done, steps, mean_loss)
         if after_epoch:
-            after_epoch(epoch + 1, classifier, functools.partial(progress, epoch + 1))
-    classifier.to("cpu").eval()
+            after_epoch(epoch + 1, classifier, functools.partial(_state_after, trainer, epoch + 1))
+    trainer.finish()
 
 
-def _mean_over_processes(loss: Tensor) -> Tensor:
-    """The same on all, so that all stop when one diverges."""
-    mean = loss.detach().clone()
-    torch.distributed.all_reduce(mean)
-    return mean / torch.distributed.get_world_size()
-
-
-def _random_state() -> dict[str, Any]:
-    """Dropout and noise draw from torch's own generators."""
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": on_gpus}
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    for device, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(of_device, device)
-
-
-def with_noise(pixels: Tensor, sigma: float) -> Tensor:
-    """N(0, σ²) on the images of a batch (N, 3, H, W) in [0, 255], each with probability 1/2, clamped again."""
-    if not sigma:
-        return pixels
-    chosen = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < 0.5
-    return torch.where(chosen, (pixels + sigma * torch.randn_like(pixels)).clamp(0, 255), pixels)
-
-
-def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict]:
-    """Body and head, each with and without weight decay (none for biases and normalisation)."""
-    head = {id(p) for p in head_layer(network).parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in network.parameters():
-        groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": recipe.lr_head if in_head else recipe.lr_body,
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-        }
-        for (in_head, decays), parameters in groups.items()
-    ]
-
-
-def head_layer(network: nn.Module) -> nn.Module:
-    """The last linear layer (or convolution, in networks that end in one)."""
-    return [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+def _state_after(trainer: Trainer, epochs: int) -> dict[str, Any]:
+    return {"epochs": epochs, **trainer.state()}

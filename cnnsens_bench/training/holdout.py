@@ -1,4 +1,4 @@
-"""The validation split that a search judges by: cut from the training images, never from the test split."""
+"""The validation split that a search judges recipes by. It is cut from the training images, not from the test split."""
 
 import hashlib
 
@@ -8,11 +8,35 @@ from cnnsens_bench.utils.errors import UserError
 
 
 def hold_out(train: pd.DataFrame, share: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(fitted on, held out): of each class about `share` of its images are held out, in table order.
+    """Split a table of training samples into those to train on and those to validate on, class by class.
 
-    Chosen by the hash of the image id, so that the split is the same on every machine and a larger share holds a
-    smaller one. A class keeps at least one image to be fitted on; one of two images or more holds out at least one.
-    Raises `UserError` where nothing can be held out.
+    Images are chosen by the hash of their id: the split is the same on every machine, and what a smaller share holds
+    out, a larger share holds out too. Every class keeps at least one image to train on; a class of two images or more
+    has at least one to validate on.
+
+    Parameters
+    ----------
+    train
+        Samples with the columns `image_id` and `label`.
+    share
+        About which part of each class is held out, in (0, 1).
+
+    Returns
+    -------
+    tuple of DataFrame
+        The samples to train on and the samples held out, each in the table's order.
+
+    Raises
+    ------
+    UserError
+        If no class has two images.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"image_id": [f"{n}.jpg" for n in range(10)], "label": 5 * [0, 1]})
+    >>> fitted, held_out = hold_out(table, 0.4)
+    >>> held_out["label"].value_counts().to_dict()
+    {0: 2, 1: 2}
     """
     rank = train["image_id"].map(lambda text: hashlib.blake2b(f"held out {text}".encode(), digest_size=8).digest())
     order = rank.groupby(train["label"]).rank(method="first")

@@ -1,4 +1,4 @@
-"""How a network is fine-tuned: a plain, noise-free recipe (the study measures what training has not seen)."""
+"""How a network is fine-tuned. The default recipe is free of noise: the study measures what training has not seen."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cnnsens_bench.utils.errors import UserError
 
 MOST = 100_000
-"""Epochs or images of a batch, beyond which a number is a slip."""
+"""The largest number of epochs, and of images in a batch: a larger one is a slip."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Recipe:
     (Rusak et al. 2020)."""
 
     def check(self) -> None:
-        """Raises `UserError` for an impossible value."""
+        """Raise `UserError` for an impossible value."""
         rules = {
             "epochs": (0 <= self.epochs <= MOST, "at least 0" if self.epochs < 0 else f"at most {MOST}"),
             "batch_size": (2 <= self.batch_size <= MOST, f"at least 2 (batch norm needs two images), at most {MOST}"),

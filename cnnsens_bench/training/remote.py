@@ -13,7 +13,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, Ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsens_bench.models.checkpoint import Checkpoint, checkpoint_from_bytes
-from cnnsens_bench.training.finetune import FineTuning
+from cnnsens_bench.training.finetune import Diverged, FineTuning
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import StorageError, UserError
 from cnnsens_bench.utils.memory import keep_freed_memory
@@ -59,8 +59,8 @@ def train_over_ray(
     prepare: Callable[[], None],
     tick: Callable[[Standing], None],
     note: Callable[[str], None],
-) -> Generator[tuple[str, Checkpoint, Losses]]:
-    """Run trainings, given by key; gives each one's checkpoint as it ends. Ray must be connected.
+) -> Generator[tuple[str, Checkpoint | Diverged, Losses]]:
+    """Run trainings, given by key; gives each one's checkpoint, or that it diverged, as it ends. Ray must be connected.
 
     `waiting` is asked for no more than can run, so it may load weights as it goes. `room`: what they have on the
     cluster as it is now; `folder`: of each machine, for the decoded images; `prepare`: what a new process must do
@@ -129,6 +129,9 @@ def train_over_ray(
                     elif not fault:
                         note(f"note: the process that trained {under.key} has died: it begins anew")
                         again.append(under)
+                    continue
+                if isinstance(result, Diverged):
+                    yield under.key, result, []
                     continue
                 if isinstance(result, Exception):
                     fault = fault or type(result)(f"{under.key}: {result}")

@@ -74,7 +74,8 @@ def allot(recipe_search: RecipeSearch, cpus: int, gpus: float, nodes: Sequence[i
 def search(recipe_search: RecipeSearch, tell: Callable[[Trial], None], tick: Callable[[Trial], None]) -> list[Trial]:
     """Run all trials and return them by number.
 
-    Where `recipe_search.folder` (absolute) holds a search that was interrupted, it goes on from there.
+    Where `recipe_search.folder` (absolute) holds a search that was interrupted, it goes on from there. Trials that have
+    ended are not repeated, also where that search had fewer trials than this one.
 
     `tell`: called with each trial as it ends; `tick`: with each that goes on, after an epoch. Ray must be connected.
     """
@@ -89,9 +90,14 @@ def search(recipe_search: RecipeSearch, tell: Callable[[Trial], None], tick: Cal
     work = tune.with_parameters(
         _train_together if together else _train_alone, recipe_search=recipe_search, allotment=allotment
     )
+    folder = recipe_search.folder / "tune"
+    interrupted = folder.exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _tuner(recipe_search, tune.with_resources(work, asked), allotment).fit()
+        if interrupted and len(TrialLog(recipe_search.folder).trials()) < recipe_search.search.trials:
+            shutil.rmtree(folder)  # what was interrupted was a search of fewer trials
+            _tuner(recipe_search, tune.with_resources(work, asked), allotment).fit()
     return TrialLog(recipe_search.folder).trials()
 
 
@@ -133,9 +139,18 @@ def _tuner(recipe_search: RecipeSearch, trainable: Any, allotment: Allotment) ->
 
 
 def _searcher(recipe_search: RecipeSearch) -> Any:
-    """Optuna's TPE when it is installed, else random search; the given recipe first."""
-    given = [{key: getattr(recipe_search.recipe, key) for key in axes(recipe_search.search, recipe_search.recipe)}]
-    seed = recipe_search.seed % 2**32
+    """Return Optuna's TPE where it is installed, else random search.
+
+    The given recipe comes first, then come those of the trials that have ended, whose results are in the log.
+    """
+    ended = [trial.recipe for trial in TrialLog(recipe_search.folder).trials() if trial.number > 1]
+    ranges = axes(recipe_search.search, recipe_search.recipe)
+    given = [
+        {key: min(max(getattr(recipe, key), axis.low), axis.high) for key, axis in ranges.items()}
+        for recipe in (recipe_search.recipe, *ended)
+    ]
+    # The same seed would draw the recipes that have been tried again.
+    seed = (recipe_search.seed + len(ended)) % 2**32
     if not _has_optuna():
         return BasicVariantGenerator(points_to_evaluate=given, random_state=seed)
     from ray.tune.search.optuna import OptunaSearch

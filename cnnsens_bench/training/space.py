@@ -1,4 +1,4 @@
-"""What a search tries and by what it judges: plain settings and sums, no Ray."""
+"""The settings of a search over recipes: which values it tries and by which objective it judges them."""
 
 import dataclasses
 import math
@@ -13,12 +13,22 @@ UNDEGRADED = "none"
 """The name of the undegraded condition in `Scores`."""
 
 Scores = Mapping[str, Mapping[float, float]]
-"""degradation → level → accuracy in [0, 1]; `UNDEGRADED` has level 0."""
+"""Accuracies in [0, 1] by degradation and level; `UNDEGRADED` has level 0."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One searched number: [low, high], drawn evenly in the logarithm where `log`; `whole` for integers."""
+    """The range of one searched number.
+
+    Attributes
+    ----------
+    low, high
+        The ends of the range, both included.
+    log
+        Whether values are drawn uniformly in the logarithm.
+    whole
+        Whether values are whole numbers.
+    """
 
     low: float
     high: float
@@ -35,7 +45,7 @@ class SearchConfig:
     """
 
     trials: int = 16
-    """Recipes that are tried, at least 1."""
+    """Recipes that are tried, at least 1. A search that has ended goes on where this number grows."""
     epochs: list[int] | None = None
     """Shortest and longest schedule in epochs. null: half to double the epochs of the given recipe."""
     rate_factor: float = 10.0
@@ -64,7 +74,7 @@ class SearchConfig:
     """Processes of a trial, at least 1. null: one for each of its GPUs, or one."""
 
     def check(self) -> None:
-        """Raises `UserError` for an impossible value."""
+        """Raise `UserError` for an impossible value."""
         rules = {
             "trials": (self.trials >= 1, "at least 1"),
             "epochs": (self.epochs is None or _range(self.epochs, 1, math.inf), "[shortest, longest], at least 1"),
@@ -85,30 +95,42 @@ class SearchConfig:
                 raise UserError(f"search.{key} is {getattr(self, key)}: it must be {bound}")
 
     def shaping(self) -> dict[str, Any]:
-        """What decides the outcome; not how it is computed."""
+        """Return the settings that decide the outcome, without those that say how it is computed."""
         how = ("concurrent", "cpus_per_trial", "gpus_per_trial", "workers_per_trial")
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
 
     def objective(self, scores: Scores) -> float:
-        """The mix that a search raises, in [0, 1]."""
+        """Return what a search maximises, in [0, 1].
+
+        Examples
+        --------
+        >>> scores = {"none": {0.0: 0.9}, "pepper": {0.08: 0.5, 0.16: 0.3}}
+        >>> round(SearchConfig(undegraded_weight=0.25).objective(scores), 3)
+        0.525
+        """
         return self.undegraded_weight * undegraded(scores) + (1 - self.undegraded_weight) * degraded(scores)
 
 
 def undegraded(scores: Scores) -> float:
-    """The undegraded accuracy."""
+    """Return the undegraded accuracy, in [0, 1]."""
     return float(scores[UNDEGRADED][0.0])
 
 
 def degraded(scores: Scores) -> float:
-    """The mean accuracy over levels, then over degradations; the undegraded one where there is none."""
+    """Return the mean accuracy over levels, then over degradations; where there are none, the undegraded accuracy."""
     means = [sum(levels.values()) / len(levels) for name, levels in scores.items() if name != UNDEGRADED]
     return float(sum(means) / len(means)) if means else undegraded(scores)
 
 
 def axes(search: SearchConfig, recipe: Recipe) -> dict[str, Axis]:
-    """What is searched around `recipe`, widened where needed so that it lies inside.
+    """Return the range of each searched key of a recipe.
 
-    A body that is frozen (`lr_body` 0) stays frozen.
+    A range is widened where the given recipe lies outside of it. A body that is frozen (`lr_body` 0) stays frozen.
+
+    Raises
+    ------
+    UserError
+        If a range holds one value alone, and the given recipe has another.
     """
     longest = search.epochs or [max(1, math.ceil(recipe.epochs / 2)), 2 * recipe.epochs]
     found = {
@@ -126,7 +148,15 @@ def axes(search: SearchConfig, recipe: Recipe) -> dict[str, Axis]:
 
 
 def recipe_of(point: Mapping[str, Any], recipe: Recipe) -> Recipe:
-    """`recipe` with a trial's values, kept to 4 digits where they differ, so that a file holds what was tried."""
+    """Return a recipe with a trial's values.
+
+    Values that differ from the recipe's are rounded to 4 digits: a file of recipes then holds exactly what was tried.
+
+    Examples
+    --------
+    >>> recipe_of({"lr_head": 0.00123456, "epochs": 7.0}, Recipe()).lr_head
+    0.001235
+    """
     values: dict[str, Any] = {}
     for key, value in point.items():
         given = getattr(recipe, key)

@@ -27,7 +27,8 @@ SELECT run_id, suite, protocol, status, strftime(started_at, '%Y-%m-%d %H:%M') A
 FROM source.runs ORDER BY source.runs.started_at, run_id
 
 -- name: source_failures
-SELECT run_id, dataset, stage, count(DISTINCT image_id) AS images FROM source.failures GROUP BY ALL ORDER BY ALL
+-- A network that could not be trained is a row without an image, and no failed image.
+SELECT run_id, dataset, stage, count(DISTINCT image_id) AS images FROM source.failures WHERE image_id <> '' GROUP BY ALL ORDER BY ALL
 
 -- name: load_class_names
 INSERT INTO class_names SELECT dataset, image_id, class_name FROM source.images

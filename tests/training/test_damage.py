@@ -1,4 +1,4 @@
-"""What defends in training: the dropout layer of the input, and Gaussian noise on half of the images."""
+"""The two defenses in training are a dropout layer at the input and Gaussian noise on half of the images."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cnnsens_bench.models import Classifier, Preprocessing
-from cnnsens_bench.training.finetune import with_noise
+from cnnsens_bench.training.trainer import with_noise
 
 
 def classifier(p: float) -> Classifier:

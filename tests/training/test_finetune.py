@@ -1,4 +1,4 @@
-"""Fine-tuning: it learns, it is cached by what shapes it, and it says what went wrong."""
+"""Fine-tuning learns, its checkpoints are cached by everything that shapes them, and its errors are one sentence."""
 
 import dataclasses
 import errno
@@ -13,8 +13,9 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.fine_tune import thin_classes
 from cnnsens_bench.models import Classifier, load_checkpoint
 from cnnsens_bench.training.data import Share, TrainingImages, random_crop
-from cnnsens_bench.training.finetune import finetune, head_layer, parameter_groups, starting_network, train_network
+from cnnsens_bench.training.finetune import finetune, starting_network, train_network
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.training.trainer import head_layer, parameter_groups
 from cnnsens_bench.utils.errors import StorageError, UserError
 from tests.conftest import TINY, tiny_checkpoint
 
@@ -112,7 +113,7 @@ def test_a_disk_without_room_for_the_images_says_so(
         train(samples, tmp_path)
     assert not list(tmp_path.iterdir())
     with pytest.raises(StorageError, match="No space left"):  # as a search keeps them
-        TrainingImages(samples.table, 32, tmp_path, keep=tmp_path / "kept")
+        TrainingImages(samples.table, 32, tmp_path, shared_file=tmp_path / "kept")
 
 
 def test_an_empty_training_split_says_so(samples: Samples, tmp_path: Path) -> None:
@@ -153,11 +154,11 @@ def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(samples: Sample
 def test_kept_images_are_decoded_once_and_shared(samples: Samples, tmp_path: Path) -> None:
     table = samples.split("train").copy()
     table.loc[1, "uri"] = str(tmp_path / "missing.jpg")
-    keep = tmp_path / "canvases" / "x"
+    shared_file = tmp_path / "canvases" / "x"
     own = TrainingImages(table, 32, tmp_path)
-    first = TrainingImages(table, 32, tmp_path, keep=keep)
-    # Were they decoded again, they would fail now.
-    again = TrainingImages(table.assign(uri="nowhere"), 32, tmp_path, keep=keep)
+    first = TrainingImages(table, 32, tmp_path, shared_file=shared_file)
+    # Here they would fail if they were decoded again.
+    again = TrainingImages(table.assign(uri="nowhere"), 32, tmp_path, shared_file=shared_file)
     try:
         for other in (first, again):
             assert (other.failures, other.labels.tolist()) == (own.failures, own.labels.tolist())
@@ -206,7 +207,7 @@ def test_a_warm_up_of_exactly_one_step_trains(samples: Samples, tmp_path: Path) 
     assert not train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=2)).cached
 
 
-def test_classes_that_cannot_be_learnt_are_told(samples: Samples) -> None:
+def test_classes_that_cannot_be_learnt_get_a_note(samples: Samples) -> None:
     train_rows = samples.table["split"] == "train"
     assert thin_classes(samples) == []
     without = dataclasses.replace(samples, table=samples.table[~(train_rows & (samples.table["label"] == 1))])

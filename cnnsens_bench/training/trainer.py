@@ -1,0 +1,183 @@
+"""One optimisation step after another: AdamW with a one-cycle schedule, noise in training, and the state to go on from.
+
+The loop over epochs and images is `cnnsens_bench.training.finetune.train_network`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnsens_bench.models.base import Classifier, best_device, logits_of
+from cnnsens_bench.training.recipe import Recipe
+
+GRADIENT_NORM = 5.0
+"""Gradients of a larger norm are scaled down to this one."""
+
+
+class Trainer:
+    """A classifier with its optimiser and its schedule.
+
+    Parameters
+    ----------
+    classifier
+        The network to train in place. It moves to the best device of this machine.
+    recipe
+        Learning rates, weight decay, warm-up, label smoothing and noise.
+    steps
+        The number of steps of the whole schedule.
+    distributed
+        Whether several processes train this network together; torch.distributed must then be set up.
+    state
+        What `Trainer.state` returned in an earlier process, or None to begin at the first step.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        recipe: Recipe,
+        steps: int,
+        *,
+        distributed: bool = False,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        self.classifier, self.recipe, self.distributed = classifier, recipe, distributed
+        self.device = best_device()
+        classifier.to(self.device).to(memory_format=torch.channels_last).train()
+        if recipe.freeze_norm:
+            _freeze_batch_norm(classifier)
+        self._optimiser = torch.optim.AdamW(parameter_groups(classifier.network, recipe), fused=True)
+        self._schedule = one_cycle(self._optimiser, recipe, steps)
+        self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        if state is not None:
+            self._restore(state)
+        self._forward = nn.parallel.DistributedDataParallel(classifier) if distributed else classifier
+
+    def step(self, pixels: Tensor, labels: Tensor) -> float:
+        """Take one step on a batch.
+
+        Parameters
+        ----------
+        pixels
+            Images of shape (B, 3, S, S) in [0, 255], of any number type.
+        labels
+            Class indices of shape (B,).
+
+        Returns
+        -------
+        float
+            The batch's mean loss before the step, over all processes that train together.
+        """
+        inputs = with_noise(pixels.to(self.device).float(), self.recipe.input_noise)
+        loss = self._loss(logits_of(self._forward(inputs)), labels.to(self.device))
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.classifier.parameters(), GRADIENT_NORM)
+        self._optimiser.step()
+        self._schedule.step()
+        return _mean_over_processes(loss).item() if self.distributed else loss.item()
+
+    def state(self) -> dict[str, Any]:
+        """Return the tensors and numbers from which another process goes on as if training had not stopped."""
+        return {
+            "classifier": self.classifier.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "random": _random_state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.classifier.load_state_dict(state["classifier"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        _set_random_state(state["random"])
+
+    def finish(self) -> None:
+        """Leave the classifier on the CPU, in evaluation mode."""
+        self.classifier.to("cpu").eval()
+
+
+def one_cycle(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the schedule that raises each group's learning rate to its peak and lowers it again within `steps`."""
+    # A warm-up of exactly one step makes OneCycleLR divide by zero.
+    warmup = recipe.warmup if abs(recipe.warmup * (steps + 1) - 1) > 1e-6 else 1.01 * recipe.warmup
+    peaks = [group["lr"] for group in optimiser.param_groups]
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, peaks, total_steps=steps + 1, pct_start=warmup, cycle_momentum=False
+    )
+
+
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the optimiser's groups: head and body, each with weight decay and without.
+
+    Biases and the parameters of normalisation layers have no weight decay.
+    """
+    head = {id(parameter) for parameter in head_layer(network).parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": recipe.lr_head if in_head else recipe.lr_body,
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+        }
+        for (in_head, decays), parameters in groups.items()
+    ]
+
+
+def head_layer(network: nn.Module) -> nn.Module:
+    """Return the last linear layer, or the last convolution of a network that ends in one.
+
+    Examples
+    --------
+    >>> head_layer(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+    Linear(in_features=8, out_features=3, bias=True)
+    """
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+
+
+def with_noise(pixels: Tensor, sigma: float) -> Tensor:
+    """Add Gaussian noise to about half of the images, chosen at random (Rusak et al. 2020).
+
+    Parameters
+    ----------
+    pixels
+        Images of shape (B, 3, H, W) in [0, 255].
+    sigma
+        The noise's standard deviation in gray levels. With 0 the images stay as they are and nothing is drawn.
+
+    Returns
+    -------
+    Tensor
+        Images of the same shape, clamped to [0, 255].
+    """
+    if not sigma:
+        return pixels
+    chosen = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < 0.5
+    return torch.where(chosen, (pixels + sigma * torch.randn_like(pixels)).clamp(0, 255), pixels)
+
+
+def _freeze_batch_norm(classifier: Classifier) -> None:
+    for layer in classifier.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()
+
+
+def _mean_over_processes(loss: Tensor) -> Tensor:
+    """Return the same mean on all processes, so that all stop when one diverges."""
+    mean = loss.detach().clone()
+    torch.distributed.all_reduce(mean)
+    return mean / torch.distributed.get_world_size()
+
+
+def _random_state() -> dict[str, Any]:
+    """Return the state of torch's generators, from which dropout and noise are drawn."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": on_gpus}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(device_state, device)
