@@ -79,19 +79,19 @@ def databases(given: argparse.Namespace) -> Iterator[list[Path]]:
 
 def leave(given: argparse.Namespace) -> str:
     """The folder, and what is in it."""
-    from cnnsens_bench.store.submission.transfer import Wanted, export
+    from cnnsens_bench.store.submission.transfer import Selection, export
     from cnnsens_bench.utils.environment import commit
 
-    wanted = Wanted(given.dataset, given.model, given.protocol)
-    moved = export(given.db, given.out, wanted, given.by, given.note, commit())
+    selection = Selection(given.dataset, given.model, given.protocol)
+    moved = export(given.db, given.out, selection, given.by, given.note, commit())
     return f"{given.out}: {moved.predictions} predictions, {moved.entrants} entrants"
 
 
 def enter(given: argparse.Namespace) -> str:
     """The database, and what is new in it."""
-    from cnnsens_bench.store.submission.transfer import bring_in
+    from cnnsens_bench.store.submission.transfer import import_submission
 
-    moved = bring_in(given.folder, given.db)
+    moved = import_submission(given.folder, given.db)
     return f"{given.db}: {moved.new} of {moved.predictions} predictions were new, of {moved.entrants} entrants"
 
 
