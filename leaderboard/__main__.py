@@ -100,23 +100,23 @@ def databases(options: argparse.Namespace) -> Iterator[list[Path]]:
 
 def export_submission(options: argparse.Namespace) -> str:
     """Write a submission; return its folder and how much is in it."""
-    from cnnsens_bench.store.submission.transfer import Wanted, export
+    from cnnsens_bench.store.submission.transfer import Selection, export
     from cnnsens_bench.utils.environment import commit
 
-    wanted = Wanted(options.dataset, options.model, options.protocol)
-    moved = export(options.db, options.out, wanted, options.by, options.note, commit())
+    selection = Selection(options.dataset, options.model, options.protocol)
+    moved = export(options.db, options.out, selection, options.by, options.note, commit())
     return f"{options.out}: {moved.predictions} predictions, {moved.entrants} entrants"
 
 
-def import_submission(options: argparse.Namespace) -> str:
+def import_into_database(options: argparse.Namespace) -> str:
     """Bring a submission into a database; return how much of it was new there."""
-    from cnnsens_bench.store.submission.transfer import bring_in
+    from cnnsens_bench.store.submission.transfer import import_submission
 
-    moved = bring_in(options.folder, options.db)
+    moved = import_submission(options.folder, options.db)
     return f"{options.db}: {moved.new} of {moved.predictions} predictions were new, of {moved.entrants} entrants"
 
 
-COMMANDS = {"build": build, "compare": compare, "export": export_submission, "import": import_submission}
+COMMANDS = {"build": build, "compare": compare, "export": export_submission, "import": import_into_database}
 
 
 if __name__ == "__main__":

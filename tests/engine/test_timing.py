@@ -114,7 +114,7 @@ def test_a_database_from_before_the_table(tmp_path: Path) -> None:
     """It gets the table and the new view when it is opened."""
     store = Store(tmp_path)
     store.open()
-    with store._connect() as connection:
+    with store.connect() as connection:
         connection.execute("DROP VIEW leaderboard; DROP TABLE speed; CREATE VIEW leaderboard AS FROM accuracy")
     assert "images_per_second" not in store.query("FROM leaderboard LIMIT 0")
     store.open()

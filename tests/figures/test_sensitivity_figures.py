@@ -144,7 +144,7 @@ def test_users_own_noises_and_several_protocols(tmp_path: Path, capsys: pytest.C
     assert len(files) == len(FIGURES) - 1  # fig5 has no pictures
     assert "mine" in console.export_text()
     made.begin_run("other", "test", "q", {}, {})
-    with made._connect() as connection:
+    with made.connect() as connection:
         for question in (
             "INSERT INTO sensitivity SELECT * REPLACE ('other' AS run_id) FROM sensitivity",
             "INSERT INTO predictions SELECT * REPLACE ('other' AS run_id) FROM predictions",

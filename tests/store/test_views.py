@@ -183,7 +183,7 @@ def test_sensitivity_check(tmp_path: Path) -> None:
 
 
 def insert_sensitivity(store: Store, scores: pd.DataFrame) -> None:
-    with store._connect() as connection:
+    with store.connect() as connection:
         for output in ("logit", "probability"):
             connection.register("scores", scores.assign(output=output))
             connection.execute("INSERT INTO sensitivity BY NAME SELECT * FROM scores")

@@ -1,14 +1,17 @@
--- What is asked most, as views. Rows made under different protocols are never mixed: `protocol` is in every view.
+-- name: views
+-- The views that answer the most common questions. Every view has the column `protocol`, so that rows made under
+-- different protocols are never mixed.
 
--- Kept apart so that the join with `runs` is written once.
+-- The predictions with their protocol: the other views need not repeat this join.
 CREATE OR REPLACE VIEW protocol_predictions AS
 SELECT runs.protocol, predictions.*
 FROM predictions JOIN runs USING (run_id);
 
--- Share of (image, trial) that are right or changed. Trials are nested in images, so the interval is of the mean of
--- per-image means m_i: its variance var(m_i)/n gives an effective sample size (Kish's design effect; Korn & Graubard
--- 1998), at least 1 and at most n_images·n_trials, and that the 95 % Wilson score interval. A variance below 1e-24 is
--- rounding (equal thirds do not average to a third), not a variance.
+-- The interval of a share of (image, trial) that are right or changed. Trials are nested in images, so the interval is
+-- that of the mean of the per-image means m_i. Its variance var(m_i)/n gives an effective sample size (Kish's design
+-- effect; Korn & Graubard 1998), which is at least 1 and at most n_images·n_trials, and this size gives the 95 % Wilson
+-- score interval. A variance below 1e-24 counts as zero: it comes from rounding (the average of equal thirds is not
+-- exactly a third).
 CREATE OR REPLACE MACRO effective_size(share, variance, n_images, n_trials) AS
     CASE
         WHEN variance IS NULL OR variance < 1e-24 OR share <= 0 OR share >= 1 THEN n_images
@@ -17,13 +20,13 @@ CREATE OR REPLACE MACRO effective_size(share, variance, n_images, n_trials) AS
 CREATE OR REPLACE MACRO wilson_centre(share, n) AS (share + 1.959963984540054 ^ 2 / (2 * n)) / (1 + 1.959963984540054 ^ 2 / n);
 CREATE OR REPLACE MACRO wilson_half(share, n) AS
     1.959963984540054 * sqrt(share * (1 - share) / n + 1.959963984540054 ^ 2 / (4 * n * n)) / (1 + 1.959963984540054 ^ 2 / n);
--- At 0 and 1 the bound is the share, and rounding must not put it beside.
+-- For a share of 0 or 1 the bound is the share itself, which rounding could otherwise miss.
 CREATE OR REPLACE MACRO wilson_low(share, n) AS greatest(0, least(share, wilson_centre(share, n) - wilson_half(share, n)));
 CREATE OR REPLACE MACRO wilson_high(share, n) AS least(1, greatest(share, wilson_centre(share, n) + wilson_half(share, n)));
 
--- Both shares of every condition, from one scan: right (`accuracy`) and changed (`label_change`, of the images that have
--- an undegraded prediction). Entrants are numbered first: what groups and joins ten million rows is narrow then, which
--- takes half the time.
+-- Both shares of every condition from one scan: how many are right (`accuracy`), and how many have changed
+-- (`label_change`, among the images that have an undegraded prediction). Entrants are numbered first, so that ten
+-- million rows are grouped and joined by a narrow key, which halves the time.
 CREATE OR REPLACE VIEW condition_shares AS
 WITH entrants AS MATERIALIZED (
     SELECT run_id, protocol, dataset, model, architecture, defense,
@@ -72,8 +75,9 @@ SELECT protocol, dataset, model, architecture, defense, degradation, level, labe
 FROM condition_shares
 WHERE changed_images > 0;
 
--- One row per protocol, dataset, model and defense. Means are over levels within a degradation, then over degradations;
--- they compare only among entrants of the same conditions, of which there are `n_conditions`, the undegraded one aside.
+-- One row for each protocol, dataset, model and defense. Means are taken over the levels of a degradation, then over
+-- degradations. They can only be compared between entrants that have the same conditions; `n_conditions` counts them,
+-- without the undegraded one.
 CREATE OR REPLACE VIEW leaderboard AS
 WITH conditions AS MATERIALIZED (
     FROM condition_shares
@@ -96,7 +100,7 @@ worst AS (
         count(*) AS n_conditions
     FROM conditions WHERE degradation <> 'none' GROUP BY ALL
 ),
--- Of several devices the one that computed most.
+-- Where several devices computed, the speed is that of the device with the most images.
 by_device AS (
     SELECT protocol, dataset, model, defense, device, threads, sum(images) AS images, sum(seconds) AS seconds
     FROM speed JOIN runs USING (run_id)
@@ -120,10 +124,11 @@ LEFT JOIN worst USING (protocol, dataset, model, defense)
 LEFT JOIN timed USING (protocol, dataset, model, defense)
 WHERE a.degradation = 'none';
 
--- What a defense gains over the same model without one: accuracy with it less accuracy with `none`, paired by image and
--- trial; degradation `none` is the undegraded image, where a gain below 0 is what the defense costs. The interval is
--- Agresti & Min's (2005) of per-image differences d: beside the n images one that counts +1/2 and -1/2, and one of 0,
--- so that it has a width where no image differs.
+-- What a defense gains over the same model without one: the accuracy with the defense minus the accuracy with `none`,
+-- paired by image and trial. The degradation `none` is the undegraded image, where a gain below 0 is the cost of the
+-- defense. The interval is the one that Agresti & Min (2005) give for per-image differences d. It adds one image that
+-- counts +1/2 and -1/2 and one image with the difference 0 to the n images, so that it has a width even where no image
+-- differs.
 CREATE OR REPLACE VIEW defense_gain AS
 WITH undefended AS (
     SELECT protocol, dataset, model, degradation, level, trial, image_id, (prediction = label)::INT AS hit
@@ -152,10 +157,10 @@ SELECT protocol, dataset, model, architecture, defense, degradation, level, gain
     n_images, n_trials
 FROM summed;
 
--- mCE, relative mCE and mean flip rate (Hendrycks & Dietterich 2019) relative to a model without a defense, as
--- `measures` has them: ratios of sums over the levels that both have, then means over degradations. A row for every
--- entrant of a data set and protocol that has the reference; `degradations`: how many mCE averages.
--- FROM mce('torchvision/alexnet')
+-- mCE, relative mCE and mean flip rate (Hendrycks & Dietterich 2019) relative to a model without a defense, as in
+-- cnnsens_bench/measures.py: ratios of sums over the levels that both entrants have, then means over degradations.
+-- There is a row for every entrant of each data set and protocol that includes the reference model; `degradations`
+-- counts the degradations that mCE averages over. Example: FROM mce('torchvision/alexnet')
 CREATE OR REPLACE MACRO mce(reference_model) AS TABLE
 WITH conditions AS MATERIALIZED (
     SELECT protocol, dataset, model, defense, degradation, level, 1 - accuracy AS error, label_change AS change,

@@ -1,3 +1,29 @@
+-- name: begin_run
+-- Inserts the run; a run that is there already is marked as running again.
+INSERT INTO runs BY NAME
+SELECT $run_id AS run_id, $suite AS suite, $schema_version AS schema_version, $protocol AS protocol,
+    'running' AS status, now() AS started_at, $config AS config, $environment AS environment
+ON CONFLICT (run_id) DO UPDATE SET status = 'running', finished_at = NULL;
+
+-- name: finish_run
+UPDATE runs SET status = $status, finished_at = now() WHERE run_id = $run_id;
+
+-- name: clear_failures
+DELETE FROM failures WHERE run_id = $run_id;
+
+-- name: model_digests
+-- The digests of the weights with which this model made its predictions, for each defense that has some.
+SELECT defense, weights_sha256
+FROM models
+WHERE model = $model AND dataset = $dataset
+    AND defense IN (
+        SELECT DISTINCT defense FROM predictions WHERE predictions.model = $model AND predictions.dataset = $dataset
+    );
+
+-- name: has_predictions
+SELECT EXISTS (FROM protocol_predictions WHERE protocol = $protocol AND dataset = $dataset);
+
+-- name: missing
 -- What the product of images and wanted conditions has and the store, under one protocol, has not.
 SELECT image_id, model, defense, degradation, level, trial
 FROM wanted_images CROSS JOIN wanted

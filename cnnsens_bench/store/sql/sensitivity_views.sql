@@ -1,13 +1,15 @@
--- Predicted and measured sensitivity (section 4 of the paper), as macros and views. f is an output of the network for the
--- class predicted undegraded: 'logit', 'probability', or 'margin' (its logit less the best other one's).
+-- name: sensitivity_views
+-- Macros and views of predicted and measured sensitivity (section 4 of the paper). f is an output of the network for
+-- the class that it predicted for the undegraded image: 'logit', 'probability', or 'margin' (the logit of this class
+-- minus the largest other logit).
 
--- Expectation and variance of the change of f, to first order, from the level-free columns of `sensitivity`. The paper's V
--- is variance + mean², e.g. sqrt(gaussian_variance(4, grad_sq_norm)).
+-- The mean and the variance of the change of f, to first order, from the level-free columns of `sensitivity`. The
+-- paper's V is variance + mean²; for Gaussian noise √V is for example sqrt(gaussian_variance(4, grad_sq_norm)).
 CREATE OR REPLACE MACRO gaussian_variance(sigma, grad_sq_norm) AS sigma ^ 2 * grad_sq_norm;
 CREATE OR REPLACE MACRO pepper_mean(p, pepper_sum) AS p * pepper_sum;
 CREATE OR REPLACE MACRO pepper_variance(p, pepper_sq_norm) AS p * (1 - p) * pepper_sq_norm;
 CREATE OR REPLACE MACRO translation_variance(sigma, shift_x, shift_y) AS sigma ^ 2 * (shift_x ^ 2 + shift_y ^ 2);
--- Of the standard normal, to 1e-7 (Abramowitz & Stegun 26.2.17, whose error is below 7.5e-8).
+-- The distribution function of the standard normal (Abramowitz & Stegun 26.2.17, whose error is below 7.5e-8).
 CREATE OR REPLACE MACRO normal_tail(z, t) AS
     exp(-z * z / 2) * 0.3989422804014327 * t
     * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
@@ -16,15 +18,15 @@ CREATE OR REPLACE MACRO normal_cdf(z) AS
         WHEN z >= 0 THEN 1 - normal_tail(z, 1 / (1 + 0.2316419 * z))
         ELSE normal_tail(z, 1 / (1 - 0.2316419 * z))
     END;
--- Φ(−(m + mean) / deviation): how likely the margin m turns negative.
+-- Φ(−(m + mean) / deviation): the probability that the margin m becomes negative.
 CREATE OR REPLACE MACRO label_change_probability(margin, mean, deviation) AS
     CASE
         WHEN deviation > 0 THEN normal_cdf(greatest(-40, least(40, -(margin + mean) / deviation)))
         ELSE (margin + mean < 0)::DOUBLE
     END;
 
--- The same output's change over the trials of a sweep, per image: its standard deviation, its mean, and √(mean Δf²),
--- which also holds the mean shift.
+-- The measured change of each output over the trials of an image: its standard deviation, its mean, and √(mean Δf²),
+-- which includes the mean shift.
 CREATE OR REPLACE VIEW empirical_sensitivity AS
 WITH changes AS (
     SELECT p.protocol, p.dataset, p.image_id, p.model, p.defense, p.degradation, p.level,
@@ -44,13 +46,14 @@ FROM changes
 GROUP BY ALL
 HAVING count(*) > 1;
 
--- A resumed run may have scored an image again.
+-- The scores with their protocol, each once: a resumed run may have scored an image again.
 CREATE OR REPLACE VIEW protocol_sensitivity AS
 SELECT DISTINCT ON (protocol, dataset, image_id, model, defense, output) runs.protocol, sensitivity.*
 FROM sensitivity JOIN runs USING (run_id);
 
--- What each predictor expects of each condition that was swept, from `sensitivity` alone: 'gradient' to first order, and
--- 'paper', whose V adds the mean shift of pepper noise to the variance (equation 4); then what was stored of others.
+-- What each predictor expects under each evaluated condition. Two predictors need only `sensitivity`: 'gradient', to
+-- first order, and 'paper', whose V adds the mean shift of pepper noise to the variance (equation 4). The answers of
+-- the others come from `sensitivity_predictions`.
 CREATE OR REPLACE VIEW predicted_change AS
 WITH conditions AS (
     SELECT DISTINCT protocol, dataset, degradation, level
@@ -79,7 +82,7 @@ SELECT runs.protocol, p.dataset, p.image_id, p.model, p.defense, p.output, p.pre
     p.degradation, p.level, p.mean_change, p.deviation
 FROM sensitivity_predictions AS p JOIN runs USING (run_id);
 
--- Predicted beside measured, image by image.
+-- The predicted and the measured change of each image, side by side.
 CREATE OR REPLACE VIEW sensitivity_pairs AS
 SELECT protocol, dataset, model, defense, output, predictor, passes, degradation, level, image_id,
     p.deviation AS predicted_deviation, sqrt(p.mean_change ^ 2 + p.deviation ^ 2) AS predicted_rms,
@@ -87,8 +90,8 @@ SELECT protocol, dataset, model, defense, output, predictor, passes, degradation
 FROM predicted_change AS p
 JOIN empirical_sensitivity AS m USING (protocol, dataset, image_id, model, defense, output, degradation, level);
 
--- Fisher's transformation; the variance of a rank correlation's is (1 + r²/2)/(n − 3) (Bonett & Wright 2000). Just short
--- of ±1, where it is infinite.
+-- Confidence bounds of a correlation by Fisher's transformation. For a rank correlation its variance is (1 + r²/2)/(n −
+-- 3) (Bonett & Wright 2000). r is kept just below ±1, where the transformation is infinite.
 CREATE OR REPLACE MACRO fisher(r, n, sign, spread) AS
     tanh(atanh(greatest(-0.9999999, least(0.9999999, r))) + sign * 1.959963984540054 * sqrt(spread / (n - 3)));
 CREATE OR REPLACE MACRO correlation_bound(r, n, sign, spread) AS
@@ -97,12 +100,12 @@ CREATE OR REPLACE MACRO correlation_bound(r, n, sign, spread) AS
         WHEN sign > 0 THEN greatest(r, fisher(r, n, sign, spread))
         ELSE least(r, fisher(r, n, sign, spread))
     END;
--- Of y = slope·x through zero, with the error that holds for residuals of any variance (White 1980).
+-- The standard error of the slope of y = slope·x, which holds for residuals of any variance (White 1980).
 CREATE OR REPLACE MACRO slope_error(slope, n, xxyy, xxxy, xxxx, xx) AS
     sqrt(greatest(0, xxyy - 2 * slope * xxxy + slope ^ 2 * xxxx) * n / greatest(n - 1, 1)) / xx;
 
--- How well each predictor's deviation agrees with the standard deviation over trials (and `*_rms`: √(mean² + deviation²)
--- with √(mean Δf²)), over images. Ranks are average ranks, as Spearman's correlation wants them for ties.
+-- How well each predictor's deviation agrees with the standard deviation over trials (and `*_rms`: √(mean² +
+-- deviation²) with √(mean Δf²)), over images. Ranks are average ranks, as Spearman's correlation wants them for ties.
 CREATE OR REPLACE VIEW predictor_check AS
 WITH ranked AS (
     SELECT *,
@@ -137,13 +140,15 @@ SELECT * EXCLUDE (error),
     slope - 1.959963984540054 * error AS slope_low, slope + 1.959963984540054 * error AS slope_high
 FROM summed;
 
--- Figure 6 of the paper: √V against the standard deviation over trials (`*_rms`: against √(mean Δf²)).
+-- The agreement that figure 6 of the paper shows: √V against the standard deviation over trials (`*_rms`: against
+-- √(mean Δf²)).
 CREATE OR REPLACE VIEW sensitivity_check AS
 SELECT * EXCLUDE (predictor, passes) FROM predictor_check WHERE predictor = 'paper';
 
--- How far a perfect predictor would agree with so few trials, estimated: the logarithm of the standard deviation of n
--- normal values scatters with the variance ψ'((n − 1)/2)/4 about the true one (Bartlett & Kendall 1946); what is left of
--- the variance over images is theirs. Outputs of heavier tails scatter more: the true ceiling is then lower.
+-- An estimate of the correlation that a perfect predictor could reach with so few trials. The logarithm of the standard
+-- deviation of n normal values has the variance ψ'((n − 1)/2)/4 about the true value (Bartlett & Kendall 1946); the
+-- rest of the variance over images belongs to the images. Outputs with heavier tails vary more, and then the true
+-- ceiling is lower.
 CREATE OR REPLACE MACRO trigamma(x) AS 1 / x + 1 / (2 * x ^ 2) + 1 / (6 * x ^ 3) - 1 / (30 * x ^ 5) + 1 / (42 * x ^ 7);
 CREATE OR REPLACE VIEW trial_ceiling AS
 SELECT protocol, dataset, model, defense, output, degradation, level,
@@ -154,7 +159,8 @@ WHERE deviation > 0 AND n_trials > 2
 GROUP BY ALL
 HAVING count(*) > 2;
 
--- The label change that each predictor expects of an image, beside the measured p_Δ and what else could foretell it.
+-- The label change that each predictor expects for an image, beside the measured p_Δ and other quantities that may
+-- predict it.
 CREATE OR REPLACE VIEW predicted_label_change AS
 WITH undegraded AS (
     SELECT protocol, dataset, image_id, model, defense, prediction AS reference, confidence

@@ -1,4 +1,8 @@
--- The tables of a results database. Names and columns are a contract: other people's scripts use them.
+-- name: schema
+-- The tables of a results database. Their names and columns are a contract: other people's scripts use them.
+-- A table may gain a column that can be NULL: write it as the table's last one, here. The schema of part files follows
+-- this text, `Store.open` adds the column to databases that were made without it, and a part file without it is still
+-- ingested; NULL stands in their rows. SCHEMA_VERSION is raised only when a column that is there changes its meaning.
 
 CREATE TABLE IF NOT EXISTS runs (
     run_id VARCHAR PRIMARY KEY,
@@ -42,7 +46,8 @@ CREATE TABLE IF NOT EXISTS models (
     PRIMARY KEY (model, dataset, defense)
 );
 
--- No key: an index over hundreds of millions of rows would not fit into memory. The writer keeps rows unique.
+-- There is no primary key: an index over hundreds of millions of rows would not fit into memory. The writer keeps rows
+-- unique.
 CREATE TABLE IF NOT EXISTS predictions (
     run_id VARCHAR NOT NULL,
     dataset VARCHAR NOT NULL,
@@ -79,10 +84,9 @@ CREATE TABLE IF NOT EXISTS sensitivity (
     margin_grad_sq_norm DOUBLE,
     entropy DOUBLE
 );
-ALTER TABLE sensitivity ADD COLUMN IF NOT EXISTS entropy DOUBLE;
 
--- What predictors say of a condition: expectation and standard deviation of the change of each output, and what that
--- costs in forward and backward passes.
+-- What each predictor expects under a condition: the mean and the standard deviation of the change of each output, and
+-- the forward and backward passes that the answer costs.
 CREATE TABLE IF NOT EXISTS sensitivity_predictions (
     run_id VARCHAR NOT NULL,
     dataset VARCHAR NOT NULL,
@@ -106,8 +110,9 @@ CREATE TABLE IF NOT EXISTS failures (
     error VARCHAR
 );
 
--- Of a chunk of images and an entrant: the images that were asked of it, and the seconds of its forward passes, filter of
--- the defense included. Passes have batches of one size; of one that is not full an image counts its row's share.
+-- One row for an image batch and an entrant: how many images the entrant evaluated, and the seconds of its forward
+-- passes, including the filter of its defense. All passes have the same batch size; where a batch is not full, each
+-- image counts for one row's share of the seconds.
 CREATE TABLE IF NOT EXISTS speed (
     run_id VARCHAR NOT NULL,
     dataset VARCHAR NOT NULL,
@@ -120,15 +125,30 @@ CREATE TABLE IF NOT EXISTS speed (
     seconds DOUBLE NOT NULL
 );
 
--- Part files that are in the tables already: written in the same transaction as their rows.
+-- Part files that have been ingested: each is recorded in the same transaction as its rows.
 CREATE TABLE IF NOT EXISTS parts (
     name VARCHAR PRIMARY KEY,
     rows BIGINT,
     ingested_at TIMESTAMPTZ NOT NULL
 );
--- Databases made before this column came are whole without it.
-ALTER TABLE parts ADD COLUMN IF NOT EXISTS rows BIGINT;
 
--- One row: the layout of this file.
+-- One row: the version of this schema.
 CREATE TABLE IF NOT EXISTS meta (schema_version INTEGER NOT NULL);
 INSERT INTO meta SELECT $schema_version WHERE NOT EXISTS (FROM meta);
+
+-- name: table_schemas
+-- Lists the tables of the current database: columns and types in order, columns that cannot be NULL, and the primary
+-- key.
+WITH keys AS (
+    SELECT table_name, constraint_column_names AS key FROM duckdb_constraints()
+    WHERE constraint_type = 'PRIMARY KEY' AND database_name = current_database()
+)
+SELECT table_name, list(column_name ORDER BY column_index) AS columns, list(data_type ORDER BY column_index) AS types,
+    list(column_name ORDER BY column_index) FILTER (NOT is_nullable) AS required, any_value(key) AS key
+FROM duckdb_columns() LEFT JOIN keys USING (table_name)
+WHERE database_name = current_database() AND NOT internal
+GROUP BY table_name
+ORDER BY table_name;
+
+-- name: add_column
+ALTER TABLE <table> ADD COLUMN <column> <type>;
