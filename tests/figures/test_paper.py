@@ -131,11 +131,12 @@ def test_tables_in_latex_need_no_package(store: Store, tmp_path: Path, name: str
 
 
 def test_any_name_is_latex() -> None:
-    names = [r"a_b&c%d$e#f{g}h\i~j^k<l>m|n", "é 鳥 p_Δ σρ±×−°–—… \u00a0", "[0.5]", "*", "line\nend", "U+0000 \x7f"]
+    names = [r"a_b&c%d$e#f{g}h\i~j^k<l>m|n", "é 鳥 p_Δ σρ±×−°–—… \u00a0", "[0.5]", "*", "line\nend", "\x7f"]
     table = pd.DataFrame({"first": names, "[second]": names[::-1]})
     text = latex_table(table, names[0])
     assert text.isascii()
     check_latex(text)
+    assert [latex_text(name) for name in names[2:]] == ["{}[0.5]", "{}*", "line end", "U+007F"]
     assert latex_text(names[0]) == (
         r"a\_b\&c\%d\$e\#f\{g\}h\textbackslash{}i\textasciitilde{}j\textasciicircum{}k$<$l$>$m$|$n"
     )
