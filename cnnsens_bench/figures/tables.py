@@ -89,7 +89,8 @@ def latex_text(text: object) -> str:
     $p_\\Delta$: 46.4 [41--52], 50 \\%, e
     """
     parts = [
-        "".join(LATEX.get(c) or (c if c.isascii() else _ascii(c)) for c in part) for part in str(text).split("p_Δ")
+        "".join(LATEX.get(c) or (c if c.isascii() and c.isprintable() else _ascii(c)) for c in part)
+        for part in str(text).split("p_Δ")
     ]
     # At the beginning of a row, LaTeX would read a bracket or an asterisk as an argument of the row before.
     return ("{}" if str(text)[:1] in ("[", "*") else "") + r"$p_\Delta$".join(parts)

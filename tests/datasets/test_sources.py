@@ -1,4 +1,4 @@
-"""The data sets: official layouts, hostile lists, and the real data."""
+"""All data sets: official layouts, hostile lists, and real data."""
 
 from pathlib import Path
 

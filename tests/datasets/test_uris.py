@@ -1,4 +1,4 @@
-"""Data sets at a URI: the same sample tables as in a folder, and nothing outside it."""
+"""Data sets at a URI have the same tables as in a folder, and read nothing outside it."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Figures 5 and 6, predictors and label change, from a store alone; the tables that end a run with scores."""
+"""Figures 5 and 6, predictors and label change from a store, and the report that ends a run with scores."""
 
 from pathlib import Path
 
@@ -134,7 +134,7 @@ def test_the_report_of_a_run(store: Store, tmp_path: Path) -> None:
 
 
 def test_users_own_noises_and_several_protocols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A predictor of a degradation that nobody here knows; the same model under two protocols."""
+    """One predictor is of a user's degradation, and the same model was evaluated under two protocols."""
     scores = score_rows()
     rows = sweep_rows().replace({"degradation": {"flip_lr": "mine"}})
     own = predicted_rows(scores).assign(degradation="mine", level=0.0)

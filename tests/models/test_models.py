@@ -1,4 +1,4 @@
-"""Networks: every way to their weights, safely; and the normalisation inside."""
+"""Networks: safe ways to their weights, checkpoints, and the normalisation inside."""
 
 import pickle
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_misspelt_models(model: str, sentence: str) -> None:
 
 
 def test_normalisation_is_inside_and_per_pixel_unit() -> None:
-    """Against torchvision's own; the gradient is per unit of [0, 255]."""
+    """The result agrees with torchvision's normalisation, and the gradient is per unit of [0, 255]."""
     preprocessing = Preprocessing(8, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     classifier = Classifier(torch.nn.Identity(), preprocessing)
     pixels = torch.rand(2, 3, 8, 8) * 255
@@ -115,7 +115,7 @@ def test_weights_of_another_network_are_refused() -> None:
 
 
 def test_the_librarys_cache_is_used_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file where torch.hub keeps downloads is loaded without any network."""
+    """A file in the folder in which torch.hub keeps downloads is loaded without a network connection."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     weights = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT
     network = torchvision.models.squeezenet1_1()
@@ -186,7 +186,7 @@ def test_a_checkpoint_carries_all_it_needs(tmp_path: Path) -> None:
         with torch.inference_mode():
             assert torch.equal(again.classifier()(pixels), checkpoint.classifier()(pixels))
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["c.pt"]
-    # It is also a weights file to start from.
+    # A checkpoint is also a file of weights to start from.
     assert starting_weights(TINY, str(tmp_path / "deep" / "c.pt"))[0].keys() == checkpoint.state_dict.keys()
 
 
