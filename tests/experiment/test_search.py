@@ -11,6 +11,7 @@ from cnnsens_bench import tune
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment import search
+from cnnsens_bench.experiment.resolve import resolve_models, resolve_settings
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trial import RecipeSearch, Trial, TrialLog
 from cnnsens_bench.utils.errors import UserError
