@@ -1,5 +1,6 @@
 """What a run would cost: evaluations, hours, storage, memory. Nothing is trained, and nothing written."""
 
+import functools
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from rich.console import Console
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.plan import Sweep, plan
 from cnnsens_bench.experiment.prepare import prepare, protocol_hash
-from cnnsens_bench.experiment.profiling import Profiler, training_steps
+from cnnsens_bench.experiment.profiling import Profiler, WantedCounts, training_steps
 from cnnsens_bench.experiment.studies import studies_of
 from cnnsens_bench.models.base import best_device
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
@@ -84,28 +85,27 @@ def estimate(config: Config, console: Console) -> CostEstimate:
         sensitivity=config.sensitivity.enabled,
         predictors=prepared.predictors,
     )
-    counts, waiting = wanted_counts(config, sweep, chosen, protocol_hash(config, samples))
+    counts = wanted_counts(config, sweep, chosen, protocol_hash(config, samples))
     train = samples.split("train", "val")
     device, threads = best_device(), torch.get_num_threads()
     cores = config.cluster.threads or os.cpu_count() or 1
     torch.set_num_threads(cores)
     try:
         with ThreadPoolExecutor(2) as pool:
-            bench = Profiler(config, sweep, pairing, device, pool, len(samples.classes))
-            seconds = bench.seconds(counts, waiting, chosen, len(train))
+            profiler = Profiler(config, sweep, pairing, device, pool, len(samples.classes))
+            seconds = profiler.seconds(counts, chosen, len(train))
     finally:
         torch.set_num_threads(threads)
-    scores = len(sweep.score_cells())
-    rows = {"predictions": int(counts[:, : counts.shape[1] - scores].sum()), "images": waiting}
-    if scores:
-        rows["sensitivity"] = int(counts[:, -scores].sum()) * len(OUTPUTS)
-        rows["sensitivity_predictions"] = int(counts[:, counts.shape[1] - scores + 1 :].sum()) * len(OUTPUTS)
+    rows = {"predictions": int(counts.cells.sum()), "images": counts.images}
+    if sweep.sensitivity:
+        rows["sensitivity"] = int(counts.scores[:, 0].sum()) * len(OUTPUTS)
+        rows["sensitivity_predictions"] = int(counts.scores[:, 1:].sum()) * len(OUTPUTS)
     trainings = [model for model in pairing.trainings.values() if model.recipe.epochs]
     result = CostEstimate(
         images=len(chosen),
         entrants=len(sweep.entrants),
-        evaluations=int(counts.sum()),
-        stored=len(chosen) * int(sweep.asked().sum()) - int(counts.sum()),
+        evaluations=counts.evaluations,
+        stored=len(chosen) * sweep.evaluations_per_image() - counts.evaluations,
         trainings=len(trainings),
         training_steps=sum(training_steps(model, len(train)) for model in trainings),
         device=device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
@@ -114,8 +114,8 @@ def estimate(config: Config, console: Console) -> CostEstimate:
         rows=rows,
         part_bytes=sum(PART_BYTES[table] * n for table, n in rows.items()),
         database_bytes=EMPTY_DATABASE + sum(DATABASE_BYTES[table] * n for table, n in rows.items()),
-        network_bytes=sum(bench.network_bytes.values()),
-        memory_bytes=bench.memory(),
+        network_bytes=sum(profiler.network_bytes.values()),
+        memory_bytes=profiler.memory(),
         hours_elsewhere=_hours_elsewhere(config, sweep, counts),
     )
     tell(result, config, console)
@@ -140,38 +140,41 @@ def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
     return found
 
 
-def wanted_counts(config: Config, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> tuple[np.ndarray, int]:
-    """(entrants, cells) images that each still needs, and how many images need anything."""
+def wanted_counts(config: Config, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> WantedCounts:
+    """Return how many of the chosen images each entrant still needs."""
     database = config.output_folder / "results.duckdb"
-    asked = sweep.asked().astype(np.int64)
-    everything = asked * len(chosen), len(chosen)
+    needed_cells, needed_scores = (needed.astype(np.int64) for needed in sweep.needed())
+    everything = WantedCounts(needed_cells * len(chosen), needed_scores * len(chosen), len(chosen))
     if not database.exists():
         return everything
-    counts, waiting = np.zeros_like(asked), 0
+    cells, scores, images = np.zeros_like(needed_cells), np.zeros_like(needed_scores), 0
     with reading(database) as store:
         if not store.has_predictions(protocol, sweep.dataset):
             return everything
-        for chunk in plan(sweep, chosen, lambda ids, wanted: store.missing(protocol, sweep.dataset, list(ids), wanted)):
-            counts += chunk.wanted.sum(axis=0)
-            waiting += len(chunk.rows)
-    return counts, waiting
+        missing, missing_scores = (
+            functools.partial(question, protocol, sweep.dataset) for question in (store.missing, store.missing_scores)
+        )
+        for batch in plan(sweep, chosen, missing, missing_scores):
+            cells += batch.wanted.sum(axis=0)
+            scores += batch.wanted_scores.sum(axis=0)
+            images += len(batch.rows)
+    return WantedCounts(cells, scores, images)
 
 
-def _hours_elsewhere(config: Config, sweep: Sweep, counts: np.ndarray) -> dict[str, float]:
+def _hours_elsewhere(config: Config, sweep: Sweep, counts: WantedCounts) -> dict[str, float]:
     """Hours of forward passes on each device that the store has speeds of for every entrant."""
     database = config.output_folder / "results.duckdb"
     if not database.exists():
         return {}
     with reading(database) as store:
         speeds = pd.DataFrame() if store.query(HAS_SPEEDS).empty else store.query(SPEEDS, [config.precision])
-    scores = len(sweep.score_cells())
     found: dict[str, float] = {}
     for device, table in speeds.groupby("device") if len(speeds) else ():
         known = table.set_index(["model", "defense"])["seconds"].to_dict()
         each = [known.get((entrant.model, entrant.defense)) for entrant in sweep.entrants]
         if all(each):
-            plain = counts[:, : counts.shape[1] - scores].sum(axis=1)
-            found[str(device)] = float(np.dot([seconds or math.nan for seconds in each], plain)) / 3600
+            passes = counts.cells.sum(axis=1)
+            found[str(device)] = float(np.dot([seconds or math.nan for seconds in each], passes)) / 3600
     return found
 
 

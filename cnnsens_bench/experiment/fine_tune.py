@@ -18,7 +18,7 @@ from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.finetune import FineTuning, Trained, cached_or_ready, finetune, keep
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import ConsoleReporter, meter
 from cnnsens_bench.utils.storage import require_writable
 
 
@@ -71,18 +71,13 @@ def _over_cluster(
     """Side by side, as many as the sweep will have workers."""
     # Imported only here: they take seconds.
     from cnnsens_bench.runtime.cluster import connect, machines
-    from cnnsens_bench.training.remote import Room, Standing, train_over_ray
+    from cnnsens_bench.runtime.ray_training import train_over_ray
 
     connect(config.cluster.address)
     folder = Path(config.cache).expanduser().absolute() if config.cache else None
     prepare = functools.partial(load_plugins, tuple(config.plugins))
-    note = functools.partial(console.print, markup=False, soft_wrap=True)
     found: dict[str, Trained] = {}
     paths: dict[str, Path] = {}
-
-    def room() -> Room:
-        layout = layout_of(config.cluster, machines())
-        return Room(layout.workers, layout.threads, layout.reserved_cpus, layout.gpus)
 
     def waiting() -> Iterator[tuple[str, FineTuning]]:
         """Weights are loaded for those that begin."""
@@ -95,15 +90,14 @@ def _over_cluster(
                 yield title, ready
 
     with meter(console, "fine-tune over the cluster", len(trainings), "networks") as progress:
-
-        def tick(standing: Standing) -> None:
-            progress.detail = "; ".join(
-                f"{title}: " + (f"{done}/{steps} steps, loss {loss:.3f}" if steps else "decodes its images")
-                for title, (done, steps, loss) in standing.items()
-            )
-            progress.advance(0)
-
-        with closing(train_over_ray(waiting(), room, folder, prepare, tick, note)) as ended:
+        training = train_over_ray(
+            waiting(),
+            layout=lambda: layout_of(config.cluster, machines()),
+            folder=folder,
+            prepare=prepare,
+            reporter=ConsoleReporter(progress),
+        )
+        with closing(training) as ended:
             for title, checkpoint, losses in ended:
                 found[title] = keep(checkpoint, paths[title])
                 progress.advance()

@@ -24,6 +24,7 @@ from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.reporter import Reporter
 from cnnsens_bench.utils.storage import local_folder, upload
 
 FILE = "recipes.yaml"
@@ -82,7 +83,7 @@ def search_models(
 def _searched(config: Config, recipe_search: RecipeSearch, console: Console, tracker: Tracker) -> list[Trial]:
     # Imported only here: the first two need seconds.
     from cnnsens_bench.runtime.cluster import connect
-    from cnnsens_bench.training.search import search
+    from cnnsens_bench.runtime.ray_tune import search
 
     before = TrialLog(recipe_search.folder).trials()
     told = {trial.number for trial in before}
@@ -96,22 +97,23 @@ def _searched(config: Config, recipe_search: RecipeSearch, console: Console, tra
     with meter(console, f"search {recipe_search.model}", recipe_search.search.trials, "trials") as progress:
         progress.done = len(told)
 
-        def tell(trial: Trial) -> None:
-            running.pop(trial.number, None)
-            if trial.number not in told:
-                told.add(trial.number)
-                console.print(line(trial, recipe_search), markup=False, soft_wrap=True)
-                progress.advance()
-                tracker.trial(recipe_search.model, trial)
+        class TrialReporter(Reporter):
+            def trial_ended(self, trial: Trial) -> None:
+                running.pop(trial.number, None)
+                if trial.number not in told:
+                    told.add(trial.number)
+                    console.print(line(trial, recipe_search), markup=False, soft_wrap=True)
+                    progress.advance()
+                    tracker.trial(recipe_search.model, trial)
 
-        def tick(trial: Trial) -> None:
-            if "epochs_done" not in trial.metrics:  # it failed: `tell` comes next
-                return
-            running[trial.number] = trial
-            progress.detail = _running(running)
-            progress.advance(0)
+            def trial_progress(self, trial: Trial) -> None:
+                if "epochs_done" not in trial.metrics:  # it failed, so `trial_ended` comes next
+                    return
+                running[trial.number] = trial
+                progress.detail = _running(running)
+                progress.advance(0)
 
-        trials = search(recipe_search, tell, tick)
+        trials = search(recipe_search, TrialReporter())
         progress.detail = ""
     if len(trials) < recipe_search.search.trials:
         raise UserError(

@@ -130,12 +130,42 @@ class Store:
             return connection.execute(question, [protocol, dataset]).fetchone() is not None
 
     def missing(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
-        """The rows of `image_ids` × `wanted` (model, defense, degradation, level, trial) that the store lacks."""
+        """Return the rows of `image_ids` × `wanted` that the store has no predictions of.
+
+        Parameters
+        ----------
+        protocol, dataset
+            Whose predictions count.
+        image_ids
+            The images.
+        wanted
+            Columns model, defense, degradation, level and trial.
+        """
+        return self._missing("missing", protocol, dataset, image_ids, wanted)
+
+    def missing_scores(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of `image_ids` × `wanted` that the store has no scores of.
+
+        Parameters
+        ----------
+        protocol, dataset
+            Whose scores count.
+        image_ids
+            The images.
+        wanted
+            Columns model, defense, predictor, degradation and level. The level-free score has the predictor "", the
+            degradation "none" and level 0.
+        """
+        return self._missing("missing_scores", protocol, dataset, image_ids, wanted)
+
+    def _missing(
+        self, statement: str, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame
+    ) -> pd.DataFrame:
         with self._connect(10) as connection:
-            # Typed, for an empty list has no type of its own.
+            # The ids are typed, because an empty list has no type of its own.
             connection.register("wanted_images", pd.DataFrame({"image_id": pd.Series(image_ids, dtype="str")}))
             connection.register("wanted", wanted)
-            return connection.execute(statement_of("missing"), {"protocol": protocol, "dataset": dataset}).df()
+            return connection.execute(statement_of(statement), {"protocol": protocol, "dataset": dataset}).df()
 
     def query(self, sql: str, parameters: list[Any] | None = None) -> pd.DataFrame:
         """A question, read-only. Raises `UserError` where the database has not a view, macro or column that it asks."""

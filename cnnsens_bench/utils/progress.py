@@ -1,11 +1,13 @@
 """What a person sees of a run: progress while it works, as bars on a terminal and as plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cnnsens_bench.utils.reporter import Reporter, TrainingProgress
 
 PLAIN_EVERY = 5.0
 """Seconds between plain lines."""
@@ -70,3 +72,29 @@ def meter(console: Console, title: str, total: int, unit: str) -> Iterator[Meter
         yield it
     finally:
         it.close()
+
+
+class ConsoleReporter(Reporter):
+    """Shows evaluations and trainings on a meter, and prints messages above it.
+
+    Parameters
+    ----------
+    meter
+        The meter to advance. Messages go to its console.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def evaluations(self, count: int) -> None:
+        self.meter.advance(count)
+
+    def message(self, sentence: str) -> None:
+        self.meter.console.print(sentence, markup=False, soft_wrap=True)
+
+    def training_progress(self, progress: Mapping[str, TrainingProgress]) -> None:
+        self.meter.detail = "; ".join(
+            f"{name}: " + (f"{now.done}/{now.steps} steps, loss {now.loss:.3f}" if now.steps else "decodes its images")
+            for name, now in progress.items()
+        )
+        self.meter.advance(0)

@@ -23,16 +23,16 @@ SIZE = 48
 def test_the_stake_is_the_gradient_of_the_margin(checkpoint: Path, pictures: Path) -> None:
     """Its sum is the variance of the margin under noise of σ = 1."""
     path = str(pictures / "class_0" / "00.png")
-    foreteller = LabelChangePredictor(ready(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], stakes=True)
+    foreteller = LabelChangePredictor(ready(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], maps=True)
     [found] = foreteller([path])
     assert isinstance(found, PhotoPrediction)
-    assert found.stake is not None
+    assert found.sensitivity_map is not None
     view = images.render(images.decode(path), SIZE)
-    np.testing.assert_array_equal(found.stake.pixels, view)
+    np.testing.assert_array_equal(found.sensitivity_map.pixels, view)
     pixels = torch.from_numpy(view.copy()).permute(2, 0, 1)[None].float()
     gradient = differentiate(tiny_checkpoint(1).classifier(), pixels).gradients[-1][0]
     expected = (gradient**2).sum(0).numpy()
-    np.testing.assert_allclose(found.stake.stake, expected, rtol=1e-3, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(found.sensitivity_map.variance, expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
 def test_units() -> None:
