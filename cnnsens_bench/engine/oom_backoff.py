@@ -1,4 +1,4 @@
-"""What happens when memory runs out: fewer images are computed at a time for the rest of the run, which goes on.
+"""The way out when memory runs out: fewer images are computed at a time, and the run goes on.
 
 A batch that is computed in smaller parts has another shape, so on some devices the last bits of a result can differ, as
 they do between two devices. Nothing else changes.
@@ -110,4 +110,4 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return any(words in text for words in ("can't allocate memory", "not enough memory", "out of memory"))
+    return any(phrase in text for phrase in ("can't allocate memory", "not enough memory", "out of memory"))

@@ -73,7 +73,7 @@ class CalibrationImage:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a worker must know of a run besides its images and weights. It holds plain values, so it can be pickled.
+    """A description of a run without its images and weights. It holds plain values, so it can be pickled.
 
     Attributes
     ----------

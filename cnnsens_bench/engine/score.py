@@ -35,7 +35,7 @@ PREDICTORS_TRIAL = 1 << 30
 Rows = dict[str, np.ndarray]
 """Columns of one length."""
 Part = tuple[bool, Rows, np.ndarray]
-"""Whether a predictor computed the rows, the rows, and the images that have no finite ones."""
+"""A flag that is true for a predictor's rows, the rows, and the positions of images that have no finite ones."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How fast networks are: the images and seconds of their forward passes, measured without waiting for the device."""
+"""The speed of networks: images and seconds of their forward passes, measured without waiting for the device."""
 
 import platform
 import time

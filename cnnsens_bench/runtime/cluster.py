@@ -23,7 +23,7 @@ from cnnsens_bench.utils.reporter import Reporter
 T = TypeVar("T")
 
 PATIENCE = 120.0
-"""The seconds that work may stand still after a machine was lost: another machine may come in its place."""
+"""The seconds that work may stand still after a machine was lost, because another one may replace it."""
 NOTED_AFTER = 30.0
 """The seconds of waiting for resources after which a message says so."""
 WAKE = signal.SIGUSR1
@@ -155,7 +155,7 @@ def _gpu_memory() -> int:
 class StallMonitor:
     """Notices that work stands still since a machine of the cluster was lost.
 
-    What was given to that machine can wait for ever for a worker, because the others may have no room for it.
+    The work that it had can wait for ever for a worker, because the other machines may have no room for one.
     """
 
     def __init__(self) -> None:

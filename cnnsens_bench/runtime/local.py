@@ -1,6 +1,7 @@
 """The sweep in this process: the images of the next task are decoded while one is computed."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -79,13 +80,11 @@ def run_local(
     pool = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)))
     try:
         waiting = None
-        for task in tasks:
-            ahead = PendingDecode(task, reach, crash_tracker, f"{sweep.dataset}: decode", pool)
+        for task in itertools.chain(tasks, [None]):
+            ahead = PendingDecode(task, reach, crash_tracker, f"{sweep.dataset}: decode", pool) if task else None
             if waiting:
                 yield executor.compute(waiting.task, waiting.result(), scope)
             waiting = ahead
-        if waiting:
-            yield executor.compute(waiting.task, waiting.result(), scope)
     finally:
         pool.shutdown(cancel_futures=True)  # a run that is stopped does not wait for images that nobody will use
         crash_tracker.close()

@@ -25,7 +25,7 @@ from cnnsens_bench.runtime.local import network_size
 from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkSize, cut
 from cnnsens_bench.runtime.plan_store import StoredPlan
-from cnnsens_bench.runtime.ray_worker import Handles, RayWorker, SharedWork, decoded_tasks
+from cnnsens_bench.runtime.ray_worker import RayWorker, SharedWork, decoded_tasks
 from cnnsens_bench.runtime.resources import Layout
 from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.utils.errors import StorageError, UserError
@@ -60,19 +60,19 @@ def run_ray(
     """
     _join_cluster(options.address, sweep)
     layout, cores = _lay_out(options)
-    work, handles = _share(sweep, plan, checkpoints, parts, layout, options, reporter)
-    monitor = SweepMonitor(handles.coordinator, reporter)
+    work = _share(sweep, plan, checkpoints, parts, layout, options, reporter)
+    shared, monitor = ray.put(work), SweepMonitor(work.coordinator, reporter)
     unfinished = np.ones(work.tasks, bool)
     while unfinished.any():
         try:
             with monitor.running():
-                outcomes = _compute(np.flatnonzero(unfinished), handles, layout, cores)
+                outcomes = _compute(np.flatnonzero(unfinished), shared, layout, cores)
                 for number, outcome in monitor.outcomes(outcomes):
                     unfinished[number] = False
                     yield outcome
             return
         except ray.exceptions.RayError as error:
-            _raise_fault(handles.coordinator, error)
+            _raise_fault(work.coordinator, error)
         except KeyboardInterrupt:
             if not monitor.stalled:
                 raise
@@ -103,8 +103,8 @@ def _share(
     layout: Layout,
     options: ExecutionOptions,
     reporter: Reporter,
-) -> tuple[SharedWork, Handles]:
-    """Cut the sweep into tasks, and put what its processes share into the object store."""
+) -> SharedWork:
+    """Cut the sweep into tasks, and return what its processes share; the checkpoints lie in the object store."""
     weights: dict[str, NetworkSize] = {}
     stored: dict[str, Any] = {}
     for key, checkpoint in checkpoints.items():
@@ -116,12 +116,11 @@ def _share(
     reaches = [
         sweep.reach(min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants)) for group in groups
     ]
-    work = SharedWork(sweep, plan, groups, tasks_per_batch, reaches)
     # The coordinator lies on the driver's machine, because it must outlive the workers.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
     coordinator: Any = ray.remote(num_cpus=0)(Coordinator).options(**lasting).remote()
-    return work, Handles(ray.put(work), stored, parts, budget, coordinator)
+    return SharedWork(sweep, plan, groups, tasks_per_batch, reaches, stored, parts, budget, coordinator)
 
 
 def _raise_fault(coordinator: Any, error: Exception) -> NoReturn:
@@ -133,18 +132,18 @@ def _raise_fault(coordinator: Any, error: Exception) -> NoReturn:
     raise (StorageError if kind == "StorageError" else UserError)(sentence) from error
 
 
-def _compute(numbers: np.ndarray, handles: Handles, layout: Layout, cores: int) -> Iterator[tuple[int, TaskOutcome]]:
+def _compute(numbers: np.ndarray, shared: Any, layout: Layout, cores: int) -> Iterator[tuple[int, TaskOutcome]]:
     """Compute the tasks of some numbers, and yield (number, outcome) as they end."""
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = 1  # each task is a block of its own, as soon as it is there
     with ray.data.DataContext.current(context):
-        dataset = outcome_dataset(np.array_split(numbers, min(MAX_READ_TASKS, len(numbers))), handles, layout, cores)
+        dataset = outcome_dataset(np.array_split(numbers, min(MAX_READ_TASKS, len(numbers))), shared, layout, cores)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in pa.Table.to_pylist(batch):
                 yield row["number"], TaskOutcome(row["images"], row["evaluations"], row["failures"])
 
 
-def outcome_dataset(read_tasks: Sequence[np.ndarray], handles: Handles, layout: Layout, cores: int) -> ray.data.Dataset:
+def outcome_dataset(read_tasks: Sequence[np.ndarray], shared: Any, layout: Layout, cores: int) -> ray.data.Dataset:
     """Return the dataset of outcomes: tasks are read and decoded by free cores, and computed by a pool of actors.
 
     Ray Data restarts actors that die, and computes their tasks again, without being asked to.
@@ -153,14 +152,14 @@ def outcome_dataset(read_tasks: Sequence[np.ndarray], handles: Handles, layout: 
     ----------
     read_tasks
         The numbers of tasks that each read task yields.
-    handles
-        What the processes share.
+    shared
+        The reference of the `SharedWork`.
     layout
         How the actors lie on the cluster.
     cores
         The cores of the cluster.
     """
-    source = _TaskSource([functools.partial(decoded_tasks, handles, numbers) for numbers in read_tasks])
+    source = _TaskSource([functools.partial(decoded_tasks, shared, numbers) for numbers in read_tasks])
     return ray.data.read_datasource(
         source,
         override_num_blocks=len(read_tasks),
@@ -173,7 +172,7 @@ def outcome_dataset(read_tasks: Sequence[np.ndarray], handles: Handles, layout: 
         compute=ray.data.ActorPoolStrategy(size=layout.workers, max_tasks_in_flight_per_actor=2),
         num_cpus=layout.reserved_cpus,
         num_gpus=layout.gpus,
-        fn_constructor_kwargs={"handles": handles, "threads": layout.threads},
+        fn_constructor_kwargs={"shared": shared, "threads": layout.threads},
     )
 
 

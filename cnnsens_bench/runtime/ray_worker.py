@@ -1,4 +1,4 @@
-"""What the processes of a sweep over a cluster do: they read and decode tasks, or compute them."""
+"""The processes of a sweep over a cluster: some read and decode tasks, and actors compute them."""
 
 import socket
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ from cnnsens_bench.utils.storage import StoragePath
 
 @dataclass(frozen=True)
 class SharedWork:
-    """What all processes of a sweep share. It lies in the object store once, instead of in every task.
+    """The values that all processes of a sweep share. They lie in the object store once, instead of in every task.
 
     Attributes
     ----------
@@ -39,34 +39,6 @@ class SharedWork:
         How many tasks each group makes of an image batch.
     reaches
         For each group, how far around their boxes images are needed.
-    """
-
-    sweep: Sweep
-    plan: StoredPlan
-    groups: list[NetworkGroup]
-    tasks_per_batch: int
-    reaches: list[Reach]
-
-    @property
-    def tasks(self) -> int:
-        """How many numbers of tasks there are. Behind some of them nothing is wanted."""
-        return len(self.groups) * self.plan.batches * self.tasks_per_batch
-
-    def task(self, number: int) -> Task | None:
-        """Return the task of a number, or None where nothing is wanted. Raises `StorageError`."""
-        rest, position = divmod(number, self.tasks_per_batch)
-        group, batch = divmod(rest, self.plan.batches)
-        return task_at(self.plan.batch(batch), self.groups, group, self.tasks_per_batch, position)
-
-
-@dataclass(frozen=True)
-class Handles:
-    """What each process of a sweep is given to reach what they share.
-
-    Attributes
-    ----------
-    work
-        The reference of the `SharedWork`.
     checkpoints
         The references of the checkpoints' bytes, by their keys.
     parts
@@ -77,33 +49,47 @@ class Handles:
         The actor of the `Coordinator`.
     """
 
-    work: Any
+    sweep: Sweep
+    plan: StoredPlan
+    groups: list[NetworkGroup]
+    tasks_per_batch: int
+    reaches: list[Reach]
     checkpoints: dict[str, Any]
     parts: StoragePath
     weights_budget: float
     coordinator: Any
 
+    @property
+    def tasks(self) -> int:
+        """The number of tasks, with those in which nothing is wanted."""
+        return len(self.groups) * self.plan.batches * self.tasks_per_batch
 
-def decoded_tasks(handles: Handles, numbers: np.ndarray) -> Iterator[pa.Table]:
+    def task(self, number: int) -> Task | None:
+        """Return the task of a number, or None where nothing is wanted. Raises `StorageError`."""
+        rest, position = divmod(number, self.tasks_per_batch)
+        group, batch = divmod(rest, self.plan.batches)
+        return task_at(self.plan.batch(batch), self.groups, group, self.tasks_per_batch, position)
+
+
+def decoded_tasks(shared: Any, numbers: np.ndarray) -> Iterator[pa.Table]:
     """Yield the tasks of some numbers with their images, each as a block of one row.
 
     Parameters
     ----------
-    handles
-        What the processes share.
+    shared
+        The reference of the `SharedWork`.
     numbers
         The numbers of the tasks; where nothing is wanted, none is yielded.
     """
-    work: SharedWork = ray.get(handles.work)
-    coordinator = handles.coordinator
-    with _faults_reported(coordinator):
+    work: SharedWork = ray.get(shared)
+    with _faults_reported(work.coordinator):
         load_plugins(work.sweep.plugins)
-    crash_tracker = RemoteCrashTracker(coordinator)
+    crash_tracker = RemoteCrashTracker(work.coordinator)
     for number in map(int, numbers):
-        with _faults_reported(coordinator), _folder_required(work.plan.folder):
+        with _faults_reported(work.coordinator), _folder_required(work.plan.folder):
             task = work.task(number)
         if task:
-            with _faults_reported(coordinator):
+            with _faults_reported(work.coordinator):
                 decoded = decode_task(task, work.reaches[task.group], crash_tracker, f"decode {task.group}")
             yield pack_task(number, task, decoded, crash_tracker, f"pack {task.group}")
 
@@ -173,26 +159,25 @@ class RayWorker:
 
     Parameters
     ----------
-    handles
-        What the processes share.
+    shared
+        The reference of the `SharedWork`.
     threads
         The CPU threads of torch. Ray itself gives an actor one.
     """
 
-    def __init__(self, handles: Handles, threads: int) -> None:
+    def __init__(self, shared: Any, threads: int) -> None:
         keep_freed_memory()
-        work: SharedWork = ray.get(handles.work)
-        self.coordinator, self.parts = handles.coordinator, handles.parts
-        self.reporter = _CoordinatorReporter(handles.coordinator)
+        self.work = work = ray.get(shared)
+        self.reporter = _CoordinatorReporter(work.coordinator)
         self.executor = TaskExecutor(
             work.sweep,
             work.groups,
-            lambda key: checkpoint_from_bytes(ray.get(handles.checkpoints[key])),
-            handles.parts,
+            lambda key: checkpoint_from_bytes(ray.get(work.checkpoints[key])),
+            work.parts,
             "cuda" if torch.cuda.is_available() else "cpu",
-            crash_tracker=RemoteCrashTracker(handles.coordinator),
+            crash_tracker=RemoteCrashTracker(work.coordinator),
             retry_hint="the same command tries it again",
-            options=ExecutionOptions(threads, handles.weights_budget),
+            options=ExecutionOptions(threads, work.weights_budget),
             reporter=self.reporter,
             name=ray.get_runtime_context().get_actor_id() or "",
         )
@@ -202,7 +187,7 @@ class RayWorker:
         outcomes = []
         for number, task, decoded in serialization.unpack(block):
             self.reporter.begin(number)
-            with _faults_reported(self.coordinator), _folder_required(self.parts):
+            with _faults_reported(self.work.coordinator), _folder_required(self.work.parts):
                 outcome = self.executor.compute(task, decoded, f"compute {task.group}")
             outcomes.append({"number": number, **asdict(outcome)})
         return pa.Table.from_pylist(outcomes)

@@ -1,4 +1,4 @@
-"""How work is laid out on machines: how many workers run at once, and the cores and GPUs that each has."""
+"""The layout of work on machines: how many workers run at once, and the cores and GPUs that each has."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

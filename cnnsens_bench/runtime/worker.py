@@ -164,11 +164,7 @@ class Worker:
         return sum(outcomes or [], TaskOutcome())
 
     def _compute(
-        self,
-        task: Task,
-        decoded: Sequence[images.Decoded | str],
-        again: bool,
-        report_position: ReportPosition | None,
+        self, task: Task, decoded: Sequence[images.Decoded | str], again: bool, report_position: ReportPosition | None
     ) -> TaskOutcome:
         self.evaluator.stopwatch.discard()  # passes of an attempt that ran out of memory
         self.progress.restart()
@@ -192,12 +188,7 @@ class Worker:
         return TaskOutcome(int(kept.first.sum()), evaluations, len({image_id for image_id, _, _ in failures}))
 
     def _predict(
-        self,
-        task: Task,
-        pictures: list[images.Decoded],
-        name: str,
-        end: str,
-        report_position: ReportPosition | None,
+        self, task: Task, pictures: list[images.Decoded], name: str, end: str, report_position: ReportPosition | None
     ) -> tuple[int, Failures]:
         """Write the predictions of a task and the speed of its networks; return the evaluations and the failures."""
         evaluations, ids = 0, task.ids
@@ -314,6 +305,6 @@ class _TaskProgress(Reporter):
 
 
 def _file_safe(text: str) -> str:
-    """Return a degradation's name as a part of a file name, with a hash where it has other characters than words."""
+    """Return a degradation's name as a part of a file name; a hash makes it unique where characters are replaced."""
     plain = "".join(c if c.isalnum() or c in "_-" else "_" for c in text)[:40]
     return plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"

@@ -44,7 +44,7 @@ def test_a_run_that_waits_in_vain_begins_a_new_round(
     said = capsys.readouterr().out
     assert said.count("note: the cluster has lost a machine") == 1
     assert main(words(pictures, tmp_path / "cache", tmp_path / "here", *request)) == 0
-    one, other = (Store(tmp_path / place).query(ROWS) for place in ("here", "there"))
+    one, other = (Store(tmp_path / name).query(ROWS) for name in ("here", "there"))
     pd.testing.assert_frame_equal(other, one)
 
 

@@ -1,6 +1,7 @@
 """How the Ray pipeline lies on a cluster, and that it computes what one process computes."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from cnnsens_bench.runtime.cluster import connect
 from cnnsens_bench.runtime.crash_tracker import CrashTracker
 from cnnsens_bench.runtime.executor import decode_task
 from cnnsens_bench.runtime.plan_store import Task
-from cnnsens_bench.runtime.resources import Machine, lay_out
+from cnnsens_bench.runtime.ray_pipeline import outcome_dataset
+from cnnsens_bench.runtime.resources import Layout, Machine, lay_out
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY
@@ -120,6 +122,19 @@ def test_packed_tasks_carry_the_plan_and_the_pixels(pictures: Path) -> None:
     assert decoded[0].box == expected.box
 
 
+@pytest.mark.parametrize("gpus", [0.0, 1.0])
+def test_ray_data_keeps_decoding_and_computing_apart(gpus: float, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fused into one stage, a GPU's worker would decode its images itself; and no option is used that Ray gives up."""
+    connect(None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = outcome_dataset([np.array([0])], None, Layout(1, threads=2, gpus=gpus, reserved_cpus=1), cores=2)
+        dataset.explain()
+    plan = capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
+    assert "ActorPoolMapOperator[MapBatches(RayWorker)]" in plan
+    assert "TaskPoolMapOperator[Read_TaskSource]" in plan
+
+
 DEFENDED = "defenses=[none,'batch_norm_recalibration(images=9)',input_dropout]"
 
 
@@ -161,6 +176,7 @@ def test_a_plugin_that_only_the_driver_finds_is_one_sentence(
 
 PLUGIN = """
 import os
+import warnings
 from pathlib import Path
 
 from cnnsens_bench.degradations import Motion, degradation

@@ -48,31 +48,30 @@ def attempt(tmp_path: Path) -> Path:
     return found
 
 
-def handles_of(stored: StoredPlan, coordinator: Actor, parts: Path, sweep: Sweep = SWEEP) -> ray_worker.Handles:
-    """Return handles that hold the things themselves instead of references."""
-    work = ray_worker.SharedWork(sweep, stored, [NetworkGroup((0,), 1)], 1, [sweep.reach(32)])
+def work_of(stored: StoredPlan, coordinator: Actor, parts: Path, sweep: Sweep = SWEEP) -> ray_worker.SharedWork:
     checkpoints = {"a": tiny_checkpoint(input_size=32).to_bytes()}
-    return ray_worker.Handles(work, checkpoints, parts, 1e9, coordinator)
+    groups, reaches = [NetworkGroup((0,), 1)], [sweep.reach(32)]
+    return ray_worker.SharedWork(sweep, stored, groups, 1, reaches, checkpoints, parts, 1e9, coordinator)
 
 
-def fault_of(handles: ray_worker.Handles) -> tuple[str, str] | None:
+def fault_of(work: ray_worker.SharedWork) -> tuple[str, str] | None:
     with pytest.raises(UserCodeException):
-        list(ray_worker.decoded_tasks(handles, np.array([0])))
-    return handles.coordinator.coordinator.failed()
+        list(ray_worker.decoded_tasks(work, np.array([0])))
+    return work.coordinator.coordinator.failed()
 
 
 def test_a_plugin_that_a_later_machine_lacks(samples: Samples, attempt: Path, coordinator: Actor) -> None:
     sweep = Sweep("r", "d", SWEEP.entrants, SWEEP.conditions, plugins=("no_such_plugin_here",))
     with stored_plan(sweep, plan(sweep, samples.table.head(3)), attempt) as stored:
-        kind, sentence = fault_of(handles_of(stored, coordinator, attempt, sweep)) or ("", "")
+        kind, sentence = fault_of(work_of(stored, coordinator, attempt, sweep)) or ("", "")
     assert kind == "UserError"
     assert sentence.startswith("plugin 'no_such_plugin_here' cannot be imported")
 
 
 def test_a_plan_that_another_machine_does_not_see(samples: Samples, attempt: Path, coordinator: Actor) -> None:
     with stored_plan(SWEEP, plan(SWEEP, samples.table.head(3)), attempt) as stored:
-        handles = handles_of(stored, coordinator, attempt)
-    assert fault_of(handles) == (
+        work = work_of(stored, coordinator, attempt)
+    assert fault_of(work) == (
         "UserError",
         f"{stored.folder} is not seen by the machine {socket.gethostname()}: output must lie on storage that all "
         "machines see, a shared folder or a URI",
@@ -81,9 +80,9 @@ def test_a_plan_that_another_machine_does_not_see(samples: Samples, attempt: Pat
 
 def test_parts_that_another_machine_does_not_see(samples: Samples, attempt: Path, coordinator: Actor) -> None:
     with stored_plan(SWEEP, plan(SWEEP, samples.table.head(3)), attempt) as stored:
-        handles = handles_of(stored, coordinator, attempt)
-        (block,) = ray_worker.decoded_tasks(handles, np.array([0]))
-    worker = ray_worker.RayWorker(handles, threads=1)
+        work = work_of(stored, coordinator, attempt)
+        (block,) = ray_worker.decoded_tasks(work, np.array([0]))
+    worker = ray_worker.RayWorker(work, threads=1)
     attempt.rmdir()
     with pytest.raises(UserCodeException, match=f"{attempt} is not seen by the machine"):
         worker(block)
@@ -102,7 +101,7 @@ def test_data_that_cannot_be_reached(
     monkeypatch.setattr(storage, "_read", gone)
     monkeypatch.setattr(storage, "WAITS", ())
     with stored_plan(SWEEP, plan(SWEEP, samples.table.head(3)), attempt) as stored:
-        kind, sentence = fault_of(handles_of(stored, coordinator, attempt)) or ("", "")
+        kind, sentence = fault_of(work_of(stored, coordinator, attempt)) or ("", "")
     assert kind == "StorageError"
     assert sentence.endswith("cannot be read now (Stale file handle)")
 
