@@ -46,11 +46,13 @@ from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E
 from cnnsens_bench.experiment.resolve import resolve_settings  # noqa: E402
 from cnnsens_bench.experiment.runner import run_sweep  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
-from cnnsens_bench.runtime import ray_pipeline  # noqa: E402
 from cnnsens_bench.runtime.cluster import connect  # noqa: E402
+from cnnsens_bench.runtime.options import ExecutionOptions  # noqa: E402
 from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
+from cnnsens_bench.runtime.ray_pipeline import run_ray  # noqa: E402
 from cnnsens_bench.runtime.resources import Layout  # noqa: E402
 from cnnsens_bench.store import Store, new_attempt, writing  # noqa: E402
+from cnnsens_bench.utils.plugins import load_plugins  # noqa: E402
 
 PLUGIN = '''
 import os
@@ -135,12 +137,13 @@ def time_sweep(workers: int, count: int, cells: int, folder: Path) -> tuple[floa
         sweep = sweep_of(cells, ("scale_sleeper",))
         parts = new_attempt(folder / f"out{workers}")
         began = time.perf_counter()
-        with stored_plan(sweep, plan(sweep, images, None), parts) as work:
-            run = ray_pipeline.run_ray(sweep, work, {MODEL: checkpoint()}, parts, lambda *_: one_worker_a_node(workers))
+        with stored_plan(sweep, plan(sweep, images, None), parts) as stored:
+            options = ExecutionOptions(layout=lambda *_: one_worker_a_node(workers))
+            run = run_ray(sweep, stored, {MODEL: checkpoint()}, parts, options)
             ready, done, at_ready = began, 0, 0
             for number, outcome in enumerate(run, 1):
                 done += outcome.evaluations
-                if number == workers:  # all have one piece behind them
+                if number == workers:  # all have one task behind them
                     ready, at_ready = time.perf_counter(), done
             ended = time.perf_counter()
         assert done == count * cells, f"{done} of {count * cells} evaluations"
@@ -211,7 +214,7 @@ def main() -> None:
         (folder / "scale_sleeper.py").write_text(PLUGIN)
         os.environ["PYTHONPATH"] = os.pathsep.join([name, os.environ["PYTHONPATH"]])
         sys.path.insert(0, name)
-        ray_pipeline.load_plugins(["scale_sleeper"])
+        load_plugins(["scale_sleeper"])
         if given.memory_of:
             print(json.dumps(driver_memory(given.memory_of)))
             return

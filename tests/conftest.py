@@ -15,6 +15,7 @@ from PIL import Image
 
 from cnnsens_bench.datasets import Samples, load
 from cnnsens_bench.models import Checkpoint, Preprocessing, split_name
+from cnnsens_bench.utils.reporter import Reporter
 
 TINY = "timm/test_resnet"
 """A real architecture of timm's, made for tests."""
@@ -119,3 +120,16 @@ def tiny_checkpoint(seed: int = 0, classes: int = 3, input_size: int = 48, model
     preprocessing = Preprocessing(input_size, described.mean, described.std)
     names = tuple(f"class_{i}" for i in range(classes))
     return Checkpoint(model, names, preprocessing, network.state_dict())
+
+
+class RecordingReporter(Reporter):
+    """Appends the messages that it hears to a list, and counts evaluations."""
+
+    def __init__(self, messages: list[str]) -> None:
+        self.messages, self.total = messages, 0
+
+    def message(self, sentence: str) -> None:
+        self.messages.append(sentence)
+
+    def evaluations(self, count: int) -> None:
+        self.total += count

@@ -10,9 +10,10 @@ PACKAGE = ROOT / "cnnsens_bench"
 FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "leaderboard").rglob("*.py"))
 
 ONLY_IN = {
-    "ray": {"runtime/cluster.py", "runtime/ray_pipeline.py", "training/remote.py", "training/search.py"},
+    "ray": {"runtime/cluster.py", "runtime/ray_pipeline.py", "runtime/ray_worker.py", "runtime/ray_training.py",
+            "runtime/ray_tune.py"},
     "ray.data": {"runtime/ray_pipeline.py"},
-    "ray.tune": {"training/search.py"},
+    "ray.tune": {"runtime/ray_tune.py"},
     "mlflow": {"tracking.py"},
     "duckdb": {"store/connection.py", "store/database.py", "store/ingestion.py", "store/read.py", "store/schema.py",
                "store/submission/transfer.py", "store/submission/check.py", "leaderboard/read.py"},
@@ -35,7 +36,7 @@ ROOMS = {
     "training": {"datasets", "images", "models"},
     "config": {"training"},
     "engine": {"images", "degradations", "models", "defenses", "sensitivity"},
-    "runtime": {"engine", "images", "degradations", "models", "defenses", "sensitivity", "store"},
+    "runtime": {"engine", "images", "degradations", "models", "defenses", "sensitivity", "store", "training"},
     "figures": {"datasets", "images", "store", "measures"},
     "tracking.py": set(),
     "experiment": {"config", "datasets", "images", "degradations", "models", "defenses", "sensitivity", "training",

@@ -1,6 +1,7 @@
 """Estimates what a run would cost: evaluations, hours, storage, memory. Nothing is trained, and nothing written."""
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from rich.console import Console
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.plan import Sweep, plan
 from cnnsens_bench.experiment.prepare import prepare
-from cnnsens_bench.experiment.profiling import Profiler, training_steps
+from cnnsens_bench.experiment.profiling import Profiler, WantedCounts, training_steps
 from cnnsens_bench.experiment.resolve import resolve_studies
 from cnnsens_bench.models.base import best_device
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
@@ -86,20 +87,20 @@ def estimate(config: Config, console: Console) -> CostEstimate:
     load_plugins(config.plugins)
     study = prepare(config)
     settings, pairing, images, sweep = study.settings, study.pairing, study.images, study.sweep()
-    counts, waiting = wanted_counts(settings.output_folder, sweep, images, study.protocol)
+    counts = wanted_counts(settings.output_folder, sweep, images, study.protocol)
     train = len(study.samples.split("train", "val"))
     device = best_device()
     cores = settings.cluster.threads or os.cpu_count() or 1
     with _threads(cores), ThreadPoolExecutor(2) as pool:
         profiler = Profiler(sweep, pairing, device, pool, len(study.samples.classes))
-        seconds = profiler.seconds(counts, waiting, images, train)
-    rows = _rows(sweep, counts, waiting)
+        seconds = profiler.seconds(counts, images, train)
+    rows = _rows(counts)
     trainings = [model for model in pairing.trainings.values() if model.recipe.epochs]
     result = CostEstimate(
         images=len(images),
         entrants=len(sweep.entrants),
-        evaluations=int(counts.sum()),
-        stored=len(images) * int(sweep.asked().sum()) - int(counts.sum()),
+        evaluations=counts.evaluations,
+        stored=len(images) * sweep.evaluations_per_image() - counts.evaluations,
         trainings=len(trainings),
         training_steps=sum(training_steps(model, train) for model in trainings),
         device=device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
@@ -127,13 +128,12 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _rows(sweep: Sweep, counts: np.ndarray, waiting: int) -> dict[str, int]:
+def _rows(counts: WantedCounts) -> dict[str, int]:
     """Return the rows that each table will get."""
-    scores = len(sweep.score_cells())
-    rows = {"predictions": int(counts[:, : counts.shape[1] - scores].sum()), "images": waiting}
-    if scores:
-        rows["sensitivity"] = int(counts[:, -scores].sum()) * len(OUTPUTS)
-        rows["sensitivity_predictions"] = int(counts[:, counts.shape[1] - scores + 1 :].sum()) * len(OUTPUTS)
+    rows = {"predictions": int(counts.cells.sum()), "images": counts.images}
+    if counts.scores.shape[1]:
+        rows["sensitivity"] = int(counts.scores[:, 0].sum()) * len(OUTPUTS)
+        rows["sensitivity_predictions"] = int(counts.scores[:, 1:].sum()) * len(OUTPUTS)
     return rows
 
 
@@ -155,38 +155,41 @@ def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
     return found
 
 
-def wanted_counts(output: StoragePath, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> tuple[np.ndarray, int]:
-    """Return how many images still need each cell of each entrant, (entrants, cells), and how many need anything."""
+def wanted_counts(output: StoragePath, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> WantedCounts:
+    """Return how many of the chosen images each entrant still needs."""
     database = output / "results.duckdb"
-    asked = sweep.asked().astype(np.int64)
-    everything = asked * len(chosen), len(chosen)
+    needed_cells, needed_scores = (needed.astype(np.int64) for needed in sweep.needed())
+    everything = WantedCounts(needed_cells * len(chosen), needed_scores * len(chosen), len(chosen))
     if not database.exists():
         return everything
-    counts, waiting = np.zeros_like(asked), 0
+    cells, scores, images = np.zeros_like(needed_cells), np.zeros_like(needed_scores), 0
     with reading(database) as store:
         if not store.has_predictions(protocol, sweep.dataset):
             return everything
-        for chunk in plan(sweep, chosen, lambda ids, wanted: store.missing(protocol, sweep.dataset, list(ids), wanted)):
-            counts += chunk.wanted.sum(axis=0)
-            waiting += len(chunk.rows)
-    return counts, waiting
+        missing, missing_scores = (
+            functools.partial(question, protocol, sweep.dataset) for question in (store.missing, store.missing_scores)
+        )
+        for batch in plan(sweep, chosen, missing, missing_scores):
+            cells += batch.wanted.sum(axis=0)
+            scores += batch.wanted_scores.sum(axis=0)
+            images += len(batch.rows)
+    return WantedCounts(cells, scores, images)
 
 
-def _hours_elsewhere(output: StoragePath, sweep: Sweep, counts: np.ndarray) -> dict[str, float]:
+def _hours_elsewhere(output: StoragePath, sweep: Sweep, counts: WantedCounts) -> dict[str, float]:
     """Return the hours of forward passes on each device that the store has speeds of for every entrant."""
     database = output / "results.duckdb"
     if not database.exists():
         return {}
     with reading(database) as store:
         speeds = pd.DataFrame() if store.query(HAS_SPEEDS).empty else store.query(SPEEDS, [sweep.precision])
-    scores = len(sweep.score_cells())
     found: dict[str, float] = {}
     for device, table in speeds.groupby("device") if len(speeds) else ():
         known = table.set_index(["model", "defense"])["seconds"].to_dict()
         each = [known.get((entrant.model, entrant.defense)) for entrant in sweep.entrants]
         if all(each):
-            plain = counts[:, : counts.shape[1] - scores].sum(axis=1)
-            found[str(device)] = float(np.dot([seconds or math.nan for seconds in each], plain)) / 3600
+            passes = counts.cells.sum(axis=1)
+            found[str(device)] = float(np.dot([seconds or math.nan for seconds in each], passes)) / 3600
     return found
 
 

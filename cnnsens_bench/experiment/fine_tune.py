@@ -19,7 +19,7 @@ from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.finetune import Diverged, FineTuning, Trained, cached_or_ready, finetune, save_trained
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import stage_progress
+from cnnsens_bench.utils.progress import ConsoleReporter, stage_progress
 from cnnsens_bench.utils.storage import require_writable
 
 Losses = list[tuple[int, float]]
@@ -126,18 +126,11 @@ class _FineTunings:
         """Train networks side by side, as many at once as the sweep will have workers."""
         # Imported only here: they take seconds.
         from cnnsens_bench.runtime.cluster import connect, machines
-        from cnnsens_bench.training.remote import Room, Standing, train_over_ray
+        from cnnsens_bench.runtime.ray_training import train_over_ray
 
         settings = self.settings
         connect(settings.cluster.address)
-        folder = Path(settings.cache).expanduser().absolute() if settings.cache else None
-        prepare = functools.partial(load_plugins, tuple(settings.plugins))
-        note = functools.partial(self.console.print, markup=False, soft_wrap=True)
         paths: dict[str, Path] = {}
-
-        def room() -> Room:
-            layout = layout_of(settings.cluster, machines())
-            return Room(layout.workers, layout.threads, layout.reserved_cpus, layout.gpus)
 
         def waiting() -> Iterator[tuple[str, FineTuning]]:
             """Load the weights of a network when its training is about to begin."""
@@ -150,15 +143,14 @@ class _FineTunings:
                     yield title, ready
 
         with stage_progress(self.console, "fine-tune over the cluster", len(trainings), "networks") as progress:
-
-            def report_progress(standing: Standing) -> None:
-                progress.detail = "; ".join(
-                    f"{title}: " + (f"{done}/{steps} steps, loss {loss:.3f}" if steps else "decodes its images")
-                    for title, (done, steps, loss) in standing.items()
-                )
-                progress.advance(0)
-
-            with closing(train_over_ray(waiting(), room, folder, prepare, report_progress, note)) as ended:
+            training = train_over_ray(
+                waiting(),
+                layout=lambda: layout_of(settings.cluster, machines()),
+                folder=Path(settings.cache).expanduser().absolute() if settings.cache else None,
+                prepare=functools.partial(load_plugins, tuple(settings.plugins)),
+                reporter=ConsoleReporter(progress),
+            )
+            with closing(training) as ended:
                 for title, result, losses in ended:
                     trained = result if isinstance(result, Diverged) else save_trained(result, paths[title])
                     progress.advance()

@@ -117,7 +117,7 @@ def _computed(request: PhotoRequest, error_console: Console) -> tuple[str, list[
         request.predictor,
         box=request.box,
         batch_size=request.batch_size,
-        stakes=request.heatmap is not None,
+        maps=request.heatmap is not None,
         device=best_device(),
     )
     count = len(request.photographs)
@@ -147,19 +147,19 @@ def _record(result: "PhotoPrediction | RejectedPhoto", network: "LoadedNetwork",
         "margin": result.margin,
         "entropy": result.entropy,
         **drawn,
-        "predictions": [vars(effect) for effect in result.outlooks],
+        "predictions": [vars(effect) for effect in result.effects],
     }
 
 
 def _draw(photograph: "PhotoPrediction", classes: Sequence[str], folder: Path) -> Path:
     from cnnsens_bench.figures.heatmap import heatmap
 
-    assert photograph.stake is not None
+    assert photograph.sensitivity_map is not None
     out = folder / heatmap_name(photograph.path)
     label, runner_up = (_short(classes[i]) for i in (photograph.label, photograph.runner_up))
     title = f"{label}, {100 * photograph.confidence:.1f} %: margin {photograph.margin:.1f} over {runner_up}"
     try:
-        heatmap(photograph.stake.pixels, photograph.stake.stake, title, out)
+        heatmap(photograph.sensitivity_map.pixels, photograph.sensitivity_map.variance, title, out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}): give --heatmap another folder") from None
     return out

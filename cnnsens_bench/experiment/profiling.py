@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,9 @@ import torch
 
 from cnnsens_bench import images
 from cnnsens_bench.engine.degrade import Degrader
-from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
+from cnnsens_bench.engine.networks import LoadedEntrant, autocast
 from cnnsens_bench.engine.plan import Condition, Sweep
-from cnnsens_bench.engine.score import Scored, Scorer
+from cnnsens_bench.engine.score import ScoredNetwork, Scorer
 from cnnsens_bench.experiment.entrants import Pairing
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.images import decode_row
@@ -29,6 +30,30 @@ SAMPLE = 8
 """Number of images of the data set that decoding and degrading are timed on."""
 LEAST = 0.3
 """Seconds that a timing takes at least, after its warm-up."""
+
+
+@dataclass(frozen=True)
+class WantedCounts:
+    """How many images are still to be computed.
+
+    Attributes
+    ----------
+    cells
+        (entrants, cells): the images that each still needs.
+    scores
+        (entrants, score cells): the same of scores, the level-free one first.
+    images
+        The images that need anything.
+    """
+
+    cells: np.ndarray
+    scores: np.ndarray
+    images: int
+
+    @property
+    def evaluations(self) -> int:
+        """All that is to be computed."""
+        return int(self.cells.sum()) + int(self.scores.sum())
 
 
 def training_steps(model: ModelConfig, images_to_train_on: int) -> int:
@@ -70,29 +95,16 @@ class Profiler:
             key: preprocessing_of(model.name, model.input_size).input_size for key, model in pairing.trainings.items()
         }
 
-    def seconds(self, counts: np.ndarray, waiting: int, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
-        """Return the seconds of each stage for all that is still to be computed.
-
-        Parameters
-        ----------
-        counts
-            (entrants, cells), how many images still need each cell.
-        waiting
-            How many images need anything.
-        chosen
-            The test images, as rows of the sample table.
-        training_images
-            How many images each training sees in an epoch.
-        """
-        scores = len(self.sweep.score_cells())
-        plain = counts[:, : counts.shape[1] - scores]
+    def seconds(self, counts: WantedCounts, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
+        """Return the seconds of each stage, of all that is still to be done."""
+        plain = counts.cells
         found = dict.fromkeys(("decode", "degrade", "forward", "score", "train"), 0.0)
         rows = chosen.iloc[np.linspace(0, len(chosen) - 1, min(SAMPLE, len(chosen))).astype(int)].to_dict("records")
         reach = self.sweep.reach(min(self.sizes.values()))
         began = time.perf_counter()
         decoded = [image for row in rows if not isinstance(image := decode_row(row, reach), str)]
         decode = (time.perf_counter() - began) / len(rows)
-        found["decode"] = decode * waiting
+        found["decode"] = decode * counts.images
         of_training: dict[str, list[int]] = {}
         for i, entrant in enumerate(self.sweep.entrants):
             of_training.setdefault(entrant.checkpoint, []).append(i)
@@ -107,8 +119,8 @@ class Profiler:
                 if loaded.defense.recalibration:  # once a worker, for each cell
                     again = loaded.defense.recalibration.images * int((plain[i] > 0).sum())
                     found["forward"] += forward * again
-                if scores and counts[i, -scores:].any() and decoded:
-                    found["score"] += self._score(i, loaded, size, decoded) * int(counts[i, -scores])
+                if counts.scores[i].any() and decoded:
+                    found["score"] += self._score(i, loaded, size, decoded) * int(counts.scores[i, 0])
             if model.recipe.epochs:
                 steps = training_steps(model, training_images)
                 per_image = self._train(classifier, size, model.recipe.batch_size)
@@ -138,10 +150,10 @@ class Profiler:
 
     def _forward(self, network: Callable[[torch.Tensor], torch.Tensor], size: int) -> float:
         pixels = self._pixels(self.sweep.batch_size, size)
-        autocast = Evaluator.autocast(self)  # type: ignore[arg-type]  # of `sweep.precision` and `device`
+        precise = autocast(self.device, self.sweep.precision)
 
         def work() -> None:
-            with torch.inference_mode(), autocast:
+            with torch.inference_mode(), precise:
                 network(pixels)
 
         return self._timed(work) / len(pixels)
@@ -160,9 +172,9 @@ class Profiler:
         return each
 
     def _score(self, entrant: int, loaded: LoadedEntrant, size: int, decoded: Sequence[images.Decoded]) -> float:
-        """Time all scores of an image, in batches of the run's size."""
+        """Return the seconds of all scores of an image, in batches of the run's size."""
         alone = Sweep(**(vars(self.sweep) | {"entrants": (self.sweep.entrants[entrant],)}))
-        scorer = Scorer(alone, [Scored(loaded.network(), size)], self.device, self.pool)
+        scorer = Scorer(alone, [ScoredNetwork(loaded.network(), size)], self.device, self.pool)
         filled = [decoded[i % len(decoded)] for i in range(self.sweep.batch_size)]
         ids = [f"estimate {i}" for i in range(len(filled))]
         wanted = np.ones((len(filled), 1, len(self.sweep.score_cells())), bool)

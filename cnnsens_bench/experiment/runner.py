@@ -6,7 +6,6 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -26,14 +25,16 @@ from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, CheckpointFiles
 from cnnsens_bench.runtime.local import run_local
+from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.plan_store import StoredPlan, stored_plan
-from cnnsens_bench.runtime.worker import Outcome
+from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.store import FAILURES, RunStore, Store, new_attempt, storage_errors, write_part, writing
 from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.utils.environment import environment
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import stage_progress
+from cnnsens_bench.utils.progress import ConsoleReporter, stage_progress
+from cnnsens_bench.utils.reporter import Reporter
 from cnnsens_bench.utils.storage import StoragePath, local_folder, upload_folder
 
 
@@ -178,7 +179,7 @@ def _report(
 
 
 def run_sweep(
-    config: RunSettings,
+    settings: RunSettings,
     sweep: Sweep,
     images: pd.DataFrame,
     checkpoints: Mapping[str, Checkpoint],
@@ -187,24 +188,23 @@ def run_sweep(
     protocol: str,
     console: Console,
 ) -> int:
-    """Compute what the store lacks; gives the number of failed images."""
-
-    def missing(image_ids: Any, wanted: pd.DataFrame) -> pd.DataFrame:
-        return store.missing(protocol, sweep.dataset, list(image_ids), wanted)
-
-    resumed = store.has_predictions(protocol, sweep.dataset)
-    everything = len(images) * int(sweep.asked().sum())
-    store.held.check()  # hours may have gone into training: what lies there may be another run's
-    with stored_plan(sweep, plan(sweep, images, missing if resumed else None), parts) as work:
-        if resumed:
-            done = everything - work.evaluations
+    """Compute what the store lacks, and return the number of images that failed."""
+    missing = missing_scores = None
+    if store.has_predictions(protocol, sweep.dataset):
+        missing = functools.partial(store.missing, protocol, sweep.dataset)
+        missing_scores = functools.partial(store.missing_scores, protocol, sweep.dataset)
+    store.held.check()  # training may have taken hours: what lies there may be another run's
+    with stored_plan(sweep, plan(sweep, images, missing, missing_scores), parts) as stored:
+        if missing:
+            everything = len(images) * sweep.evaluations_per_image()
+            done = everything - stored.evaluations
             console.print(f"resuming: {done} of {everything} evaluations are in the store", markup=False)
-        if work.evaluations == 0:
+        if stored.evaluations == 0:
             return 0
         failed = computed = 0
-        with stage_progress(console, "sweep", work.evaluations, "evaluations") as progress:
-            note = functools.partial(console.print, markup=False, soft_wrap=True)
-            with closing(outcomes(config, sweep, work, checkpoints, parts, progress.advance, note)) as results:
+        with stage_progress(console, "sweep", stored.evaluations, "evaluations") as progress:
+            reporter = ConsoleReporter(progress)
+            with closing(outcomes(settings, sweep, stored, checkpoints, parts, reporter)) as results:
                 for outcome in results:
                     failed += outcome.failures
                     computed += outcome.images
@@ -214,25 +214,28 @@ def run_sweep(
 
 
 def outcomes(
-    config: RunSettings,
+    settings: RunSettings,
     sweep: Sweep,
-    work: StoredPlan,
+    stored: StoredPlan,
     checkpoints: Mapping[str, Checkpoint],
     parts: StoragePath,
-    report: Any,
-    note: Any,
-) -> Generator[Outcome]:
-    """In this process, or over Ray."""
-    cluster = config.cluster
-    budget = cluster.weights_gb * 1e9 if cluster.weights_gb else None
-    if not over_ray(config.cluster):
-        threads = cluster.threads or os.cpu_count()
-        return run_local(sweep, work, checkpoints, parts, threads, report, note, budget, config.cache)
-    # Imported only here: a run without Ray need not wait for it.
+    reporter: Reporter,
+) -> Generator[TaskOutcome]:
+    """Return the outcomes of a stored plan, which is computed in this process or over Ray, as the settings ask."""
+    cluster = settings.cluster
+    options = ExecutionOptions(
+        threads=cluster.threads or os.cpu_count(),
+        weights_budget=cluster.weights_gb * 1e9 if cluster.weights_gb else None,
+        cache=settings.cache,
+        address=cluster.address,
+        layout=functools.partial(layout_of, cluster),
+    )
+    if not over_ray(cluster):
+        return run_local(sweep, stored, checkpoints, parts, options, reporter)
+    # It is imported here alone, because a run without Ray need not wait for it.
     from cnnsens_bench.runtime.ray_pipeline import run_ray
 
-    layout = functools.partial(layout_of, cluster)
-    return run_ray(sweep, work, checkpoints, parts, layout, cluster.address, report, note, budget)
+    return run_ray(sweep, stored, checkpoints, parts, options, reporter)
 
 
 def train_all(

@@ -29,6 +29,7 @@ from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import stage_progress
+from cnnsens_bench.utils.reporter import Reporter
 from cnnsens_bench.utils.storage import local_folder, upload
 
 FILE = "recipes.yaml"
@@ -124,7 +125,7 @@ def _search(settings: RunSettings, recipe_search: RecipeSearch, console: Console
     """Run the trials that are missing; return all trials."""
     # Imported only here: they take seconds.
     from cnnsens_bench.runtime.cluster import connect
-    from cnnsens_bench.training.search import search
+    from cnnsens_bench.runtime.ray_tune import search
 
     wanted = recipe_search.search.trials
     reported = {trial.number for trial in TrialLog(recipe_search.folder).trials()}
@@ -135,22 +136,23 @@ def _search(settings: RunSettings, recipe_search: RecipeSearch, console: Console
     with stage_progress(console, f"search {recipe_search.model}", wanted, "trials") as progress:
         progress.done = len(reported)
 
-        def report_end(trial: Trial) -> None:
-            running.pop(trial.number, None)
-            if trial.number not in reported:
-                reported.add(trial.number)
-                console.print(line(trial, recipe_search), markup=False, soft_wrap=True)
-                progress.advance()
-                tracker.log(trial_run(recipe_search.model, trial))
+        class TrialReporter(Reporter):
+            def trial_ended(self, trial: Trial) -> None:
+                running.pop(trial.number, None)
+                if trial.number not in reported:
+                    reported.add(trial.number)
+                    console.print(line(trial, recipe_search), markup=False, soft_wrap=True)
+                    progress.advance()
+                    tracker.log(trial_run(recipe_search.model, trial))
 
-        def report_epoch(trial: Trial) -> None:
-            if "epochs_done" not in trial.metrics:  # it failed, and is about to end
-                return
-            running[trial.number] = trial
-            progress.detail = _running(running)
-            progress.advance(0)
+            def trial_progress(self, trial: Trial) -> None:
+                if "epochs_done" not in trial.metrics:  # it failed, so `trial_ended` comes next
+                    return
+                running[trial.number] = trial
+                progress.detail = _running(running)
+                progress.advance(0)
 
-        trials = search(recipe_search, report_end, report_epoch)
+        trials = search(recipe_search, TrialReporter())
         progress.detail = ""
     if len(trials) < wanted:
         raise UserError(f"{recipe_search.folder}: only {len(trials)} of {wanted} trials have ended: resume=true")

@@ -165,7 +165,7 @@ class Store:
             return bool(found and found[0])
 
     def missing(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
-        """Return those rows of `image_ids` × `wanted` that the store lacks under a protocol.
+        """Return those rows of `image_ids` × `wanted` that the store has no predictions of under a protocol.
 
         Parameters
         ----------
@@ -176,11 +176,31 @@ class Store:
         wanted
             Rows of (model, defense, degradation, level, trial).
         """
+        return self._missing("missing", protocol, dataset, image_ids, wanted)
+
+    def missing_scores(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
+        """Return those rows of `image_ids` × `wanted` that the store has no scores of under a protocol.
+
+        Parameters
+        ----------
+        protocol, dataset
+            The hash of the protocol, and the data set of the images.
+        image_ids
+            The images.
+        wanted
+            Rows of (model, defense, predictor, degradation, level). The level-free score has the predictor "", the
+            degradation "none" and level 0.
+        """
+        return self._missing("missing_scores", protocol, dataset, image_ids, wanted)
+
+    def _missing(
+        self, statement: str, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame
+    ) -> pd.DataFrame:
         with self.connect(10) as connection:
-            # Typed, for an empty list has no type of its own.
+            # The ids are typed, because an empty list has no type of its own.
             connection.register("wanted_images", pd.DataFrame({"image_id": pd.Series(image_ids, dtype="str")}))
             connection.register("wanted", wanted)
-            return connection.execute(SQL["missing"], {"protocol": protocol, "dataset": dataset}).df()
+            return connection.execute(SQL[statement], {"protocol": protocol, "dataset": dataset}).df()
 
     def query(self, sql: str, parameters: list[Any] | None = None) -> pd.DataFrame:
         """Return the answer to a question in SQL; the database is opened to read only.

@@ -1,11 +1,13 @@
 """The progress that a user sees while a stage of a run works: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cnnsens_bench.utils.reporter import Reporter, TrainingProgress
 
 PLAIN_EVERY = 5.0
 """Seconds between two plain lines."""
@@ -102,3 +104,29 @@ def stage_progress(console: Console, title: str, total: int, unit: str) -> Itera
         yield progress
     finally:
         progress.close()
+
+
+class ConsoleReporter(Reporter):
+    """Shows evaluations and trainings as the progress of a stage, and prints messages above it.
+
+    Parameters
+    ----------
+    stage
+        The progress to advance. Messages go to its console.
+    """
+
+    def __init__(self, stage: StageProgress) -> None:
+        self.stage = stage
+
+    def evaluations(self, count: int) -> None:
+        self.stage.advance(count)
+
+    def message(self, sentence: str) -> None:
+        self.stage.console.print(sentence, markup=False, soft_wrap=True)
+
+    def training_progress(self, progress: Mapping[str, TrainingProgress]) -> None:
+        self.stage.detail = "; ".join(
+            f"{name}: " + (f"{now.done}/{now.steps} steps, loss {now.loss:.3f}" if now.steps else "decodes its images")
+            for name, now in progress.items()
+        )
+        self.stage.advance(0)

@@ -25,17 +25,17 @@ def test_the_map_is_the_squared_gradient_of_the_margin(checkpoint: Path, picture
     """The sum of the map is the variance of the margin under noise of σ = 1."""
     path = str(pictures / "class_0" / "00.png")
     predictor = LabelChangePredictor(
-        load_network(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], stakes=True
+        load_network(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], maps=True
     )
     [found] = predictor([path])
     assert isinstance(found, PhotoPrediction)
-    assert found.stake is not None
+    assert found.sensitivity_map is not None
     view = images.render(images.decode(path), SIZE)
-    np.testing.assert_array_equal(found.stake.pixels, view)
+    np.testing.assert_array_equal(found.sensitivity_map.pixels, view)
     pixels = torch.from_numpy(view.copy()).permute(2, 0, 1)[None].float()
     gradient = differentiate(tiny_checkpoint(1).classifier(), pixels).gradients[-1][0]
     expected = (gradient**2).sum(0).numpy()
-    np.testing.assert_allclose(found.stake.stake, expected, rtol=1e-3, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(found.sensitivity_map.variance, expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
 def test_units() -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,10 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
 from cnnsens_bench.experiment.resolve import resolve_models
+from cnnsens_bench.runtime.resources import Machine, lay_out_trials
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes, write_recipes
-from cnnsens_bench.training.search import allot
 from cnnsens_bench.training.space import SearchConfig, axes, degraded, recipe_of
 from cnnsens_bench.training.trial import Trial, TrialLog
 from cnnsens_bench.utils.errors import UserError
@@ -157,15 +156,13 @@ def test_the_search_shapes_a_run_only_where_it_is_asked_for() -> None:
     ],
 )
 def test_a_trial_fits_into_a_machine(nodes: tuple[int, ...], keys: dict, expected: tuple[int, int]) -> None:
-    recipe_search = SimpleNamespace(search=SearchConfig(**keys), recipe=Recipe())
-    found = allot(recipe_search, sum(nodes), 0.0, nodes)  # type: ignore[arg-type]
-    assert (found.concurrent, found.cpus) == expected
+    found = lay_out_trials(SearchConfig(**keys), Recipe().batch_size, [Machine(cores) for cores in nodes])
+    assert (found.workers, found.threads) == expected
 
 
 def test_a_trial_that_fits_no_machine_is_refused() -> None:
-    recipe_search = SimpleNamespace(search=SearchConfig(cpus_per_trial=4), recipe=Recipe())
     with pytest.raises(UserError, match="a trial would need 4 cores, the cluster has 8, its largest machine 2"):
-        allot(recipe_search, 8, 0.0, (2, 2, 2, 2))  # type: ignore[arg-type]
+        lay_out_trials(SearchConfig(cpus_per_trial=4), Recipe().batch_size, [Machine(2)] * 4)
 
 
 @pytest.mark.parametrize("key", ["input_dropout", "weight_decay"])

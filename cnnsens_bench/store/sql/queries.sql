@@ -24,22 +24,28 @@ WHERE model = $model AND dataset = $dataset
 SELECT EXISTS (FROM protocol_predictions WHERE protocol = $protocol AND dataset = $dataset);
 
 -- name: missing
--- What the product of images and wanted conditions has and the store, under one protocol, has not.
+-- The product of images and wanted cells, without the cells that the store has predictions of under one protocol.
 SELECT image_id, model, defense, degradation, level, trial
 FROM wanted_images CROSS JOIN wanted
 ANTI JOIN (
     SELECT image_id, model, defense, degradation, level, trial
     FROM protocol_predictions
     WHERE protocol = $protocol AND dataset = $dataset AND image_id IN (SELECT image_id FROM wanted_images)
-    UNION ALL
-    -- Scores are cells of their own, named as engine/plan.py names them.
-    SELECT image_id, model, defense, 'sensitivity', 0, 0
+) USING (image_id, model, defense, degradation, level, trial);
+
+-- name: missing_scores
+-- The product of images and wanted scores, without those that the store has under one protocol. The level-free score has
+-- the predictor '', the degradation 'none' and level 0.
+SELECT image_id, model, defense, predictor, degradation, level
+FROM wanted_images CROSS JOIN wanted
+ANTI JOIN (
+    SELECT image_id, model, defense, '' AS predictor, 'none' AS degradation, 0 AS level
     FROM sensitivity JOIN runs USING (run_id)
     WHERE protocol = $protocol AND dataset = $dataset AND output = 'margin'
         AND image_id IN (SELECT image_id FROM wanted_images)
     UNION ALL
-    SELECT image_id, model, defense, predictor || ' of ' || degradation, level, 0
+    SELECT image_id, model, defense, predictor, degradation, level
     FROM sensitivity_predictions JOIN runs USING (run_id)
     WHERE protocol = $protocol AND dataset = $dataset AND output = 'margin'
         AND image_id IN (SELECT image_id FROM wanted_images)
-) USING (image_id, model, defense, degradation, level, trial);
+) USING (image_id, model, defense, predictor, degradation, level);

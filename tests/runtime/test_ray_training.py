@@ -1,4 +1,4 @@
-"""Fine-tunings side by side over Ray: the same networks, whatever dies on the way."""
+"""Fine-tunings side by side over Ray give the same networks, whatever dies on the way."""
 
 import contextlib
 import functools
@@ -15,13 +15,14 @@ import torch
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.models.checkpoint import Checkpoint
+from cnnsens_bench.runtime import cluster as cluster_module
 from cnnsens_bench.runtime.cluster import connect
-from cnnsens_bench.training import remote
+from cnnsens_bench.runtime.ray_training import MAX_DEATHS, train_over_ray
+from cnnsens_bench.runtime.resources import Layout
 from cnnsens_bench.training.finetune import Diverged, FineTuning, cached_or_ready
 from cnnsens_bench.training.recipe import Recipe
-from cnnsens_bench.training.remote import DEATHS, Room, Standing, train_over_ray
 from cnnsens_bench.utils.errors import UserError
-from tests.conftest import TINY
+from tests.conftest import TINY, RecordingReporter
 
 RECIPE = Recipe(epochs=2, batch_size=8, lr_head=5e-3, lr_body=5e-3)
 WILD = Recipe(epochs=3, batch_size=8, lr_head=1e30, lr_body=1e30)
@@ -55,20 +56,23 @@ def die(deaths: Path, count: int, victim: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def layout(workers: int = 2, cpus: int = 1) -> Layout:
+    return Layout(workers, threads=1, gpus=0, reserved_cpus=cpus)
+
+
 class Driver:
-    """What the driver of a run hears."""
+    """What the driver of a run receives."""
 
     def __init__(self) -> None:
         self.given: dict[str, Checkpoint | Diverged] = {}
         self.losses: dict[str, list[tuple[int, float]]] = {}
         self.notes: list[str] = []
-        self.seen: list[Standing] = []
 
-    def run(self, trainings: dict[str, FineTuning], folder: Path, prepare=nothing, at_once: int = 2) -> "Driver":
-        room = Room(at_once, threads=1, cpus=1, gpus=0)
-        for key, checkpoint, losses in train_over_ray(
-            trainings.items(), lambda: room, folder, prepare, self.seen.append, self.notes.append
-        ):
+    def run(self, trainings: dict[str, FineTuning], folder: Path, prepare=nothing) -> "Driver":
+        run = train_over_ray(
+            trainings.items(), layout=layout, folder=folder, prepare=prepare, reporter=RecordingReporter(self.notes)
+        )
+        for key, checkpoint, losses in run:
             self.given[key], self.losses[key] = checkpoint, losses
         return self
 
@@ -102,14 +106,14 @@ def test_one_that_diverges_does_not_end_the_others(samples: Samples, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [DEATHS - 1, DEATHS])
+@pytest.mark.parametrize("count", [MAX_DEATHS - 1, MAX_DEATHS])
 def test_a_process_that_dies(count: int, samples: Samples, tmp_path: Path) -> None:
     """Fewer than so many deaths are got over; a training that always kills is given up, and those beside it end."""
     torch.set_num_threads(1)  # as there: sums round by how they are split
     (tmp_path / "0").touch()
     driver = Driver()
     prepare = functools.partial(die, tmp_path, count, 0)
-    if count < DEATHS:
+    if count < MAX_DEATHS:
         driver.run({"frail": training(samples, tmp_path)}, tmp_path, prepare)
         assert driver.given["frail"].digest() == training(samples, tmp_path).run(tmp_path).digest()
         assert driver.notes == ["note: the process that trained frail has died: it begins anew"] * count
@@ -138,16 +142,17 @@ def test_a_cluster_of_this_machine_alone_listens_on_loopback() -> None:
 def test_trainings_begin_anew_where_a_machine_is_lost(
     samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first room is one that no machine has any more: nothing moves."""
-    monkeypatch.setattr(remote, "PATIENCE", 3.0)
-    monkeypatch.setattr(remote, "NOTED_AFTER", 1.0)
+    """The first layout needs a machine that is not there any more, so nothing moves."""
+    monkeypatch.setattr(cluster_module, "PATIENCE", 3.0)
+    monkeypatch.setattr(cluster_module, "NOTED_AFTER", 1.0)
     there = iter([{"here", "lost"}])
-    monkeypatch.setattr(remote, "_alive", lambda: next(there, {"here"}))
-    rooms = iter([Room(2, threads=1, cpus=1000, gpus=0), Room(1, threads=1, cpus=1, gpus=0)])
+    monkeypatch.setattr(cluster_module, "alive_nodes", lambda: next(there, {"here"}))
+    layouts = iter([layout(2, cpus=1000), layout(1)])
     driver = Driver()
     trainings = {f"seed {seed}": training(samples, tmp_path, seed) for seed in range(2)}
+    reporter = RecordingReporter(driver.notes)
     for key, checkpoint, _ in train_over_ray(
-        trainings.items(), lambda: next(rooms), tmp_path, nothing, driver.seen.append, driver.notes.append
+        trainings.items(), layout=lambda: next(layouts), folder=tmp_path, prepare=nothing, reporter=reporter
     ):
         driver.given[key] = checkpoint
     assert set(driver.given) == set(trainings)
@@ -163,8 +168,7 @@ def test_weights_that_cannot_be_had_end_the_others_well(samples: Samples, tmp_pa
         yield "good", training(samples, tmp_path)
         raise UserError("no weights")
 
-    room = Room(2, threads=1, cpus=1, gpus=0)
-    run = train_over_ray(waiting(), lambda: room, tmp_path, nothing, lambda _: None, print)
+    run = train_over_ray(waiting(), layout=layout, folder=tmp_path, prepare=nothing)
     assert next(run)[0] == "good"
     with pytest.raises(UserError, match="no weights"):
         next(run)

@@ -1,4 +1,4 @@
-"""The search as users run it: whole, killed and resumed, with trials that diverge, in several processes."""
+"""The search as users run it: whole, killed and resumed, with trials that diverge, and in several processes."""
 
 import json
 import signal
@@ -115,7 +115,7 @@ def test_a_trial_that_diverges_is_marked_and_the_search_goes_on(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without Optuna the search is random, and the given recipe still comes first.
-    monkeypatch.setattr("cnnsens_bench.training.search._has_optuna", lambda: False)
+    monkeypatch.setattr("cnnsens_bench.runtime.ray_tune.has_optuna", lambda: False)
     # Rates from the given recipe's up to 1e30 times them.
     arguments = words(pictures, tmp_path / "cache", tmp_path / "out", "search.rate_factor=1e30", "search.trials=4")
     assert tune.main(arguments) == 0

@@ -1,7 +1,7 @@
-"""The Ray Tune search around the fine-tuning of one model: the only code that knows ray.tune.
+"""The Ray Tune search around the fine-tuning of one model; only this file knows ray.tune.
 
-ASHA stops trials early by their objective at the same share of their schedules (a one-cycle schedule must know its
-length, so lengths are searched, not cut); the given recipe is the first trial and is never stopped.
+ASHA stops trials early by their objective, compared at equal shares of their schedules: a one-cycle schedule must know
+its length, so lengths are searched, not cut. The given recipe is the first trial and is never stopped.
 """
 
 import contextlib
@@ -11,103 +11,71 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ray
 import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from cnnsens_bench.runtime.cluster import machines
+from cnnsens_bench.runtime.resources import Layout, lay_out_trials
 from cnnsens_bench.training.data import Share
 from cnnsens_bench.training.finetune import Diverged
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.space import Axis, axes, recipe_of
 from cnnsens_bench.training.trial import STATE, Metrics, RecipeSearch, Trial, TrialLog, train_trial
-from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.reporter import SILENT, Reporter
 
 METRICS = ("objective", "undegraded", "degraded", "progress", "epochs_done", "seconds", "scores")
-"""What is kept of a report; Tune adds its own."""
+"""The values of a report that are kept; Tune adds its own."""
 
 
-@dataclass(frozen=True)
-class Allotment:
-    """What a trial has: `workers` processes of `cpus` cores and `gpus` GPUs each; `concurrent` trials at once."""
+def search(recipe_search: RecipeSearch, reporter: Reporter = SILENT) -> list[Trial]:
+    """Run all trials of a search and return them by number. Ray must be connected.
 
-    concurrent: int
-    workers: int
-    cpus: int
-    gpus: float
+    Parameters
+    ----------
+    recipe_search
+        The search. Where its folder (absolute) holds one that was interrupted, it goes on from there.
+    reporter
+        Hears of each trial after its epochs and at its end.
 
-
-def allot(recipe_search: RecipeSearch, cpus: int, gpus: float, nodes: Sequence[int] = ()) -> Allotment:
-    """For a cluster of `cpus` cores and `gpus` GPUs, `nodes`: the cores of each machine (one, where it is empty).
-
-    A process is never given more cores than a machine has. Raises `UserError` when a trial asks for more.
-    """
-    search = recipe_search.search
-    of_trial = search.gpus_per_trial if search.gpus_per_trial is not None else min(1.0, gpus)
-    if of_trial > gpus:
-        raise UserError(f"search.gpus_per_trial is {of_trial:g}, but the cluster has {gpus:g} GPUs")
-    workers = search.workers_per_trial or max(1, int(of_trial))
-    if workers > 1 and recipe_search.recipe.batch_size % workers:
-        raise UserError(
-            f"training.batch_size {recipe_search.recipe.batch_size} cannot be split among "
-            f"search.workers_per_trial={workers}"
-        )
-    machines = [cores for cores in nodes if cores] or [cpus]
-    at_once = search.concurrent or (int(gpus / of_trial) if of_trial else max(1, cpus // (workers * 8)))
-    threads = search.cpus_per_trial or max(1, min(8, min(machines), cpus // (at_once * workers)))
-    if threads * workers > cpus or threads > max(machines):
-        raise UserError(
-            f"search.cpus_per_trial: a trial would need {threads * workers} cores, the cluster has {cpus}, "
-            f"its largest machine {max(machines)}"
-        )
-    if not search.concurrent and not of_trial:
-        at_once = max(1, sum(cores // threads for cores in machines) // workers)
-    return Allotment(at_once, workers, threads, of_trial / workers)
-
-
-def search(recipe_search: RecipeSearch, tell: Callable[[Trial], None], tick: Callable[[Trial], None]) -> list[Trial]:
-    """Run all trials and return them by number.
-
-    Where `recipe_search.folder` (absolute) holds a search that was interrupted, it goes on from there. Trials that have
-    ended are not repeated, also where that search had fewer trials than this one.
-
-    `tell`: called with each trial as it ends; `tick`: with each that goes on, after an epoch. Ray must be connected.
+    Raises
+    ------
+    UserError
+        If a trial asks for more than the cluster has.
     """
     _quiet()
-    resources = ray.cluster_resources()
-    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    allotment = allot(recipe_search, int(resources.get("CPU", 1)), resources.get("GPU", 0.0), nodes)
-    _Teller.listen(recipe_search, tell, tick)
-    together = allotment.workers > 1
-    # What drives a trial of several processes takes no core from them; Ray wants something in a request.
-    asked: dict[str, float] = {"memory": 1e6} if together else {"cpu": allotment.cpus, "gpu": allotment.gpus}
-    work = tune.with_parameters(
-        _train_together if together else _train_alone, recipe_search=recipe_search, allotment=allotment
+    layout = lay_out_trials(recipe_search.search, recipe_search.recipe.batch_size, machines())
+    _TrialCallback.connect(recipe_search, reporter)
+    together = layout.processes > 1
+    # The driver of a trial of several processes takes no core from them, but Ray needs something in a request.
+    resources: dict[str, float] = {"memory": 1e6} if together else {"cpu": layout.reserved_cpus, "gpu": layout.gpus}
+    trainable = tune.with_parameters(
+        _train_together if together else _train_alone, recipe_search=recipe_search, layout=layout
     )
     folder = recipe_search.folder / "tune"
     interrupted = folder.exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _tuner(recipe_search, tune.with_resources(work, asked), allotment).fit()
+        _tuner(recipe_search, tune.with_resources(trainable, resources), layout).fit()
         if interrupted and len(TrialLog(recipe_search.folder).trials()) < recipe_search.search.trials:
             shutil.rmtree(folder)  # what was interrupted was a search of fewer trials
-            _tuner(recipe_search, tune.with_resources(work, asked), allotment).fit()
+            _tuner(recipe_search, tune.with_resources(trainable, resources), layout).fit()
     return TrialLog(recipe_search.folder).trials()
 
 
-def _tuner(recipe_search: RecipeSearch, trainable: Any, allotment: Allotment) -> tune.Tuner:
+def _tuner(recipe_search: RecipeSearch, trainable: Any, layout: Layout) -> tune.Tuner:
     folder = recipe_search.folder / "tune"
     if tune.Tuner.can_restore(str(folder)):
         try:
             return tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
         except Exception:
-            # Killed while it wrote its state: it begins again, and the record answers for the trials that have ended.
+            # It was killed while it wrote its state, so it begins again; the log knows the trials that have ended.
             shutil.rmtree(folder)
     return tune.Tuner(
         trainable,
@@ -117,22 +85,22 @@ def _tuner(recipe_search: RecipeSearch, trainable: Any, allotment: Allotment) ->
             mode="max",
             num_samples=recipe_search.search.trials,
             search_alg=_searcher(recipe_search),
-            scheduler=_SparesTheGiven(
+            scheduler=_KeepGivenRecipe(
                 time_attr="progress",
                 max_t=100,
                 grace_period=max(1, round(100 * recipe_search.search.grace)),
                 reduction_factor=2,
             ),
-            max_concurrent_trials=allotment.concurrent,
-            # A process that has imported torch and decoded the images serves the next trial too.
-            reuse_actors=allotment.workers == 1,
+            max_concurrent_trials=layout.workers,
+            # A process that has imported torch and decoded the images is used for the next trial too.
+            reuse_actors=layout.processes == 1,
             trial_dirname_creator=lambda trial: f"trial-{_number(trial):04d}",
         ),
         run_config=tune.RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),
             verbose=0,
-            callbacks=[_Teller()],
+            callbacks=[_TrialCallback()],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
@@ -151,14 +119,15 @@ def _searcher(recipe_search: RecipeSearch) -> Any:
     ]
     # The same seed would draw the recipes that have been tried again.
     seed = (recipe_search.seed + len(ended)) % 2**32
-    if not _has_optuna():
+    if not has_optuna():
         return BasicVariantGenerator(points_to_evaluate=given, random_state=seed)
     from ray.tune.search.optuna import OptunaSearch
 
     return OptunaSearch(points_to_evaluate=given, seed=seed)
 
 
-def _has_optuna() -> bool:
+def has_optuna() -> bool:
+    """Return whether Optuna is installed."""
     return importlib.util.find_spec("optuna") is not None
 
 
@@ -168,28 +137,27 @@ def _domain(axis: Axis) -> Any:
     return tune.loguniform(axis.low, axis.high) if axis.log else tune.uniform(axis.low, axis.high)
 
 
-class _SparesTheGiven(ASHAScheduler):
-    """ASHA, but for the given recipe: the best is to be compared with it."""
+class _KeepGivenRecipe(ASHAScheduler):
+    """ASHA that never stops the given recipe, because the best one is compared with it."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         action = super().on_trial_result(tune_controller, trial, result)
         return self.CONTINUE if _number(trial) == 1 else action
 
 
-class _Teller(tune.Callback):
-    """Records and passes on what trials do. Tune pickles it with the experiment, so what it calls is the class's."""
+class _TrialCallback(tune.Callback):
+    """Logs trials that end, and reports all. Tune pickles the callback, so what it calls belongs to the class."""
 
     recipe_search: ClassVar[RecipeSearch]
-    tell: ClassVar[Callable[[Trial], None]]
-    tick: ClassVar[Callable[[Trial], None]]
+    reporter: ClassVar[Reporter]
 
     @classmethod
-    def listen(cls, recipe_search: RecipeSearch, tell: Callable[[Trial], None], tick: Callable[[Trial], None]) -> None:
-        """From now on."""
-        cls.recipe_search, cls.tell, cls.tick = recipe_search, staticmethod(tell), staticmethod(tick)
+    def connect(cls, recipe_search: RecipeSearch, reporter: Reporter) -> None:
+        """Set the search and the reporter of the callbacks."""
+        cls.recipe_search, cls.reporter = recipe_search, reporter
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        type(self).tick(self._read(trial, result))
+        self.reporter.trial_progress(self._read(trial, result))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         ended = self._read(trial, trial.last_result)
@@ -206,25 +174,27 @@ class _Teller(tune.Callback):
 
     def _end(self, trial: Any, ended: Trial) -> None:
         TrialLog(self.recipe_search.folder).add(ended)
-        # Its weights are of no use: the best recipe is trained anew on all training images.
+        # Its weights are of no use, because the best recipe is trained anew on all training images.
         for folder in Path(trial.path).glob("checkpoint_*"):
             shutil.rmtree(folder, ignore_errors=True)
-        type(self).tell(ended)
+        self.reporter.trial_ended(ended)
 
 
 def _number(trial: Any) -> int:
-    """From 1, in the order in which Tune made them: its random search counts from 0 and says so in the id, its
-    searchers count from 1."""
+    """Return a trial's number, from 1 in the order in which Tune made them.
+
+    Tune's random search counts from 0, in the id; its searchers count from 1, in the tag.
+    """
     random = re.search(r"_(\d+)$", trial.trial_id)
     return int(random[1]) + 1 if random else int(str(trial.experiment_tag).partition("_")[0])
 
 
-def _train_alone(point: dict[str, Any], recipe_search: RecipeSearch, allotment: Allotment) -> None:
-    """A trial in one process: Tune's function trainable."""
+def _train_alone(point: dict[str, Any], recipe_search: RecipeSearch, layout: Layout) -> None:
+    """Run a trial in one process. This is Tune's function trainable."""
     # Ray gives a worker OMP_NUM_THREADS=1.
-    torch.set_num_threads(allotment.cpus)
+    torch.set_num_threads(layout.threads)
     recipe = recipe_of(point, recipe_search.recipe)
-    if _answered(recipe_search, recipe):
+    if _ended_before(recipe_search, recipe):
         return
 
     def report(metrics: Metrics, folder: Path | None) -> None:
@@ -236,8 +206,8 @@ def _train_alone(point: dict[str, Any], recipe_search: RecipeSearch, allotment: 
         _guarded(lambda: train_trial(recipe_search, recipe, state_file=state, report=report))
 
 
-def _answered(recipe_search: RecipeSearch, recipe: Recipe) -> bool:
-    """Whether the trial had ended, though Tune's state does not know."""
+def _ended_before(recipe_search: RecipeSearch, recipe: Recipe) -> bool:
+    """Report a trial's result again if it has ended, which Tune's state may not know; return whether it has."""
     known = TrialLog(recipe_search.folder).known(recipe)
     if known:
         tune.report({**known.metrics, "status": known.status, "error": known.error})
@@ -245,7 +215,7 @@ def _answered(recipe_search: RecipeSearch, recipe: Recipe) -> bool:
 
 
 def _guarded(work: Callable[[], None]) -> None:
-    """A trial that diverges or fails ends with the worst objective, so that the searcher learns from it."""
+    """Run a trial. One that diverges or fails ends with the worst objective, so that the searcher learns from it."""
     worst = {"objective": 0.0, "undegraded": 0.0, "degraded": 0.0, "progress": 100.0, "scores": []}
     try:
         work()
@@ -256,21 +226,21 @@ def _guarded(work: Callable[[], None]) -> None:
         tune.report({**worst, "status": "failed", "error": text})
 
 
-def _train_together(point: dict[str, Any], recipe_search: RecipeSearch, allotment: Allotment) -> None:
-    """A trial in several processes: Tune's function is only their driver."""
+def _train_together(point: dict[str, Any], recipe_search: RecipeSearch, layout: Layout) -> None:
+    """Run a trial in several processes. Tune's function is only their driver."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
     recipe = recipe_of(point, recipe_search.recipe)
-    if _answered(recipe_search, recipe):
+    if _ended_before(recipe_search, recipe):
         return
-    resources = {"CPU": allotment.cpus} | ({"GPU": allotment.gpus} if allotment.gpus else {})
+    resources = {"CPU": layout.reserved_cpus} | ({"GPU": layout.gpus} if layout.gpus else {})
     trainer = TorchTrainer(
         _train_share,
-        train_loop_config={"task": recipe_search, "recipe": recipe, "threads": allotment.cpus},
+        train_loop_config={"recipe_search": recipe_search, "recipe": recipe, "threads": layout.threads},
         scaling_config=ScalingConfig(
-            num_workers=allotment.workers, use_gpu=allotment.gpus > 0, resources_per_worker=resources
+            num_workers=layout.processes, use_gpu=layout.gpus > 0, resources_per_worker=resources
         ),
         # Ray Train finds the last checkpoint of this name on its own when a trial goes on.
         run_config=RunConfig(
@@ -279,10 +249,11 @@ def _train_together(point: dict[str, Any], recipe_search: RecipeSearch, allotmen
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # of Ray Train's second version
         ),
     )
-    _guarded(lambda: _result_of(trainer))
+    _guarded(lambda: _fit(trainer))
 
 
-def _result_of(trainer: Any) -> None:
+def _fit(trainer: Any) -> None:
+    """Run a trainer, and raise its error as one of ours."""
     from ray.train import TrainingFailedError
 
     try:
@@ -293,7 +264,7 @@ def _result_of(trainer: Any) -> None:
 
 
 def _train_share(given: dict[str, Any]) -> None:
-    """One of the processes of a trial: Ray Train has set up torch.distributed."""
+    """Run one of the processes of a trial. Ray Train has set up torch.distributed."""
     from ray import train
 
     torch.set_num_threads(given["threads"])
@@ -306,19 +277,19 @@ def _train_share(given: dict[str, Any]) -> None:
 
     with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as folder:
         state = Path(folder) / STATE if folder else None
-        train_trial(given["task"], given["recipe"], state_file=state, report=report, share=share)
+        train_trial(given["recipe_search"], given["recipe"], state_file=state, report=report, share=share)
 
 
 def _quiet() -> None:
-    """Tune's notes and files that nobody reads; its state is written every second, so that a kill loses little."""
+    """Silence Tune, and let it write its state every second, so that a kill loses little."""
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints even where verbose is 0
-    # Else Tune swallows the first Ctrl-C.
+    # Without this Tune swallows the first Ctrl-C.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if _has_optuna():
+    if has_optuna():
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
