@@ -102,7 +102,7 @@ def draw(given: argparse.Namespace) -> list[Path]:
     return files
 
 
-def _of(given: argparse.Namespace, store: "Store") -> Callable[[Path], None]:  # type: ignore[name-defined]  # noqa: F821
+def _of(given: argparse.Namespace, store: "Store") -> Callable[[Path], object]:  # type: ignore[name-defined]  # noqa: F821
     """What draws it into a file."""
     from cnnsens_bench.figures import architectures, curves, drawing, fragile, paper, sensitivity
 

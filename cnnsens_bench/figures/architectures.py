@@ -22,7 +22,7 @@ PARAMETERS = "SELECT model, dataset, num_parameters FROM models WHERE defense = 
 ALONE = {"undegraded": ("none", 0.0), "intensity σ=4": INTENSITY, "pepper p=0.02": PEPPER, "both": (COMBINATION, 0.0)}
 
 
-def combination(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> None:
+def combination(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> Figure:
     """Accuracy under intensity noise of σ = 4, pepper of p = 0.02, and both at once, a mark an architecture; stars: the
     paper's numbers. Raises `UserError`."""
     table = with_most(store, undefended(store, dataset, models), (COMBINATION,), bool(models))
@@ -52,9 +52,10 @@ def combination(store: Store, out: Path, dataset: str | None = None, models: Seq
         f"{plain(table['dataset'].iloc[0])}: two noises at once (bars: 95 % intervals)", fontsize=10.5, parse_math=False
     )
     figure.savefig(out, dpi=160)
+    return figure
 
 
-def depth(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> None:
+def depth(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> Figure:
     """Accuracy (undegraded: open; mean over degradations: filled) and p_Δ over the number of parameters; architectures
     that differ in a number alone (ResNet-18, -34, …) are joined. Means are over the conditions that all have. Raises
     `UserError`."""
@@ -98,6 +99,7 @@ def depth(store: Store, out: Path, dataset: str | None = None, models: Sequence[
     title = f"{plain(table['dataset'].iloc[0])}: robustness over size; means over {plain(names)}"
     figure.suptitle(textwrap.fill(title, 100), fontsize=10, parse_math=False)
     figure.savefig(out, dpi=160)
+    return figure
 
 
 def family(architecture: str) -> str:

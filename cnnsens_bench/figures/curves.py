@@ -29,17 +29,17 @@ DATASETS = "SELECT DISTINCT dataset FROM predictions ORDER BY ALL"
 ARCHITECTURES = "SELECT DISTINCT model, architecture FROM predictions ORDER BY ALL"
 
 
-def curves(store: Store, out: Path, defense: str = "none", dataset: str | None = None) -> None:
+def curves(store: Store, out: Path, defense: str = "none", dataset: str | None = None) -> Figure:
     """A curve per model, all with `defense`; see `draw`."""
     known_dataset(store, dataset)
     suffix = "" if defense == "none" else f", defense {short_defense(defense)}"
     table = of_dataset(store.query(MODELS, [defense]), dataset)
-    draw(store, table, "model", out, f"for the defense '{defense}'", suffix)
+    return draw(store, table, "model", out, f"for the defense '{defense}'", suffix)
 
 
 def defense_curves(
     store: Store, out: Path, model: str | None = None, dataset: str | None = None, notes: Mapping[str, str] = EMPTY
-) -> None:
+) -> Figure:
     """A curve per defense of `model`, `none` first (figure 4 of the paper); see `draw`. `notes`: degradation → what
     the paper says of it.
 
@@ -59,7 +59,7 @@ def defense_curves(
     defended = table.loc[table["defense"] != "none", ["protocol", "dataset", "degradation"]].drop_duplicates()
     if len(defended):
         table = table.merge(defended)
-    draw(store, table, "defense", out, f"for the model '{model}'", f", {plain(model)}", notes)
+    return draw(store, table, "defense", out, f"for the model '{model}'", f", {plain(model)}", notes)
 
 
 def known_dataset(store: Store, dataset: str | None) -> None:
@@ -100,7 +100,7 @@ def draw(
     which: str,
     suffix: str,
     notes: Mapping[str, str] = EMPTY,
-) -> None:
+) -> Figure:
     """Accuracy (with its 95 % interval) over the levels of each degradation that has several, written to `out`.
 
     `table`: rows of the view `accuracy`; a curve for each value of the column `by`. The dotted line is the undegraded
@@ -135,6 +135,7 @@ def draw(
     title = f"{plain(dataset)}, {images}{suffix}: accuracy (bands: 95\u00a0% intervals; dotted: undegraded)"
     figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize=10, parse_math=False)
     figure.savefig(out, dpi=160)
+    return figure
 
 
 def note(axis: Axes, text: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from cnnsens_bench.figures import architectures, curves, fragile, paper, published, sensitivity
@@ -10,12 +11,13 @@ from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 
-Draw = Callable[[Store, Path], None]
+Draw = Callable[..., Figure | None]
+"""Takes the store, the file to write, and the options of the figure; returns the figure, unless it wrote a table."""
 TABLES = ("table1", "published")
 """Also written as CSV."""
 
 
-def _fig4(store: Store, out: Path) -> None:
+def _fig4(store: Store, out: Path) -> Figure:
     table = store.query(curves.DEFENDED_ON)
     if table.empty:
         raise UserError(f"{store.path} has no models with defenses: a run with defenses makes one")
@@ -24,19 +26,19 @@ def _fig4(store: Store, out: Path) -> None:
     order = ["birds", "papers", "defenses", "model"]
     first = table.sort_values(order, ascending=[False, False, False, True]).iloc[0]
     notes = published.FIGURE_4 if first["birds"] else {}
-    curves.defense_curves(store, out, first["model"], first["dataset"], notes)
+    return curves.defense_curves(store, out, first["model"], first["dataset"], notes)
 
 
-def _scored(draw: Callable[..., None]) -> Draw:
+def _scored(draw: Callable[..., Figure]) -> Draw:
     """Of the first entrant that has scores, on the paper's data set where that is there."""
 
-    def drawn(store: Store, out: Path) -> None:
+    def drawn(store: Store, out: Path) -> Figure:
         every = store.query(sensitivity.SCORED)
         if every.empty:
             raise UserError(f"{store.path} has no sensitivity scores: a run with sensitivity=on makes them")
         every = every.assign(others=every["dataset"] != published.CUB, defended=every["defense"] != "none")
         first = every.sort_values(["others", "defended", "dataset", "model"], kind="stable").iloc[0]
-        draw(store, out, tuple(first[["protocol", "dataset", "model", "defense"]]))
+        return draw(store, out, tuple(first[["protocol", "dataset", "model", "defense"]]))
 
     return drawn
 

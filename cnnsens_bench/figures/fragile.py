@@ -79,7 +79,7 @@ def fig5(
     degradation: str = "gaussian_rgb",
     level: float = 1.0,
     output: str = "logit",
-) -> None:
+) -> Figure:
     """Figure 5: the boxes of the most and the least sensitive images, as the network sees them, with the standard
     deviation of the best class's `output` and its undegraded confidence. Raises `UserError`."""
     table = sensitive_images(store, which, degradation, level, output)
@@ -103,6 +103,7 @@ def fig5(
         sentence = f"{len(table)} images are too few to compare hues"
     figure.supxlabel(textwrap.fill(sentence, width), fontsize=9)
     figure.savefig(out, dpi=160)
+    return figure
 
 
 def _tile(axis: Axes, row: dict) -> None:

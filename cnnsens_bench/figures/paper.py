@@ -68,7 +68,7 @@ def with_most(store: Store, table: pd.DataFrame, degradations: Sequence[str], na
     return table if named else table[table["model"].isin(counts.index[counts == counts.max()])]
 
 
-def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> None:
+def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> Figure:
     """Figure 2: accuracy over the levels of seven kinds of noise, a curve an architecture. Raises `UserError`."""
     table = with_most(store, undefended(store, dataset, models), NOISES, bool(models))
     shown = [name for name in NOISES if (table["degradation"] == name).any()]
@@ -94,9 +94,10 @@ def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[s
         axis.set_ylabel("accuracy in %")
     _title(figure, f"{_where(table)}: accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)")
     figure.savefig(out, dpi=160)
+    return figure
 
 
-def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | None = None) -> None:
+def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | None = None) -> Figure:
     """Figure 3: the kinds of noise beside each other on other data sets than birds, with one architecture (`model`;
     None: AlexNet, or the one that was measured on most of them). Raises `UserError`."""
     every = store.query(MODELS, ["none"])
@@ -132,9 +133,10 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
     plain_legend(figure, (list(handles.values()), list(handles)), 4)
     _title(figure, f"{plain(model)}: accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)")
     figure.savefig(out, dpi=160)
+    return figure
 
 
-def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> None:
+def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> Figure | None:
     """Table 1: label change p_Δ and accuracy under rotation and flips, in % with 95 % intervals. Raises `UserError`."""
     table = with_most(store, undefended(store, dataset, models), tuple(TRANSFORMATIONS), bool(models))
     changes = store.query(CHANGES, ["none"]).merge(table[["protocol", "dataset", "model"]].drop_duplicates())
@@ -152,7 +154,7 @@ def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence
             row[f"{plain(model)} acc."] = _at(table, model, degradation, level)
         row["paper*"] = TABLE_1.get(degradation, "")
         rows.append(row)
-    write_table(
+    return write_table(
         pd.DataFrame(rows),
         out,
         f"{_where(table)}: label change p_Δ and accuracy in %, with 95 % intervals",

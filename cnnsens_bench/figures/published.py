@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from cnnsens_bench.figures.curves import MODELS, one_protocol
 from cnnsens_bench.figures.fragile import hue_test, sensitive_images
@@ -55,7 +56,7 @@ COMBINED, INTENSITY_LOSS, PEPPER_LOSS = 0.485, 0.12, 0.03
 """Section 5: accuracy with both noises; what intensity noise alone has more (almost), what pepper alone (above)."""
 
 
-def published(store: Store, out: Path) -> None:
+def published(store: Store, out: Path) -> Figure | None:
     """A table of the paper's numbers, each beside what the store has for each of its networks. Raises `UserError`."""
     accuracy = store.query(MODELS, ["none"])
     if accuracy.empty:
@@ -73,7 +74,7 @@ def published(store: Store, out: Path) -> None:
     if out.suffix not in DATA:  # the same sentence need not stand in every row that a person reads
         again = table.duplicated(["paper", "what", "it says"])
         table.loc[again, ["paper", "what", "it says"]] = ""
-    write_table(
+    return write_table(
         table,
         out,
         "What the paper says, and what was measured here",

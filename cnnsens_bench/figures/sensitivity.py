@@ -62,7 +62,7 @@ def chosen(
     return protocol, dataset, name, defense
 
 
-def fig6(store: Store, out: Path, which: Which, output: str = "logit", predictor: str = "paper") -> None:
+def fig6(store: Store, out: Path, which: Which, output: str = "logit", predictor: str = "paper") -> Figure:
     """Figure 6: predicted deviation of an `output` against its standard deviation over trials, an image a point,
     coloured by density, with the identity line and the correlations in the titles. Raises `UserError`."""
     pairs = store.query(PAIRS, [*which, output, predictor])
@@ -85,9 +85,10 @@ def fig6(store: Store, out: Path, which: Which, output: str = "logit", predictor
     figure.supylabel(f"standard deviation over {trials} trials", fontsize=9)
     figure.suptitle(f"{_title(which)}: {pairs['image_id'].nunique()} images (r: Pearson, ρ: Spearman)", fontsize=10)
     figure.savefig(out, dpi=140)
+    return figure
 
 
-def predictor_figure(store: Store, out: Path, which: Which) -> None:
+def predictor_figure(store: Store, out: Path, which: Which) -> Figure:
     """What a predictor's agreement with the trials costs: Spearman's correlation (95 % intervals) over passes, a column
     a condition, a row an output; dashed: what a perfect predictor would reach. Raises `UserError`."""
     check = store.query(CHECK, list(which)).query("predictor != 'paper'")
@@ -139,9 +140,10 @@ def predictor_figure(store: Store, out: Path, which: Which) -> None:
     )
     figure.suptitle(f"{_title(which)}: agreement with the standard deviation over trials", fontsize=10)
     figure.savefig(out, dpi=140)
+    return figure
 
 
-def label_change_figure(store: Store, out: Path, which: Which, check: pd.DataFrame | None = None) -> None:
+def label_change_figure(store: Store, out: Path, which: Which, check: pd.DataFrame | None = None) -> Figure:
     """Reliability of the predicted label change, and its area under the ROC curve beside confidence, entropy and
     margin, a row a condition in which labels change. `check`: of `label_change_check`, where it is known already.
     Raises `UserError`."""
@@ -178,6 +180,7 @@ def label_change_figure(store: Store, out: Path, which: Which, check: pd.DataFra
     axes[-1, 1].set_xlabel("AUROC of a label change, 95 % intervals")
     figure.suptitle(f"{_title(which)}: foretelling label changes", fontsize=10)
     figure.savefig(out, dpi=140)
+    return figure
 
 
 def _conditions(table: pd.DataFrame, store: Store) -> dict[str, list[float]]:

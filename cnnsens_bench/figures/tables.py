@@ -12,9 +12,9 @@ ROW, CHARACTER = 0.3, 0.085
 """Inches that a row and a character take."""
 
 
-def write_table(table: pd.DataFrame, out: Path, title: str, note: str = "") -> None:
+def write_table(table: pd.DataFrame, out: Path, title: str, note: str = "") -> Figure | None:
     """Write `table`, whose cells are text: as CSV or LaTeX where the name ends so, else drawn by matplotlib with its
-    `title` above and a `note` below. Raises `ValueError` for an ending that nobody knows."""
+    `title` above and a `note` below, and returned. Raises `ValueError` for an ending that nobody knows."""
     if out.suffix == ".csv":
         table.to_csv(out, index=False)
     elif out.suffix == ".tex":
@@ -22,10 +22,11 @@ def write_table(table: pd.DataFrame, out: Path, title: str, note: str = "") -> N
             style = table.style.hide(axis="index").format_index(escape="latex", axis=1)
             out.write_text(style.to_latex(hrules=True, caption=title), encoding="utf-8")
     else:
-        _draw(table, out, title, note)
+        return _draw(table, out, title, note)
+    return None
 
 
-def _draw(table: pd.DataFrame, out: Path, title: str, note: str) -> None:
+def _draw(table: pd.DataFrame, out: Path, title: str, note: str) -> Figure:
     columns = [str(column).replace(" p_Δ", "\np_Δ").replace(" acc.", "\nacc.") for column in table.columns]
     lengths = [
         max([len(line) for text in (heading, *table[name]) for line in str(text).split("\n")])
@@ -59,3 +60,4 @@ def _draw(table: pd.DataFrame, out: Path, title: str, note: str) -> None:
     if note:
         figure.supxlabel(note, fontsize=7.5, color="0.35", ha="left", x=0.01, parse_math=False)
     figure.savefig(out, dpi=160)
+    return figure
