@@ -104,15 +104,16 @@ def completion(shell: str) -> str:
 
 def words_of(command: str) -> list[str]:
     """Return the options, keys and subcommands that the help of a command names."""
-    text = _help_of(command)
+    text = help_of(command)
     choices = re.findall(r"^    ([a-z][a-z0-9-]+)(?:  |$)", text, re.MULTILINE)
-    text += "".join(_help_of(command, choice) for choice in choices)
+    text += "".join(help_of(command, choice) for choice in choices)
     options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)
     keys = re.findall(r"^  (suite=[\w-]+|[a-z_.]+=)", text, re.MULTILINE)
     return [*dict.fromkeys([*choices, *keys]), *sorted(set(options))]
 
 
-def _help_of(*words: str) -> str:
+def help_of(*words: str) -> str:
+    """Return the help text of a command, or of a subcommand of it."""
     written = io.StringIO()
     with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):
         main([*words, "--help"])
