@@ -63,7 +63,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_python_blocks_run(
     page: str, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Those that register something are for `test_plugins_run_together`: a registry is for a whole process."""
+    """Those that register something are for `test_extensions_run_together`: a registry is for a whole process."""
     monkeypatch.chdir(runs)
     monkeypatch.syspath_prepend(str(runs))
     names: dict[str, object] = {}
@@ -74,7 +74,22 @@ def test_python_blocks_run(
             exec(compile(block, page, "exec"), names)  # noqa: S102
 
 
-def test_plugins_run_together(runs: Path) -> None:
+@pytest.fixture(scope="module")
+def changed_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with the changes that the guide to a column of `predictions` makes."""
+    folder = tmp_path_factory.mktemp("changed")
+    shutil.copytree(ROOT / "cnnsens_bench", folder / "cnnsens_bench", ignore=shutil.ignore_patterns("__pycache__"))
+    for block in blocks("docs/extend/predictions-column.md", "diff"):
+        name, *lines = block.splitlines()
+        file = folder / name.removeprefix("--- ")
+        before, after = ("".join(f"{line[1:]}\n" for line in lines if line[0] in kept) for kept in (" -", " +"))
+        text = file.read_text("utf-8")
+        assert text.count(before) == 1, f"{name}: {before!r}"
+        file.write_text(text.replace(before, after), "utf-8")
+    return folder
+
+
+def test_extensions_run_together(runs: Path, changed_package: Path) -> None:
     """Every extension of the guides takes part in one run; the code of each page is as it stands there."""
     for page in PLUGINS:
         for block in blocks(page, "python"):
@@ -94,10 +109,14 @@ def test_plugins_run_together(runs: Path) -> None:
         "degradations=[row_noise,drop,{name: gaussian_rgb, levels: [8]}]", "defenses=[none,brighten]",
         "sensitivity=on", "sensitivity.predictors=['copies(count=2)']", "output=runs/extended",
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CNNSENS_CACHE": str(runs / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(changed_package),
+        "CNNSENS_CACHE": str(runs / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
 
     def call(*given: str) -> str:
-        run = subprocess.run([sys.executable, *given], cwd=runs, env=environment, capture_output=True, text=True)
+        run = subprocess.run([sys.executable, *given], cwd=runs, env=os.environ | own, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout
 
@@ -107,6 +126,7 @@ def test_plugins_run_together(runs: Path) -> None:
     assert set(rows["degradation"]) == {"none", "row_noise", "drop", "gaussian_rgb"}
     assert set(rows["defense"]) == {"none", "brighten(by=10.0)"}
     assert set(rows["model"]) == {"lab/small"}
+    assert rows["entropy"].between(0, np.log(2) + 1e-6).all()
     assert set(rows["dataset"]) == {"birds_csv"}
     assert set(rows[rows["degradation"] == "row_noise"]["level"]) == {2.0, 8.0}
     check = open_results(runs / "runs" / "extended").predictor_check
