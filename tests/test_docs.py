@@ -109,11 +109,7 @@ def test_extensions_run_together(runs: Path, changed_package: Path) -> None:
         "degradations=[row_noise,drop,{name: gaussian_rgb, levels: [8]}]", "defenses=[none,brighten]",
         "sensitivity=on", "sensitivity.predictors=['copies(count=2)']", "output=runs/extended",
     ]  # fmt: skip
-    environment = os.environ | {
-        "PYTHONPATH": str(changed_package),
-        "CNNSENS_CACHE": str(runs / "cache"),
-        "OMP_NUM_THREADS": "1",
-    }
+    own = {"PYTHONPATH": str(changed_package), "CNNSENS_CACHE": str(runs / "cache"), "OMP_NUM_THREADS": "1"}
 
     def call(*given: str) -> str:
         run = subprocess.run([sys.executable, *given], cwd=runs, env=os.environ | own, capture_output=True, text=True)
