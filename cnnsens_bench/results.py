@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE = "results.duckdb"
+ENTRANT = ("model", "defense", "dataset", "protocol")
+"""The options that choose what a figure of sensitivities shows."""
 NAMES = "SELECT table_name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal"
 
 
@@ -155,15 +157,21 @@ class Results:
 
 def _figure_functions() -> dict[str, Callable[..., "Figure | None"]]:
     """Return the function of each figure; it takes the store, a file to write, and the options of the figure."""
-    from cnnsens_bench.figures import curves, drawing, sensitivity
+    from cnnsens_bench.figures import curves, drawing, fragile, sensitivity
 
     def scored(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
-        return lambda store, out, **which: draw(store, out, sensitivity.chosen(store, **which))
+        def draw_entrant(store: Store, out: Path, **options: Any) -> "Figure":
+            chosen = {key: options.pop(key) for key in ENTRANT if key in options}
+            return draw(store, out, sensitivity.chosen(store, **chosen), **options)
+
+        return draw_entrant
 
     return {
         **drawing.FIGURES,
         "curves": curves.curves,
         "defenses": curves.defense_curves,
+        "fig5": scored(fragile.fig5),
+        "fig6": scored(sensitivity.fig6),
         "predictors": scored(sensitivity.predictor_figure),
         "label-change": scored(sensitivity.label_change_figure),
     }

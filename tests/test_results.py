@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from cnnsens_bench import Results, UserError, open_results
 from tests.leaderboard.made import sweep, write
+from tests.store.scored import predicted_rows, score_rows, scored_store, sweep_rows
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,15 @@ def test_figures_are_matplotlib_figures(results: Results) -> None:
     assert isinstance(results.plot("table1"), Figure)
     with pytest.raises(UserError, match="no sensitivity scores"):
         results.plot("predictors")
+
+
+def test_figures_of_scores_take_the_options_of_the_command(tmp_path: Path) -> None:
+    scores = score_rows()
+    scored = open_results(scored_store(tmp_path, sweep_rows(), scores, predicted_rows(scores)).path)
+    model = scored.sensitivity["model"].iloc[0]
+    for name in ("fig6", "predictors", "label-change"):
+        assert isinstance(scored.plot(name, model=model), Figure)
+    assert isinstance(scored.plot("fig6", model=model, output="probability"), Figure)
 
 
 def test_a_notebook_shows_the_leaderboard(results: Results) -> None:
