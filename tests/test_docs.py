@@ -26,6 +26,8 @@ PAGES = {
     if "generated" not in path.parts
 }
 PLUGINS = [page for page in PAGES if page.startswith("docs/extend/")]
+OF_RUNS = ("parts", "work", "figures", "outputs", "train", "val", "valid", "test", "site")
+"""Folders that pages name and that are not the program's."""
 CONDITIONS = {("gaussian_rgb", 8.0): 2, ("gaussian_rgb", 16.0): 2, ("pepper", 0.04): 2, ("pepper", 0.16): 2}
 MODELS = ("torchvision/alexnet", "torchvision/googlenet", "timm/c")
 
@@ -156,6 +158,15 @@ def test_links_lead_to_files() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
             if not target.startswith(("http", "mailto")):
                 assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_files_of_the_program_are_where_the_pages_say() -> None:
+    for page, text in PAGES.items():
+        for name in re.findall(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|sql)|(?:\w+/)+)`", text):
+            below = (ROOT, ROOT / "cnnsens_bench", ROOT / "leaderboard")
+            own = page in PLUGINS and name.startswith("my_")
+            known = own or page == "CHANGELOG.md" or name.split("/")[0] in OF_RUNS
+            assert known or any((folder / name).exists() for folder in below), f"{page}: {name}"
 
 
 def test_every_page_is_in_the_contents() -> None:
