@@ -1,4 +1,4 @@
-"""Every query of the README runs on a made-up store and gives what pandas gives."""
+"""Every query of the SQL cookbook runs on a made-up store and gives what pandas gives."""
 
 import re
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from scipy.stats import binomtest
 
 from tests.leaderboard.made import sweep, write
 
-README = Path(__file__).parents[1] / "README.md"
+COOKBOOK = Path(__file__).parents[1] / "docs" / "howto" / "sql-cookbook.md"
 QUERIES = dict(
     re.findall(
-        r"^\*\*(\d)\. [^`]*?(?:`[^`\n]+`[^`]*?)*^```sql\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S
+        r"^\*\*(\d)\. [^`]*?(?:`[^`\n]+`[^`]*?)*^```sql\n(.*?)^```$", COOKBOOK.read_text(encoding="utf-8"), re.M | re.S
     )
 )
 MODELS = ("torchvision/alexnet", "torchvision/googlenet", "timm/c")
@@ -45,7 +45,7 @@ def database(rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def test_there_are_eight_with_an_answer_each() -> None:
     assert list(QUERIES) == [str(number) for number in range(1, 9)]
-    text = README.read_text(encoding="utf-8")
+    text = COOKBOOK.read_text(encoding="utf-8")
     assert text.count("```sql") == 8
     for query in QUERIES.values():
         answer = text.split(query + "```\n\n")[1].split("\n\n")[0].splitlines()

@@ -198,7 +198,7 @@ def aside(draw, level):
 def test_users_degradations_come_from_their_module_on_the_workers(
     pictures: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The module lies in the folder in which the run is started, as the README says."""
+    """The module lies in the folder in which the run is started, as the docs say."""
     cache = tmp_path_factory.getbasetemp() / "ray-cache"
     here, there, folder = (tmp_path_factory.mktemp(name) for name in ("here", "there", "folder"))
     (folder / "a_plugin_over_ray.py").write_text(PLUGIN)
