@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from cnnsens_bench.degradations import degradation as degradation
     from cnnsens_bench.degradations import parse_degradation as parse_degradation
     from cnnsens_bench.measures import measure as measure
-    from cnnsens_bench.models import ModelSource as ModelSource
     from cnnsens_bench.models import Preprocessing as Preprocessing
     from cnnsens_bench.models import load_checkpoint as load_checkpoint
+    from cnnsens_bench.models import model_source as model_source
     from cnnsens_bench.results import Results as Results
     from cnnsens_bench.results import open_results as open_results
     from cnnsens_bench.sensitivity.predictors import predictor as predictor
@@ -46,7 +46,7 @@ _SOURCES = {
     "cnnsens_bench.defenses": ("defense", "parse_defense"),
     "cnnsens_bench.degradations": ("Motion", "degradation", "parse_degradation"),
     "cnnsens_bench.measures": ("measure",),
-    "cnnsens_bench.models": ("ModelSource", "Preprocessing", "load_checkpoint"),
+    "cnnsens_bench.models": ("Preprocessing", "load_checkpoint", "model_source"),
     "cnnsens_bench.results": ("Results", "open_results"),
     "cnnsens_bench.sensitivity.predictors": ("predictor",),
     "cnnsens_bench.utils.errors": ("UserError",),

@@ -157,17 +157,17 @@ class Results:
 
 def _figure_functions() -> dict[str, Callable[..., "Figure | None"]]:
     """Return the function of each figure; it takes the store, a file to write, and the options of the figure."""
-    from cnnsens_bench.figures import curves, drawing, fragile, sensitivity
+    from cnnsens_bench.figures import catalogue, curves, fragile, sensitivity
 
     def scored(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
         def draw_entrant(store: Store, out: Path, **options: Any) -> "Figure":
             chosen = {key: options.pop(key) for key in ENTRANT if key in options}
-            return draw(store, out, sensitivity.chosen(store, **chosen), **options)
+            return draw(store, out, sensitivity.choose_entrant(store, **chosen), **options)
 
         return draw_entrant
 
     return {
-        **drawing.FIGURES,
+        **catalogue.FIGURES,
         "curves": curves.curves,
         "defenses": curves.defense_curves,
         "fig5": scored(fragile.fig5),
