@@ -127,7 +127,7 @@ def test_ray_data_keeps_decoding_and_computing_apart(gpus: float, capsys: pytest
     """Fused into one stage, a GPU's worker would decode its images itself; and no option is used that Ray gives up."""
     connect(None)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message=".*will be removed in Ray")
         dataset = outcome_dataset([np.array([0])], None, Layout(1, threads=2, gpus=gpus, reserved_cpus=1), cores=2)
         dataset.explain()
     plan = capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
