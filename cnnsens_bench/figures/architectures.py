@@ -39,7 +39,7 @@ def combination(store: Store, out: Path, dataset: str | None = None, models: Seq
     dataset
         The data set. The default is the paper's, or the only one.
     models
-        The models. The default are all that were evaluated under both noises at once.
+        The models. By default all that were evaluated under both noises at once.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def depth(store: Store, out: Path, dataset: str | None = None, models: Sequence[
     dataset
         The data set. The default is the paper's, or the only one.
     models
-        The models. The default are all.
+        The models. By default all.
 
     Raises
     ------

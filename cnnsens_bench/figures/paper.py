@@ -45,7 +45,7 @@ def undefended_accuracy(store: Store, dataset: str | None = None, models: Sequen
     dataset
         The data set. The default is the paper's, or the only one.
     models
-        The models. The default are all.
+        The models. By default all.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[s
     dataset
         The data set. The default is the paper's, or the only one.
     models
-        The models. The default are those that were measured under most of the noises.
+        The models. By default those that were measured under most of the noises.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
     out
         The image file to write.
     datasets
-        The data sets. The default are all but `cub200`.
+        The data sets. By default all but `cub200`.
     model
         The model. The default is the one that was measured on most of the data sets, AlexNet where it is among several.
 
@@ -211,7 +211,7 @@ def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence
     dataset
         The data set. The default is the paper's, or the only one.
     models
-        The models. The default are those that were measured under most of the transformations.
+        The models. By default those that were measured under most of the transformations.
 
     Raises
     ------

@@ -91,7 +91,7 @@ def resample(image: Decoded, window: Box, size: int) -> np.ndarray:
     return np.asarray(resized)
 
 
-FINE = 2
+OVERSAMPLING = 2
 """The least number of points per pixel of the result, in each direction, at which a turned or bent view is sampled."""
 
 LONGEST_SIDE = 32_000
@@ -118,9 +118,9 @@ def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> n
         the distance 1, the result shows what a perfect lens shows at r / (1 + bend·r²) (Fitzgibbon 2001).
     """
     x, y, w, h = window
-    wide, high = _fine(w, h, size)
-    (margin_x, steps_x), (margin_y, steps_y) = _steps(wide, size), _steps(high, size)
-    across, down = np.meshgrid(steps_x * w, steps_y * h)
+    wide, high = _point_counts(w, h, size)
+    (margin_x, positions_x), (margin_y, positions_y) = _positions(wide, size), _positions(high, size)
+    across, down = np.meshgrid(positions_x * w, positions_y * h)
     if bend:
         square = 4 * (across**2 + down**2) / (w**2 + h**2)
         scale = 1 / (1 + bend * np.minimum(square, 1))  # the margin beyond the corners is scaled as they are
@@ -128,7 +128,7 @@ def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> n
     turn = np.deg2rad(angle)
     columns = x + w / 2 + np.cos(turn) * across - np.sin(turn) * down
     rows = y + h / 2 + np.sin(turn) * across + np.cos(turn) * down
-    part, x0, y0, shrink_x, shrink_y = _reduced(image, columns, rows, max(wide / w, high / h))
+    part, x0, y0, shrink_x, shrink_y = _reduced_part(image, columns, rows, max(wide / w, high / h))
     sampled = cv2.remap(
         part,
         ((columns - x0) * shrink_x - 0.5).astype(np.float32),
@@ -140,22 +140,22 @@ def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> n
     return np.asarray(Image.fromarray(sampled).resize((size, size), Image.Resampling.BICUBIC, box=inner))
 
 
-def _fine(width: float, height: float, size: int) -> tuple[int, int]:
+def _point_counts(width: float, height: float, size: int) -> tuple[int, int]:
     """Return how many points a turned or bent window is sampled at, across and down.
 
     Points are equally close along both sides, because the window is turned against the image, which is reduced equally
     in both directions. They are closer than the pixels of the image only where the result needs it.
     """
-    step = max(min(width, height) / (FINE * size), 1.0)
+    step = max(min(width, height) / (OVERSAMPLING * size), 1.0)
     most = LONGEST_SIDE * 3 // 4  # the rest is left to margins
 
     def points(side: float) -> int:
-        return min(most, max(FINE * size, int(np.ceil(side / step - 1e-9))))
+        return min(most, max(OVERSAMPLING * size, int(np.ceil(side / step - 1e-9))))
 
     return points(width), points(height)
 
 
-def _steps(count: int, size: int) -> tuple[int, np.ndarray]:
+def _positions(count: int, size: int) -> tuple[int, np.ndarray]:
     """Return how many points the filter of the last resize needs beyond either end, and the positions of all points.
 
     The ends are at −0.5 and 0.5.
@@ -164,7 +164,7 @@ def _steps(count: int, size: int) -> tuple[int, np.ndarray]:
     return margin, (np.arange(-margin, count + margin) + 0.5) / count - 0.5
 
 
-def _reduced(
+def _reduced_part(
     image: Decoded, columns: np.ndarray, rows: np.ndarray, fineness: float
 ) -> tuple[np.ndarray, int, int, float, float]:
     """Return the part of the image around the given points, reduced where it has more pixels than there are points.

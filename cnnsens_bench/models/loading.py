@@ -59,7 +59,7 @@ def load_network(
     input_size
         The side of the square input in pixels. The default is the checkpoint's or the architecture's.
     classes
-        The names of the outputs. The default are the checkpoint's, or numbers.
+        The names of the outputs. By default the checkpoint's, or numbers.
 
     Raises
     ------
