@@ -1,23 +1,29 @@
 # Every target works on a fresh machine: it makes .venv first if that is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+JOBS ?= auto
 
-.PHONY: run test test-all check bench clean
+.PHONY: run test test-all check docs bench clean
 
 run: .venv
 	$(BIN)/python -m cnnsens_bench.run
 	$(BIN)/python -m leaderboard build --db runs/quick/results.duckdb --out runs/quick/site
 
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-all: .venv
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "slow or not slow"
 
 check: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(MAKE) --no-print-directory docs
+
+# Strict: a warning, such as a link to nothing, is an error. No network is needed.
+docs: .venv
+	$(BIN)/python -m sphinx -b html -d site/.doctrees -j auto -W --keep-going -q docs site/html
 
 bench: .venv
 	$(BIN)/python benchmarks/pipeline.py
@@ -33,4 +39,4 @@ bench: .venv
 	touch .venv
 
 clean:
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv runs site .mypy_cache .ruff_cache .pytest_cache

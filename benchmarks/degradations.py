@@ -43,8 +43,7 @@ from rivals import ALBUMENTATIONS, KORNIA, SKIMAGE, kornia_hsv, skimage_hsv  # n
 
 from cnnsens_bench import images  # noqa: E402
 from cnnsens_bench.datasets import load  # noqa: E402
-from cnnsens_bench.degradations import Degradation, Streams, degradations  # noqa: E402
-from cnnsens_bench.degradations.levels import levels_of, named  # noqa: E402
+from cnnsens_bench.degradations import Degradation, Streams, degradations, parse_degradations  # noqa: E402
 from cnnsens_bench.engine.degrade import Degrader  # noqa: E402
 from cnnsens_bench.engine.plan import Condition, Sweep  # noqa: E402
 from cnnsens_bench.models.base import best_device  # noqa: E402
@@ -156,7 +155,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 def measure(bench: Profiler, degradation: Degradation, rounds: int) -> tuple[dict[str, float], Rounds]:
     """The figures of one degradation, and its timings."""
-    levels = levels_of(degradation)
+    levels = degradation.resolve_levels()
     level = levels[len(levels) // 2]
     works: dict[str, tuple[Work, int]] = {
         "ours": (bench.ours(degradation, [level]), BATCH),
@@ -237,7 +236,7 @@ def main() -> int:
     }
     timings: dict[str, Rounds] = {}
     try:
-        chosen = {d.name: d for text in given.only or degradations for d in named(text)}
+        chosen = {d.name: d for text in given.only or degradations for d in parse_degradations(text)}
         with torch.inference_mode():
             for name, degradation in chosen.items():
                 figures[name], timings[name] = measure(bench, degradation, max(1, given.rounds))

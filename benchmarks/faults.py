@@ -43,7 +43,7 @@ def watched(stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(work)
     def method(self: RunStore, *arguments: Any, **more: Any) -> Any:
-        busy = any(self.inbox.attempts().values()) if stage == "ingest" else self.changed
+        busy = any(self.parts.attempts().values()) if stage == "ingest" else self.changed
         if not busy:
             return work(self, *arguments, **more)
         calls[0] += 1

@@ -43,9 +43,9 @@ from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
 from cnnsens_bench.models.base import best_device  # noqa: E402
 from cnnsens_bench.runtime.local import run_local  # noqa: E402
+from cnnsens_bench.runtime.options import ExecutionOptions  # noqa: E402
 from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
 from cnnsens_bench.runtime.ray_pipeline import run_ray  # noqa: E402
-from cnnsens_bench.runtime.resources import Layout, Machine, lay_out  # noqa: E402
 from cnnsens_bench.store import new_attempt  # noqa: E402
 
 MODEL = "torchvision/alexnet"
@@ -98,24 +98,17 @@ def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: 
     with tempfile.TemporaryDirectory() as folder:
         parts = new_attempt(Path(folder))
         began = time.perf_counter()
-        with stored_plan(sweep, plan(sweep, images, None), parts) as work:
-            if ray:
-                outcomes = run_ray(sweep, work, {MODEL: checkpoint}, parts, automatic)
-            else:
-                outcomes = run_local(sweep, work, {MODEL: checkpoint}, parts, os.cpu_count())
+        with stored_plan(sweep, plan(sweep, images, None), parts) as stored:
+            run = run_ray if ray else run_local
+            outcomes = run(sweep, stored, {MODEL: checkpoint}, parts, ExecutionOptions(threads=os.cpu_count()))
             done = sum(outcome.evaluations for outcome in outcomes)
         seconds = time.perf_counter() - began
     assert done == len(images) * len(sweep.cells())
     return seconds
 
 
-def automatic(machines: list[Machine]) -> Layout:
-    """As without a word in the config."""
-    return lay_out(machines, None, None, None)
-
-
 def batches_of(sweep: Sweep, images: int) -> int:
-    """Forward passes of a sweep whose chunks are all full."""
+    """Return the forward passes of a sweep whose image batches are all full."""
     return -(-images * len(sweep.cells()) // BATCH)
 
 

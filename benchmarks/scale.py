@@ -43,13 +43,16 @@ from rich.table import Table  # noqa: E402
 
 from cnnsens_bench.config.compose import compose  # noqa: E402
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E402
+from cnnsens_bench.experiment.resolve import resolve_settings  # noqa: E402
 from cnnsens_bench.experiment.runner import run_sweep  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
-from cnnsens_bench.runtime import ray_pipeline  # noqa: E402
 from cnnsens_bench.runtime.cluster import connect  # noqa: E402
+from cnnsens_bench.runtime.options import ExecutionOptions  # noqa: E402
 from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
+from cnnsens_bench.runtime.ray_pipeline import run_ray  # noqa: E402
 from cnnsens_bench.runtime.resources import Layout  # noqa: E402
 from cnnsens_bench.store import Store, new_attempt, writing  # noqa: E402
+from cnnsens_bench.utils.plugins import load_plugins  # noqa: E402
 
 PLUGIN = '''
 import os
@@ -58,7 +61,7 @@ import time
 import torch
 from torch import nn
 
-from cnnsens_bench.models import ModelSource, Preprocessing, model_sources
+from cnnsens_bench.models import Preprocessing, model_source
 
 
 class Sleeper(nn.Module):
@@ -73,13 +76,12 @@ class Sleeper(nn.Module):
         return self.head(pixels.mean((2, 3)))
 
 
-model_sources.add("scale", ModelSource(
-    "scale",
-    lambda: ["sleeper"],
-    lambda name: Preprocessing(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
-    lambda name, classes, size: Sleeper(classes),
-    lambda name: {},
-))
+PREPROCESSING = Preprocessing(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+
+@model_source("scale", names=lambda: ["sleeper"], describe=lambda name: PREPROCESSING)
+def build(name, num_classes, input_size):
+    return Sleeper(num_classes)
 '''
 MODEL = "scale/sleeper"
 BATCH = 32
@@ -135,12 +137,13 @@ def time_sweep(workers: int, count: int, cells: int, folder: Path) -> tuple[floa
         sweep = sweep_of(cells, ("scale_sleeper",))
         parts = new_attempt(folder / f"out{workers}")
         began = time.perf_counter()
-        with stored_plan(sweep, plan(sweep, images, None), parts) as work:
-            run = ray_pipeline.run_ray(sweep, work, {MODEL: checkpoint()}, parts, lambda *_: one_worker_a_node(workers))
+        with stored_plan(sweep, plan(sweep, images, None), parts) as stored:
+            options = ExecutionOptions(layout=lambda *_: one_worker_a_node(workers))
+            run = run_ray(sweep, stored, {MODEL: checkpoint()}, parts, options)
             ready, done, at_ready = began, 0, 0
             for number, outcome in enumerate(run, 1):
                 done += outcome.evaluations
-                if number == workers:  # all have one piece behind them
+                if number == workers:  # all have one task behind them
                     ready, at_ready = time.perf_counter(), done
             ended = time.perf_counter()
         assert done == count * cells, f"{done} of {count * cells} evaluations"
@@ -168,7 +171,8 @@ class Peak(threading.Thread):
 def driver_memory(count: int) -> dict[str, float]:
     """Of a process that drives a sweep of `count` images, and once more when nothing is missing; to be called in a
     fresh process."""
-    config = compose(["cluster.engine=ray", "cluster.workers=1", "cluster.threads=1", "tracking=off"])
+    words = ["cluster.engine=ray", "cluster.workers=1", "cluster.threads=1", "tracking=off"]
+    settings = resolve_settings(compose(words))
     connect("local")
     console = Console(file=io.StringIO())
     with tempfile.TemporaryDirectory() as name:
@@ -182,7 +186,7 @@ def driver_memory(count: int) -> dict[str, float]:
             for _ in range(2):
                 began = time.perf_counter()
                 parts = new_attempt(folder / "out")
-                failed = run_sweep(config, sweep, images, {MODEL: checkpoint()}, parts, store, "scale", console)
+                failed = run_sweep(settings, sweep, images, {MODEL: checkpoint()}, parts, store, "scale", console)
                 store.ingest()
                 times.append(time.perf_counter() - began)
                 assert not failed
@@ -210,7 +214,7 @@ def main() -> None:
         (folder / "scale_sleeper.py").write_text(PLUGIN)
         os.environ["PYTHONPATH"] = os.pathsep.join([name, os.environ["PYTHONPATH"]])
         sys.path.insert(0, name)
-        ray_pipeline.load_plugins(["scale_sleeper"])
+        load_plugins(["scale_sleeper"])
         if given.memory_of:
             print(json.dumps(driver_memory(given.memory_of)))
             return

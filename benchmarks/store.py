@@ -61,7 +61,7 @@ def generate(folder: Path, rows: int) -> dict[str, Any]:
     """Whole chunks of parts, of at least `rows` predictions."""
     import numpy as np
 
-    from cnnsens_bench.engine.evaluate import Prediction
+    from cnnsens_bench.engine.predictions import Prediction
     from cnnsens_bench.runtime import rows as row_tables
     from cnnsens_bench.store import write_part
 

@@ -1,6 +1,11 @@
-"""cnnsens_bench: how often does a network's label change when the picture gets worse?"""
+"""The public interface of cnnsens_bench: how often does a network's label change when the picture gets worse?
 
+Each public name is imported when it is first used, so that `import cnnsens_bench` itself takes milliseconds.
+"""
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 # Unless told not to, MKL's matrix products round by how a row lies in memory, so by an image's place in its batch.
 # It reads this at its first product.
@@ -9,4 +14,59 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # Unless told not to, albumentations asks PyPI for its latest version where it is imported.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from cnnsens_bench import datasets as datasets
+    from cnnsens_bench import defenses as defenses
+    from cnnsens_bench import degradations as degradations
+    from cnnsens_bench import measures as measures
+    from cnnsens_bench import models as models
+    from cnnsens_bench.datasets import Samples as Samples
+    from cnnsens_bench.datasets import dataset as dataset
+    from cnnsens_bench.datasets import load_dataset as load_dataset
+    from cnnsens_bench.datasets import make_samples as make_samples
+    from cnnsens_bench.defenses import defense as defense
+    from cnnsens_bench.defenses import parse_defense as parse_defense
+    from cnnsens_bench.degradations import Motion as Motion
+    from cnnsens_bench.degradations import degradation as degradation
+    from cnnsens_bench.degradations import parse_degradation as parse_degradation
+    from cnnsens_bench.measures import measure as measure
+    from cnnsens_bench.models import Preprocessing as Preprocessing
+    from cnnsens_bench.models import load_checkpoint as load_checkpoint
+    from cnnsens_bench.models import model_source as model_source
+    from cnnsens_bench.results import Results as Results
+    from cnnsens_bench.results import open_results as open_results
+    from cnnsens_bench.sensitivity.predictors import predictor as predictor
+    from cnnsens_bench.utils.errors import UserError as UserError
+
+_MODULES = ("datasets", "defenses", "degradations", "measures", "models")
+_SOURCES = {
+    "cnnsens_bench.datasets": ("Samples", "dataset", "load_dataset", "make_samples"),
+    "cnnsens_bench.defenses": ("defense", "parse_defense"),
+    "cnnsens_bench.degradations": ("Motion", "degradation", "parse_degradation"),
+    "cnnsens_bench.measures": ("measure",),
+    "cnnsens_bench.models": ("Preprocessing", "load_checkpoint", "model_source"),
+    "cnnsens_bench.results": ("Results", "open_results"),
+    "cnnsens_bench.sensitivity.predictors": ("predictor",),
+    "cnnsens_bench.utils.errors": ("UserError",),
+}
+_SOURCE_OF = {name: module for module, names in _SOURCES.items() for name in names}
+
+__all__ = ["__version__", *_MODULES, *_SOURCE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name in _MODULES:
+        return importlib.import_module(f"cnnsens_bench.{name}")
+    if name not in _SOURCE_OF:
+        raise AttributeError(f"module 'cnnsens_bench' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_SOURCE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,17 +1,18 @@
 """The command `python -m cnnsens_bench.run suite=quick`: composes a config, runs its suite, says where results are.
 
-Exit codes: 0 done, 1 something was not computed (the run says which), 2 the request is wrong, 130 stopped, resumable.
+The exit codes are 0 done, 1 something was not computed (the run says which), 2 the request is wrong, 130 stopped,
+resumable.
 """
 
 import sys
 from collections.abc import Sequence
 
-from cnnsens_bench.experiment.command import entry, run_or_estimate, usage
+from cnnsens_bench.experiment.command import run_command, run_or_estimate, usage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return entry(arguments, help_text, run_or_estimate)
+    return run_command(arguments, help_text, run_or_estimate)
 
 
 def help_text() -> str:

@@ -1,1 +1,1 @@
-"""The leaderboard: reads results databases, aggregates them by network and defense, writes one self-contained page."""
+"""The leaderboard: reads results databases, computes measures of networks and defenses, and writes one web page."""

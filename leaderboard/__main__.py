@@ -7,13 +7,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.storage import storage_path
 
 QUICK = Path("runs/quick/results.duckdb")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0, or 2 for a wrong request."""
+    """Run one command of the leaderboard.
+
+    Parameters
+    ----------
+    arguments
+        The command line without the program's name; None takes that of the process.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 2 for a wrong request, which is explained in one sentence.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if message := COMMANDS[options.command](options):
+            print(message)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leaderboard", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     page = commands.add_parser("build", help="write the page: one file, index.html, that opens from disk")
@@ -23,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         default="torchvision/alexnet",
         help="model that mCE is relative to (default: torchvision/alexnet)",
     )
+    page.add_argument(
+        "--plugin", action="append", default=[], help="a module that registers measures of yours; several may be given"
+    )
     pair = commands.add_parser("compare", help="paired differences of two entrants, with tests")
     for name in ("first", "second"):
         pair.add_argument(name, help="a model, or model:defense, as in the database")
@@ -31,71 +55,68 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument(
             "--db", action="append", default=[], help=f"a results.duckdb; several are merged (default: {QUICK})"
         )
-    outward = commands.add_parser("export", help="write results as a folder that others can import")
-    outward.add_argument("--db", type=Path, default=QUICK, help=f"a results.duckdb (default: {QUICK})")
-    outward.add_argument("--out", type=Path, default=Path("submission"), help="a new folder (default: submission)")
+    export = commands.add_parser("export", help="write results as a folder that others can import")
+    export.add_argument("--db", type=Path, default=QUICK, help=f"a results.duckdb (default: {QUICK})")
+    export.add_argument("--out", type=Path, default=Path("submission"), help="a new folder (default: submission)")
     for kind in ("dataset", "model", "protocol"):
-        outward.add_argument(f"--{kind}", action="append", default=[], help="only this; several may be given")
-    outward.add_argument("--by", default="", help="who submits, as they want to be named")
-    outward.add_argument("--note", default="", help="what a reader should know")
-    inward = commands.add_parser("import", help="check such a folder, and bring it into a database")
-    inward.add_argument("folder", type=Path)
-    inward.add_argument("--db", type=Path, required=True, help="a .duckdb file; a new one is made")
-    given = parser.parse_args(arguments)
-    try:
-        if told := COMMANDS[given.command](given):
-            print(told)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        export.add_argument(f"--{kind}", action="append", default=[], help="only this; several may be given")
+    export.add_argument("--by", default="", help="who submits, as they want to be named")
+    export.add_argument("--note", default="", help="what a reader should know")
+    bring_in = commands.add_parser("import", help="check such a folder, and bring it into a database")
+    bring_in.add_argument("folder", type=Path)
+    bring_in.add_argument("--db", type=Path, required=True, help="a .duckdb file; a new one is made")
+    return parser
 
 
-def build(given: argparse.Namespace) -> str:
-    """The path of the page."""
-    from leaderboard.page import build as write
+def build(options: argparse.Namespace) -> str:
+    """Write the page; return its path."""
+    from cnnsens_bench.utils.plugins import load_plugins
+    from leaderboard.page import build as write_page
 
-    with databases(given) as files:
-        return str(write(files, given.out, given.reference))
+    load_plugins(options.plugin)
+    with databases(options) as files:
+        return str(write_page(files, options.out, options.reference))
 
 
-def compare(given: argparse.Namespace) -> str:
-    """Nothing: its tables are printed as they are."""
+def compare(options: argparse.Namespace) -> str:
+    """Print the comparison of two entrants; return no further message."""
     from leaderboard.compare import compare as print_comparison
 
-    with databases(given) as files:
-        print_comparison(files, given.first, given.second, given.json)
+    with databases(options) as files:
+        print_comparison(files, options.first, options.second, options.json)
     return ""
 
 
 @contextlib.contextmanager
-def databases(given: argparse.Namespace) -> Iterator[list[Path]]:
-    """The files of `--db`; what lies at URIs is fetched into temporary ones."""
+def databases(options: argparse.Namespace) -> Iterator[list[Path]]:
+    """Give the files of `--db`. Databases at URIs are fetched into temporary files."""
     from cnnsens_bench.store import local_copy
+    from cnnsens_bench.utils.storage import storage_path
 
+    texts = dict.fromkeys(options.db or [str(QUICK)])
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(local_copy(storage_path(text))) for text in dict.fromkeys(given.db or [str(QUICK)])]
+        yield [stack.enter_context(local_copy(storage_path(text))) for text in texts]
 
 
-def leave(given: argparse.Namespace) -> str:
-    """The folder, and what is in it."""
-    from cnnsens_bench.store.submission.transfer import Wanted, export
+def export_submission(options: argparse.Namespace) -> str:
+    """Write a submission; return its folder and how much is in it."""
+    from cnnsens_bench.store.submission.transfer import Selection, export
     from cnnsens_bench.utils.environment import commit
 
-    wanted = Wanted(given.dataset, given.model, given.protocol)
-    moved = export(given.db, given.out, wanted, given.by, given.note, commit())
-    return f"{given.out}: {moved.predictions} predictions, {moved.entrants} entrants"
+    selection = Selection(options.dataset, options.model, options.protocol)
+    moved = export(options.db, options.out, selection, options.by, options.note, commit())
+    return f"{options.out}: {moved.predictions} predictions, {moved.entrants} entrants"
 
 
-def enter(given: argparse.Namespace) -> str:
-    """The database, and what is new in it."""
-    from cnnsens_bench.store.submission.transfer import bring_in
+def import_into_database(options: argparse.Namespace) -> str:
+    """Bring a submission into a database; return how much of it was new there."""
+    from cnnsens_bench.store.submission.transfer import import_submission
 
-    moved = bring_in(given.folder, given.db)
-    return f"{given.db}: {moved.new} of {moved.predictions} predictions were new, of {moved.entrants} entrants"
+    moved = import_submission(options.folder, options.db)
+    return f"{options.db}: {moved.new} of {moved.predictions} predictions were new, of {moved.entrants} entrants"
 
 
-COMMANDS = {"build": build, "compare": compare, "export": leave, "import": enter}
+COMMANDS = {"build": build, "compare": compare, "export": export_submission, "import": import_into_database}
 
 
 if __name__ == "__main__":

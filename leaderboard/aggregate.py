@@ -1,30 +1,51 @@
-"""Numbers of a board: shares per image in, measures with intervals and ranks out."""
+"""Turns the entrants' shares per image into the boards of the page: measures with intervals, and ranks."""
 
+import dataclasses
+from collections.abc import Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.measures import (
-    Estimate,
-    above_undegraded,
-    bootstrap,
-    clustered_interval,
-    ratios_by_degradation,
-)
-from leaderboard.ranking import BoardEntrant, Interval, enough, rank, ranked_conditions
+from cnnsens_bench.measures import EntrantResults, clustered_interval, measures
+from cnnsens_bench.measures.intervals import bootstrap
+from cnnsens_bench.measures.predictions import above_undegraded, ratios_by_degradation
+from cnnsens_bench.measures.spec import UNKNOWN, Interval
+from leaderboard.ranking import BoardEntrant, enough, rank, ranked_conditions
 from leaderboard.read import Results
 from leaderboard.speed import rates
 
 RESAMPLES = 1000
 SEED = 0
 FRAGILE = 8
-SHARES = ("hit", "changed", "top5", "nll")
+"""The number of most fragile images that the page lists for an entrant."""
+TABLES = {"accuracy": "hit", "label_change": "changed", "top5": "top5", "nll": "nll"}
+"""By the names of `EntrantResults`: the columns of the statement `shares`."""
+SHARES = ("accuracy", "label_change", "top5")
 
 
 @dataclass
 class Board:
-    """One protocol on one data set: `conditions` (degradation, level, trials), `images` (image_id, class_name)."""
+    """The entrants of one protocol on one data set.
+
+    Parameters
+    ----------
+    board
+        Its number in the databases that are read.
+    conditions
+        A row per condition: degradation, level, trials.
+    images
+        A row per image: image_id, class_name.
+    entrants
+        Its entrants, ranked.
+    reference
+        The entrant that mCE is relative to, if the board has it.
+    device
+        The device that predicted most images.
+    ranked
+        The indices of the degraded conditions that the ranked entrants share: their means are over these.
+    """
 
     board: int
     conditions: pd.DataFrame
@@ -32,255 +53,225 @@ class Board:
     entrants: list[BoardEntrant]
     reference: int | None
     device: str | None
-    """The one that most images were predicted on."""
     ranked: list[int]
-    """Degraded conditions that the ranked entrants share: their means are over these."""
 
 
 class Resampler:
-    """Bootstrap over images, the same draws for every entrant of a board, so that ratios are paired."""
+    """Averages over bootstrap resamples of a board's images.
+
+    All entrants of a board share the draws, so that their ratios are paired. The first sample is all images.
+
+    Parameters
+    ----------
+    n_images
+        The number of images of the board.
+    """
 
     def __init__(self, n_images: int) -> None:
         blocks = [block.astype(np.float32) for block in bootstrap(n_images, RESAMPLES, SEED)]
-        # The first row is the sample itself.
         self.weights = np.concatenate([np.ones((1, n_images), np.float32), *blocks])
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """(resamples + 1, conditions) of `values` (images, conditions), NaN where an image has none."""
+        """Return the means over images of each sample.
+
+        Parameters
+        ----------
+        values
+            Shape (images, conditions): NaN where an image has none.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (resamples + 1, conditions): NaN where no image of a sample has a value.
+        """
         there = ~np.isnan(values)
         sums = self.weights @ np.where(there, values, 0).astype(np.float32)
         counts = np.float32(len(values)) if there.all() else self.weights @ there.astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
             means = (sums / counts).astype(float)
-            # float32 is enough for an interval, not for the value.
+            # float32 is precise enough for an interval, but not for the value itself.
             means[0] = np.where(there, values, 0).sum(0) / there.sum(0)
         return means
 
     def class_means(self, hits: np.ndarray, trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """The same of the mean over classes of each class's share, images and trials pooled; `labels` (images,)."""
+        """Return the means over classes of each class's share of hits, with its images and trials pooled.
+
+        Parameters
+        ----------
+        hits, trials
+            Shape (images, conditions) each: shares of hits, NaN where there is none, and numbers of trials.
+        labels
+            Shape (images,): the true classes, NaN where unknown.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (resamples + 1, conditions): NaN where no class has an image.
+        """
         pooled = np.where(np.isnan(hits), 0, hits * trials).astype(np.float32)
         counts = np.where(np.isnan(hits), 0, trials).astype(np.float32)
         total = np.zeros((len(self.weights), hits.shape[1]))
         classes = np.zeros_like(total)
         for label in np.unique(labels[~np.isnan(labels)]):
             chosen = labels == label
-            right, of = self.weights[:, chosen] @ pooled[chosen], self.weights[:, chosen] @ counts[chosen]
-            total += np.divide(right, of, out=np.zeros_like(right), where=of > 0)
-            classes += of > 0
+            right, count = self.weights[:, chosen] @ pooled[chosen], self.weights[:, chosen] @ counts[chosen]
+            total += np.divide(right, count, out=np.zeros_like(right), where=count > 0)
+            classes += count > 0
         return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
 
 
 def boards(results: Results, reference: str) -> list[Board]:
-    """All boards; `reference`: the model (without a defense) whose errors mCE is relative to."""
-    ece = results.query("ece").set_index(["entrant", "condition"])["ece"]
-    chunks = results.query("speed")
-    measured = results.query("measured").set_index("entrant")
-    return [
-        _board(results, row.board, row.dataset, reference, ece, chunks, measured) for row in results.boards.itertuples()
-    ]
+    """Return all boards of the databases.
+
+    Parameters
+    ----------
+    results
+        What the databases hold.
+    reference
+        The name of the model that mCE is relative to; it counts without a defense.
+
+    Returns
+    -------
+    list of Board
+        One board for each protocol and data set.
+    """
+    return [_board(results, row.board, row.dataset, reference) for row in results.boards.itertuples()]
 
 
-def _board(
-    results: Results,
-    board: int,
-    dataset: str,
-    reference: str,
-    ece: pd.Series,
-    chunks: pd.DataFrame,
-    measured: pd.DataFrame,
-) -> Board:
+def _board(results: Results, board: int, dataset: str, reference: str) -> Board:
     conditions = results.query("conditions", board=board)
     images = results.query("images", board=board, dataset=dataset)
-    members = results.entrants[results.entrants["board"] == board]
-    draws = Resampler(len(images))
-    is_reference = (members["defense"] == "none") & ((members["name"] == reference) | (members["model"] == reference))
-    # Of several weights the exact name wins, else none: which of them would be chance.
-    exact = members.index[is_reference & (members["name"] == reference)]
-    chosen = exact if len(exact) else members.index[is_reference]
-    ref = int(members.loc[chosen[0], "entrant"]) if len(chosen) == 1 else None
-    own = measured.loc[members["entrant"]]
-    same_images = enough(own["images"])
+    members = results.entrants[results.entrants["board"] == board].set_index("entrant")
+    parameters = members["num_parameters"].astype(float).to_dict()
+    batches = results.timings[results.timings["entrant"].isin(members.index)]
+    measured = results.measured.loc[members.index]
     undegraded = frozenset(np.flatnonzero(conditions["degradation"] == "none").tolist())
-    sets = {int(entrant): frozenset(those) for entrant, those in own["conditions"].items()}
-    undefended = set(members.loc[members["defense"] == "none", "entrant"])
+    sets = {int(entrant): frozenset(numbers) for entrant, numbers in measured["conditions"].items()}
+    same_images = enough(measured["images"])
+    undefended = set(members.index[members["defense"] == "none"])
     shared = ranked_conditions({one: sets[one] for one in sorted(same_images)}, undefended, undegraded)
-    made: list[BoardEntrant] = []
-    of_reference = None
-    for entrant in sorted(members["entrant"], key=lambda one: one != ref):  # the reference first
-        rows = results.query("entrant", entrant=int(entrant))
-        tables = {name: _matrix(rows, name, len(images), len(conditions)) for name in SHARES}
-        resampled = {name: draws.means(table) for name, table in tables.items()}
-        if entrant == ref:
-            of_reference = resampled
-        resampled["class"] = draws.class_means(
-            tables["hit"], _matrix(rows, "trials", *tables["hit"].shape), _labels(rows, len(images))
+    speeds, device = rates(batches)
+    resampler = Resampler(len(images))
+    reference_entrant = _reference(members, reference)
+    of_reference: EntrantResults | None = None
+    entrants = []
+    for number in sorted(sets, key=lambda number: number != reference_entrant):  # the reference first
+        contains = shared <= sets[number]
+        tables = _tables(results.query("shares", entrant=number), len(images), len(conditions))
+        own = _entrant_results(
+            tables, conditions, (shared if contains else sets[number]) - undegraded, results.ece(number), resampler
         )
-        contains = shared <= sets[int(entrant)]
-        chosen = (shared if contains else sets[int(entrant)]) | undegraded
-        one = _entrant(int(entrant), rows, tables, resampled, conditions, ece, chosen)
-        if of_reference is not None:
-            _add_relative(one, resampled, of_reference, conditions["degradation"].to_numpy(), chosen)
-        one.same_images = int(entrant) in same_images
+        own_device, speed = speeds.get(number, (None, UNKNOWN))
+        own = dataclasses.replace(own, images_per_second=speed, num_parameters=parameters[number])
+        of_reference = own if number == reference_entrant else of_reference
+        one = _board_entrant(number, dataclasses.replace(own, reference=of_reference), tables)
+        one.same_images = number in same_images
         one.comparable = one.same_images and contains
-        made.append(one)
-    made.sort(key=lambda one: one.entrant)
-    device = _add_speed(made, chunks[chunks["entrant"].isin(members["entrant"])])
-    rank(made)
-    return Board(board, conditions, images, made, ref, device, sorted(shared - undegraded))
+        if not np.isnan(speed[0]):
+            one.device, one.same_device = own_device, own_device == device
+        entrants.append(one)
+    entrants.sort(key=lambda one: one.entrant)
+    rank(entrants)
+    return Board(board, conditions, images, entrants, reference_entrant, device, sorted(shared - undegraded))
 
 
-def _matrix(rows: pd.DataFrame, name: str, n_images: int, n_conditions: int) -> np.ndarray:
-    table = np.full((n_images, n_conditions), np.nan)
-    table[rows["image"], rows["condition"]] = rows[name]
-    return table
+def _reference(members: pd.DataFrame, name: str) -> int | None:
+    """Return the undefended entrant of this name, or else of this model; None where there are several of them."""
+    undefended = members[members["defense"] == "none"]
+    exact = undefended.index[undefended["name"] == name]
+    chosen = exact if len(exact) else undefended.index[undefended["model"] == name]
+    return int(chosen[0]) if len(chosen) == 1 else None
 
 
-def _entrant(
-    entrant: int,
-    rows: pd.DataFrame,
-    tables: dict[str, np.ndarray],
-    resampled: dict[str, np.ndarray],
-    conditions: pd.DataFrame,
-    ece: pd.Series,
-    chosen: frozenset[int],
-) -> BoardEntrant:
-    """`chosen`: the conditions that its means are over."""
-    trials = rows.groupby("condition")["trials"].max()
-    own = sorted(int(i) for i in trials.index)
-    names = conditions["degradation"].to_numpy()
-    accuracy, change = (_per_condition(tables[name], trials) for name in ("hit", "changed"))
-    undegraded = [i for i in own if names[i] == "none"]
-    weights = averaging(names, [i for i in own if names[i] != "none" and i in chosen])
-    changed_weights = averaging(names, sorted(chosen & change.keys()))
-    stats: dict[str, Interval] = {}
-    if undegraded:
-        stats["accuracy"] = accuracy[undegraded[0]]
-        stats["nll"] = _interval(resampled["nll"][:, undegraded[0]])
-        top5 = _per_condition(tables["top5"][:, undegraded], trials[undegraded].reset_index(drop=True))
-        stats |= {"top5": top5[0]} if top5 else {}
-    mean = {name: _weighted(resampled[name], weights) for name in ("hit", "top5", "nll")}
-    stats["mean_degraded_accuracy"] = _interval(mean["hit"])
-    stats["mean_label_change"] = _interval(_weighted(resampled["changed"], changed_weights))
-    stats["top5_degraded"], stats["nll_degraded"] = _interval(mean["top5"]), _interval(mean["nll"])
-    calibration = _series(ece, entrant).reindex(range(len(conditions))).to_numpy()[None]
-    if undegraded:
-        stats["mean_per_class"] = _interval(resampled["class"][:, undegraded[0]])
-        stats["ece"] = (float(calibration[0, undegraded[0]]), np.nan, np.nan)
-    stats["mean_per_class_degraded"] = _interval(_weighted(resampled["class"], weights))
-    # No interval: resampling makes an ECE larger, so its quantiles would not hold the value.
-    stats["ece_degraded"] = (float(_weighted(calibration, weights)[0]), np.nan, np.nan)
-    degraded = [i for i in accuracy if names[i] != "none"]
-    averaged = [i for i in degraded if i in chosen]
-    worst = min(averaged, key=lambda i: (accuracy[i][0], names[i], conditions["level"][i])) if averaged else None
-    if worst is not None:
-        stats["worst_accuracy"] = accuracy[worst]
+def _tables(rows: pd.DataFrame, n_images: int, n_conditions: int) -> dict[str, np.ndarray]:
+    """Return shares and numbers of trials, each of shape (images, conditions), and `label` of shape (images,)."""
+    tables: dict[str, np.ndarray] = {}
+    for name in (*TABLES.values(), "trials"):
+        tables[name] = np.full((n_images, n_conditions), np.nan)
+        tables[name][rows["image"], rows["condition"]] = rows[name]
+    tables["label"] = np.full(n_images, np.nan)
+    tables["label"][rows["image"]] = rows["label"]
+    return tables
+
+
+def _entrant_results(
+    tables: dict[str, np.ndarray], conditions: pd.DataFrame, averaged: Set[int], ece: pd.Series, resampler: Resampler
+) -> EntrantResults:
+    """Return the results of an entrant from its tables; `averaged`: the degraded conditions that its means are over."""
+    samples: dict[str, Any] = {name: resampler.means(tables[table]) for name, table in TABLES.items()}
+    return EntrantResults(
+        degradation=conditions["degradation"].to_numpy(),
+        level=conditions["level"].to_numpy(),
+        averaged=np.isin(np.arange(len(conditions)), sorted(averaged)),
+        **samples,
+        class_accuracy=resampler.class_means(tables["hit"], tables["trials"], tables["label"]),
+        ece=ece.reindex(range(len(conditions))).to_numpy(float)[None],
+        intervals={name: _per_condition(tables[TABLES[name]], tables["trials"]) for name in SHARES},
+    )
+
+
+def _per_condition(table: np.ndarray, trials: np.ndarray) -> dict[int, Interval]:
+    """Return the share of each condition that has one, with its interval."""
+    found = {}
+    for condition in np.flatnonzero((~np.isnan(table)).any(0)).tolist():
+        shares = table[~np.isnan(table[:, condition]), condition]
+        estimate = clustered_interval(shares, int(np.nanmax(trials[:, condition])))
+        found[condition] = (estimate.value, estimate.low, estimate.high)
+    return found
+
+
+def _board_entrant(entrant: int, results: EntrantResults, tables: dict[str, np.ndarray]) -> BoardEntrant:
+    """Compute every measure of an entrant, and what else the page shows of it."""
+    accuracy, change = results.intervals["accuracy"], results.intervals["label_change"]
     by_degradation = {}
-    for name in dict.fromkeys(names[degraded]):
-        levels = [i for i in degraded if names[i] == name]
+    for name in dict.fromkeys(results.degradation[[i for i in accuracy if results.degradation[i] != "none"]]):
+        levels = [i for i in accuracy if results.degradation[i] == name]
         changes = [change[i][0] for i in levels if i in change]
         by_degradation[str(name)] = (
             float(np.mean([accuracy[i][0] for i in levels])),
             float(np.mean(changes)) if changes else float("nan"),
         )
+    stats = {name: spec.interval(results) for name, spec in measures.items()}
     return BoardEntrant(
         entrant,
         int((~np.isnan(tables["hit"])).any(1).sum()),
-        own,
+        np.flatnonzero((~np.isnan(tables["trials"])).any(0)).tolist(),
         accuracy,
         change,
         by_degradation,
-        {name: value for name, value in stats.items() if not np.isnan(value[0])},
-        worst,
-        _fragile(tables["changed"], names),
+        {name: interval for name, interval in stats.items() if not np.isnan(interval[0])},
+        results.worst,
+        _fragile(tables["changed"], results.degradation),
+        _degradations_of(results),
     )
 
 
-def averaging(names: np.ndarray, chosen: list[int]) -> np.ndarray:
-    """Weights of conditions that average over levels within a degradation, then over degradations."""
-    weights = np.zeros(len(names))
-    kinds, counts = np.unique(names[chosen].astype(str), return_counts=True)
-    for i in chosen:
-        weights[i] = 1 / (len(kinds) * counts[list(kinds).index(names[i])])
-    return weights
-
-
-def _weighted(means: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    used = weights > 0
-    return means[:, used] @ weights[used] if used.any() else np.full(len(means), np.nan)
-
-
-def _interval(values: np.ndarray) -> Interval:
-    """The first value, and the central 95 % of the others."""
-    known = values[1:][~np.isnan(values[1:])]
-    if np.isnan(values[0]) or not len(known):
-        return (float("nan"),) * 3
-    low, high = np.quantile(known, [0.025, 0.975])
-    # Where nothing varies float32's rounding must not put a bound beside the value.
-    return float(values[0]), float(min(low, values[0])), float(max(high, values[0]))
-
-
-def _per_condition(table: np.ndarray, trials: pd.Series) -> dict[int, Interval]:
-    found = {}
-    for condition in range(table.shape[1]):
-        shares = table[:, condition]
-        shares = shares[~np.isnan(shares)]
-        if len(shares):
-            estimate: Estimate = clustered_interval(shares, int(trials[condition]))
-            found[condition] = (estimate.value, estimate.low, estimate.high)
-    return found
-
-
-def _labels(rows: pd.DataFrame, n_images: int) -> np.ndarray:
-    labels = np.full(n_images, np.nan)
-    labels[rows["image"]] = rows["label"]
-    return labels
-
-
-def _series(table: pd.Series, entrant: int) -> pd.Series:
-    return table.xs(entrant) if entrant in table.index.get_level_values(0) else pd.Series(dtype=float)
+def _degradations_of(results: EntrantResults) -> dict[str, int]:
+    """Return how many degradations each measure relative to the reference averages."""
+    if results.reference is None:
+        return {}
+    used, names = results.averaged | (results.degradation == "none"), results.degradation
+    errors, others = np.where(used, 1 - results.accuracy[0], np.nan), 1 - results.reference.accuracy[0]
+    changes = np.where(used, results.label_change[0], np.nan)
+    ratios = {
+        "mce": ratios_by_degradation(errors, others, names),
+        "relative_mce": ratios_by_degradation(above_undegraded(errors, names), above_undegraded(others, names), names),
+        "mean_flip_rate": ratios_by_degradation(changes, results.reference.label_change[0], names),
+    }
+    return {name: int((~np.isnan(values)).sum()) for name, values in ratios.items()}
 
 
 def _fragile(changed: np.ndarray, names: np.ndarray) -> list[tuple[int, float]]:
-    """The images whose label changes most: mean over levels, then over the degradations that the image has."""
+    """Return the images whose label changes most: means over levels, then over the degradations of the image."""
     sums, counts = np.zeros(len(changed)), np.zeros(len(changed))
     for name in dict.fromkeys(names):
-        part = changed[:, names == name]
-        there = ~np.isnan(part)
+        levels = changed[:, names == name]
+        there = ~np.isnan(levels)
         with np.errstate(invalid="ignore"):
-            means = np.where(there, part, 0).sum(1) / there.sum(1)
+            means = np.where(there, levels, 0).sum(1) / there.sum(1)
         known = ~np.isnan(means)
         sums[known] += means[known]
         counts += known
     with np.errstate(invalid="ignore"):
         share = np.where(counts > 0, sums / counts, -1)
     return [(int(i), float(share[i])) for i in np.argsort(-share, kind="stable")[:FRAGILE] if share[i] > 0]
-
-
-def _add_relative(
-    one: BoardEntrant,
-    own: dict[str, np.ndarray],
-    reference: dict[str, np.ndarray],
-    degradation: np.ndarray,
-    chosen: frozenset[int],
-) -> None:
-    """mCE, relative mCE and mean flip rate, as `measures` has them, of the images and of their resamples."""
-    errors = [1 - means["hit"] for means in (own, reference)]
-    averaged = np.isin(np.arange(len(degradation)), sorted(chosen))
-    excesses = [above_undegraded(error, degradation) for error in errors]
-    changes = [means["changed"] for means in (own, reference)]
-    for name, (mine, theirs) in {"mce": errors, "relative_mce": excesses, "mean_flip_rate": changes}.items():
-        ratios = ratios_by_degradation(np.where(averaged, mine, np.nan), theirs, degradation)
-        usable = ratios[:, ~np.isnan(ratios[0])]
-        one.degradations_of[name] = usable.shape[1]
-        if usable.size:
-            # A resample that lacks a ratio which the images have tells nothing of their mean.
-            one.stats[name] = _interval(usable.mean(1))
-
-
-def _add_speed(made: list[BoardEntrant], chunks: pd.DataFrame) -> str | None:
-    found, usual = rates(chunks)
-    for one in made:
-        if one.entrant in found and not np.isnan(found[one.entrant][1][0]):
-            one.device, one.stats["images_per_second"] = found[one.entrant]
-            one.same_device = one.device == usual
-    return usual

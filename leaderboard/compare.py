@@ -1,8 +1,8 @@
-"""Two entrants, paired: differences of accuracy under each condition, with intervals and tests.
+"""Compares two entrants: paired differences of accuracy under each condition, with intervals and tests.
 
-The test is exact and knows that trials are nested in images: an image counts for the entrant that is right in more of
-its trials, images with as many right drop out, and the rest is a sign test (two-sided binomial). With one trial that is
-McNemar's exact test. Holm's correction is over all conditions of a board.
+The test is exact and respects that trials are nested in images. An image counts for the entrant that is right in more
+of its trials, images with equally many drop out, and the rest is a sign test (two-sided binomial). With one trial that
+is McNemar's exact test. Holm's correction is over all conditions of a board.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from cnnsens_bench.utils.formatting import level_text, plain
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,17 +21,34 @@ from scipy.stats import binomtest
 from cnnsens_bench.figures.summary import table_of
 from cnnsens_bench.measures import accuracy_gain
 from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import level_text, plain
 from cnnsens_bench.utils.registry import near
 from leaderboard.read import Results, read
 
 ALPHA = 0.05
 WIDTH = 120
+"""The least width of a table where there is no terminal, in characters."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one condition, the first entrant's accuracy less the second's. `images_for_first`: images on which it is right
-    in more trials; `p`: exact two-sided; `p_holm`: corrected for the conditions of this board."""
+    """The difference of two entrants under one condition.
+
+    Parameters
+    ----------
+    degradation, level
+        The condition.
+    n_images, n_trials
+        The number of paired images, and the largest number of trials of one.
+    first, second
+        The accuracies of the two entrants.
+    difference, low, high
+        The first accuracy minus the second, with its 95 % interval.
+    images_for_first, images_for_second
+        The numbers of images on which the one is right in more trials than the other.
+    p, p_holm
+        The exact two-sided p-value, and the same corrected for the number of conditions of the board.
+    """
 
     degradation: str
     level: float
@@ -50,9 +66,27 @@ class Difference:
 
 
 def compare(paths: Sequence[Path], first: str, second: str, out: Path | None, console: Console | None = None) -> None:
-    """Print a table for each protocol and data set that both have; JSON to `out`. Raises `UserError`."""
+    """Print a table for each protocol and data set that both entrants have.
+
+    Parameters
+    ----------
+    paths
+        Results databases of runs.
+    first, second
+        The entrants, as `model` or `model:defense`.
+    out
+        A file that gets the numbers as JSON.
+    console
+        Where the tables are printed; the default is the standard output.
+
+    Raises
+    ------
+    UserError
+        Where an entrant is unknown, the two share nothing, or the file cannot be written.
+    """
     results = read(paths)
     tables = comparisons(results, first, second)
+    missing = {board: left_out(results, first, second, *board) for board in tables}
     if out:
         rows = [
             {
@@ -61,7 +95,7 @@ def compare(paths: Sequence[Path], first: str, second: str, out: Path | None, co
                 "first": first,
                 "second": second,
                 "differences": [dataclasses.asdict(one) for one in differences],
-                "left_out": left_out(results, first, second, protocol, dataset),
+                "left_out": missing[protocol, dataset],
             }
             for (protocol, dataset), differences in tables.items()
         ]
@@ -75,32 +109,47 @@ def compare(paths: Sequence[Path], first: str, second: str, out: Path | None, co
     for (protocol, dataset), differences in tables.items():
         console.print()
         console.print(_table(differences, first, second, f"{plain(dataset)}, protocol {plain(protocol)}"))
-        for sentence in left_out(results, first, second, protocol, dataset):
+        for sentence in missing[protocol, dataset]:
             console.print(Text(sentence))
 
 
 def left_out(results: Results, first: str, second: str, protocol: str, dataset: str) -> list[str]:
-    """A sentence for each reason why a condition of one of the two has no row, or not all of its images."""
+    """Say which conditions or images of one of two entrants the comparison leaves out, and why.
+
+    Parameters
+    ----------
+    results
+        What the databases hold.
+    first, second
+        The entrants, as `model` or `model:defense`.
+    protocol, dataset
+        The board.
+
+    Returns
+    -------
+    list of str
+        A sentence for each reason; empty where nothing is left out.
+    """
     board = results.boards[(results.boards["protocol"] == protocol) & (results.boards["dataset"] == dataset)]["board"]
     named = _named(results)
     named = named[named["board"] == board.item()].set_index("full")["entrant"]
     own, other = (
-        results.query("entrant", entrant=int(named[name])).set_index(["condition", "image"])["trials"]
+        results.query("shares", entrant=int(named[name])).set_index(["condition", "image"])["trials"]
         for name in (first, second)
     )
     pairs = pd.concat({"a": own, "b": other}, axis=1)
     conditions = results.query("conditions", board=int(board.item()))
     unlike = pairs.dropna()[lambda both: both["a"] != both["b"]]
     sentences = []
-    for (a, b), those in unlike.groupby(["a", "b"]):
-        which = those.index.get_level_values("condition").value_counts().sort_index()
-        told = ", ".join(f"{_condition(conditions, i)} ({count} images)" for i, count in which.items())
-        sentences.append(f"Left out, for A has {a:.0f} and B {b:.0f} trials of an image: {told}.")
+    for (a, b), rows in unlike.groupby(["a", "b"]):
+        which = rows.index.get_level_values("condition").value_counts().sort_index()
+        listed = ", ".join(f"{_condition(conditions, i)} ({count} images)" for i, count in which.items())
+        sentences.append(f"Left out, for A has {a:.0f} and B {b:.0f} trials of an image: {listed}.")
     for name, has, lacks in (("A", own, other), ("B", other, own)):
         alone = sorted(set(has.index.unique("condition")) - set(lacks.index.unique("condition")))
         if alone:
-            told = ", ".join(_condition(conditions, i) for i in alone)
-            sentences.append(f"Left out, for only {name} was measured under it: {told}.")
+            listed = ", ".join(_condition(conditions, i) for i in alone)
+            sentences.append(f"Left out, for only {name} was measured under it: {listed}.")
     return sentences
 
 
@@ -110,7 +159,7 @@ def _condition(conditions: pd.DataFrame, number: int) -> str:
 
 
 def _named(results: Results) -> pd.DataFrame:
-    """The entrants with the names that a command line takes."""
+    """Return the entrants with the names that the command line takes, `model` or `model:defense`, as `full`."""
     return results.entrants.assign(
         full=[
             name if defense == "none" else f"{name}:{defense}"
@@ -120,7 +169,25 @@ def _named(results: Results) -> pd.DataFrame:
 
 
 def comparisons(results: Results, first: str, second: str) -> dict[tuple[str, str], list[Difference]]:
-    """(protocol, data set) → a row a condition, undegraded first. Raises `UserError` for unknown or unpaired names."""
+    """Compare two entrants on every board that both are on.
+
+    Parameters
+    ----------
+    results
+        What the databases hold.
+    first, second
+        The entrants, as `model` or `model:defense`.
+
+    Returns
+    -------
+    dict
+        By protocol and data set: a difference for each condition, the undegraded one first.
+
+    Raises
+    ------
+    UserError
+        Where a name is unknown, the two are one entrant, or they share nothing that can be paired.
+    """
     named = _named(results)
     chosen = []
     for name in (first, second):
@@ -134,7 +201,7 @@ def comparisons(results: Results, first: str, second: str) -> dict[tuple[str, st
     for board in results.boards.itertuples():
         if board.board not in chosen[0].index or board.board not in chosen[1].index:
             continue
-        ids = [int(those[board.board]) for those in chosen]
+        ids = [int(by_board[board.board]) for by_board in chosen]
         pairs = results.query("pairs", first=ids[0], second=ids[1]).dropna(subset=["hit", "reference_hit"])
         if not pairs.empty:
             conditions = results.query("conditions", board=int(board.board))
@@ -149,18 +216,18 @@ def comparisons(results: Results, first: str, second: str) -> dict[tuple[str, st
 
 def _differences(pairs: pd.DataFrame, conditions: pd.DataFrame) -> list[Difference]:
     rows = []
-    for condition, those in pairs.groupby("condition"):
-        gain = accuracy_gain(those["image"].to_numpy(), those["hit"].to_numpy(), those["reference_hit"].to_numpy())
-        trials = those["trials"].to_numpy()
-        # In whole trials: shares of thirds differ by rounding.
-        more = np.rint(those["hit"] * trials) - np.rint(those["reference_hit"] * trials)
+    for condition, own in pairs.groupby("condition"):
+        gain = accuracy_gain(own["image"].to_numpy(), own["hit"].to_numpy(), own["reference_hit"].to_numpy())
+        trials = own["trials"].to_numpy()
+        # Whole trials are compared, because shares such as thirds differ by rounding.
+        more = np.rint(own["hit"] * trials) - np.rint(own["reference_hit"] * trials)
         wins, losses = int((more > 0).sum()), int((more < 0).sum())
         p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
         degradation, level = conditions.loc[condition, ["degradation", "level"]]
         rows.append(
             Difference(
-                degradation, float(level), len(those), int(trials.max()), float(those["hit"].mean()),
-                float(those["reference_hit"].mean()), gain.value, gain.low, gain.high, wins, losses, p, p,
+                degradation, float(level), len(own), int(trials.max()), float(own["hit"].mean()),
+                float(own["reference_hit"].mean()), gain.value, gain.low, gain.high, wins, losses, p, p,
             )
         )  # fmt: skip
     corrected = holm([row.p for row in rows])
@@ -168,7 +235,23 @@ def _differences(pairs: pd.DataFrame, conditions: pd.DataFrame) -> list[Differen
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down correction, in the order given."""
+    """Correct p-values for their number by Holm's (1979) step-down procedure.
+
+    Parameters
+    ----------
+    p
+        The p-values, in any order.
+
+    Returns
+    -------
+    list of float
+        The corrected p-values, in the same order.
+
+    Examples
+    --------
+    >>> holm([0.5, 0.125])
+    [0.5, 0.25]
+    """
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(np.asarray(p, float)[order] * np.arange(len(p), 0, -1))
     corrected = np.empty(len(p))

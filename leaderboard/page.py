@@ -1,4 +1,4 @@
-"""The page: plain data of the boards, embedded in one self-contained file."""
+"""Writes the web page: the data of the boards, embedded in one self-contained file."""
 
 import hashlib
 import json
@@ -12,34 +12,64 @@ from typing import Any
 import pandas as pd
 
 from cnnsens_bench.figures.style import architecture_styles
+from cnnsens_bench.measures import measures
+from cnnsens_bench.utils.atomic import write_atomically
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text
 from leaderboard.aggregate import Board, boards
-from leaderboard.provenance import command, protocol_words
-from leaderboard.ranking import HIGHER_IS_BETTER, UNDEGRADED, BoardEntrant
+from leaderboard.provenance import command, protocol_terms
+from leaderboard.ranking import BoardEntrant
 from leaderboard.read import Results, read
 
 DIGITS = 6
+"""Decimals of the numbers in the page's data."""
 
 
 def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
-    """Write `<out>/index.html` of the databases; gives its path. Raises `UserError`."""
-    results = read(paths)
-    text = page(data(results, reference))
+    """Write the page of some databases.
+
+    Parameters
+    ----------
+    paths
+        Results databases of runs.
+    out
+        The folder of the page, which is made if it does not exist.
+    reference
+        The model that mCE is relative to.
+
+    Returns
+    -------
+    Path
+        The page, `<out>/index.html`.
+
+    Raises
+    ------
+    UserError
+        Where a database cannot be read, or the page cannot be written.
+    """
+    text = page(data(read(paths), reference))
     file = out / "index.html"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        # A name of its own, then a rename: a reader never sees half a page.
-        partial = file.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        write_atomically(file, text)
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}): choose another --out") from None
     return file
 
 
 def page(content: dict[str, Any]) -> str:
-    """The file's text. Every `<` of the data is escaped, so that no name can end its element."""
+    """Return the text of the page.
+
+    Parameters
+    ----------
+    content
+        What `data` returns. Every `<`, `>` and `&` of it is escaped, so that no name can end the element it is in.
+
+    Returns
+    -------
+    str
+        HTML that needs no other file and no network.
+    """
     escaped = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign, code in (
         ("<", "\\u003c"),
@@ -49,24 +79,38 @@ def page(content: dict[str, Any]) -> str:
         ("\u2029", "\\u2029"),
     ):
         escaped = escaped.replace(sign, code)
-    # Lone surrogates are no UTF-8.
+    # UTF-8 cannot encode lone surrogates, which a name may contain.
     escaped = escaped.encode("utf-8", "replace").decode()
     scripts = "\n".join(_template(name) for name in ("state.js", "table.js", "charts.js", "page.js"))
-    parts = {"/* style */": _template("page.css"), "/* data */": escaped, "/* script */": scripts}
-    before, *rest = _split(_template("page.html"), list(parts))
-    return before + "".join(parts[mark] + text for mark, text in zip(parts, rest, strict=True))
+    inserted = {"/* style */": _template("page.css"), "/* data */": escaped, "/* script */": scripts}
+    before, *rest = _split(_template("page.html"), list(inserted))
+    return before + "".join(inserted[mark] + text for mark, text in zip(inserted, rest, strict=True))
 
 
 def data(results: Results, reference: str) -> dict[str, Any]:
-    """All that the page shows, as JSON knows it."""
+    """Return everything that the page shows, in the types of JSON.
+
+    Parameters
+    ----------
+    results
+        What the databases hold.
+    reference
+        The model that mCE is relative to.
+
+    Returns
+    -------
+    dict
+        The measures (`columns`), runs and boards; boards with most entrants come first.
+    """
     used = {run_id for ids in results.run_ids.values() for run_id in ids}
     runs = {row["run_id"]: _run(row) for row in results.runs.to_dict("records") if row["run_id"] in used}
     return {
         "built": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "databases": _file_names(results.paths),
         "reference": reference,
-        "higher": HIGHER_IS_BETTER,
-        "undegraded": sorted(UNDEGRADED),
+        "columns": [
+            {key: value for key, value in vars(spec).items() if key != "function"} for spec in measures.values()
+        ],
         "runs": runs,
         "boards": sorted(
             (_board(results, board, reference) for board in boards(results, reference)),
@@ -96,7 +140,7 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
         "id": _short(first["protocol"], first["dataset"]),
         "protocol": first["protocol"],
         "dataset": first["dataset"],
-        "words": protocol_words(first["dataset"], configs, trials, len(board.images)),
+        "terms": protocol_terms(first["dataset"], configs, trials, len(board.images)),
         "has_reference": board.reference is not None,
         "device": board.device,
         "failures": [
@@ -119,15 +163,18 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
 
 
 def _looks(members: pd.DataFrame, every: pd.DataFrame) -> dict[int, list[int]]:
-    """Of each entrant of a board its place among colours and its dash. An architecture's place is the same on every
-    board; its entrants differ in their dashes. Where a board is of one architecture, each entrant has a place."""
+    """Return the index of each entrant's colour and marker, and that of its dash pattern.
+
+    An architecture has the same colour on every board, and its entrants differ in their dashes. On a board of a single
+    architecture, each entrant has its own colour.
+    """
     ordered = members.assign(defended=members["defense"] != "none").sort_values(["defended", "defense", "name"])
     if members["architecture"].nunique() == 1:
-        return {int(entrant): [place, 0] for place, entrant in enumerate(ordered.index)}
+        return {int(entrant): [colour, 0] for colour, entrant in enumerate(ordered.index)}
     styles = architecture_styles(every["architecture"].fillna("").unique())
     dashes = ordered.fillna({"architecture": ""}).groupby("architecture").cumcount()
     return {
-        int(entrant): [styles[row["architecture"] or ""].place, int(dashes[entrant])]
+        int(entrant): [styles[row["architecture"] or ""].position, int(dashes[entrant])]
         for entrant, row in ordered.fillna({"architecture": ""}).iterrows()
     }
 
@@ -153,7 +200,7 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: Results) 
         "missing": [i for i in conditions if i not in one.conditions],
         "relative_of": one.degradations_of,
         "stats": {name: _numbers(value) for name, value in one.stats.items()},
-        "ranks": {name: list(places) for name, places in one.ranks.items()},
+        "ranks": {name: list(ranks) for name, ranks in one.ranks.items()},
         "worst": _whole(one.worst),
         "accuracy": [_numbers(one.accuracy[i]) if i in one.accuracy else None for i in conditions],
         "change": [_numbers(one.label_change[i]) if i in one.label_change else None for i in conditions],
@@ -165,7 +212,7 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: Results) 
 
 def _run(row: dict[str, Any]) -> dict[str, Any]:
     config, environment = (json.loads(row[name] or "{}") for name in ("config", "environment"))
-    told = ("python", "torch", "torchvision", "timm", "cnnsens_bench")
+    shown = ("python", "torch", "torchvision", "timm", "cnnsens_bench")
     return {
         "suite": row["suite"],
         "status": row["status"],
@@ -173,12 +220,15 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
         "command": command(row["suite"], config),
         "commit": _text(environment.get("commit")),
         "device": _text(environment.get("device")),
-        "versions": ", ".join(f"{name} {environment[name]}" for name in told if environment.get(name)),
+        "versions": ", ".join(f"{name} {environment[name]}" for name in shown if environment.get(name)),
     }
 
 
 def _file_names(paths: Sequence[Path]) -> list[str]:
-    """With the folder's name where several have one: a page should not tell where its maker keeps files."""
+    """Return the names of the files, with their folders' names where they are equal, but never whole paths.
+
+    A page must not tell where its author keeps files.
+    """
     names = [path.name for path in paths]
     return [f"{path.resolve().parent.name}/{path.name}" if names.count(path.name) > 1 else path.name for path in paths]
 
@@ -196,7 +246,7 @@ def _text(value: Any) -> str | None:
 
 
 def _short(*names: str) -> str:
-    """Of a board or an entrant in the page's address: the same in every build."""
+    """Return the id of a board or an entrant in the page's address, which is the same in every build."""
     return hashlib.sha256("\0".join(names).encode("utf-8", "replace")).hexdigest()[:8]
 
 
@@ -205,9 +255,9 @@ def _template(name: str) -> str:
 
 
 def _split(text: str, marks: list[str]) -> list[str]:
-    """The parts of `text` around each mark, which come in this order."""
-    parts = []
+    """Split a text at the marks, which it contains in this order."""
+    found = []
     for mark in marks:
         before, _, text = text.partition(mark)
-        parts.append(before)
-    return [*parts, text]
+        found.append(before)
+    return [*found, text]

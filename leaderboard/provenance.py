@@ -1,4 +1,4 @@
-"""What made the numbers, in words: the protocol of a board, and the command of a run."""
+"""Says how the numbers were made: the protocol of a board in sentences, and the command of a run."""
 
 import dataclasses
 import functools
@@ -30,11 +30,27 @@ INTERVALS = (
 
 
 Trials = tuple[str, str, int, int]
-"""Of a condition: degradation, its level as a text, and the least and most trials of an image over the entrants."""
+"""Degradation and level (as text) of a condition, and the smallest and largest number of trials among the entrants."""
 
 
-def trials_words(trials: Sequence[Trials]) -> str:
-    """`1 for each image and level; 10 for gaussian_rgb σ=1, σ=4 of some entrants`: the most frequent number first."""
+def trials_text(trials: Sequence[Trials]) -> str:
+    """Say how many trials each condition has, beginning with the most frequent number.
+
+    Parameters
+    ----------
+    trials
+        The degraded conditions of a board.
+
+    Returns
+    -------
+    str
+        Phrases that are joined by semicolons.
+
+    Examples
+    --------
+    >>> trials_text([("pepper", "p=0.1", 3, 3), ("pepper", "p=0.2", 3, 3), ("flip_lr", "", 1, 1)])
+    '3 for each image and level; 1 for flip_lr'
+    """
     if not trials:
         return "1 for each image and level"
     spans = [(least, most) for _, _, least, most in trials]
@@ -42,7 +58,7 @@ def trials_words(trials: Sequence[Trials]) -> str:
     groups: dict[tuple[int, int], dict[str, list[str]]] = {}
     for name, level, least, most in trials:
         groups.setdefault((least, most), {}).setdefault(name, []).append(level)
-    said = [f"{_span(*usual)} for each image and level"]
+    phrases = [f"{_span(*usual)} for each image and level"]
     for span, levels in sorted(groups.items()):
         if span == usual:
             continue
@@ -51,18 +67,37 @@ def trials_words(trials: Sequence[Trials]) -> str:
         number, some = (
             (str(span[1]), " of some entrants") if usual == (span[0], span[0]) != span else (_span(*span), "")
         )
-        said.append(f"{number} for {'; '.join(which) if any(',' in one for one in which) else ', '.join(which)}{some}")
-    return "; ".join(said)
+        phrases.append(
+            f"{number} for {'; '.join(which) if any(',' in one for one in which) else ', '.join(which)}{some}"
+        )
+    return "; ".join(phrases)
 
 
 def _span(least: int, most: int) -> str:
     return str(least) if least == most else f"{least} to {most} (entrants differ)"
 
 
-def protocol_words(
+def protocol_terms(
     dataset: str, configs: Sequence[dict[str, Any]], trials: Sequence[Trials], n_images: int
 ) -> list[list[str]]:
-    """Terms and sentences. `configs`: of the board's runs; where they differ, all values are named."""
+    """Describe the protocol of a board.
+
+    Parameters
+    ----------
+    dataset
+        The name of the data set.
+    configs
+        The configs of the board's runs. Where they differ, all values are named.
+    trials
+        The degraded conditions of the board.
+    n_images
+        The number of images of the board.
+
+    Returns
+    -------
+    list of [term, sentence]
+        What the page shows below "The protocol, exactly".
+    """
 
     def get(key: str, default: str | None = None) -> str | None:
         values = dict.fromkeys(str(config[key]) if config.get(key) is not None else "" for config in configs)
@@ -72,7 +107,6 @@ def protocol_words(
 
     sizes = dict.fromkeys(config.get("input_size") for config in configs)
     size = " or ".join(f"{one}×{one} pixels" if one else "the network's input size" for one in sizes)
-    repeated = trials_words(trials)
     batches = f", in batches of {get('batch_size')}" if get("batch_size") else ""
     limits = dict.fromkeys(config.get("limit") for config in configs)
     limit = ", chosen by the hash of their id" if any(limits) else ""
@@ -86,7 +120,7 @@ def protocol_words(
         ["Order", "crop, resize, degrade, clamp to [0, 255], defend, normalise, network"],
         ["Rounding", "to 8 bits after degrading" if True in rounded else "none: degraded images stay float32"],
         ["Precision", str(get("precision", "unknown"))],
-        ["Trials", f"{repeated}; draws depend only on seed, data set, image, degradation and trial"],
+        ["Trials", f"{trials_text(trials)}; draws depend only on seed, data set, image, degradation and trial"],
         ["Seed", str(get("seed", "unknown"))],
         ["Averaging", AVERAGING],
         ["Speed", f"images per second through the defense's filter and the network alone{batches}, as the sweep ran"],
@@ -95,36 +129,49 @@ def protocol_words(
 
 
 def command(suite: str, config: dict[str, Any]) -> str | None:
-    """The command line of a run, without what changes no number; None for a suite that this version does not have.
+    """Return the command line that repeats a run, without the keys that change no number.
 
-    Folders are named by their last part only: a page should not tell where its maker keeps files.
+    Of folders it has the last part only, because a page must not tell where its author keeps files.
+
+    Parameters
+    ----------
+    suite
+        The name of the suite.
+    config
+        The config of the run, or of one of its studies.
+
+    Returns
+    -------
+    str or None
+        The command; None for a suite that this version does not have.
     """
     study = config.get("study")
     defaults = _defaults(suite, study)
     if defaults is None:
         return None
-    words = [f"suite={suite}", *([f"only=[{study}]"] if study else [])]
+    arguments = [f"suite={suite}", *([f"only=[{study}]"] if study else [])]
     for key, value in _differing(config, defaults):
         name = key.partition(".")[0]
         if key in ROOTS and value:
-            words.append(f"{key}=<folder>/{PurePath(str(value)).name}")
+            arguments.append(f"{key}=<folder>/{PurePath(str(value)).name}")
         elif study and name == "dataset":
-            words.append(f"studies.{study}.{key.removesuffix('.name')}={_written(value)}")
+            arguments.append(f"studies.{study}.{key.removesuffix('.name')}={_override_value(value)}")
         elif study and name in _own(suite, study) and name != "models":
-            words.append(f"studies.{study}.{key}={_written(value)}")
+            arguments.append(f"studies.{study}.{key}={_override_value(value)}")
         else:
-            words.append(f"{key}={_written(public(value))}")
-    return shlex.join(["python", "-m", "cnnsens_bench.run", *words])
+            arguments.append(f"{key}={_override_value(public(value))}")
+    return shlex.join(["python", "-m", "cnnsens_bench.run", *arguments])
 
 
 @functools.cache
 def _defaults(suite: str, study: str | None) -> dict[str, Any] | None:
-    from cnnsens_bench.config.compose import compose  # slow: only where it is asked for
-    from cnnsens_bench.experiment.studies import studies_of
+    """Return the whole config of a suite or study without overrides; None if this version does not have it."""
+    from cnnsens_bench.config.compose import compose  # imported here, because it is slow
+    from cnnsens_bench.experiment.resolve import resolve_studies
 
     try:
-        only = [f"only=[{_written(study)}]"] if study else []
-        [config] = studies_of(compose([f"suite={_written(suite)}", *only]))
+        only = [f"only=[{_override_value(study)}]"] if study else []
+        [config] = resolve_studies(compose([f"suite={_override_value(suite)}", *only]))
     except (UserError, ValueError):
         return None
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
@@ -132,13 +179,14 @@ def _defaults(suite: str, study: str | None) -> dict[str, Any] | None:
 
 @functools.cache
 def _own(suite: str, study: str) -> frozenset[str]:
-    """The keys that a study has of its own: what is given for the whole suite does not reach them."""
+    """Return the keys that a study sets itself: a value that is given for the whole suite does not reach them."""
     from cnnsens_bench.config.compose import compose
 
-    return frozenset(compose([f"suite={_written(suite)}"]).studies[study])
+    return frozenset(compose([f"suite={_override_value(suite)}"]).studies[study])
 
 
 def _differing(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the keys, with dots between the levels, and values of a config that are not the defaults."""
     found: list[tuple[str, Any]] = []
     for key, value in config.items():
         if (
@@ -154,14 +202,18 @@ def _differing(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "
     return found
 
 
-def _written(value: Any) -> str:
-    """In the grammar of the command line's values."""
+def _override_value(value: Any) -> str:
+    """Return a value as it is written in an override on the command line, in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
+        return f"[{','.join(map(_override_value, value))}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_written(str(key))}:{_written(inner)}" for key, inner in value.items()) + "}"
+        return (
+            "{"
+            + ",".join(f"{_override_value(str(key))}:{_override_value(inner)}" for key, inner in value.items())
+            + "}"
+        )
     text = str(value)
     if isinstance(value, str) and not text.replace("_", "").replace("/", "").replace(".", "").isalnum():
         return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

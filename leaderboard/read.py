@@ -1,12 +1,11 @@
-"""Reads results databases: the leaderboard's only code that knows DuckDB.
+"""Reads results databases. No other file of the leaderboard uses DuckDB.
 
-Each is attached read-only, summed per image into memory, and detached: single predictions never leave it.
+Each database is attached read-only, summed up per image in memory, and detached: single predictions stay in it.
 """
 
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,79 +14,134 @@ import pandas as pd
 
 from cnnsens_bench.store.read import attach
 from cnnsens_bench.utils.errors import UserError, first_line
+from cnnsens_bench.utils.sql import statements
 
 AT_ONCE = 4_000_000
-"""Predictions that one statement sums up: what bounds the memory."""
+"""About how many predictions one statement sums up, which bounds the memory."""
 KEY = ["protocol", "dataset", "model", "defense", "weights"]
 
 
 @dataclass
 class Results:
-    """What the databases hold together. `entrants`: a row each, with `entrant`, `board`, `name` and what `models` says;
-    `boards`: a row each, protocol × data set, never mixed; `runs` and `failures` of all."""
+    """What several databases hold together.
+
+    Parameters
+    ----------
+    entrants
+        A row per entrant: its number `entrant`, that of its board, its `name`, and what the table `models` says.
+    boards
+        A row per board, which is one protocol on one data set: board, protocol, dataset.
+    runs, failures
+        The runs of all databases, and the numbers of images that failed in each stage.
+    run_ids
+        By entrant: the runs that made its predictions.
+    paths
+        The databases.
+    connection
+        The database in memory that holds the sums.
+    """
 
     entrants: pd.DataFrame
     boards: pd.DataFrame
     runs: pd.DataFrame
     failures: pd.DataFrame
     run_ids: dict[int, list[str]]
-    """entrant → the runs that made its predictions."""
     paths: list[Path]
     connection: duckdb.DuckDBPyConnection = field(repr=False)
 
     def query(self, name: str, **parameters: Any) -> pd.DataFrame:
-        """The answer of `sql/<name>.sql`."""
-        return self.connection.execute(_sql(name), parameters or None).df()
+        """Return the answer of a named statement of `sql/board.sql`."""
+        return self.connection.execute(statements("leaderboard")[name], parameters or None).df()
+
+    @functools.cached_property
+    def measured(self) -> pd.DataFrame:
+        """By entrant: the indices of its conditions, and its number of images."""
+        return self.query("measured").set_index("entrant")
+
+    @functools.cached_property
+    def timings(self) -> pd.DataFrame:
+        """A row per timed batch of images: entrant, device, threads, run_id, images, seconds."""
+        return self.query("timings")
+
+    @functools.cached_property
+    def calibration(self) -> pd.Series:
+        """The expected calibration error by entrant and condition."""
+        return self.query("ece").set_index(["entrant", "condition"])["ece"]
+
+    def ece(self, entrant: int) -> pd.Series:
+        """Return the expected calibration error of an entrant by condition; empty where it has no confidences."""
+        known = entrant in self.calibration.index.get_level_values(0)
+        return self.calibration.xs(entrant) if known else pd.Series(dtype=float)
 
 
 def read(paths: Sequence[Path]) -> Results:
-    """Sum up the databases. Raises `UserError` for a file that is none, one of another version, or empty ones.
+    """Sum up databases in memory.
 
-    The same network may come with other weights in another file: those are entrants of their own, whose `name` tells
-    the weights. What two databases have of the same image under the same condition and weights counts once.
+    A network of the same name may have other weights in another database. Those are entrants of their own, and their
+    `name` tells the weights apart. What several databases have of the same image, condition and weights counts once.
+
+    Parameters
+    ----------
+    paths
+        Results databases of runs.
+
+    Returns
+    -------
+    Results
+        What they hold together.
+
+    Raises
+    ------
+    UserError
+        Where a file is not a results database or of another version, and where there are no predictions.
     """
     paths = list(dict.fromkeys(paths))
     connection = duckdb.connect()
-    connection.execute(_sql("tables"))
+    sql = statements("leaderboard")
+    connection.execute(sql["create_tables"])
     found, runs, failures = [], [], []
     for number, path in enumerate(paths):
         attach(connection, path)
         try:
-            found.append(connection.execute(_sql("entrants")).df().assign(file=number))
-            runs.append(connection.execute(_sql("runs")).df().assign(file=number))
-            failures.append(connection.execute(_sql("failures")).df().assign(file=number))
-            connection.execute(_sql("names"))
+            found.append(connection.execute(sql["source_entrants"]).df().assign(file=number))
+            runs.append(connection.execute(sql["source_runs"]).df().assign(file=number))
+            failures.append(connection.execute(sql["source_failures"]).df().assign(file=number))
+            connection.execute(sql["load_class_names"])
         except duckdb.Error as error:
             raise UserError(f"{path} cannot be read ({first_line(error)}): it has not the tables of a run") from None
         finally:
             connection.execute("DETACH source")
-    entrants, mapped = _entrants(pd.concat(found, ignore_index=True))
+    entrants, sources = _entrants(pd.concat(found, ignore_index=True))
     if entrants.empty:
         which = ", ".join(str(path) for path in paths)
         raise UserError(f"{which} has no predictions yet: a run brings them, python -m cnnsens_bench.run")
     boards = entrants[["protocol", "dataset", "board"]].drop_duplicates("board").sort_values("board")
     connection.register("entrant_board_rows", entrants[["entrant", "board"]])
     connection.execute("CREATE TABLE entrant_board AS FROM entrant_board_rows")
-    _each(connection, paths, mapped, "load")
-    connection.execute(_sql("merge"))
-    _each(connection, paths, mapped, "calibration")
-    _each(connection, paths, mapped, "timings", of="speed")
-    run_ids = {int(entrant): list(rows.unique()) for entrant, rows in mapped.groupby("entrant")["run_id"]}
-    every = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
-    missed = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
-    return Results(entrants, boards, every, missed, run_ids, paths, connection)
+    _load(connection, paths, sources, "load_shares")
+    connection.execute(sql["merge"])
+    _load(connection, paths, sources, "load_calibration")
+    _load(connection, paths, sources, "load_timings", table="speed")
+    run_ids = {int(entrant): list(rows.unique()) for entrant, rows in sources.groupby("entrant")["run_id"]}
+    all_runs = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
+    all_failures = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
+    return Results(entrants, boards, all_runs, all_failures, run_ids, paths, connection)
 
 
-def _each(
-    connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], mapped: pd.DataFrame, name: str, of: str | None = None
+def _load(
+    connection: duckdb.DuckDBPyConnection,
+    paths: Sequence[Path],
+    sources: pd.DataFrame,
+    statement: str,
+    table: str | None = None,
 ) -> None:
-    """Run a statement on every database; `of`: only on those that have this table, which older ones have not."""
+    """Run a statement on every database, or only on those that have a table which older ones lack."""
     for number, path in enumerate(paths):
-        if attach(connection, path) >= ({of} if of else set()):
+        if attach(connection, path) >= ({table} if table else set()):
             try:
-                for part in _parts(mapped[mapped["file"] == number]):
-                    connection.register("entrant_map", part)
-                    connection.execute(_sql(name), None if of else {"file": number})
+                for group in _groups(sources[sources["file"] == number]):
+                    connection.register("entrant_map", group)
+                    connection.execute(statements("leaderboard")[statement], None if table else {"file": number})
             except (duckdb.CatalogException, duckdb.BinderException) as error:
                 raise UserError(
                     f"{path} cannot be read ({first_line(error)}): it has not the columns of this version's runs"
@@ -95,16 +149,16 @@ def _each(
         connection.execute("DETACH source")
 
 
-def _parts(mapped: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Whole entrants with about `AT_ONCE` predictions together."""
-    sums = mapped.groupby("entrant")["predictions"].sum().cumsum()
-    for _, part in mapped.groupby((sums // AT_ONCE).reindex(mapped["entrant"]).to_numpy()):
-        yield part
+def _groups(sources: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Split the rows into groups of whole entrants with about `AT_ONCE` predictions each."""
+    sums = sources.groupby("entrant")["predictions"].sum().cumsum()
+    for _, group in sources.groupby((sums // AT_ONCE).reindex(sources["entrant"]).to_numpy()):
+        yield group
 
 
 def _entrants(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row an entrant, and which entrant the rows of each file, run, data set, model and defense belong to."""
-    # Unknown weights are not taken for another file's.
+    """Number the entrants; return them, and which rows of which file belong to which of them."""
+    # Unknown weights are never taken for those of another file.
     unknown = "unknown, file " + (found["file"] + 1).astype(str)
     found = found.assign(weights=found["weights_sha256"].astype(object).where(found["weights_sha256"].notna(), unknown))
     entrants = (
@@ -115,10 +169,5 @@ def _entrants(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     several = entrants.duplicated(KEY[:-1], keep=False)
     short = entrants["weights"].str.removeprefix("unknown, ").str.slice(0, 8)
     entrants["name"] = entrants["model"].where(~several, entrants["model"] + "@" + short)
-    mapped = found.merge(entrants[[*KEY, "entrant"]], on=KEY)
-    return entrants, mapped[["file", "run_id", "dataset", "model", "defense", "entrant", "predictions"]]
-
-
-@functools.cache
-def _sql(name: str) -> str:
-    return resources.files("leaderboard").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    sources = found.merge(entrants[[*KEY, "entrant"]], on=KEY)
+    return entrants, sources[["file", "run_id", "dataset", "model", "defense", "entrant", "predictions"]]

@@ -1,7 +1,11 @@
-"""What several tests need: the real data where it lies, a small folder of pictures, tiny networks."""
+"""Fixtures that several tests need, and the check that nothing is skipped without a known reason."""
 
 import os
+import shutil
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; torch reads this when it is imported
 
 import numpy as np
 import pandas as pd
@@ -11,19 +15,57 @@ from PIL import Image
 
 from cnnsens_bench.datasets import Samples, load
 from cnnsens_bench.models import Checkpoint, Preprocessing, split_name
+from cnnsens_bench.utils.reporter import Reporter
 
 TINY = "timm/test_resnet"
 """A real architecture of timm's, made for tests."""
+REAL_DATA = Path(os.environ.get("CNNSENS_DATA") or Path(__file__).parents[2] / "shared" / "data")
+"""The folder of the real data sets in their official layouts."""
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMEDRIVER = shutil.which("chromedriver")
+ALLOWED_SKIPS = ("needs a GPU", "needs a user other than root")
+"""The reasons for which tests may skip on a machine that has the real data and Chromium."""
+skips: dict[str, str] = {}
+"""Each skipped test and its reason."""
+
+
+def is_complete() -> bool:
+    """Return whether this machine has all that the tests can use."""
+    return bool(CHROMIUM and CHROMEDRIVER and (REAL_DATA / "CUB_200_2011").is_dir())
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep the reasons of skipped tests; with several workers this runs in the process that they report to."""
+    if report.skipped and isinstance(report.longrepr, tuple) and not hasattr(report, "wasxfail"):
+        skips[report.nodeid] = str(report.longrepr[2]).removeprefix("Skipped: ")
+
+
+def unknown_skips() -> dict[str, str]:
+    """Return the tests that skipped without an allowed reason on a machine that has all they need."""
+    return {test: why for test, why in skips.items() if is_complete() and why not in ALLOWED_SKIPS}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a session in which a test skipped that should have run."""
+    if unknown_skips() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the reasons of all skips, and the tests that should not have skipped."""
+    for why in sorted(set(skips.values())):
+        terminalreporter.write_line(f"{list(skips.values()).count(why)} skipped: {why}")
+    for test, why in unknown_skips().items():
+        terminalreporter.write_line(f"ERROR: {test} skipped although this machine has all it needs: {why}", red=True)
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The real data sets, in their official layouts."""
-    named = os.environ.get("CNNSENS_DATA")
-    root = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
-    if not (root / "CUB_200_2011").is_dir():
-        pytest.skip(f"no real data: {root} has no CUB_200_2011 (set CNNSENS_DATA to the folder that has it)")
-    return root
+    if not (REAL_DATA / "CUB_200_2011").is_dir():
+        pytest.skip(f"no real data: {REAL_DATA} has no CUB_200_2011 (set CNNSENS_DATA to the folder that has it)")
+    return REAL_DATA
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +120,16 @@ def tiny_checkpoint(seed: int = 0, classes: int = 3, input_size: int = 48, model
     preprocessing = Preprocessing(input_size, described.mean, described.std)
     names = tuple(f"class_{i}" for i in range(classes))
     return Checkpoint(model, names, preprocessing, network.state_dict())
+
+
+class RecordingReporter(Reporter):
+    """Appends the messages that it hears to a list, and counts evaluations."""
+
+    def __init__(self, messages: list[str]) -> None:
+        self.messages, self.total = messages, 0
+
+    def message(self, sentence: str) -> None:
+        self.messages.append(sentence)
+
+    def evaluations(self, count: int) -> None:
+        self.total += count

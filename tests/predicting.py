@@ -10,7 +10,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def predicted(capsys: Capture, *words: object, code: int = 0) -> list[dict]:
-    """What `--json` prints, which is all of standard output."""
+    """Return what `--json` prints, which is all of standard output."""
     assert main([*map(str, words), "--json"]) == code
     said = capsys.readouterr()
     assert {line.partition(": ")[0] for line in said.err.splitlines()} <= {"error", "predict"}
@@ -18,7 +18,7 @@ def predicted(capsys: Capture, *words: object, code: int = 0) -> list[dict]:
 
 
 def wrong(capsys: Capture, *words: object) -> str:
-    """The one sentence of a wrong request."""
+    """Return the one sentence of a wrong request."""
     assert main([str(word) for word in words]) == 2
     said = capsys.readouterr()
     assert said.out == ""

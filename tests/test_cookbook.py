@@ -1,4 +1,4 @@
-"""The README's queries, asked of a made-up store: none fails, and each gives what pandas gives."""
+"""Every query of the SQL cookbook runs on a made-up store and gives what pandas gives."""
 
 import re
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from scipy.stats import binomtest
 
 from tests.leaderboard.made import sweep, write
 
-README = Path(__file__).parents[1] / "README.md"
+COOKBOOK = Path(__file__).parents[1] / "docs" / "howto" / "sql-cookbook.md"
 QUERIES = dict(
     re.findall(
-        r"^\*\*(\d)\. [^`]*?(?:`[^`\n]+`[^`]*?)*^```sql\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S
+        r"^\*\*(\d)\. [^`]*?(?:`[^`\n]+`[^`]*?)*^```sql\n(.*?)^```$", COOKBOOK.read_text(encoding="utf-8"), re.M | re.S
     )
 )
 MODELS = ("torchvision/alexnet", "torchvision/googlenet", "timm/c")
@@ -45,7 +45,7 @@ def database(rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def test_there_are_eight_with_an_answer_each() -> None:
     assert list(QUERIES) == [str(number) for number in range(1, 9)]
-    text = README.read_text(encoding="utf-8")
+    text = COOKBOOK.read_text(encoding="utf-8")
     assert text.count("```sql") == 8
     for query in QUERIES.values():
         answer = text.split(query + "```\n\n")[1].split("\n\n")[0].splitlines()
@@ -63,13 +63,13 @@ def test_each_gives_rows_and_never_mixes_protocols(database: duckdb.DuckDBPyConn
 
 
 def undefended(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of the run r1, with hits and changes."""
-    those = rows[(rows["run_id"] == "r1") & (rows["defense"] == "none")].copy()
-    those["hit"] = (those["prediction"] == those["label"]).astype(float)
-    before = those[those["degradation"] == "none"].set_index(["model", "image_id"])["prediction"]
-    index = pd.MultiIndex.from_frame(those[["model", "image_id"]])
-    those["changed"] = (those["prediction"].to_numpy() != before.reindex(index).to_numpy()).astype(float)
-    return those
+    """Return the undefended rows of the run r1, with hits and changes."""
+    chosen = rows[(rows["run_id"] == "r1") & (rows["defense"] == "none")].copy()
+    chosen["hit"] = (chosen["prediction"] == chosen["label"]).astype(float)
+    undegraded = chosen[chosen["degradation"] == "none"].set_index(["model", "image_id"])["prediction"]
+    index = pd.MultiIndex.from_frame(chosen[["model", "image_id"]])
+    chosen["changed"] = (chosen["prediction"].to_numpy() != undegraded.reindex(index).to_numpy()).astype(float)
+    return chosen
 
 
 def answer(database: duckdb.DuckDBPyConnection, number: int) -> pd.DataFrame:
@@ -95,21 +95,21 @@ def test_accuracy_lost_and_first_level(database: duckdb.DuckDBPyConnection, rows
 
 
 def test_fragile_images_and_classes(database: duckdb.DuckDBPyConnection, rows: pd.DataFrame) -> None:
-    those = undefended(rows)
+    chosen = undefended(rows)
     cells = ["image_id", "model", "degradation", "level"]
-    degraded = those[those["degradation"] != "none"]
+    degraded = chosen[chosen["degradation"] != "none"]
     fragile = degraded.groupby(cells)["changed"].mean().groupby("image_id").mean()
     found = answer(database, 3).set_index("image_id")["label_change"]
     np.testing.assert_allclose(found, fragile[found.index], atol=6e-4)
-    noisy = those[(those["degradation"] == "gaussian_rgb") & (those["level"] == 32)]
+    noisy = chosen[(chosen["degradation"] == "gaussian_rgb") & (chosen["level"] == 32)]
     share = noisy.groupby(["image_id", "model"])["hit"].mean().groupby("image_id").mean()
     classes = answer(database, 4).set_index("class_name")["noisy"]
     np.testing.assert_allclose(classes, 100 * share[classes.index.str.removeprefix("class of ")], atol=0.051)
 
 
 def test_pairs_calibration_and_mce(database: duckdb.DuckDBPyConnection, rows: pd.DataFrame) -> None:
-    those = undefended(rows)
-    sums = those.groupby(["degradation", "level", "image_id", "model"])["hit"].sum().unstack()
+    chosen = undefended(rows)
+    sums = chosen.groupby(["degradation", "level", "image_id", "model"])["hit"].sum().unstack()
     for row in answer(database, 6).itertuples():
         pair = sums.loc[(row.degradation, row.level)]
         more = (pair["torchvision/alexnet"] > pair["torchvision/googlenet"]).sum()
@@ -117,7 +117,7 @@ def test_pairs_calibration_and_mce(database: duckdb.DuckDBPyConnection, rows: pd
         assert (row.alexnet, row.googlenet) == (more, less)
         assert row.p == pytest.approx(binomtest(int(more), int(more + less)).pvalue if more + less else 1)
     table = answer(database, 7).set_index("architecture")
-    for (architecture, level), cell in those[those["degradation"].isin(["none", "gaussian_rgb"])].groupby(
+    for (architecture, level), cell in chosen[chosen["degradation"].isin(["none", "gaussian_rgb"])].groupby(
         ["architecture", "level"]
     ):
         bins = np.ceil(cell["confidence"].astype(np.float32) * np.float32(15))

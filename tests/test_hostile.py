@@ -16,7 +16,7 @@ from PIL import Image
 from cnnsens_bench import images
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.experiment.resolve import model_configs
+from cnnsens_bench.experiment.resolve import resolve_models
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
@@ -38,13 +38,13 @@ class Evil:
 
 
 def request(pictures: Path, folder: Path, *more: str) -> list[str]:
-    """A small run of one network."""
+    """Return the arguments of a small run of one network."""
     one = (f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]", "degradations=[flip_lr]", "tracking=off")
     return words(pictures, folder / "cache", folder / "out", "training.epochs=0", "limit=2", *one, *more)
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one sentence that a command ends with."""
+    """Return the one sentence that a command ends with."""
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
@@ -124,7 +124,7 @@ def test_recipes_of_wild_types(text: str, tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_values_no_machine_could_serve(word: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
-        model_configs(compose([word]))
+        resolve_models(compose([word]))
     assert "\n" not in str(caught.value)
 
 
@@ -175,7 +175,7 @@ def test_plugins_that_are_no_plugins(
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG that says it is of this size, with next to no pixels."""
+    """Return a PNG that says it is of this size, with next to no pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -205,7 +205,7 @@ def test_an_image_under_another_ending_is_read_by_what_it_is(tmp_path: Path) -> 
     "box", [(float("inf"), 0, 5, 5), (0, 0, float("inf"), 5), (0, 0, -3, 5), (-1e308, 0, 1e308, 5)]
 )
 def test_boxes_of_wild_numbers(box: tuple[float, float, float, float], tmp_path: Path) -> None:
-    """Either an error of one sentence or a box inside the image."""
+    """A wild box is an error of one sentence, or it is cut to a box inside the image."""
     file = tmp_path / "a.png"
     Image.new("RGB", (20, 10)).save(file)
     row = dict(zip(("box_x", "box_y", "box_w", "box_h"), box, strict=True)) | {"uri": str(file)}

@@ -1,4 +1,4 @@
-"""Image I/O: every kind of file, every kind of box, and views that land where they should."""
+"""Images: files of every kind, boxes of every kind, and the positions of views."""
 
 import contextlib
 import errno
@@ -76,7 +76,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture = np.zeros((30, 50, 3), np.uint8)
-    picture[:10, :10] = 255  # the upright picture's upper left corner
+    picture[:10, :10] = 255  # the upper left corner of the upright picture
     turned = {
         1: picture, 2: picture[:, ::-1], 3: picture[::-1, ::-1], 4: picture[::-1],
         5: picture.swapaxes(0, 1), 6: np.rot90(picture), 7: np.rot90(picture, 2).swapaxes(0, 1),
@@ -105,11 +105,16 @@ def test_damaged_files_say_so(tmp_path: Path) -> None:
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
+    def png_chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(b""))
+        + png_chunk(b"IEND", b"")
+    )
     (tmp_path / "bomb.png").write_bytes(bomb)
     with pytest.raises(ImageError, match="bomb"):
         images.decode(str(tmp_path / "bomb.png"))
@@ -160,12 +165,12 @@ def whole(pixels: np.ndarray, box: images.Box) -> images.Decoded:
 def test_the_unmoved_view_is_the_resized_crop() -> None:
     picture = whole(smooth(), (30, 20, 50, 40))
     expected = np.asarray(Image.fromarray(picture.pixels[20:60, 30:80]).resize((64, 64), Image.Resampling.BICUBIC))
-    inner = (slice(8, -8), slice(8, -8))  # at its border a bare crop lacks the neighbours that the full image has
+    inner = (slice(8, -8), slice(8, -8))  # at the border of a crop the neighbours are missing that the full image has
     assert np.abs(images.render(picture, 64)[inner].astype(int) - expected[inner]).max() <= 1
 
 
 def test_a_shift_by_whole_pixels_is_a_slice() -> None:
-    """At the image's own scale, moving the box by k pixels is cropping k pixels further."""
+    """In the scale of the image, a box that is moved by k pixels is a crop k pixels further."""
     pixels = smooth()
     picture = whole(pixels, (30, 20, 40, 40))
     for dx, dy in [(7, 0), (0, -9), (-5, 11)]:
@@ -174,7 +179,7 @@ def test_a_shift_by_whole_pixels_is_a_slice() -> None:
 
 @pytest.mark.parametrize(("dx", "dy"), [(0.5, 0.0), (-3.3, 2.7), (6.25, -8.6)])
 def test_a_sub_pixel_shift_lands_where_it_should(dx: float, dy: float) -> None:
-    """A blob's centre moves by (−dx, −dy) pixels of the result, to 0.1 px, at every scale of the box."""
+    """The centre of a blob moves by (−dx, −dy) pixels of the view, to 0.1 px, for boxes of every scale."""
     rows, columns = np.mgrid[:200, :300]
     blob = 20 + 200 * np.exp(-(((columns - 150) / 9) ** 2 + ((rows - 95) / 7) ** 2))
     pixels = np.repeat(blob[..., None], 3, 2).round().astype(np.uint8)
@@ -207,7 +212,7 @@ def test_edges_repeat_outside_the_full_image_only() -> None:
 def test_what_is_kept_is_enough(
     tmp_path_factory: pytest.TempPathFactory, box: images.Box, shift: tuple[float, float], size: int
 ) -> None:
-    """A view within the reach is the same from the kept part as from the full image."""
+    """A view within the reach is equal whether it comes from the kept part or from the full image."""
     path = tmp_path_factory.getbasetemp() / "smooth.png"
     if not path.exists():
         Image.fromarray(smooth()).save(path)
@@ -260,7 +265,7 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def outage(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
-    """Errors that the next readings of files end with."""
+    """Return a list of errors, which the next readings of files raise."""
     coming: list[OSError] = []
 
     def read(uri: str) -> bytes:

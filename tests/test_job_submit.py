@@ -53,7 +53,11 @@ def test_only_the_packages_and_ones_own_files_are_uploaded(gitignore: bool, tmp_
     names = {name for name in zipfile.ZipFile(package).namelist() if not name.endswith("/")}
     assert not names & set(JUNK)
     assert set(own) <= names
-    assert {"cnnsens_bench/run.py", "cnnsens_bench/config/suites/quick.yaml", "cnnsens_bench/store/schema.sql"} <= names
+    assert {
+        "cnnsens_bench/run.py",
+        "cnnsens_bench/config/suites/quick.yaml",
+        "cnnsens_bench/store/sql/schema.sql",
+    } <= names
     assert {"cnnsens_bench/training/data.py", "cnnsens_bench/datasets/base.py"} <= names
     assert package.stat().st_size < 2_000_000
 

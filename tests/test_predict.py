@@ -1,4 +1,4 @@
-"""The command for a practitioner: its numbers, its table and its JSON, and what becomes of bad photographs."""
+"""The command `predict`: its numbers, its table and its JSON, and what becomes of bad photographs."""
 
 import re
 import struct
@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy.stats import norm
 
 from cnnsens_bench import images
-from cnnsens_bench.figures.outlooks import print_outlooks
+from cnnsens_bench.figures.photo_table import print_photo_table
 from cnnsens_bench.predict import main
 from cnnsens_bench.run import main as run
 from cnnsens_bench.sensitivity.gradients import central_differences, differentiate, first_order, level_free
@@ -29,7 +29,7 @@ CONDITIONS = [
 
 
 def directly(path: str, box: images.Box | None = None) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Level-free columns, logits and the gradient of the margin of one photograph."""
+    """Return level-free columns, logits and the gradient of the margin of one photograph."""
     picture = images.decode(path, box)
     pixels, wide = (
         torch.from_numpy(view.copy()).permute(2, 0, 1)[None].float()
@@ -116,7 +116,7 @@ def test_the_table(levels: list[str], checkpoint: Path, photographs: list[str], 
 def test_a_spread_that_no_probability_has(capsys: Capture) -> None:
     prediction = {"degradation": "gaussian_rgb", "level": 4.0, "probability_std": 1.26, "label_change": 0.447}
     record = {"file": "a.jpg", "class": "wren", "confidence": 0.648, "margin": 0.7, "predictions": [prediction]}
-    print_outlooks(Console(width=80), [record], "title")
+    print_photo_table(Console(width=80), [record], "title")
     assert re.search(r"a\.jpg +wren +64\.8 +>50 +44\.7", capsys.readouterr().out)
 
 
@@ -214,11 +214,11 @@ def test_what_plugins_print_is_no_json(
     checkpoint: Path, photographs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     (tmp_path / "my_loud_predictor.py").write_text(
-        "from cnnsens_bench.sensitivity.predictors import NOISES, Change, predictor\n"
+        "from cnnsens_bench.sensitivity.predictors import NOISES, OutputChange, predictor\n"
         "print('predict: hello')\n"
         "@predictor('unmoved')\n"
         "def unmoved():\n"
-        "    return 0, NOISES, lambda scene: Change(0 * scene.outputs.values, 0 * scene.outputs.values)\n"
+        "    return 0, NOISES, lambda given: OutputChange(0 * given.outputs.values, 0 * given.outputs.values)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -1,4 +1,4 @@
-"""Requests of `predict`: which words mean what, and one sentence for everything that can be wrong with them."""
+"""Requests of `predict`: what its arguments mean, and one sentence for everything that can be wrong with them."""
 
 import dataclasses
 import pickle
@@ -147,7 +147,7 @@ def test_no_network_and_none_to_be_had(
 
 
 def test_published_weights(photographs: list[str], capsys: Capture) -> None:
-    """Those of the installed package, with ImageNet's thousand classes."""
+    """Published weights come from an installed package, with ImageNet's thousand classes."""
     [record] = predicted(capsys, photographs[0], "model=timm/tf_efficientnet_lite0", "input_size=64", "batch_size=1")
     assert record["class"] == f"class {record['class_index']}"
     assert 0 <= record["class_index"] < 1000

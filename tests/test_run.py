@@ -44,7 +44,7 @@ def predictions(output: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def whole(pictures: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of an undisturbed run."""
+    """Return the output folder of a run that nothing disturbs."""
     output = tmp_path_factory.mktemp("whole")
     assert main(words(pictures, cache, output)) == 0
     return output
@@ -91,7 +91,7 @@ def test_what_a_run_says(pictures: Path, cache: Path, tmp_path: Path, capsys: py
 
 
 def test_more_of_the_same_adds_only_what_is_new(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:
-    """First one degradation of few images, then everything: the same as everything at once."""
+    """A run of one degradation and few images, then the whole one, gives what the whole one gives alone."""
     narrow = [w for w in words(pictures, cache, tmp_path) if not w.startswith("degradations")]
     assert main([*narrow, "degradations=[{name: pepper, levels: [0.3]}]", "limit=6"]) == 0
     assert main(words(pictures, cache, tmp_path)) == 0
@@ -283,7 +283,7 @@ DEFENDED = (
 def test_trained_and_recalibrated_defenses(
     pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Weights of their own, the same predictions however the run is cut, and stores made before they came."""
+    """Trained defenses have weights of their own, and predictions do not depend on how the run is cut into parts."""
     first, second = tmp_path / "first", tmp_path / "second"
     one_model = f"models=[{{name: {TINY}, weights: random, training: {{epochs: 1}}}}]"
     assert main(words(pictures, cache, first, one_model, DEFENDED)) == 0
@@ -349,7 +349,7 @@ def test_plugins_register_their_own(
     assert sorted(levels["level"]) == [10, 90]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
 def test_a_read_only_output(pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tmp_path.chmod(0o500)
     assert main(words(pictures, cache, tmp_path / "out")) == 2

@@ -165,10 +165,10 @@ def test_the_same_command_makes_no_duplicates(tracked: Path, pictures: Path, cac
 def test_what_was_computed_since_replaces_what_was_logged(pictures: Path, cache: Path, tmp_path: Path) -> None:
     assert main(arguments(pictures, cache, tmp_path)) == 0
     store = Store(tmp_path)
-    with store._connect() as connection:
+    with store.connect() as connection:
         connection.execute("DELETE FROM predictions WHERE degradation = 'pepper' AND level = 0.3")
     (before, *_) = of_kind(runs_of(tmp_path), "evaluation")
-    with store._connect() as connection:  # another outcome: what was right is wrong
+    with store.connect() as connection:  # another outcome: what was right is wrong
         connection.execute("UPDATE predictions SET label = 99 WHERE degradation = 'none'")
     assert main(arguments(pictures, cache, tmp_path)) == 0
     evaluations = of_kind(runs_of(tmp_path), "evaluation")

@@ -1,9 +1,8 @@
-"""Composing a configuration: a suite's file and the command line's words become a checked `Config`.
+"""Composes a suite's file and the `key=value` words of a command line into a checked `Config`.
 
 This is the only file that knows Hydra.
 """
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -15,28 +14,41 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cnnsens_bench.config.reference import config_keys
 from cnnsens_bench.config.schema import PATHS, SWITCHES, Config, check
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """The config that the command line's `key=value` words ask for. Raises `UserError`."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    chosen = [word for word in overrides if word.startswith("model=")]
-    words = [_expanded(word) for word in overrides if word not in chosen]
+    """Return the config that the `key=value` words of a command line ask for.
+
+    Parameters
+    ----------
+    overrides
+        The words. `suite=NAME` chooses the file that they override, `model=NAME` one of its models.
+
+    Raises
+    ------
+    UserError
+        For a word that cannot be read, an unknown key, or a value that is impossible whatever the other keys say.
+    """
+    ConfigStore.instance().store(name="schema", node=Config)
+    of_models = [word for word in overrides if word.startswith("model=")]
+    others = [_expanded(word) for word in overrides if word not in of_models]
     try:
         with hydra.initialize_config_module("cnnsens_bench.config", version_base="1.3"):
-            composed = hydra.compose("config", overrides=words)
+            composed = hydra.compose("config", overrides=others)
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(sentence(error)) from None
     assert isinstance(config, Config)
-    for word in chosen:
-        config.models = _chosen(config.models, word.partition("=")[2])
+    for word in of_models:
+        config.models = _entry_of(config.models, word.partition("=")[2])
     if config.studies and any(word.startswith(("models=", "model=")) for word in overrides):
-        config.studies = {name: without(study, "models") for name, study in config.studies.items()}
+        for study in config.studies.values():
+            if isinstance(study, dict):
+                study.pop("models", None)
     for word in overrides if config.studies else ():
         if word.startswith("dataset"):
             names = ", ".join(f"studies.{name}.dataset" for name in config.studies)
@@ -48,18 +60,13 @@ def compose(overrides: Sequence[str]) -> Config:
     return config
 
 
-def without(mapping: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """Less these keys."""
-    return {key: value for key, value in mapping.items() if key not in keys}
-
-
-def _chosen(models: list[Any], name: str) -> list[Any]:
-    """`model=name`: the suite's own entry of that name, with its weights and training, else the bare name."""
+def _entry_of(models: list[Any], name: str) -> list[Any]:
+    """Return the suite's own entry of that name, with its weights and training, else the bare name."""
     return [entry for entry in models if name in (entry, isinstance(entry, dict) and entry.get("name"))] or [name]
 
 
 def suites() -> dict[str, str]:
-    """Every suite's name and the comment that heads its file."""
+    """Return the comment that heads each suite's file, by the suite's name."""
     found = {}
     for file in sorted(resources.files("cnnsens_bench.config").joinpath("suites").iterdir(), key=lambda f: f.name):
         if file.name.endswith(".yaml"):
@@ -70,8 +77,11 @@ def suites() -> dict[str, str]:
 
 
 def _expanded(word: str) -> str:
-    """`dataset=name` is short for `dataset.name=name` (datasets are a registry that users add to, not files), and
-    `tracking=off` for `tracking.enabled=false`, as `sensitivity=on`."""
+    """Return a word as Hydra takes it: abbreviations are written out, and paths are quoted.
+
+    `dataset=name` is short for `dataset.name=name`, since data sets are a registry that users add to, not files.
+    `tracking=off` is short for `tracking.enabled=false`, and so is `sensitivity=on`.
+    """
     key, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
         raise UserError(f"'{word}' is not an override: write key=value, such as suite=quick (--help shows the keys)")
@@ -89,17 +99,13 @@ def _expanded(word: str) -> str:
     return ("++" if new else "") + f"{key}={value}"
 
 
-def _known_keys(kind: Any = Config, prefix: str = "") -> list[str]:
-    keys = []
-    for f in dataclasses.fields(kind):
-        keys.append(prefix + f.name)
-        if dataclasses.is_dataclass(f.type):
-            keys += _known_keys(f.type, f"{prefix}{f.name}.")
-    return keys
+def _known_keys() -> list[str]:
+    """Return every key and every section."""
+    return list({name for key in config_keys() for name in (key.name, key.name.partition(".")[0])})
 
 
 def sentence(error: Exception) -> str:
-    """Hydra's and OmegaConf's paragraphs as one sentence that names the key or value."""
+    """Return what Hydra or OmegaConf complains about as one sentence that names the key or value."""
     text = str(error)
     inner = str(error.__cause__ or "")
     missing = re.search(r"(?:find|load) '(?:suites/)?([^']+)'", text)

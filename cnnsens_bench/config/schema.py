@@ -1,7 +1,4 @@
-"""The configuration: composed by Hydra from a suite and the command line, then checked into typed values.
-
-Everything that can be known to be wrong before work begins is a `UserError` of one sentence here.
-"""
+"""The whole configuration as one dataclass, and the check of all that can be known to be wrong before work begins."""
 
 import dataclasses
 import hashlib
@@ -28,55 +25,83 @@ SWITCHES = {"off": "false", "on": "true"}
 
 @dataclass
 class Config:
-    """Every key a user can set; see the README for what they mean.
+    """Every key that a user can set.
 
-    `recipe`: "given" trains by `training`, "search" searches first, a path takes the recipes of that file. `studies`:
-    name → the keys in which a sweep of this suite differs from the others (`cnnsens_bench.experiment.studies`),
-    `only`: those of them to run; `figures`: what is drawn at the end, as `python -m cnnsens_bench.figures` names it.
+    The text below each key is its documentation: `cnnsens_bench.config.reference` reads it for the help text and the
+    docs.
     """
 
     suite: str = "custom"
+    """Name of the suite that the other keys come from; the default output folder is named after it."""
     studies: dict[str, Any] = field(default_factory=dict)
+    """Sweeps of this suite: name → the keys in which the sweep differs from the rest of the configuration, and `first`,
+    the number of models that take part. All of them write to one output. Empty: the suite is one sweep."""
     only: list[str] = field(default_factory=list)
+    """Names of the studies to run. Empty: all of them."""
     study: str | None = None
+    """Name of the study that a recorded configuration belongs to. The program sets it."""
     figures: list[str] = field(default_factory=list)
+    """Figures that are drawn at the end of the run, by their names in `python -m cnnsens_bench.figures --help`."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     data_root: str | None = None
+    """Folder or URI above the data sets in their official layouts (CUB_200_2011, flowers-102, oxford-iiit-pet)."""
     output: str | None = None
+    """Folder or URI of the results. null: `runs/<suite>`."""
     cache: str | None = None
+    """Folder of this machine for trained networks and drawn data sets. null: the folder that CNNSENS_CACHE names, else
+    the user's cache folder."""
     models: list[Any] = field(default_factory=list)
+    """Networks: each a name `<source>/<architecture>`, or a mapping of `name` with a `weights`, `input_size` or
+    `training` of its own. `model=NAME` takes one of the suite's entries alone, or any other network."""
     weights: str = "auto"
+    """Weights that training starts from: `auto` for pretrained ones, `random`, or the path of a state dict."""
     input_size: int | None = None
+    """Side of the networks' square input in pixels, 16 to 4096. null: what each architecture was made for."""
     training: Recipe = field(default_factory=Recipe)
     recipe: str = "given"
+    """Where recipes of fine-tuning come from: `given` takes the section `training`, `search` searches them first, and a
+    path takes those of a file that `tune` wrote."""
     search: SearchConfig = field(default_factory=SearchConfig)
     resume: bool = False
+    """Whether `tune` goes on with a search that was interrupted. A run always goes on."""
     estimate: bool = False
+    """Whether to print what the run would cost instead of running it."""
     defenses: list[str] = field(default_factory=lambda: ["none"])
+    """Defenses that every network is evaluated with, at least one, such as `[none, gaussian_filter]`. Each may have
+    arguments and be a sum: `gaussian_filter(size=3, sigma=0.5) + median_filter`."""
     degradations: list[Any] = field(default_factory=list)
+    """Degradations: each a name or an expression, or a mapping of `name` with `level` or `arguments`, and with `levels`
+    and `trials` of its own; a list is applied in order."""
     trials: int = 10
+    """Draws of each random degradation, at least 1; a degradation that draws nothing has one trial."""
     limit: int | None = None
+    """Number of test images, at least 1, chosen by a hash of their ids. null: all of them."""
     seed: int = 0
+    """Seed of all draws and trainings, 0 to 2^63 - 1."""
     quantize: bool = False
+    """Whether degraded pixels are rounded to whole gray levels, as a sensor does."""
     precision: str = "float32"
+    """Number format of forward passes: `float32`, `bfloat16` or `float16`."""
     batch_size: int = 32
+    """Images that a network is given at once while it is evaluated, 1 to 65536."""
     plugins: list[str] = field(default_factory=list)
+    """Python modules of your own that register degradations, data sets, defenses, model sources or predictors."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
 
     @property
     def title(self) -> str:
-        """`suite`, or `suite/study`."""
+        """The name that a reader sees: `suite`, or `suite/study`."""
         return "/".join(filter(None, (self.suite, self.study)))
 
     @property
     def output_folder(self) -> StoragePath:
-        """Where results go."""
+        """The folder or URI of the results."""
         return storage_path(self.output or f"runs/{self.suite}")
 
     def hash(self) -> str:
-        """Of all that shapes the results, not of where or by whom they are computed."""
+        """Return the SHA-256 of all that shapes the results; where they are computed and tracked is left out."""
         shaping = dataclasses.asdict(self)
         for key in UNHASHED_KEYS:
             del shaping[key]
@@ -90,12 +115,12 @@ class Config:
 
     @property
     def run_id(self) -> str:
-        """The suite and the hash: the same command goes on with the same run."""
+        """The suite and twelve digits of the hash, so that the same command goes on with the same run."""
         return f"{self.suite}-{self.hash()[:12]}"
 
 
 def check(config: Config) -> None:
-    """Raises `UserError` for a value that is impossible whatever the rest is."""
+    """Raise `UserError` for a value that is impossible whatever the other keys say."""
     check_storage_paths(config.output, config.data_root, config.dataset.root)
     check_paths(cache=config.cache, weights=config.weights, recipe=config.recipe)
     config.training.check()
@@ -140,5 +165,5 @@ def _count_ok(count: int | None, most: int) -> bool:
 
 
 def size_ok(size: Any) -> bool:
-    """Whether it can be the side of a network's input."""
+    """Return whether a value can be the side of a network's input in pixels."""
     return isinstance(size, int) and 16 <= size <= 4096

@@ -1,4 +1,4 @@
-"""What a dataset is here: a table of samples (ids, paths, labels, boxes), never pixels."""
+"""What all data sets share: the table of samples, the registry, and safe ways to the files that lists name."""
 
 import hashlib
 import http.client
@@ -16,39 +16,56 @@ from cnnsens_bench.utils.registry import Registry
 from cnnsens_bench.utils.storage import StoragePath, names_below, storing
 
 COLUMNS = ("image_id", "split", "uri", "label", "class_name", "box_x", "box_y", "box_w", "box_h", "mask_uri")
-"""Columns of a sample table: `image_id` text, unique; `split` "train", "val" or "test"; `uri` a path or URI;
-`label` 0-based; boxes in pixels of the upright image, NaN where there is none; `mask_uri` None where none."""
+"""The columns of a table of samples, which `Samples` explains."""
+BOX = ("box_x", "box_y", "box_w", "box_h")
 SPLITS = ("train", "val", "test")
+MASK_RANGE = (128, 255)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """A dataset's sample table. `table` has exactly `COLUMNS`; `classes[label]` names a label;
-    `mask_range`: the inclusive range of gray values that mean object in its mask files."""
+    """The samples of a data set: what is known of each image, without its pixels.
+
+    Attributes
+    ----------
+    name : str
+        The name of the data set, as the tables of results show it.
+    classes : tuple of str
+        The names of the classes. `classes[label]` is the class of a label.
+    table : pandas.DataFrame
+        One row for each image, with the columns `COLUMNS`:
+
+        - `image_id` (text): unique, and the same on every machine, because random draws depend on it.
+        - `split` (text): `train`, `val` or `test`.
+        - `uri` (text): the path or URI of the image file.
+        - `label` (int64): the class, from 0.
+        - `class_name` (text): the name of the class.
+        - `box_x`, `box_y`, `box_w`, `box_h` (float64): the left, top, width and height of the object's box in pixels
+          of the upright image, from 0; NaN where there is no box.
+        - `mask_uri` (text or None): the path or URI of a mask of the object, which is as large as the image.
+    mask_range : tuple of int
+        The lowest and the highest gray value that mean object in the masks.
+    """
 
     name: str
     classes: tuple[str, ...]
     table: pd.DataFrame
-    mask_range: tuple[int, int] = (128, 255)
+    mask_range: tuple[int, int] = MASK_RANGE
 
     def split(self, *names: str) -> pd.DataFrame:
-        """The rows of the given splits, in the table's order."""
+        """Return the rows of the given splits in the order of the table, with a fresh index."""
         return self.table[self.table["split"].isin(names)].reset_index(drop=True)
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything in the table but where the files lie; the same on every machine."""
-        relative = self.table.drop(columns=["uri", "mask_uri"])
-        rows = pd.util.hash_pandas_object(relative, index=False).to_numpy().tobytes()
+        """Return a SHA-256 of the classes and of the table without its paths, which is equal on every machine."""
+        without_paths = self.table.drop(columns=["uri", "mask_uri"])
+        rows = pd.util.hash_pandas_object(without_paths, index=False).to_numpy().tobytes()
         return hashlib.sha256(rows + repr(self.classes).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A registered dataset: how to make its sample table.
-
-    `function(root, **options)` returns `Samples`; `folder` is its official folder name below `data_root`
-    (None: it needs no folder); `source` says where people get it, for the error when it is absent.
-    """
+    """A registered data set; `dataset` explains the attributes."""
 
     name: str
     function: Callable[..., Samples]
@@ -62,7 +79,33 @@ datasets: Registry[DatasetSource] = Registry("dataset")
 def dataset(
     name: str, *, folder: str | None, source: str
 ) -> Callable[[Callable[..., Samples]], Callable[..., Samples]]:
-    """Register `function(root: Place | None, **options) -> Samples` under `name`."""
+    """Register a function that makes the samples of a data set.
+
+    The function is called as `function(root, **options)` and returns `Samples`, most simply by `make_samples`.
+    `root` is the data set's folder (a `Path`, or a `UPath` for a URI), or None where the user named none. Each keyword
+    argument is an option that the config key `dataset.options` takes. The function reads lists, never pixels, and
+    raises `UserError` for files that are absent or damaged; `require_folder` and `path_below` help with both.
+
+    Parameters
+    ----------
+    name
+        The name that the config key `dataset` takes.
+    folder
+        The official name of the data set's folder, which is looked for below `data_root`; None if it has none.
+    source
+        A phrase that says where users get the data set, for the error when it is absent.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> @dataset("two_dots", folder=None, source="it needs no files")
+    ... def two_dots(root, *, ending: str = "png"):
+    ...     names = ["red", "blue"]
+    ...     rows = {"image_id": names, "split": "test", "uri": [f"{name}.{ending}" for name in names], "label": [0, 1]}
+    ...     return make_samples("two_dots", names, pd.DataFrame(rows))
+    >>> load("two_dots", None, None, {"ending": "jpg"}).table[["uri", "class_name"]].to_numpy().tolist()
+    [['red.jpg', 'red'], ['blue.jpg', 'blue']]
+    """
 
     def decorate(function: Callable[..., Samples]) -> Callable[..., Samples]:
         datasets.add(name, DatasetSource(name, function, folder, source))
@@ -72,20 +115,36 @@ def dataset(
 
 
 def make_samples(
-    name: str, classes: list[str], rows: pd.DataFrame, mask_range: tuple[int, int] = (128, 255)
+    name: str, classes: list[str], rows: pd.DataFrame, mask_range: tuple[int, int] = MASK_RANGE
 ) -> Samples:
-    """Check a loader's rows and put them in `COLUMNS` order; missing box and mask columns are filled.
+    """Check the rows of a data set, complete their columns, and return them as `Samples`.
 
-    Raises `UserError` for duplicate ids, labels out of range or with gaps, unknown splits or an empty table.
+    Parameters
+    ----------
+    name
+        The name of the data set.
+    classes
+        The names of the classes by label.
+    rows
+        A row for each image with the columns `image_id`, `split`, `uri` and `label`, and optionally the other columns
+        of `Samples.table`. Further columns are dropped.
+    mask_range
+        The lowest and the highest gray value that mean object in the masks.
+
+    Raises
+    ------
+    UserError
+        If there are no rows, an image id occurs twice, a label is not a class, a class has no images, or a split is
+        unknown.
     """
     table = rows.copy()
-    for column in ("box_x", "box_y", "box_w", "box_h"):
+    for column in BOX:
         if column not in table:
             table[column] = float("nan")
         table[column] = table[column].astype("float64")
     if "mask_uri" not in table:
         table["mask_uri"] = None
-    # pandas turns None into NaN in a column that has texts too.
+    # pandas turns None into NaN in a column that also holds text.
     table["mask_uri"] = table["mask_uri"].astype(object).where(table["mask_uri"].notna(), None)
     if "class_name" not in table:
         table["class_name"] = [classes[i] for i in table["label"]]
@@ -94,18 +153,8 @@ def make_samples(
     if table["image_id"].duplicated().any():
         twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
         raise UserError(f"dataset '{name}' lists image '{twice}' twice: image ids must be unique")
-    if not table["label"].between(0, len(classes) - 1).all():
-        wrong = table.loc[~table["label"].between(0, len(classes) - 1), "image_id"].iloc[0]
-        raise UserError(f"dataset '{name}': image '{wrong}' has a label outside its {len(classes)} classes")
-    if not (table["label"] == table["label"].round()).all():
-        raise UserError(f"dataset '{name}' has labels that are not whole numbers: number its classes 0, 1, 2, …")
+    _check_labels(name, classes, table)
     table["label"] = table["label"].astype("int64")
-    absent = sorted(set(range(len(classes))) - set(table["label"]))
-    if absent:
-        raise UserError(
-            f"dataset '{name}': class '{classes[absent[0]]}' (label {absent[0]}) has no images: leave it out of the "
-            "classes, and number the others 0, 1, 2, … without gaps"
-        )
     if not table["split"].isin(SPLITS).all():
         wrong = table.loc[~table["split"].isin(SPLITS), "image_id"].iloc[0]
         raise UserError(f"dataset '{name}': image '{wrong}' is in no split: use one of {', '.join(SPLITS)}")
@@ -113,22 +162,67 @@ def make_samples(
     return Samples(name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range)
 
 
+def _check_labels(name: str, classes: list[str], table: pd.DataFrame) -> None:
+    """Raise `UserError` unless the labels are the whole numbers from 0 to the number of classes less 1, all used."""
+    outside = ~table["label"].between(0, len(classes) - 1)
+    if outside.any():
+        wrong = table.loc[outside, "image_id"].iloc[0]
+        raise UserError(f"dataset '{name}': image '{wrong}' has a label outside its {len(classes)} classes")
+    if not (table["label"] == table["label"].round()).all():
+        raise UserError(f"dataset '{name}' has labels that are not whole numbers: number its classes 0, 1, 2, …")
+    absent = sorted(set(range(len(classes))) - set(table["label"]))
+    if absent:
+        raise UserError(
+            f"dataset '{name}': class '{classes[absent[0]]}' (label {absent[0]}) has no images: leave it out of the "
+            "classes, and number the others 0, 1, 2, … without gaps"
+        )
+
+
 def require_folder(name: str, root: StoragePath | None, expected: str) -> StoragePath:
-    """`root`, once it exists; else a `UserError` naming the source and the layout `expected`."""
+    """Return the folder of a data set once it is known to exist.
+
+    Parameters
+    ----------
+    name
+        The name of the registered data set.
+    root
+        The folder, or None where the user named none.
+    expected
+        The layout of the folder, for the error.
+
+    Raises
+    ------
+    UserError
+        If there is no folder. The sentence says where to get the data set.
+    """
     source = datasets[name].source
     if root is None:
         raise UserError(f"dataset '{name}' needs dataset.root=<folder> or data_root=<folder above it>: {source}")
     with storing(root):
-        there = root.is_dir()
-    if not there:
+        exists = root.is_dir()
+    if not exists:
         raise UserError(f"dataset '{name}': the folder {root} does not exist; {source}; expected in it: {expected}")
     return root
 
 
 def download_with(name: str, torchvision_class: str, root: StoragePath | None, expected: str) -> None:
-    """Let a dataset class of torchvision fetch its archives to `root`.
+    """Let a data set class of torchvision download its archives into the folder of a data set.
 
-    Raises `UserError`, naming the source and the layout `expected`, when it cannot.
+    Parameters
+    ----------
+    name
+        The name of the registered data set.
+    torchvision_class
+        The name of the class in `torchvision.datasets`.
+    root
+        The folder, which must have the official name of the data set.
+    expected
+        The layout of the folder, for the error.
+
+    Raises
+    ------
+    UserError
+        If the archives cannot be downloaded into this folder.
     """
     import torchvision.datasets
 
@@ -143,13 +237,35 @@ def download_with(name: str, torchvision_class: str, root: StoragePath | None, e
         ) from None
 
 
-def inside(root: StoragePath, relative: str, listed_in: str) -> StoragePath:
-    """`root / relative`, which need not exist; of a path or a URI. `listed_in`: what names it, for the error.
+def path_below(root: StoragePath, relative: str, listed_in: str) -> StoragePath:
+    """Return the path of a file that a list names, once it is known to lie below a folder. The file need not exist.
 
-    Raises `UserError` when it is not below `root` (absolute, `..`, a link that points outside) or is no path at all.
+    Parameters
+    ----------
+    root
+        The folder, a path or a URI.
+    relative
+        What the list names, relative to the folder.
+    listed_in
+        The list, for the error.
+
+    Raises
+    ------
+    UserError
+        If the file would lie outside the folder (an absolute path, `..`, or a link that points outside), or if the
+        name is no path at all.
+
+    Examples
+    --------
+    >>> path_below(Path("/data/birds"), "auk/1.jpg", "images.txt").as_posix()
+    '/data/birds/auk/1.jpg'
+    >>> path_below(Path("/data/birds"), "../secret.jpg", "images.txt")
+    Traceback (most recent call last):
+    cnnsens_bench.utils.errors.UserError: images.txt names '../secret.jpg', which lies outside /data/birds: only files \
+below it are read
     """
     if not isinstance(root, Path):
-        # A URI knows no links; what follows is no name of a file in any of the systems behind URIs.
+        # URIs have no links. What is refused here names no file in any of the systems behind URIs.
         parts = relative.split("/")
         if {"", ".", ".."} & set(parts) or any(text in relative for text in ("::", "://", "\\", "\0")):
             raise UserError(f"{listed_in} names '{relative[:80]}', which is no file below {root}: mend or remove it")
@@ -164,19 +280,46 @@ def inside(root: StoragePath, relative: str, listed_in: str) -> StoragePath:
     return path
 
 
-def listed(folder: StoragePath, *within: str) -> Callable[[str], bool]:
-    """Whether `folder` has a file of that relative name. Of a URI, `within` these folders, which are listed once."""
-    if isinstance(folder, Path):
-        # Unlike Path.is_file, no error for a name too long for the disk.
-        return lambda relative: os.path.isfile(folder / relative)
-    names = {f"{part}/{name}" for part in within for name in names_below(folder / part)}
+def file_test(root: StoragePath, *folders: str) -> Callable[[str], bool]:
+    """Return a function that says whether a file exists below a folder.
+
+    Parameters
+    ----------
+    root
+        The folder, a path or a URI.
+    *folders
+        The folders below `root` that are asked about. For a URI each is listed once, and other files do not exist.
+
+    Returns
+    -------
+    callable
+        It takes a name relative to `root`.
+    """
+    if isinstance(root, Path):
+        # Unlike Path.is_file, this raises no error for a name that is too long for the disk.
+        return lambda relative: os.path.isfile(root / relative)
+    names = {f"{folder}/{name}" for folder in folders for name in names_below(root / folder)}
     return lambda relative: relative in names
 
 
 def load(name: str, root: StoragePath | None, data_root: StoragePath | None, options: dict[str, Any]) -> Samples:
-    """The samples of a registered dataset; its folder is `root`, or its official name below `data_root`.
+    """Return the samples of a registered data set.
 
-    Raises `UserError` for an unknown dataset or option.
+    Parameters
+    ----------
+    name
+        The name under which the data set is registered.
+    root
+        The folder of the data set, a path or a URI. It takes precedence over `data_root`.
+    data_root
+        A folder that holds data sets in folders of their official names.
+    options
+        The options of the data set, by name.
+
+    Raises
+    ------
+    UserError
+        If there is no such data set or option, or if its files are absent or damaged.
     """
     source = datasets[name]
     parameters = inspect.signature(source.function).parameters

@@ -1,4 +1,4 @@
-"""Oxford 102 Flowers, as torchvision lays it out."""
+"""The data set `flowers102`: Oxford 102 Flowers in the layout that torchvision downloads it to."""
 
 import io
 
@@ -21,10 +21,21 @@ SPLITS = {"trnid": "train", "valid": "val", "tstid": "test"}
     "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/, or set dataset.options.download=true",
 )
 def flowers102(root: StoragePath | None, *, download: bool = False) -> Samples:
-    """Image ids are file names without ending; there are no boxes. The official split: train, val and test.
+    """Return the samples of the official splits train, val and test. Their ids are the file names without endings.
 
-    Labels count the classes that occur, from 0. A listed image that is absent fails when it is decoded.
-    `download`: let torchvision fetch it. Raises `UserError` for an absent folder or a damaged list.
+    There are no boxes. Labels count the classes that occur. An image that is listed but absent fails when decoded.
+
+    Parameters
+    ----------
+    root
+        The folder with the official lists.
+    download
+        Whether torchvision downloads the data set first.
+
+    Raises
+    ------
+    UserError
+        If the folder or a list is absent, a list is damaged, or the download fails.
     """
     if download:
         download_with("flowers102", "Flowers102", root, LAYOUT)
@@ -49,11 +60,11 @@ def flowers102(root: StoragePath | None, *, download: bool = False) -> Samples:
 
 
 def _read(path: StoragePath, *keys: str) -> dict[str, list[int]]:
-    """Lists of whole numbers from a MATLAB file."""
+    """Read lists of whole numbers, by name, from a MATLAB file."""
     try:
         content = loadmat(io.BytesIO(path.read_bytes()))
         arrays = {key: np.asarray(content[key]).reshape(-1) for key in keys}
-    except Exception as error:  # scipy raises nearly anything on a damaged file
+    except Exception as error:  # scipy raises errors of many types for a damaged file
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): get it again") from None
     for key, array in arrays.items():
         if array.dtype.kind not in "iuf" or not (np.isfinite(array) & (array == np.floor(array))).all():
@@ -61,7 +72,7 @@ def _read(path: StoragePath, *keys: str) -> dict[str, list[int]]:
     return {key: [int(value) for value in array] for key, array in arrays.items()}
 
 
-# Here, and not torchvision's own list: only some of its versions have one, and names are part of the fingerprint.
+# Only some versions of torchvision have these names, and the fingerprint of the data set depends on them.
 NAMES = (
     "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
     "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot", "king protea",

@@ -1,4 +1,4 @@
-"""Any folder of class sub-folders, with an optional list of boxes."""
+"""The data set `folder`: the user's own folder of class folders, with an optional list of boxes."""
 
 import csv
 import hashlib
@@ -8,24 +8,38 @@ from pathlib import Path
 
 import pandas as pd
 
-from cnnsens_bench.datasets.base import Samples, dataset, inside, make_samples, require_folder
+from cnnsens_bench.datasets.base import Samples, dataset, make_samples, path_below, require_folder
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath, names_below, storage_path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 LAYOUT = "one sub-folder of images per class, or train/ and test/ with such sub-folders"
-BOX = ("x", "y", "w", "h")
+SIDES = ("x", "y", "w", "h")
 
 
 @dataset("folder", folder=None, source="name your own folder with dataset.root=<folder>")
 def folder(root: StoragePath | None, *, boxes: str | None = None, test_fraction: float = 0.3) -> Samples:
-    """Image ids are paths below `root`; classes are sorted by name, and may have images in one split only.
+    """Return the images of a folder. Their ids are their paths below it, and their classes the names of their folders.
 
-    `boxes`: a CSV with the columns path (below `root`), x, y, w, h (pixels, from 0); default: `root`/boxes.csv, if any.
-    Without train/ and test/ (or val/, valid/) folders, about `test_fraction` of the images are test images, chosen by
-    the hash of their path: adding images moves none from one split to the other. Hidden files and class folders
-    without images are left out. Raises `UserError`.
+    The folder has a folder for each class, or the folders `train` and `test` (or `val`, `valid`) with a folder for each
+    class. A class may have images in one split only. Hidden files, and class folders without images, are left out.
+
+    Parameters
+    ----------
+    root
+        The folder, a path or a URI.
+    boxes
+        A CSV file with the columns `path` (below `root`), `x`, `y`, `w` and `h` (in pixels, from 0). The default is
+        `boxes.csv` in the folder, if there is one.
+    test_fraction
+        The share of test images, between 0 and 1, where the folder has no splits. Test images are chosen by the hash
+        of their paths, so that no image changes its split when others are added.
+
+    Raises
+    ------
+    UserError
+        If there are no images, an image lies outside the folder, or the list of boxes is damaged.
     """
     base = require_folder("folder", root, LAYOUT)
     if not isinstance(test_fraction, int | float) or not 0 < test_fraction < 1:
@@ -34,7 +48,7 @@ def folder(root: StoragePath | None, *, boxes: str | None = None, test_fraction:
         raise UserError(f"dataset 'folder': boxes is {boxes!r}: it must be the path of a CSV")
     splits = {name: split for name, split in SPLIT_FOLDERS.items() if (base / name).is_dir()}
     if {"train", "test"} <= set(splits.values()) or {"train", "val"} <= set(splits.values()):
-        # Where there is no test folder, the validation folder is what is tested on.
+        # Without a test folder, the images of the validation folder are the test images.
         as_test = "test" if "test" in splits.values() else "val"
         rows = [
             {**row, "split": "test" if split == as_test else split}
@@ -51,14 +65,14 @@ def folder(root: StoragePath | None, *, boxes: str | None = None, test_fraction:
     table = pd.DataFrame(rows)
     classes = sorted(table["class_name"].unique())
     table["label"] = table["class_name"].map({name: label for label, name in enumerate(classes)})
-    listed = storage_path(boxes) if boxes else base / "boxes.csv"
-    if boxes or listed.is_file():
-        table = table.join(_boxes(base, listed, set(table["image_id"])), on="image_id")
+    box_file = storage_path(boxes) if boxes else base / "boxes.csv"
+    if boxes or box_file.is_file():
+        table = table.join(_read_boxes(base, box_file, set(table["image_id"])), on="image_id")
     return make_samples("folder", classes, table)
 
 
 def _images(root: StoragePath, base: StoragePath) -> list[dict[str, object]]:
-    """Rows of all images below `base`, whose first folder is their class."""
+    """Return a row for each image below `base`; the first folder on its way is its class."""
     rows: list[dict[str, object]] = []
     for parts in sorted(_files(base)):
         hidden = any(part.startswith(".") for part in parts)
@@ -66,16 +80,16 @@ def _images(root: StoragePath, base: StoragePath) -> list[dict[str, object]]:
             continue
         path = base.joinpath(*parts)
         relative = "/".join(parts if base == root else (base.name, *parts))
-        # Such a name cannot be stored with the results.
+        # A name that is not Unicode cannot be stored with the results.
         if not _is_unicode(relative):
             raise UserError(f"{root} has an image whose name is not UTF-8 ({relative!r}): rename it")
-        inside(root, relative, str(root))
+        path_below(root, relative, str(root))
         rows.append({"image_id": relative, "uri": str(path), "class_name": parts[0]})
     return rows
 
 
 def _files(base: StoragePath) -> Iterator[tuple[str, ...]]:
-    """Of all that is no folder, however deep below the class folders: the parts of the path below `base`."""
+    """Yield the path of each file below a class folder, as its parts relative to `base`."""
     if not isinstance(base, Path):
         yield from (tuple(name.split("/")) for name in names_below(base))
         return
@@ -92,8 +106,11 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _boxes(root: StoragePath, path: StoragePath, known: set[str]) -> pd.DataFrame:
-    """Boxes by image id. Read as CSV lines, not by pandas: its errors and types do not tell the line."""
+def _read_boxes(root: StoragePath, path: StoragePath, known: set[str]) -> pd.DataFrame:
+    """Read the boxes of a CSV file into a table that is indexed by image id.
+
+    The lines are not read by pandas, whose errors and types do not say which line is wrong.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
@@ -103,7 +120,7 @@ def _boxes(root: StoragePath, path: StoragePath, known: set[str]) -> pd.DataFram
         raise UserError(f"the boxes {path} cannot be read ({error}): they must be a CSV in UTF-8") from None
     if not header:
         raise UserError(f"the boxes {path} cannot be read (no header): its header must be path,x,y,w,h")
-    absent = [column for column in ("path", *BOX) if column not in header]
+    absent = [column for column in ("path", *SIDES) if column not in header]
     if absent:
         raise UserError(f"{path} lacks the column '{absent[0]}': its header must be path,x,y,w,h")
     boxes: dict[str, list[float]] = {}
@@ -113,16 +130,16 @@ def _boxes(root: StoragePath, path: StoragePath, known: set[str]) -> pd.DataFram
                 f"{path}, line {line} has more cells than the header: put a path that holds commas in quotes"
             )
         name = row["path"]
-        inside(root, name, f"{path}, line {line}")
+        path_below(root, name, f"{path}, line {line}")
         if name not in known:
             raise UserError(f"{path}, line {line}: there is no image '{name}' below {root}: mend or remove the line")
         if name in boxes:
             raise UserError(f"{path} lists '{name}' twice (again in line {line}): remove one of the lines")
         try:
-            boxes[name] = [float(row[key]) for key in BOX]
+            boxes[name] = [float(row[key]) for key in SIDES]
         except ValueError:
             boxes[name] = [math.nan]
         if not all(map(math.isfinite, boxes[name])):
             raise UserError(f"{path}, line {line}: x, y, w and h must be numbers: mend or remove the line")
     index = pd.Index(list(boxes), dtype="str")
-    return pd.DataFrame(list(boxes.values()), index=index, columns=[f"box_{key}" for key in BOX], dtype="float64")
+    return pd.DataFrame(list(boxes.values()), index=index, columns=[f"box_{key}" for key in SIDES], dtype="float64")

@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet in its official layout, as torchvision lays it out."""
+"""The data set `oxford_pets`: Oxford-IIIT Pet in its official layout, which torchvision keeps."""
 
 import math
 import re
@@ -8,7 +8,15 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from cnnsens_bench.datasets.base import Samples, dataset, download_with, inside, listed, make_samples, require_folder
+from cnnsens_bench.datasets.base import (
+    Samples,
+    dataset,
+    download_with,
+    file_test,
+    make_samples,
+    path_below,
+    require_folder,
+)
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath
 
@@ -22,12 +30,24 @@ LAYOUT = "images/ and annotations/ with trainval.txt, test.txt, trimaps/ and xml
     "dataset.options.download=true",
 )
 def oxford_pets(root: StoragePath | None, *, download: bool = False) -> Samples:
-    """Image ids are file names without ending; trainval.txt is the split "train", test.txt is "test".
+    """Return the samples of trainval.txt (split `train`) and test.txt (split `test`).
 
-    Boxes are of the head (the first, where there are two), and only most of the training images have one. Masks are the
-    trimaps: 1 is pet, 2 is background, 3 is the border between them. Labels count the classes that occur, from 0.
-    A listed image that is absent fails when it is decoded. `download`: let torchvision fetch it. Raises `UserError` for
-    an absent folder or a damaged list.
+    Image ids are the file names without endings. Boxes enclose the head (the first, where an image has two), and only
+    training images have them, though not all. Masks are the trimaps, in which 1 is the pet, 2 the background and 3 the
+    border between them. Labels count the classes that occur. An image that is listed but absent fails when it is
+    decoded.
+
+    Parameters
+    ----------
+    root
+        The folder that holds `images/` and `annotations/`.
+    download
+        Whether torchvision downloads the data set first.
+
+    Raises
+    ------
+    UserError
+        If the folder or a list is absent, a list or a box is damaged, or the download fails.
     """
     if download:
         download_with("oxford_pets", "OxfordIIITPet", root, LAYOUT)
@@ -40,9 +60,9 @@ def oxford_pets(root: StoragePath | None, *, download: bool = False) -> Samples:
         )
         for name, class_id in _read(path)
     ]
-    there = listed(folder, "annotations/trimaps", "annotations/xmls")
-    with ThreadPoolExecutor(16) as pool:  # thousands of small files
-        rows = list(pool.map(lambda entry: _row(folder, there, *entry), entries))
+    exists = file_test(folder, "annotations/trimaps", "annotations/xmls")
+    with ThreadPoolExecutor(16) as pool:  # there are thousands of small files
+        rows = list(pool.map(lambda entry: _row(folder, exists, *entry), entries))
     table = pd.DataFrame(rows)
     if table.empty:
         raise UserError(f"{folder / 'annotations'} lists no images: unpack annotations.tar.gz again")
@@ -54,40 +74,41 @@ def oxford_pets(root: StoragePath | None, *, download: bool = False) -> Samples:
             raise UserError(
                 f"{folder / 'annotations'} lists class {one} and class {two}: unpack annotations.tar.gz again"
             )
-    # A part of the data set keeps its official class numbers: labels count only those that occur.
+    # A part of the data set keeps its official class numbers. Labels count only those that occur.
     table["label"] = table["class_id"].map({number: label for label, number in enumerate(pairs["class_id"])})
     return make_samples("oxford_pets", pairs["class_name"].tolist(), table, mask_range=(1, 1))
 
 
 def _read(path: StoragePath) -> list[tuple[str, int]]:
-    """The names and class numbers (from 1) of a list of `name class species breed` lines."""
+    """Read the image names and class numbers (from 1) of a list of lines `name class species breed`."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): oxford_pets needs {LAYOUT}") from None
     found = []
     for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or line.startswith("#"):
+        fields = line.split()
+        if not fields or line.startswith("#"):
             continue
-        if len(words) < 2 or not re.fullmatch("[0-9]{1,9}", words[1]):
-            wanted = f"expected an image and a class number, found '{line[:80]}'"
-            raise UserError(f"{path}, line {number}: {wanted}: unpack annotations.tar.gz again")
-        found.append((words[0], int(words[1])))
+        if len(fields) < 2 or not re.fullmatch("[0-9]{1,9}", fields[1]):
+            problem = f"expected an image and a class number, found '{line[:80]}'"
+            raise UserError(f"{path}, line {number}: {problem}: unpack annotations.tar.gz again")
+        found.append((fields[0], int(fields[1])))
     return found
 
 
 def _row(
-    folder: StoragePath, there: Callable[[str], bool], split: str, name: str, class_id: int, listed_in: StoragePath
+    folder: StoragePath, exists: Callable[[str], bool], split: str, name: str, class_id: int, listed_in: StoragePath
 ) -> dict[str, object]:
+    """Return the row of one listed image for `make_samples`."""
     trimap, xml = (
-        inside(folder, relative, str(listed_in)) if there(relative) else None
+        path_below(folder, relative, str(listed_in)) if exists(relative) else None
         for relative in (f"annotations/trimaps/{name}.png", f"annotations/xmls/{name}.xml")
     )
     return {
         "image_id": name,
         "split": split,
-        "uri": str(inside(folder / "images", f"{name}.jpg", str(listed_in))),
+        "uri": str(path_below(folder / "images", f"{name}.jpg", str(listed_in))),
         "class_id": class_id,
         "class_name": re.sub(r"_[0-9]+$", "", name),
         "mask_uri": str(trimap) if trimap else None,
@@ -96,7 +117,7 @@ def _row(
 
 
 def _box(path: StoragePath) -> dict[str, float]:
-    """The box of an annotation. Its corners are pixels counted from 1 and lie inside the box; ours count from 0."""
+    """Read the box of an annotation, whose corners are pixels of the box that are counted from 1."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
         if "<!DOCTYPE" in text:

@@ -1,12 +1,11 @@
-"""Defenses: pre-filters at test time, changes of the training, and batch-norm statistics of the degraded images.
+"""Defenses: filters at test time, changes of the training, and batch-norm statistics of the degraded images.
 
-See `base` for what one is and how to register your own.
+`base` says what a defense is and how to register one. To add one to the tree, put its module here: all are imported.
 """
 
-from cnnsens_bench.defenses import filters, recalibration, trained
 from cnnsens_bench.defenses.base import (
     Defense,
-    Part,
+    DefensePart,
     PreFilter,
     Recalibration,
     TrainingChange,
@@ -14,17 +13,17 @@ from cnnsens_bench.defenses.base import (
     defenses,
     parse_defense,
 )
+from cnnsens_bench.utils.registry import import_modules
+
+import_modules(__name__)
 
 __all__ = [
     "Defense",
-    "Part",
+    "DefensePart",
     "PreFilter",
     "Recalibration",
     "TrainingChange",
     "defense",
     "defenses",
-    "filters",
     "parse_defense",
-    "recalibration",
-    "trained",
 ]

@@ -1,46 +1,73 @@
-"""What a defense is: a pre-filter of the degraded image, a change of the training recipe, or new batch-norm statistics.
+"""What a defense is, how to register one, and how to read its text.
+
+A defense is a function of its parameters that returns what the defense does, usually a filter of the degraded image:
 
     @defense("clamp")
     def clamp(low: float = 8.0):
         return lambda pixels: pixels.clamp(min=low)
 
-A defense is written as in the config and in the `defense` column: `gaussian_filter(size=3, sigma=0.5)`, or several
-joined by `+`, filters in their order: `input_dropout(p=0.1) + gaussian_filter(size=3, sigma=0.5)`.
+A config and the database's column `defense` write it as `clamp(low=8.0)`, and several, applied in their order, as
+`input_dropout(p=0.1) + gaussian_filter(size=3, sigma=0.5)`.
 """
 
-import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.registry import Registry, call
+from cnnsens_bench.utils.registry import Registry
+from cnnsens_bench.utils.spec_parser import SpecSyntax, call_factory, join_names, parse_spec
 
 PreFilter = Callable[[Tensor], Tensor]
-"""(N, 3, H, W) float32 in [0, 255], not changed → the same, filtered; each image by itself alone."""
+"""Filters a batch (N, 3, H, W) float32 in [0, 255], each image by itself, and returns the same shape and range; it must
+not change its argument."""
 
 
 @dataclass(frozen=True)
 class TrainingChange:
-    """What a trained defense changes in the recipe: names of its keys → values."""
+    """What a defense changes in the fine-tuning of the network: keys of `training` in the config, and their values."""
 
     changes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Recalibration:
-    """Batch-norm statistics of `images` degraded images, the training's counting as much as `prior` images."""
+    """New batch-norm statistics, measured on degraded images.
+
+    Parameters
+    ----------
+    images
+        How many degraded images they are measured on.
+    prior
+        How many images the statistics of the training count for.
+    """
 
     images: int
     prior: float
 
 
+DefensePart = PreFilter | TrainingChange | Recalibration | None
+"""What a registered function may return: a filter of the degraded images, a change of the training, new batch-norm
+statistics, or None, which leaves everything as it is."""
+
+
 @dataclass(frozen=True)
 class Defense:
-    """`name`: canonical, with every argument. `prefilter`: None where images go to the network as they are;
-    `training`: what differs in the recipe; `recalibration`: None where batch norm keeps its trained statistics."""
+    """A defense as a run uses it; `parse_defense` makes one of a text.
+
+    Parameters
+    ----------
+    name
+        The canonical name, with every argument.
+    prefilter
+        The filter of degraded images; None if they go to the network unfiltered.
+    training
+        The keys of the training that differ, and their values.
+    recalibration
+        None if batch norm keeps the statistics of the training.
+    """
 
     name: str
     prefilter: PreFilter | None = None
@@ -48,45 +75,69 @@ class Defense:
     recalibration: Recalibration | None = None
 
 
-Part = PreFilter | TrainingChange | Recalibration | None
-"""What a factory gives."""
+defenses: Registry[Callable[..., DefensePart]] = Registry("defense")
 
-defenses: Registry[Callable[..., Part]] = Registry("defense")
-
-FORM = "gaussian_filter(size=3, sigma=0.5)"
+SYNTAX = SpecSyntax("defense", "gaussian_filter(size=3, sigma=0.5)")
 
 
-def defense(name: str) -> Callable[[Callable[..., Part]], Callable[..., Part]]:
-    """Register a factory: keyword arguments → its part. It raises `ValueError` for impossible arguments."""
+def defense(name: str) -> Callable[[Callable[..., DefensePart]], Callable[..., DefensePart]]:
+    """Register the decorated function as a defense.
+
+    The function's parameters need defaults; a config may give others, by name. It raises `ValueError` for impossible
+    ones, and returns one of these:
+
+    - a filter of the degraded images (N, 3, H, W) in [0, 255], which looks at each image by itself;
+    - `TrainingChange({"epochs": 30})`, for a network that is fine-tuned otherwise;
+    - `Recalibration(images, prior)`, for new batch-norm statistics.
+
+    Examples
+    --------
+    In `my_defenses.py`, for a run with `plugins=[my_defenses]`::
+
+        from cnnsens_bench.defenses import TrainingChange, defense
+
+        @defense("brighten")
+        def brighten(by: float = 10.0):
+            return lambda pixels: (pixels + by).clamp(0, 255)
+
+        @defense("close_crops")
+        def close_crops(min_area: float = 0.8):
+            return TrainingChange({"min_area": min_area})
+    """
     return defenses.register(name)
 
 
 @defense("none")
 def none() -> None:
-    """Images as they are."""
+    """Leave images and training as they are."""
     return
 
 
 def parse_defense(text: str) -> Defense:
-    """`name`, `name(argument=value, …)`, or several joined by `+` → `Defense`; arguments left out take their defaults.
+    """Return the defense that a text describes; arguments that it leaves out take their defaults.
 
-    Raises `UserError` for an unknown name, an unknown argument, an impossible value, or parts that exclude each other.
+    Parameters
+    ----------
+    text
+        `name`, `name(argument=value, …)`, or several of these joined by `+`.
+
+    Raises
+    ------
+    UserError
+        If the text cannot be read, a name or an argument is unknown, a value is impossible, or parts exclude each
+        other.
+
+    Examples
+    --------
+    >>> parse_defense("median_filter + input_dropout(p=0.2)").name
+    'median_filter(size=3) + input_dropout(p=0.2)'
     """
-    try:
-        terms = _terms(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UserError(f"defense '{text[:200]}' cannot be read: write it as {FORM}") from None
-    return _joined(text, [call(defenses, text, term, FORM) for term in terms])
+    named_parts = [call_factory(defenses, text, term, SYNTAX) for term in parse_spec(text, SYNTAX)]
+    return _join(text, join_names(name for name, _ in named_parts), [part for _, part in named_parts])
 
 
-def _terms(node: ast.expr) -> list[ast.expr]:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return [*_terms(node.left), *_terms(node.right)]
-    return [node]
-
-
-def _joined(text: str, parsed: list[tuple[str, Part]]) -> Defense:
-    parts = [part for _, part in parsed]
+def _join(text: str, name: str, parts: Sequence[DefensePart]) -> Defense:
+    """Return several parts as one defense."""
     if len(parts) > 1 and None in parts:
         raise UserError(f"defense '{text}': 'none' cannot be joined with another: leave it out")
     changes: dict[str, Any] = {}
@@ -98,15 +149,11 @@ def _joined(text: str, parsed: list[tuple[str, Part]]) -> Defense:
     if len(recalibrations) > 1:
         raise UserError(f"defense '{text}' recalibrates twice: leave one part out")
     filters = [part for part in parts if part is not None and not isinstance(part, TrainingChange | Recalibration)]
-    return Defense(
-        " + ".join(name for name, _ in parsed),
-        _chained(filters),
-        changes,
-        recalibrations[0] if recalibrations else None,
-    )
+    return Defense(name, _compose(filters), changes, recalibrations[0] if recalibrations else None)
 
 
-def _chained(filters: list[PreFilter]) -> PreFilter | None:
+def _compose(filters: Sequence[PreFilter]) -> PreFilter | None:
+    """Return one filter that applies all in their order."""
     if len(filters) < 2:
         return filters[0] if filters else None
 
@@ -119,14 +166,14 @@ def _chained(filters: list[PreFilter]) -> PreFilter | None:
 
 
 def checked_size(size: int) -> int:
-    """`size`, or a `ValueError` unless a square of that many pixels has a middle."""
+    """Return the side of a square window. Raises `ValueError` unless it is odd and at least 1."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:
         raise ValueError("size must be odd and at least 1")
     return size
 
 
 def checked_number(name: str, value: float, good: Callable[[float], bool], bound: str) -> float:
-    """`value`, or a `ValueError` that names `bound` unless it is a number that is `good`."""
+    """Return an argument's value. Raises `ValueError`, which names the `bound`, unless it is a number that is good."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not good(value):
         raise ValueError(f"{name} must be {bound}")
     return float(value)

@@ -1,7 +1,7 @@
 """Filters of the test image: Gaussian, morphological closing, median.
 
-Closing and median choose among pixels, they compute none, so that every way to do it gives the same bits: OpenCV
-on CPUs (with 0.2 ms an image of 224² 15 times faster there than torch), torch on GPUs and where gradients are wanted.
+Closing and median only choose among pixels, so that all implementations give the same bits. OpenCV does it on CPUs,
+where it takes 0.2 ms for an image of 224², a fifteenth of torch; torch does it on GPUs and for gradients.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from cnnsens_bench.defenses.base import PreFilter, checked_number, checked_size,
 
 @defense("gaussian_filter")
 def gaussian_filter(size: int = 3, sigma: float = 0.5) -> PreFilter:
-    """Gaussian filter of `size` × `size` pixels, borders reflected."""
+    """Filter by a Gaussian of `size` × `size` pixels with the standard deviation `sigma` in pixels; borders reflect."""
     checked_size(size)
     checked_number("sigma", sigma, lambda s: 0 < s < float("inf"), "above 0")
 
@@ -30,9 +30,9 @@ def gaussian_filter(size: int = 3, sigma: float = 0.5) -> PreFilter:
 
 @defense("morphological_closing")
 def morphological_closing(size: int = 3) -> PreFilter:
-    """Grey closing, channel by channel: the largest value of `size` × `size` pixels, then the smallest of those.
+    """Close channel by channel: take the largest value of `size` × `size` pixels, then the smallest of those.
 
-    What lies outside the image does not count: scipy.ndimage.grey_closing with mode="reflect" (its default) and
+    Pixels outside the image do not count. scipy.ndimage.grey_closing with mode="reflect" (its default) and
     cv2.morphologyEx with its default border give the same.
     """
     square = np.ones((checked_size(size),) * 2, np.uint8)
@@ -47,10 +47,10 @@ def morphological_closing(size: int = 3) -> PreFilter:
 
 @defense("median_filter")
 def median_filter(size: int = 3) -> PreFilter:
-    """Median of `size` × `size` pixels, channel by channel.
+    """Take the median of `size` × `size` pixels, channel by channel.
 
-    Borders are mirrored with their edge pixel, as scipy.ndimage.median_filter with mode="reflect" (its default) does;
-    for size 3 that is cv2.medianBlur's border too.
+    Borders are mirrored with their edge pixel, as by scipy.ndimage.median_filter with mode="reflect" (its default); for
+    size 3 that is also the border of cv2.medianBlur.
     """
     radius = checked_size(size) // 2
 
@@ -61,7 +61,7 @@ def median_filter(size: int = 3) -> PreFilter:
     def prefilter(pixels: Tensor) -> Tensor:
         if size == 1:
             return pixels
-        if pixels.device.type == "cpu" and size <= 5 and not pixels.requires_grad:  # 5: OpenCV's limit for float32
+        if pixels.device.type == "cpu" and size <= 5 and not pixels.requires_grad:  # OpenCV's limit for float32 is 5
             return _image_by_image(pixels, blurred)
         return median_of_batch(pixels, size)
 
@@ -69,24 +69,27 @@ def median_filter(size: int = 3) -> PreFilter:
 
 
 def closing_of_batch(pixels: Tensor, size: int) -> Tensor:
-    """`morphological_closing` in torch, for any device."""
+    """Compute `morphological_closing` of a batch in torch, on any device."""
     radius = size // 2
     largest = F.max_pool2d(pixels, size, stride=1, padding=radius)
     return -F.max_pool2d(-largest, size, stride=1, padding=radius)
 
 
 def median_of_batch(pixels: Tensor, size: int) -> Tensor:
-    """`median_filter` in torch, for any device."""
+    """Compute `median_filter` of a batch in torch, on any device."""
     wide = pad(pixels, [size // 2] * 4, padding_mode="symmetric")
     if size == 3:
         return _median_of_nine(wide).contiguous(memory_format=torch.channels_last)
-    # Image by image: the windows of a batch need not fit into memory.
+    # One image at a time, because the windows of a whole batch may not fit into memory.
     windows = (image.unfold(1, size, 1).unfold(2, size, 1).flatten(-2) for image in wide)
     return torch.stack([w.median(-1).values for w in windows]).contiguous(memory_format=torch.channels_last)
 
 
 def _median_of_nine(wide: Tensor) -> Tensor:
-    """(N, C, H + 2, W + 2) → (N, C, H, W): columns sorted once for the three windows that hold them (Smith 1996)."""
+    """Compute the median of 3 × 3 pixels, (N, C, H + 2, W + 2) → (N, C, H, W).
+
+    Each column of three is sorted once for the three windows that contain it (Smith 1996).
+    """
     above, here, below = wide[:, :, :-2], wide[:, :, 1:-1], wide[:, :, 2:]
     low, high = torch.minimum(above, here), torch.maximum(above, here)
     upper, middle = torch.maximum(high, below), torch.minimum(high, below)
@@ -106,9 +109,9 @@ def _median_of_three(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def _image_by_image(pixels: Tensor, function: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-    """`function` of each image (H, W, 3), which channels_last memory holds as such: nothing is copied to get it."""
+    """Apply a function to each image as (H, W, 3), which in channels_last memory needs no copy."""
     result = torch.empty_like(pixels, memory_format=torch.channels_last)
     images = pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
-    for image, place in zip(images, result.permute(0, 2, 3, 1).numpy(), strict=True):
-        place[:] = function(image)
+    for image, target in zip(images, result.permute(0, 2, 3, 1).numpy(), strict=True):
+        target[:] = function(image)
     return result

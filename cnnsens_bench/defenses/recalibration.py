@@ -1,8 +1,8 @@
-"""Batch-norm statistics of the degraded images mixed into those of the training (Schneider et al. 2020).
+"""Mixing batch-norm statistics of degraded images into those of the training (Schneider et al. 2020, section 3).
 
-With n images whose statistics are (m, s²) and a prior that counts as N images with the training's (μ, σ²):
-mean N/(N+n)·μ + n/(N+n)·m, variance N/(N+n)·σ² + n/(N+n)·s² (their section 3), layer by layer, each seeing what the
-layers before it give with their own new statistics.
+With n images of statistics (m, s²) and a prior that counts for N images of the training's statistics (μ, σ²), the mean
+becomes N/(N+n)·μ + n/(N+n)·m and the variance N/(N+n)·σ² + n/(N+n)·s². This is done layer by layer: each layer sees the
+output of those before it with their new statistics.
 """
 
 import torch
@@ -14,8 +14,11 @@ from cnnsens_bench.defenses.base import Recalibration, checked_number, defense
 
 @defense("batch_norm_recalibration")
 def batch_norm_recalibration(images: int = 64, prior: int = 16) -> Recalibration:
-    """Statistics of the first `images` test images (by the hash of their id) under the degradation at hand, its level
-    and its trial: the same set for every image, so that no prediction depends on its neighbours in a batch."""
+    """Take batch-norm statistics from degraded test images.
+
+    They are the first `images` test images by the hash of their id, under the degradation, level and trial of the image
+    that is predicted. The set is the same for every image, so that no prediction depends on its batch.
+    """
     if isinstance(images, bool) or not isinstance(images, int) or images < 1:
         raise ValueError("images must be a whole number and at least 1")
     checked_number("prior", prior, lambda n: 0 <= n < float("inf"), "at least 0")
@@ -23,26 +26,33 @@ def batch_norm_recalibration(images: int = 64, prior: int = 16) -> Recalibration
 
 
 def batch_norm_layers(network: nn.Module) -> list[_BatchNorm]:
-    """The layers of a network that hold statistics of their input."""
+    """Return the layers of a network that hold statistics of their input."""
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
     return [layer for layer in layers if layer.running_mean is not None and layer.running_var is not None]
 
 
 def statistics(layers: list[_BatchNorm]) -> list[Tensor]:
-    """Copies of all means and variances, layer by layer."""
+    """Return copies of all means and variances, layer by layer."""
     return [tensor.clone() for layer in layers for tensor in _held(layer)]
 
 
 def set_statistics(layers: list[_BatchNorm], values: list[Tensor]) -> None:
-    """The inverse of `statistics`."""
+    """Set all means and variances to what `statistics` returned."""
     held = [tensor for layer in layers for tensor in _held(layer)]
     torch._foreach_copy_(held, values)
 
 
 def recalibrate(network: nn.Module, pixels: Tensor, prior: float) -> None:
-    """Mix the statistics of `pixels` (n, 3, H, W), one forward pass, into a network that has the training's.
+    """Mix the statistics of images into a network that has those of the training, in one forward pass.
 
-    The variance is the unbiased one, as torch's own running variance. No images change nothing.
+    Parameters
+    ----------
+    network
+        Changed in place.
+    pixels
+        (n, 3, H, W) in [0, 255]; with n = 0 nothing changes.
+    prior
+        How many images the statistics of the training count for. Variances are unbiased, as torch's running ones are.
     """
     if not len(pixels):
         return
@@ -64,16 +74,17 @@ def recalibrate(network: nn.Module, pixels: Tensor, prior: float) -> None:
 
 
 def _moments(values: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance (C,) float64 of `values` (n, C, …); `near`: (C,) something like the mean.
+    """Return the mean and the unbiased variance, (C,) float64, of `values` (n, C, …).
 
-    Each image is summed in float32, about `near` so that nothing cancels, and images in float64. (A float64 copy of
-    the activations would not fit beside them, and torch's own sums for batch norm depend on the number of threads.)
+    Each image is summed in float32 about `near` (C,), a guess of the mean, so that nothing cancels, and the images'
+    sums are added in float64. A float64 copy of the activations would not fit into memory beside them, and torch's own
+    sums for batch norm depend on the number of threads.
     """
     around = near.float().view(-1, *[1] * max(1, values.ndim - 2))
     count = values.numel() // values.shape[1]
     sums, squares = [], []
-    for part in values.split(4):  # few at a time: what lies in the cache is read again
-        centred = part.float().reshape(*part.shape[:2], *part.shape[2:] or (1,)) - around
+    for few in values.split(4):  # few images at a time stay in the processor's cache, and are read twice
+        centred = few.float().reshape(*few.shape[:2], *few.shape[2:] or (1,)) - around
         over = list(range(2, centred.ndim))
         sums.append(centred.sum(over))
         squares.append(centred.square_().sum(over))
@@ -83,6 +94,7 @@ def _moments(values: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _held(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Return a layer's running mean and variance."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
     return layer.running_mean, layer.running_var

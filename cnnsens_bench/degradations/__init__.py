@@ -1,20 +1,16 @@
-"""Degradations: pure batched tensor maths, no I/O. Importing this package registers the built-in ones."""
+"""Degradations: batched tensor maths without I/O. The public names are those of the module `builtin`.
 
-from cnnsens_bench.degradations import camera, imagenet_c, paper
-from cnnsens_bench.degradations.base import Degradation, Motion, Reach, degradation, degradations
-from cnnsens_bench.degradations.expressions import expression, parse_degradation
-from cnnsens_bench.degradations.streams import Streams
+They are imported when the first of them is used, so that `python -m cnnsens_bench.degradations --help` does not wait
+for torch. To add one to the tree, put its module into `camera`, `imagenet_c` or `paper`: every module there is
+imported.
+"""
 
-__all__ = [
-    "Degradation",
-    "Motion",
-    "Reach",
-    "Streams",
-    "camera",
-    "degradation",
-    "degradations",
-    "expression",
-    "imagenet_c",
-    "paper",
-    "parse_degradation",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnnsens_bench.degradations.builtin import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(importlib.import_module("cnnsens_bench.degradations.builtin"), name)

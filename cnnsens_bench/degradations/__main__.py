@@ -8,17 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnsens_bench import images
-from cnnsens_bench.datasets import load
-from cnnsens_bench.degradations import degradations
-from cnnsens_bench.degradations.levels import levels_of, named
-from cnnsens_bench.engine.dry_run import probe
-from cnnsens_bench.engine.plan import Condition
-from cnnsens_bench.engine.preview import previews
-from cnnsens_bench.figures.degradation_sheet import Row, check_suffix, degradation_sheet
 from cnnsens_bench.utils.errors import ImageError, UserError
-from cnnsens_bench.utils.plugins import load_plugins
 
+PNG_STEPS = (1, 3, 5, 15)
+"""`cnnsens_bench.images.PNG_STEPS`, which a help text need not import."""
 EXAMPLES = """examples:
   python -m cnnsens_bench.degradations --image photo.jpg --box 120 80 300 260 --out sheet.png
   python -m cnnsens_bench.degradations --dataset plumage --degradations 'hue_*' 'gaussian_intensity(4) + pepper' \\
@@ -27,7 +20,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     made = argparse.ArgumentParser(
         prog="python -m cnnsens_bench.degradations",
         description=__doc__.partition(": ")[2] if __doc__ else None,
@@ -67,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--step",
         type=int,
-        choices=images.PNG_STEPS,
+        choices=PNG_STEPS,
         default=1,
         help="round a PNG's values to multiples of that many gray levels; 5 halves the size of the file",
     )
@@ -77,79 +70,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 for a wrong request."""
+    """Run the command line and return its exit code: 0 done, 2 the request is wrong."""
     given = parser().parse_args(arguments)
+    # The import stands here because a help text or a wrong argument need not wait for torch.
+    from cnnsens_bench.experiment.degradation_sheet import SheetRequest, draw_sheet
+
     try:
-        draw(given)
+        draw_sheet(SheetRequest(**vars(given)))
     except (UserError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(given.out)
     return 0
-
-
-def draw(given: argparse.Namespace) -> None:
-    """Draw what was asked for. Raises `UserError` or `ImageError`."""
-    check_suffix(given.out)
-    for name, low, high in (("size", 8, 2048), ("tile", 32, 512)):
-        if not low <= getattr(given, name) <= high:
-            raise UserError(f"--{name} is {getattr(given, name)}: it must be between {low} and {high}")
-    load_plugins(given.plugins)
-    conditions = chosen(given.degradations, given.levels)
-    if given.plugins:  # what works in place would spoil the tiles after it
-        probe([condition for condition, _ in conditions], [given.size])
-    uri, box, image_id, dataset = source(given)
-    image = images.decode(uri, box)
-    tiles = previews(image, image_id, dataset, [condition for condition, _ in conditions], given.size, given.seed)
-    rows = [
-        Row(condition.degradation, level_name, condition.levels, tuple(row))
-        for (condition, level_name), row in zip(conditions, tiles, strict=True)
-    ]
-    notes = f"undegraded; every tile is what a network of {given.size} px sees, seed {given.seed}, trial 0"
-    title = image_id if dataset == FILES else f"{dataset}: {image_id}"
-    degradation_sheet(
-        rows,
-        images.render(image, given.size),
-        title,
-        notes,
-        given.out,
-        given.tile,
-        grouped=given.degradations is None,
-        step=given.step,
-    )
-
-
-def chosen(names: Sequence[str] | None, levels: Sequence[float] | None) -> list[tuple[Condition, str]]:
-    """The conditions of the sheet, each once, with the names of their levels. Raises `UserError`."""
-    every = [d for name in names or degradations for d in named(name)]
-    return [
-        (Condition(d.name, levels_of(d, levels if d.has_levels else None), 1), d.level_name)
-        for d in {d.name: d for d in every}.values()
-    ]
-
-
-FILES = "files"
-"""Stands for a data set in the draws of an image that is in none."""
-
-
-def source(given: argparse.Namespace) -> tuple[str, images.Box | None, str, str]:
-    """The image's URI, box, id and data set. Raises `UserError`."""
-    if given.image is not None:
-        for option in ("root", "image_id"):
-            if getattr(given, option) is not None:
-                raise UserError(f"--{option.replace('_', '-')} belongs to --dataset: leave it out with --image")
-        return given.image, given.box, given.image.replace("\\", "/").rpartition("/")[2], FILES
-    if given.box is not None:
-        raise UserError("--box belongs to --image: an image of a data set has its own")
-    samples = load(given.dataset, given.root, None, {})
-    table = samples.table if given.image_id is not None else samples.split("test")
-    if given.image_id is not None:
-        table = table[table["image_id"] == given.image_id]
-    if table.empty:
-        wanted = "test images" if given.image_id is None else f"image '{given.image_id}'"
-        raise UserError(f"dataset '{samples.name}' has no {wanted}")
-    row = table.iloc[0]
-    return row["uri"], (row["box_x"], row["box_y"], row["box_w"], row["box_h"]), row["image_id"], samples.name
 
 
 if __name__ == "__main__":

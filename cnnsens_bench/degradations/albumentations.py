@@ -1,14 +1,14 @@
-"""`albumentations:<Transform>`: any transform of that library that keeps the image's size.
+"""Degradations `albumentations:<Transform>`: the transforms of that library that keep the size of an image.
 
-Its photographs are 8-bit, so pixels are rounded before it. It is seeded per (image, trial) by a number of the same
-streams as everything else, the same for all levels, so that levels differ by the level alone as far as the
-transform draws the same numbers for each.
+The library works on 8-bit images, so pixels are rounded before it. A transform is seeded per image and trial by a
+number from the same streams as all other draws. All levels share the seed, so that they differ by the level alone, as
+far as the transform draws the same numbers at each.
 """
 
 import functools
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import albumentations
@@ -20,105 +20,124 @@ from cnnsens_bench.degradations.base import Degradation
 from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
+from cnnsens_bench.utils.spec_parser import SpecSyntax, Term, check_argument_names
 
 PREFIX = "albumentations:"
+TRANSFORM_SYNTAX = SpecSyntax("degradation", f"{PREFIX}Blur(blur_limit=3)")
 BASES = albumentations.BasicTransform.__module__
-"""Where what all transforms inherit from is defined, which are none themselves."""
+"""The module of the library's base classes, which are no transforms themselves."""
 
 
-class Level:
-    """Stands for the swept level among a transform's arguments."""
+class SweptLevel:
+    """The type of `SWEPT_LEVEL`."""
 
     def __repr__(self) -> str:
         return "level"
 
 
-LEVEL = Level()
+SWEPT_LEVEL = SweptLevel()
+"""Stands for the level of the sweep among the arguments of a transform."""
 
 
 def transforms() -> dict[str, Any]:
-    """The installed version's transforms, by name."""
-    found = {}
-    for name, item in vars(albumentations).items():
-        if inspect.isclass(item) and issubclass(item, albumentations.BasicTransform) and item.__module__ != BASES:
-            found[name] = item
-    return found
+    """Return the transforms of the installed version of albumentations, by name."""
+    return {
+        name: value
+        for name, value in vars(albumentations).items()
+        if inspect.isclass(value) and issubclass(value, albumentations.BasicTransform) and value.__module__ != BASES
+    }
 
 
-def albumentations_degradation(name: str, transform: str, arguments: Mapping[str, Any]) -> Degradation:
-    """A degradation called `name` from the transform's name and its keyword arguments; `LEVEL` stands for the level.
+def albumentations_degradation(name: str, term: Term) -> Degradation:
+    """Return a transform of albumentations as a degradation.
 
-    The probability `p` is 1 unless it is given. Raises `UserError` for an unknown transform or argument.
+    Parameters
+    ----------
+    name
+        The name of the degradation.
+    term
+        `albumentations:<Transform>` and its keyword arguments, in which `SWEPT_LEVEL` stands for the level. The
+        argument `p`, the probability that an image is transformed, is 1 unless it is given.
+
+    Raises
+    ------
+    UserError
+        If the transform or an argument is unknown, or the library refuses or changes a value.
     """
     known = transforms()
+    transform = term.name.removeprefix(PREFIX)
     if transform not in known:
-        raise UserError(f"unknown transform '{PREFIX}{transform}'{near(transform, known)}")
+        raise UserError(f"unknown transform '{term.name}'{near(transform, known)}")
     kind = known[transform]
     accepted = [key for key in inspect.signature(kind.__init__).parameters if key not in ("self", "kwargs", "args")]
-    for key in arguments:
-        if key not in accepted:
-            raise UserError(f"'{PREFIX}{transform}' has no argument '{key}'{near(key, accepted)}")
-    given = {"p": 1.0, **arguments}
-    swept = _holds_level(given)
-
-    def place(level: float) -> str:
-        return f"'{name}' at level {level:g}" if swept else f"'{name}'"
+    check_argument_names(term, accepted, TRANSFORM_SYNTAX)
+    arguments = {"p": 1.0, **term.arguments}
+    swept = _has_swept_level(arguments)
 
     @functools.lru_cache(maxsize=64)
-    def at(level: float) -> Any:
-        try:
-            with warnings.catch_warnings():
-                # What it would make of a value that it does not take is not what was asked for.
-                warnings.filterwarnings("error", ".*automatically adjusted", UserWarning)
-                return kind(**_with_level(given, level))
-        except UserWarning as warning:
-            text = " ".join(str(warning).split()).replace("automatically adjusted to", "would become").rstrip(".")
-            raise UserError(f"{place(level)}: {text}") from None
-        except Exception as error:
-            # Pydantic's complaints are many lines, the first of which only counts them.
-            lines = [line.partition("[type=")[0].strip() for line in str(error).splitlines() if line.strip()]
-            raise UserError(f"{place(level)}: {': '.join(lines[1:3] or lines)}") from None
+    def transform_at(level: float) -> Any:
+        return _build(kind, _with_level(arguments, level), f"'{name}' at level {level:g}" if swept else f"'{name}'")
 
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
-        eight_bit = pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        made = at(level)
-        results = []
-        for image, seed in zip(eight_bit, draw.tolist(), strict=True):
-            made.set_random_seed(seed)
-            result = np.asarray(made(image=np.ascontiguousarray(image))["image"])
-            if result.shape != image.shape:
-                raise ValueError(
-                    f"'{name}' makes {'×'.join(map(str, result.shape))} of {'×'.join(map(str, image.shape))}: "
-                    "only transforms that keep the image's size can be swept"
-                )
-            if result.dtype != image.dtype:
-                raise ValueError(f"'{name}' makes numbers of type {result.dtype}, no 8-bit picture")
-            results.append(result)
-        stacked = torch.from_numpy(np.stack(results)).to(pixels.device)
-        return stacked.permute(0, 3, 1, 2).to(pixels.dtype)
+        return _transformed(transform_at(level), pixels, draw, name)
 
     if not swept:
-        at(0.0)
+        transform_at(0.0)  # what the library refuses is found before a run
     return Degradation(name, apply, _seeds, (), low=float("-inf"), needs_levels=swept)
 
 
+def _build(kind: Callable[..., Any], arguments: Mapping[str, Any], subject: str) -> Any:
+    """Return the library's transform, or raise a `UserError` about `subject` if it takes the arguments not as given."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*automatically adjusted", UserWarning)
+            return kind(**arguments)
+    except UserWarning as warning:
+        text = " ".join(str(warning).split()).replace("automatically adjusted to", "would become").rstrip(".")
+        raise UserError(f"{subject}: {text}") from None
+    except Exception as error:
+        # The messages of pydantic have many lines, the first of which only counts them.
+        lines = [line.partition("[type=")[0].strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(f"{subject}: {': '.join(lines[1:3] or lines)}") from None
+
+
+def _transformed(transform: Any, pixels: Tensor, seeds: Tensor, name: str) -> Tensor:
+    """Apply a transform of the library to a batch, image by image. Raises `ValueError` if the results are no images."""
+    eight_bit = pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    results = []
+    for image, seed in zip(eight_bit, seeds.tolist(), strict=True):
+        transform.set_random_seed(seed)
+        result = np.asarray(transform(image=np.ascontiguousarray(image))["image"])
+        if result.shape != image.shape:
+            raise ValueError(
+                f"'{name}' makes {'×'.join(map(str, result.shape))} of {'×'.join(map(str, image.shape))}: "
+                "only transforms that keep the image's size can be swept"
+            )
+        if result.dtype != image.dtype:
+            raise ValueError(f"'{name}' makes numbers of type {result.dtype}, no 8-bit picture")
+        results.append(result)
+    return torch.from_numpy(np.stack(results)).to(pixels.device).permute(0, 3, 1, 2).to(pixels.dtype)
+
+
 def _seeds(streams: Streams, size: int) -> Tensor:
-    """(N,) int64."""
+    """Draw one seed per image: (N,) int64."""
     return torch.tensor(streams.integers(), dtype=torch.int64)
 
 
-def _holds_level(value: Any) -> bool:
+def _has_swept_level(value: Any) -> bool:
+    """Return whether `SWEPT_LEVEL` is somewhere in an argument."""
     if isinstance(value, Mapping):
-        return any(map(_holds_level, value.values()))
+        return any(map(_has_swept_level, value.values()))
     if isinstance(value, list | tuple):
-        return any(map(_holds_level, value))
-    return value is LEVEL
+        return any(map(_has_swept_level, value))
+    return value is SWEPT_LEVEL
 
 
 def _with_level(value: Any, level: float) -> Any:
+    """Return an argument with the level in place of `SWEPT_LEVEL`."""
     if isinstance(value, Mapping):
-        return {key: _with_level(item, level) for key, item in value.items()}
+        return {key: _with_level(inner, level) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(_with_level(item, level) for item in value)
-    # Whole levels as integers: sizes of windows and numbers of colours must be.
-    return (int(level) if level == int(level) else level) if value is LEVEL else value
+        return tuple(_with_level(inner, level) for inner in value)
+    # A whole level becomes an integer, because sizes of windows and numbers of colours must be integers.
+    return (int(level) if level == int(level) else level) if value is SWEPT_LEVEL else value

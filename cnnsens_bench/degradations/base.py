@@ -1,80 +1,60 @@
-"""What a degradation is: a draw that serves every level, and a pure function of pixels, draw and level.
+"""What a degradation is, how to register one, and the usual draws of random numbers.
 
-    @degradation("gaussian_rgb", draw=normal_per_value, levels=(1, 4, 16), level_name="σ")
-    def gaussian_rgb(pixels, draw, level):
+A degradation is a function of a batch of images, random numbers and a level:
+
+    @degradation("row_noise", draw=lambda streams, size: streams.normal(1, size, 1), levels=(2, 8), level_name="σ")
+    def row_noise(pixels, draw, level):
         return pixels + level * draw
 
-A geometric degradation (`geometric=True`) says instead how the box lies in the full image: its function is
-`(draw, level) -> Motion`, and `images.py` renders that view.
+Plain torch functions are enough. The formulas in `kernels/pixelwise.py` only make some built-in degradations faster.
+A geometric degradation moves the view instead: see `degradation`.
 """
 
 import keyword
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
+from cnnsens_bench.degradations.motion import UNLIMITED, Motion, Reach
 from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import Registry
 
 DrawFunction = Callable[[Streams, int], Any]
-"""(streams, input size in pixels) → one row of random numbers per image, shared by all levels of a trial."""
-
-
-MOST_BENT = 0.5
-"""The largest |bend| of a view: an image is turned inside out at 1."""
-
-
-@dataclass(frozen=True)
-class Motion:
-    """How the boxes of a batch lie in their full images; each a number for all, or a tensor (N,).
-
-    `dx`, `dy`: moved, in pixels of the network's input, right and down positive. `angle`: then turned about the
-    box's centre, degrees, what is seen turns counter-clockwise. `bend`: seen through a lens of that radial distortion
-    (Δr / r at the box's corners; negative is barrel), centred on the box.
-    """
-
-    dx: Tensor | float = 0.0
-    dy: Tensor | float = 0.0
-    angle: Tensor | float = 0.0
-    bend: Tensor | float = 0.0
-
-    def views(self, count: int) -> list[tuple[float, float, float, float]]:
-        """(dx, dy, angle, bend) of each of `count` images. Raises `ValueError` where one is bent beyond `MOST_BENT`."""
-        parts = (self.dx, self.dy, self.angle, self.bend)
-        columns = [part.tolist() if isinstance(part, Tensor) else [float(part)] * count for part in parts]
-        most = max(map(abs, columns[3]), default=0.0)
-        if most > MOST_BENT + 1e-6:
-            raise ValueError(f"it bends by {100 * most:g} % in all: {100 * MOST_BENT:g} % is the most")
-        return list(zip(*columns, strict=True))
-
-    def then(self, other: "Motion") -> "Motion":
-        """Both: shifts and angles add, and so do small distortions."""
-        return Motion(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-
-class Reach(NamedTuple):
-    """How far views can leave the box: `shift` in pixels of the network's input beyond its sides, and `radius`
-    around its centre in half diagonals of the box (its corners are at 1)."""
-
-    shift: float = 0.0
-    radius: float = 0.0
-
-
-EVERYWHERE = Reach(float("inf"), float("inf"))
+"""Draws the random numbers of a batch from its streams for inputs of so many pixels a side: a tensor, or a tuple of
+tensors, with one row per image. All levels of a trial share the draw."""
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """A registered degradation.
+    """A degradation as a sweep uses it; `@degradation` makes one of a function.
 
-    `levels`: the paper's, used when the config names none; empty for one that has no level (stored as level 0), or
-    whose levels the config must name (`needs_levels`). `low`, `high`: the inclusive range of valid levels; `whole`:
-    only whole numbers are levels.
-    `reach(level)`: how far the views of a geometric one can leave the box.
+    Parameters
+    ----------
+    name
+        The canonical name, which the database keeps.
+    function
+        (pixels, draw, level) → pixels, or (draw, level) → `Motion` for a geometric degradation.
+    draw_function
+        Draws the random numbers; None if nothing is random.
+    levels
+        The levels of a sweep whose config names none; empty for a degradation without levels, which is stored at
+        level 0, or whose levels the config must name (`needs_levels`).
+    level_name
+        The symbol or unit of the level, as figures show it.
+    low, high
+        The inclusive range of valid levels.
+    whole
+        Whether only whole numbers are valid levels.
+    geometric
+        Whether it moves the view instead of changing pixels.
+    reach_function
+        level → `Reach` of a geometric degradation; None if the view may be anywhere.
+    needs_levels
+        Whether the config must name the levels.
     """
 
     name: str
@@ -96,35 +76,66 @@ class Degradation:
 
     @property
     def random(self) -> bool:
-        """Whether trials differ; if not, one is run."""
+        """Whether its trials differ; otherwise a run has one trial."""
         return self.draw_function is not None
 
     def draw(self, streams: Streams, size: int, key: str | None = None) -> Any:
-        """The random numbers of one trial for inputs of `size` × `size`; None if nothing is random.
+        """Draw the random numbers of one trial.
 
-        `key`: what the streams are keyed to, the name unless given.
+        Parameters
+        ----------
+        streams
+            The streams of the batch's images and of the trial.
+        size
+            The side of the network's input in pixels.
+        key
+            What the streams are keyed to; the degradation's name unless given.
+
+        Returns
+        -------
+        tensor, tuple of tensors or None
+            One row per image; None if nothing is random.
         """
         return self.draw_function(streams.of(key or self.name), size) if self.draw_function else None
 
     def apply(self, pixels: Tensor, draw: Any, level: float) -> Tensor:
-        """`pixels` (N, 3, H, W) float32 in [0, 255], not changed → degraded, not yet clamped.
+        """Degrade a batch.
 
-        Of a geometric degradation the pixels are those of the moved box already.
+        Parameters
+        ----------
+        pixels
+            (N, 3, H, W) float32 in [0, 255], which are not changed. For a geometric degradation they must come from
+            the moved views already, and are returned as they are.
+        draw
+            What `draw` returned for these images.
+        level
+            A level that `check_level` accepts.
+
+        Returns
+        -------
+        Tensor
+            (N, 3, H, W), not yet clamped to [0, 255].
         """
         return pixels if self.geometric else self.function(pixels, draw, level)
 
     def motion(self, draw: Any, level: float) -> Motion:
-        """The motion of the boxes; only of a geometric degradation."""
+        """Return how the views of a batch move; only a geometric degradation has a motion."""
         return self.function(draw, level)
 
     def reach(self, level: float) -> Reach:
-        """See the class; nowhere unless geometric, anywhere unless it is said."""
+        """Return how far outside the box a view can reach at a level; zero unless the degradation is geometric."""
         if not self.geometric:
             return Reach()
-        return self.reach_function(level) if self.reach_function else EVERYWHERE
+        return self.reach_function(level) if self.reach_function else UNLIMITED
 
     def check_level(self, level: object) -> float:
-        """`level` as a number, or a `UserError` when it is none or out of range."""
+        """Return a level as a float.
+
+        Raises
+        ------
+        UserError
+            If it is no finite number, out of range, or not whole where it must be.
+        """
         if isinstance(level, bool) or not isinstance(level, int | float):
             raise UserError(f"degradation '{self.name}': level {level!r} is not a number")
         if not math.isfinite(level):
@@ -137,6 +148,25 @@ class Degradation:
         if self.whole and level != int(level):
             raise UserError(f"degradation '{self.name}': level {level:g} must be a whole number")
         return float(level)
+
+    def resolve_levels(self, levels: Sequence[float] | None = None) -> tuple[float, ...]:
+        """Return the levels of a sweep, each once.
+
+        Parameters
+        ----------
+        levels
+            The levels that the config names; None for the degradation's own, which is level 0 if it has none.
+
+        Raises
+        ------
+        UserError
+            If a level is impossible, levels are named for a degradation without any, or none where they are needed.
+        """
+        if levels is None and self.needs_levels:
+            raise UserError(f"degradation '{self.name}' is swept over levels of your choice: name them in levels")
+        if levels is not None and not self.has_levels:
+            raise UserError(f"degradation '{self.name}' has no levels: leave levels out")
+        return tuple(dict.fromkeys(self.check_level(level) for level in levels or self.levels or (0.0,)))
 
 
 degradations: Registry[Degradation] = Registry("degradation")
@@ -154,9 +184,52 @@ def degradation(
     geometric: bool = False,
     reach: Callable[[float], Reach] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as a degradation; the parameters are those of `Degradation`.
+    """Register the decorated function as a degradation.
 
-    Raises `UserError` for a name that no config could write, and for levels that are none.
+    The function is `(pixels, draw, level) -> pixels` with pixels (N, 3, H, W) float32 in [0, 255]; a run clamps the
+    result to [0, 255]. It must not change pixels or draw in place, and each image's result may follow only from its own
+    pixels, its own row of the draw, and the level. Before a run evaluates anything, it tries this out.
+
+    With `geometric=True` the function is `(draw, level) -> Motion`, and the view is rendered anew from the photograph.
+
+    Parameters
+    ----------
+    name
+        The name in configs and in the database: letters, digits and `_`, perhaps with a prefix, as in `mine:row_noise`.
+    draw
+        `(streams, size) -> numbers` draws the random numbers, such as `lambda streams, size: streams.normal(3)` or one
+        of this module's functions; None if nothing is random. One draw serves all levels.
+    levels
+        The levels of a sweep whose config names none; empty for a degradation without levels.
+    level_name
+        The symbol or unit of the level, as figures show it.
+    low, high
+        The inclusive range of valid levels.
+    whole
+        Whether only whole numbers are valid levels.
+    geometric
+        Whether the function returns a `Motion`.
+    reach
+        `level -> Reach` of a geometric degradation: how far outside the box its views can reach.
+
+    Raises
+    ------
+    UserError
+        If a config could not write the name, it is taken, or one of `levels` is impossible.
+
+    Examples
+    --------
+    In `my_degradations.py`, for a run with `plugins=[my_degradations]`::
+
+        from cnnsens_bench.degradations import Motion, degradation
+
+        @degradation("darker", levels=(10, 20, 40), level_name="gray levels")
+        def darker(pixels, draw, level):
+            return pixels - level
+
+        @degradation("tilt", draw=lambda streams, size: streams.normal(1)[:, 0], levels=(2, 5), geometric=True)
+        def tilt(draw, level):
+            return Motion(angle=level * draw)
     """
     _check_name(name)
     if not isinstance(levels, Sequence) or isinstance(levels, str):
@@ -173,10 +246,11 @@ def degradation(
 
 
 RESERVED = ("none", "sensitivity", "albumentations:")
-"""Names that mean something else in a plan or a config, and the library's prefix."""
+"""Names with another meaning in a plan or a config, and the prefix of the library's transforms."""
 
 
 def _check_name(name: object) -> None:
+    """Raise `UserError` for a name that no config could write."""
     parts = name.split(":") if isinstance(name, str) else []
     good = len(parts) in (1, 2) and all(part.isascii() and part.isidentifier() for part in parts)
     if not good or any(map(keyword.iskeyword, parts)):
@@ -189,42 +263,42 @@ def _check_name(name: object) -> None:
 
 
 def normal_per_value(streams: Streams, size: int) -> Tensor:
-    """(N, 3, H, W) N(0, 1), in channels_last memory as the pixels are."""
+    """Draw N(0, 1) for every value: (N, 3, H, W), in channels_last memory like the pixels."""
     return streams.normal(size, size, 3).permute(0, 3, 1, 2)
 
 
 def normal_per_pixel(streams: Streams, size: int) -> Tensor:
-    """(N, 1, H, W) N(0, 1)."""
+    """Draw N(0, 1) for every pixel: (N, 1, H, W)."""
     return streams.normal(1, size, size)
 
 
 def normal_per_image(streams: Streams, size: int) -> Tensor:
-    """(N, 1, 1, 1) N(0, 1)."""
+    """Draw N(0, 1) for every image: (N, 1, 1, 1)."""
     return streams.normal(1, 1, 1)
 
 
 def uniform_per_pixel(streams: Streams, size: int) -> Tensor:
-    """(N, 1, H, W) uniform in [0, 1)."""
+    """Draw uniform numbers in [0, 1) for every pixel: (N, 1, H, W)."""
     return streams.uniform(1, size, size)
 
 
 def uniform_per_value(streams: Streams, size: int) -> Tensor:
-    """(N, 3, H, W) uniform in [0, 1), in channels_last memory."""
+    """Draw uniform numbers in [0, 1) for every value: (N, 3, H, W), in channels_last memory."""
     return streams.uniform(size, size, 3).permute(0, 3, 1, 2)
 
 
 def normal_shift(streams: Streams, size: int) -> Tensor:
-    """(N, 2) N(0, 1): one for x, one for y."""
+    """Draw N(0, 1) for the x and the y of every image: (N, 2)."""
     return streams.normal(2)
 
 
 def uniform_per_image(streams: Streams, size: int) -> Tensor:
-    """(N,) uniform in [0, 1)."""
+    """Draw a uniform number in [0, 1) for every image: (N,)."""
     return streams.uniform(1)[:, 0]
 
 
 def draw_rows(draw: Any, index: Any) -> Any:
-    """The rows `index` (a slice or positions) of a draw: of a tensor, or of each part of a tuple; None stays None."""
+    """Return the rows of a draw at `index`, a slice or positions; of each tensor if it is a tuple; None stays None."""
     if draw is None:
         return None
     return tuple(draw_rows(part, index) for part in draw) if isinstance(draw, tuple) else draw[index]

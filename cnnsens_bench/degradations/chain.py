@@ -3,36 +3,38 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
-from cnnsens_bench.degradations.base import Degradation, Motion, Reach
+from cnnsens_bench.degradations.base import Degradation
+from cnnsens_bench.degradations.motion import Motion, Reach
 from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Member:
+class ChainMember:
     """A degradation at a fixed level, or at the level of the sweep (None)."""
 
     degradation: Degradation
     level: float | None
 
-    def at(self, level: float) -> float:
-        """Its level where the sweep's is `level`."""
-        return level if self.level is None else self.level
+    def level_at(self, sweep_level: float) -> float:
+        """Return the member's level when the sweep is at `sweep_level`."""
+        return sweep_level if self.level is None else self.level
 
 
 @dataclass(frozen=True)
 class Chain(Degradation):
-    """The members one after the other, clamped to [0, 255] between them, as each expects its input.
+    """Members that follow one another; pixels are clamped to [0, 255] between them, as each expects its input.
 
-    A member's draw is the one it has on its own (the second of a name has another), so a chain is paired with its
-    members. Geometric members come first: they move the box over the undegraded photograph.
+    A member draws the same numbers as it does alone, so a chain is paired with its members; only where a name occurs
+    again does it draw others. Geometric members come first, because they move the box over the undegraded photograph.
     """
 
-    members: tuple[Member, ...] = ()
+    members: tuple[ChainMember, ...] = ()
 
     @property
     def random(self) -> bool:
@@ -48,24 +50,25 @@ class Chain(Degradation):
         return tuple(draws)
 
     def apply(self, pixels: Tensor, draw: Any, level: float) -> Tensor:
-        begun = False
-        for member, own in zip(self.members, draw, strict=True):
+        changed = False
+        for member, own_draw in zip(self.members, draw, strict=True):
             if not member.degradation.geometric:
-                pixels = member.degradation.apply(pixels.clamp(0, 255) if begun else pixels, own, member.at(level))
-                begun = True
+                clamped = pixels.clamp(0, 255) if changed else pixels
+                pixels = member.degradation.apply(clamped, own_draw, member.level_at(level))
+                changed = True
         return pixels
 
     def motion(self, draw: Any, level: float) -> Motion:
         total = Motion()
-        for member, own in zip(self.members, draw, strict=True):
+        for member, own_draw in zip(self.members, draw, strict=True):
             if member.degradation.geometric:
-                total = total.then(member.degradation.motion(own, member.at(level)))
+                total = total.then(member.degradation.motion(own_draw, member.level_at(level)))
         return total
 
     def reach(self, level: float) -> Reach:
-        reaches = [member.degradation.reach(member.at(level)) for member in self.members]
-        # A turn about the moved box's centre: both at once reach no further than one after the other. Bends add, and
-        # one of b reaches to 1 / (1 − b).
+        reaches = [member.degradation.reach(member.level_at(level)) for member in self.members]
+        # Turns are about the centre of the moved box, so a shift and a turn together reach no further than one after
+        # the other. Bends add, and a bend of b reaches to a radius of 1 / (1 − b).
         radius = max(reach.radius for reach in reaches)
         bend = sum(1 - 1 / reach.radius for reach in reaches if reach.radius > 1)
         if bend:
@@ -73,23 +76,25 @@ class Chain(Degradation):
         return Reach(sum(reach.shift for reach in reaches), radius)
 
 
-def chain(members: Sequence[Member], name: str) -> Degradation:
-    """The members as one degradation called `name`. Raises `UserError` where they cannot follow each other."""
+def chain(members: Sequence[ChainMember], name: str) -> Degradation:
+    """Return the members as one degradation; a single member without a fixed level is returned as it is.
+
+    Parameters
+    ----------
+    members
+        In their order; at most one is swept over levels, and geometric ones come first.
+    name
+        The canonical name of the chain.
+
+    Raises
+    ------
+    UserError
+        If the members cannot follow one another.
+    """
     if len(members) == 1 and members[0].level is None:
         return members[0].degradation
     swept = [member.degradation for member in members if member.level is None and member.degradation.has_levels]
-    if len(swept) > 1:
-        raise UserError(
-            f"degradation '{name}': only one member can be swept over levels; give '{swept[0].name}' or "
-            f"'{swept[1].name}' a fixed level, as in gaussian_intensity(4) + pepper(0.02)"
-        )
-    kinds = [member.degradation.geometric for member in members]
-    if kinds != sorted(kinds, reverse=True):
-        late = next(m.degradation.name for before, m in zip(kinds, members[1:], strict=False)
-                    if not before and m.degradation.geometric)  # fmt: skip
-        raise UserError(
-            f"degradation '{name}': '{late}' moves the box over the undegraded photograph: put it before the others"
-        )
+    _check_order(members, swept, name)
     base = swept[0] if swept else Degradation(name, _no_function, None, ())
     filled = [replace(m, level=0.0) if m.level is None and not m.degradation.has_levels else m for m in members]
     return Chain(
@@ -102,9 +107,24 @@ def chain(members: Sequence[Member], name: str) -> Degradation:
         high=base.high,
         whole=base.whole,
         needs_levels=base.needs_levels,
-        geometric=kinds[0],
+        geometric=members[0].degradation.geometric,
         members=tuple(filled),
     )
+
+
+def _check_order(members: Sequence[ChainMember], swept: Sequence[Degradation], name: str) -> None:
+    """Raise `UserError` if two members are swept, or a geometric one follows one that changes pixels."""
+    if len(swept) > 1:
+        raise UserError(
+            f"degradation '{name}': only one member can be swept over levels; give '{swept[0].name}' or "
+            f"'{swept[1].name}' a fixed level, as in gaussian_intensity(4) + pepper(0.02)"
+        )
+    for before, member in pairwise(members):
+        if member.degradation.geometric and not before.degradation.geometric:
+            raise UserError(
+                f"degradation '{name}': '{member.degradation.name}' moves the box over the undegraded photograph: put "
+                "it before the others"
+            )
 
 
 def _no_function(*_: Any) -> Any:

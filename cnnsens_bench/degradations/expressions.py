@@ -1,55 +1,115 @@
-"""Degradations as a config writes them, and their one canonical name, which the store keeps.
+"""Degradations as a config writes them, and their one canonical name, which the database keeps.
 
 pepper                                                   a registered name, swept over its levels
-gaussian_intensity(4) + pepper(0.02)                     in order, at fixed levels
-gaussian_intensity(4) + pepper                           the same, pepper swept over its levels
-albumentations:GaussNoise(std_range=(level, level))      a library's transform; `level` marks what is swept
+common:*                                                 all registered names that match
+gaussian_intensity(4) + pepper(0.02)                     in this order, at fixed levels
+gaussian_intensity(4) + pepper                           the same, with pepper swept over its levels
+albumentations:GaussNoise(std_range=(level, level))      a transform of a library; the word `level` marks what is swept
 """
 
-import ast
-import re
+import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
-from cnnsens_bench.degradations.albumentations import LEVEL, PREFIX, albumentations_degradation
+from cnnsens_bench.degradations.albumentations import PREFIX, SWEPT_LEVEL, TRANSFORM_SYNTAX, albumentations_degradation
 from cnnsens_bench.degradations.base import Degradation, degradations
-from cnnsens_bench.degradations.chain import Member, chain
+from cnnsens_bench.degradations.chain import ChainMember, chain
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
+from cnnsens_bench.utils.spec_parser import SpecSyntax, Term, canonical_name, check_all_named, join_names, parse_spec
 
-
-def parse_degradation(text: str) -> Degradation:
-    """The degradation that `text` writes; its `name` is canonical. Raises `UserError`."""
-    if text in degradations:
-        return degradations[text]
-    tree = _tree(text)
-    members = [_member(node, text) for node in _summands(tree)]
-    return chain(members, " + ".join(_member_name(member) for member in members))
-
-
+SYNTAX = SpecSyntax(
+    "degradation",
+    f"pepper, gaussian_intensity(4) + pepper(0.02) or {PREFIX}Blur(blur_limit=3)",
+    {"level": SWEPT_LEVEL},
+)
 MEMBER_KEYS = ("name", "level", "arguments")
 ENTRY_KEYS = (*MEMBER_KEYS, "levels", "trials")
 
 
-def expression(entry: Any) -> str:
-    """The text of a config's entry: a string; a mapping with a name and `arguments` or `level`; or a list of these.
+def parse_degradation(text: str) -> Degradation:
+    """Return the degradation that a text describes.
 
-    Raises `UserError` for anything else, and for unknown keys. `levels` and `trials` are a whole entry's, no member's.
+    Parameters
+    ----------
+    text
+        A registered name, a transform of albumentations, or several of these joined by `+`; a name may fix its level,
+        as in `pepper(0.02)`.
+
+    Returns
+    -------
+    Degradation
+        Its `name` is the canonical form of the text.
+
+    Raises
+    ------
+    UserError
+        If the text cannot be read, a name is unknown, a level is out of range, or the members of a chain cannot follow
+        each other.
+
+    Examples
+    --------
+    >>> parse_degradation(" gaussian_intensity( 4.0 )+pepper").name
+    'gaussian_intensity(4) + pepper'
     """
-    return _text(entry, ENTRY_KEYS)
+    if text in degradations:
+        return degradations[text]
+    members = [_member(term, text) for term in parse_spec(text, SYNTAX)]
+    return chain(members, join_names(_member_name(member) for member in members))
 
 
-def _text(entry: Any, known: tuple[str, ...]) -> str:
+def parse_degradations(text: str) -> list[Degradation]:
+    """Return the degradation that a text describes, or all registered ones whose names match it if it has a `*`.
+
+    Raises
+    ------
+    UserError
+        If no name matches, and as `parse_degradation` does.
+
+    Examples
+    --------
+    >>> [degradation.name for degradation in parse_degradations("flip_*")]
+    ['flip_lr', 'flip_ud']
+    """
+    names = fnmatch.filter(degradations, text) if "*" in text else [text]
+    if not names:
+        raise UserError(f"degradations: no name matches '{text}'{near(text, degradations)}")
+    return [parse_degradation(name) for name in names]
+
+
+def write_expression(entry: Any) -> str:
+    """Return an entry of the config's list `degradations` as one text, which `parse_degradation` reads.
+
+    Parameters
+    ----------
+    entry
+        A text; a mapping with `name` and either `level` or `arguments`; or a list of these. The mapping of a whole
+        entry, unlike one in a list, may also have `levels` and `trials`, which are no part of the text.
+
+    Raises
+    ------
+    UserError
+        If the entry is anything else, or has unknown keys.
+
+    Examples
+    --------
+    >>> write_expression(["flip_lr", {"name": "pepper", "level": 0.02}])
+    'flip_lr + pepper(0.02)'
+    """
+    return _expression(entry, ENTRY_KEYS)
+
+
+def _expression(entry: Any, known: tuple[str, ...]) -> str:
     if isinstance(entry, str):
         return entry
     if isinstance(entry, list) and entry:
-        return " + ".join(_text(member, MEMBER_KEYS) for member in entry)
+        return join_names(_expression(member, MEMBER_KEYS) for member in entry)
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
         raise UserError(f"degradations: {entry!r} is neither a name, nor a mapping with a name, nor a list of these")
     name, level, arguments = entry["name"], entry.get("level"), entry.get("arguments")
     for key in entry:
         if key not in known:
-            raise UserError(f"degradations: unknown key '{key}' of '{name}'{near(str(key), list(known))}")
+            raise UserError(f"degradations: unknown key '{key}' of '{name}'{near(str(key), known)}")
     if level is not None and arguments is not None:
         raise UserError(f"degradations: '{name}' has both level and arguments: write the level into the arguments")
     if level is not None:
@@ -58,100 +118,48 @@ def _text(entry: Any, known: tuple[str, ...]) -> str:
         return name
     if not isinstance(arguments, Mapping):
         raise UserError(f"degradations: arguments of '{name}' must be a mapping, such as {{blur_limit: [3, 3]}}")
-    return f"{name}({', '.join(f'{key}={_source(value)}' for key, value in arguments.items())})"
+    return f"{name}({', '.join(f'{key}={_literal(value)}' for key, value in arguments.items())})"
 
 
-def _source(value: Any) -> str:
+def _literal(value: Any) -> str:
+    """Return the text of an argument; the text "level" is the word that marks what is swept."""
     if value == "level":
         return "level"
     if isinstance(value, list | tuple):
-        return f"({''.join(_source(item) + ', ' for item in value).rstrip()})"
+        return f"({''.join(_literal(inner) + ', ' for inner in value).rstrip()})"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_source(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {_literal(inner)}" for key, inner in value.items()) + "}"
     return repr(value)
 
 
-TEXT_OR_PREFIX = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|\b([A-Za-z_]\w*):(?=[A-Za-z_])""")
-
-
-def _tree(text: str) -> ast.expr:
-    try:
-        # A prefix becomes an attribute: `common:fog` is no Python. What is quoted stays.
-        return ast.parse(TEXT_OR_PREFIX.sub(lambda m: m[1] or f"{m[2]}.", text.strip()), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UserError(
-            f"degradation '{text}' cannot be read: write a name, name(level), name(level) + name(level), or "
-            f"{PREFIX}Transform(argument=value)"
-        ) from None
-
-
-def _summands(node: ast.expr) -> list[ast.expr]:
-    found = []
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        found.append(node.right)
-        node = node.left
-    return [node, *reversed(found)]
-
-
-def _member(node: ast.expr, text: str) -> Member:
-    call = node if isinstance(node, ast.Call) else None
-    name = _name(call.func if call else node, text)
+def _member(term: Term, text: str) -> ChainMember:
+    name = term.name.replace(".", ":")  # a dot is taken for the colon of a prefix
     if name.startswith(PREFIX):
-        return Member(_transform(name, call, text), None)
+        return ChainMember(_transform(name, term, text), None)
     degradation = degradations[name]
-    if call is None:
-        return Member(degradation, None)
-    if call.keywords or len(call.args) != 1:
+    if term.arguments or len(term.positional) > 1:
         raise UserError(f"degradation '{text}': '{name}' takes one number, its level, as in {name}(4)")
-    return Member(degradation, _checked(degradation, _literal(call.args[0], text)))
-
-
-def _checked(degradation: Degradation, level: Any) -> float:
+    if not term.positional:
+        return ChainMember(degradation, None)
+    level = term.positional[0]
     if not degradation.has_levels:
-        raise UserError(f"degradation '{degradation.name}' has no level: leave ({level!r}) out")
-    return degradation.check_level(level)
+        raise UserError(f"degradation '{name}' has no level: leave ({level!r}) out")
+    return ChainMember(degradation, degradation.check_level(level))
 
 
-def _name(node: ast.expr, text: str) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return f"{node.value.id}:{node.attr}"
-    raise UserError(f"degradation '{text}' cannot be read: {ast.unparse(node)!r} is no name of a degradation")
+def _transform(name: str, term: Term, text: str) -> Degradation:
+    check_all_named(term, text, TRANSFORM_SYNTAX)
+    arguments = {key: _with_tuples(term.arguments[key]) for key in sorted(term.arguments)}
+    return albumentations_degradation(canonical_name(name, arguments), Term(name, arguments=arguments))
 
 
-def _transform(name: str, call: ast.Call | None, text: str) -> Degradation:
-    if call is not None and call.args:
-        raise UserError(f"degradation '{text}': give the arguments of '{name}' by name, as in {name}(p=0.5)")
-    pairs = sorted(((k.arg, _literal(k.value, text)) for k in call.keywords), key=lambda p: str(p[0])) if call else []
-    arguments = {str(key): value for key, value in pairs}
-    if len(arguments) < len(pairs):
-        raise UserError(f"degradation '{text}': an argument of '{name}' is given twice")
-    written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    canonical = f"{name}({written})" if arguments else name
-    return albumentations_degradation(canonical, name.removeprefix(PREFIX), arguments)
+def _with_tuples(value: Any) -> Any:
+    """Return a value whose lists are tuples, so that both ways to write them have one canonical name."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(inner) for key, inner in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
 
 
-def _literal(node: ast.expr, text: str) -> Any:
-    """A number, string, tuple, list or mapping of these, or `LEVEL`; lists become tuples."""
-    if isinstance(node, ast.Name) and node.id == "level":
-        return LEVEL
-    if isinstance(node, ast.Tuple | ast.List):
-        return tuple(_literal(item, text) for item in node.elts)
-    if isinstance(node, ast.Dict) and all(node.keys):
-        return {
-            _literal(key, text): _literal(value, text)
-            for key, value in zip(node.keys, node.values, strict=True)
-            if key is not None
-        }
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise UserError(
-            f"degradation '{text}': {ast.unparse(node)!r} is no number, text, list or mapping, nor the word level"
-        ) from None
-
-
-def _member_name(member: Member) -> str:
+def _member_name(member: ChainMember) -> str:
     name = member.degradation.name
     return name if member.level is None else f"{name}({member.level:.12g})"

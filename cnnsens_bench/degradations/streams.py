@@ -1,9 +1,9 @@
 """Random numbers that depend only on what they are for, never on batch, worker, order or device.
 
-A stream is Philox4x64-10 (Salmon et al. 2011) keyed by a hash of (seed, dataset, image id, degradation, trial).
-On a CPU NumPy generates its bits; on other devices the same integer arithmetic runs in torch. Bits become
-numbers only by table look-up, shift and multiplication by a power of two, all exact in IEEE arithmetic: a
-logarithm or cosine would differ in the last bit between vector widths, libraries and devices.
+A stream is Philox4x64-10 (Salmon et al. 2011), keyed by a hash of (seed, dataset, image id, degradation, trial). NumPy
+generates its bits on a CPU, and the same integer arithmetic in torch on other devices. Bits become numbers only by
+table look-up, shift and multiplication by a power of two, which are exact in IEEE arithmetic; a logarithm or cosine
+would differ in the last bit between vector widths, libraries and devices.
 """
 
 import functools
@@ -21,9 +21,10 @@ NORMAL_BINS = 1 << 16
 
 @functools.cache
 def normal_table() -> np.ndarray:
-    """Mean of the standard normal in each of 65,536 equally probable bins, float32, scaled to variance 1.
+    """Return the mean of the standard normal in each of 65,536 equally probable bins, float32, scaled to variance 1.
 
-    Exact mean 0 and variance 1; its distribution function is nowhere further than 1/131072 from the normal's.
+    Mean and variance are exactly 0 and 1, and the distribution function is nowhere further than 1/131072 from the
+    normal's.
     """
     edges = norm.ppf(np.arange(NORMAL_BINS + 1) / NORMAL_BINS)
     means = -np.diff(norm.pdf(edges)) * NORMAL_BINS
@@ -34,14 +35,30 @@ def normal_table() -> np.ndarray:
 
 
 NORMAL_MAX = 4.4
-"""No normal draw is larger in magnitude: what a shift can reach at most (see `Degradation.reach`)."""
+"""The largest magnitude of a normal draw, which bounds how far a shift can reach (see `Degradation.reach`)."""
 
 
 class Streams:
     """One random stream per image of a batch, for one trial.
 
-    `of(degradation)` keys the streams to a degradation; then each call of `normal`, `uniform` or `integers`
-    takes fresh numbers, in the order of the calls. All methods return one row per image.
+    `of(degradation)` keys the streams to a degradation. Each call of `normal`, `uniform` or `integers` then takes fresh
+    numbers, in the order of the calls, one row per image.
+
+    Parameters
+    ----------
+    seed, dataset, image_ids, trial
+        What the numbers depend on, together with the degradation.
+    device
+        Where the numbers are made; their bits are the same everywhere.
+    degradation
+        The name that the streams are keyed to.
+
+    Examples
+    --------
+    >>> first = Streams(0, "birds", ["a", "b"], trial=0).of("pepper").uniform(2)
+    >>> alone = Streams(0, "birds", ["b"], trial=0).of("pepper").uniform(2)
+    >>> bool((first[1] == alone[0]).all())
+    True
     """
 
     def __init__(
@@ -60,12 +77,12 @@ class Streams:
         self._calls = 0
 
     def of(self, degradation: str) -> "Streams":
-        """These streams, keyed to `degradation` and at their beginning."""
+        """Return these streams keyed to a degradation, at their beginning."""
         return Streams(self.seed, self.dataset, self.image_ids, self.trial, self.device, degradation)
 
     @functools.cached_property
     def keys(self) -> np.ndarray:
-        """(N, 2) uint64: the Philox keys of the images."""
+        """The Philox keys of the images: (N, 2) uint64."""
         digests = [
             hashlib.blake2b(
                 json.dumps([self.seed, self.dataset, image_id, self.degradation, self.trial]).encode(), digest_size=16
@@ -75,52 +92,64 @@ class Streams:
         return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
     def normal(self, *shape: int) -> Tensor:
-        """(N, *shape) float32, N(0, 1)."""
+        """Draw from N(0, 1): (N, *shape) float32, at most `NORMAL_MAX` in magnitude."""
         count = int(np.prod(shape))
         if self.on_host:
             table, out = normal_table(), np.empty((len(self.image_ids), count), np.float32)
-            for row, words in zip(out, self._words(-(-count // 4)), strict=True):
-                np.take(table, words.view("<u2")[:count], out=row, mode="clip")
+            for row, numbers in zip(out, self._uint64s(-(-count // 4)), strict=True):
+                np.take(table, numbers.view("<u2")[:count], out=row, mode="clip")
             return torch.from_numpy(out).view(-1, *shape)
-        bits = self._words_on_device(-(-count // 4))
+        bits = self._uint64s_on_device(-(-count // 4))
         bins = torch.stack([(bits >> shift) & 0xFFFF for shift in (0, 16, 32, 48)], dim=-1)
         bins = bins.flatten(1)[:, :count]
         return torch.from_numpy(normal_table().copy()).to(self.device)[bins].view(-1, *shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """(N, *shape) float32, uniform on the multiples of 2⁻²⁴ in [0, 1)."""
+        """Draw uniformly from the multiples of 2⁻²⁴ in [0, 1): (N, *shape) float32."""
         count = int(np.prod(shape))
         if self.on_host:
             out = np.empty((len(self.image_ids), count), np.float32)
-            for row, words in zip(out, self._words(-(-count // 2)), strict=True):
-                np.multiply(words.view("<u4")[:count] >> 8, np.float32(2**-24), out=row, casting="unsafe")
+            for row, numbers in zip(out, self._uint64s(-(-count // 2)), strict=True):
+                np.multiply(numbers.view("<u4")[:count] >> 8, np.float32(2**-24), out=row, casting="unsafe")
             return torch.from_numpy(out).view(-1, *shape)
-        bits = self._words_on_device(-(-count // 2))
+        bits = self._uint64s_on_device(-(-count // 2))
         halves = torch.stack([(bits >> 8) & 0xFFFFFF, (bits >> 40) & 0xFFFFFF], dim=-1)
         return (halves.flatten(1)[:, :count].float() * 2**-24).view(-1, *shape)
 
     def integers(self) -> list[int]:
-        """One 63-bit integer per image, to seed another library's generator."""
-        return [int(words[0] >> np.uint64(1)) for words in self._words(1)]
+        """Draw one 63-bit integer per image, as a seed for the generator of another library."""
+        return [int(numbers[0] >> np.uint64(1)) for numbers in self._uint64s(1)]
 
     def _next_call(self) -> int:
         self._calls += 1
         return self._calls
 
-    def _words(self, count: int) -> list[np.ndarray]:
-        """`count` uint64 of each stream; every call starts at its own second counter word."""
+    def _uint64s(self, count: int) -> list[np.ndarray]:
+        """Return the next `count` uint64 of each stream; the number of the call is the second word of the counter."""
         call = self._next_call()
         return [np.random.Philox(key=key, counter=[0, call, 0, 0]).random_raw(count).astype("<u8") for key in self.keys]
 
-    def _words_on_device(self, count: int) -> Tensor:
+    def _uint64s_on_device(self, count: int) -> Tensor:
         keys = torch.from_numpy(self.keys.astype(np.int64, casting="unsafe")).to(self.device)
-        return philox_words(keys, self._next_call(), count)
+        return philox_uint64s(keys, self._next_call(), count)
 
 
-def philox_words(keys: Tensor, call: int, count: int) -> Tensor:
-    """The words NumPy's Philox gives for `counter=[0, call, 0, 0]`, in torch integers on the keys' device.
+def philox_uint64s(keys: Tensor, call: int, count: int) -> Tensor:
+    """Compute what NumPy's Philox gives for `counter=[0, call, 0, 0]`, in torch integers on the device of the keys.
 
-    `keys`: (N, 2) int64, the bits of the uint64 keys. Returns (N, count) int64, the bits of the uint64 words.
+    Parameters
+    ----------
+    keys
+        (N, 2) int64, the bits of the uint64 keys.
+    call
+        The number of the call, from 1.
+    count
+        How many numbers each stream gives.
+
+    Returns
+    -------
+    Tensor
+        (N, count) int64, the bits of the uint64 numbers.
     """
     blocks = -(-count // 4)
     # NumPy raises the counter before it generates, so the first block has counter 1.
@@ -136,11 +165,12 @@ def philox_words(keys: Tensor, call: int, count: int) -> Tensor:
 
 
 def _signed(value: int) -> int:
+    """Return the int64 with the bits of a uint64."""
     return value - (1 << 64) if value >> 63 else value
 
 
 def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
-    """High and low 64 bits of the unsigned product, from 32-bit halves (torch has no wider multiplication)."""
+    """Return the high and low 64 bits of the unsigned product, from 32-bit halves (torch cannot multiply wider)."""
     mask = 0xFFFFFFFF
     a_low, a_high = a & mask, (a >> 32) & mask
     b_low, b_high = b & mask, b >> 32

@@ -1,1 +1,1 @@
-"""Engine: what is missing (`plan`), computing it (`evaluate`, `worker`), and spreading it (`local`, `pipeline`)."""
+"""The computing itself, in pure torch: what is planned, degraded, predicted and scored. Knows neither Ray nor files."""

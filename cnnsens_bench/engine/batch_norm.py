@@ -1,6 +1,6 @@
-"""Batch-norm recalibration in a sweep: one fixed set of images, degraded as each cell asks, once a worker.
+"""Batch-norm recalibration in a sweep: each worker degrades one fixed set of images as each cell asks.
 
-What a network's statistics become depends on the set and the cell, never on the chunk that happens to be computed.
+The statistics of a network depend on this set and on the cell, never on the images that happen to be computed.
 """
 
 import copy
@@ -21,7 +21,19 @@ from cnnsens_bench.models import Classifier
 
 
 class Calibration:
-    """The pixels of the sweep's calibration images in any cell. `decoded`: those of `sweep.calibration`."""
+    """Gives the pixels of the sweep's calibration images in any cell.
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    decoded
+        The images of `sweep.calibration`.
+    device
+        Where pixels are degraded.
+    pool
+        The threads that render views.
+    """
 
     def __init__(self, sweep: Sweep, decoded: Sequence[images.Decoded], device: torch.device, pool: Executor) -> None:
         self.sweep, self.decoded, self.device, self.pool = sweep, decoded, device, pool
@@ -29,17 +41,26 @@ class Calibration:
         self.last: tuple[tuple[int, int, int], Tensor] | None = None
 
     def pixels(self, count: int, size: int, cell: int) -> Tensor:
-        """(n, 3, size, size) float32 in [0, 255]: the first `count` images in the sweep's cell number `cell`.
+        """Return the first images in a cell as (n, 3, size, size) float32 in [0, 255].
 
-        Those that cannot be degraded are left out.
+        Images that cannot be degraded are left out.
+
+        Parameters
+        ----------
+        count
+            How many images to use.
+        size
+            The side of the network's input in pixels.
+        cell
+            The cell's position in `sweep.cells()`.
         """
         key = (count, size, cell)
         if self.last is None or self.last[0] != key:
-            # Kept for the networks that ask next: they ask cell by cell.
-            self.last = (key, self._made(count, size, cell))
+            # They are kept for the networks that ask next, because networks ask cell by cell.
+            self.last = (key, self._degraded(count, size, cell))
         return self.last[1]
 
-    def _made(self, count: int, size: int, cell: int) -> Tensor:
+    def _degraded(self, count: int, size: int, cell: int) -> Tensor:
         if size not in self.degraders:
             ids = [image.image_id for image in self.sweep.calibration]
             self.degraders[size] = Degrader(self.sweep, size, ids, self.decoded, self.device, self.pool)
@@ -47,7 +68,7 @@ class Calibration:
         if cell == 0:
             pixels = degrader.pixels[:count].clamp(0, 255)
         else:
-            condition, position = self._found(cell)
+            condition, position = self._condition_of(cell)
             rows = [np.empty(0, int) for _ in range(condition.trials * len(condition.levels))]
             rows[position] = np.arange(min(count, len(self.decoded)))
             parts = [part for _, part, _ in degrader.run(condition, rows)]
@@ -56,8 +77,8 @@ class Calibration:
                 pixels = pixels.round()
         return pixels[pixels.sum((1, 2, 3)).isfinite()].contiguous(memory_format=torch.channels_last)
 
-    def _found(self, cell: int) -> tuple[Condition, int]:
-        """The condition that a cell belongs to, and its position in it."""
+    def _condition_of(self, cell: int) -> tuple[Condition, int]:
+        """Return the condition that a cell belongs to, and the cell's position in it."""
         first = 1
         for condition in self.sweep.conditions:
             count = condition.trials * len(condition.levels)
@@ -68,7 +89,17 @@ class Calibration:
 
 
 class Recalibrated:
-    """A network whose batch-norm statistics follow the cell; its weights are shared with `classifier`."""
+    """A network whose batch-norm statistics follow the cell.
+
+    Parameters
+    ----------
+    classifier
+        The network. The weights are shared with it, the statistics are not.
+    defense
+        A defense with a recalibration.
+    calibration
+        The images that the statistics are computed from.
+    """
 
     def __init__(self, classifier: Classifier, defense: Defense, calibration: Calibration) -> None:
         assert defense.recalibration is not None
@@ -81,9 +112,17 @@ class Recalibrated:
         self.cell: int | None = None
 
     def at(self, cell: int, autocast: AbstractContextManager) -> Classifier:
-        """The network as it is in the sweep's cell number `cell`."""
+        """Return the network with its statistics in a cell.
+
+        Parameters
+        ----------
+        cell
+            The cell's position in `sweep.cells()`.
+        autocast
+            The context in which the calibration images are computed.
+        """
         if cell not in self.known:
-            self.cell = None  # until it is done: memory may run out on the way
+            self.cell = None  # until it is done, because memory may run out on the way
             set_statistics(self.layers, self.trained)
             pixels = self.calibration.pixels(self.recalibration.images, self.size, cell)
             if self.prefilter and len(pixels):

@@ -1,4 +1,4 @@
-"""The degraded pixels of one chunk of images at one input size, and what could not be degraded."""
+"""The degraded pixels of a batch of images at one input size, and what could not be degraded."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -13,33 +13,57 @@ from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.degradations.base import draw_rows
 from cnnsens_bench.engine.oom_backoff import out_of_memory
 from cnnsens_bench.engine.plan import Condition, Sweep
-from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.errors import UserError, first_line
 
 FAILED = object()
+"""What stands for the result of a step that raised."""
+LONGEST = 300
+"""The letters of a library's error message that a failure quotes at most."""
 
 Failure = tuple[int, str, str]
-"""The position of an image in its chunk, the stage it failed at, and a sentence."""
+"""The position of an image in its batch, the stage it failed at, and a sentence."""
 
 
 class DrawnCell(NamedTuple):
-    """A cell that is to be computed: `rows` are the positions of its images, `draw` has a row for each; `place` names
-    its level and trial."""
+    """A cell of a condition with its random draw.
+
+    `cell` is its position among the condition's cells, `rows` are the positions of its images in the batch, `draw` has
+    a row for each of them, and `name` says its level and trial in a sentence.
+    """
 
     cell: int
     level: float
-    place: str
+    name: str
     rows: np.ndarray
     draw: Any
 
-    def part(self, index: Any) -> "DrawnCell":
-        """Of the rows at `index`, a slice or positions among them."""
+    def take(self, index: Any) -> "DrawnCell":
+        """Return the cell of some of its images; `index` is a slice or positions among them."""
         return self._replace(rows=self.rows[index], draw=draw_rows(self.draw, index))
 
 
 class Degrader:
-    """Renders and degrades a chunk. `pixels` (N, 3, size, size) are the undegraded ones; `failures`: of the last run.
+    """Renders and degrades a batch of images. An image that a degradation raises on fails; the others go on.
 
-    A degradation that raises fails on those images alone that it raises on; the others go on.
+    Parameters
+    ----------
+    sweep
+        Its seed and dataset name shape the draws.
+    size
+        The side of the networks' input in pixels.
+    image_ids, decoded
+        The images.
+    device
+        Where pixels are degraded.
+    pool
+        The threads that render views.
+
+    Attributes
+    ----------
+    pixels
+        (N, 3, size, size) float32 in [0, 255]: the undegraded images.
+    failures
+        What failed in the last `run`.
     """
 
     def __init__(
@@ -54,17 +78,28 @@ class Degrader:
         self.sweep, self.size, self.image_ids, self.decoded = sweep, size, image_ids, decoded
         self.device, self.pool = device, pool
         self.failures: list[Failure] = []
-        self._told: set[tuple[int, str]] = set()
+        self._known_failures: set[tuple[int, str]] = set()
         self.pixels = self._to_device(list(pool.map(lambda image: images.render(image, size), decoded)))
 
     def run(self, condition: Condition, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, Tensor, np.ndarray]]:
-        """The cells of a condition, trial by trial: (cell's position, its pixels not yet clamped, their rows).
+        """Yield the cells of a condition, trial by trial.
 
-        `rows[cell]`: the positions of the images that are wanted; a cell that nobody wants is left out.
+        Parameters
+        ----------
+        condition
+            The condition to apply.
+        rows
+            For each cell the positions of the images that are wanted; a cell that no image wants is left out.
+
+        Yields
+        ------
+        tuple
+            The cell's position in the condition, its pixels (n, 3, size, size) before they are clamped to [0, 255], and
+            the positions of its images.
         """
-        self.failures, self._told = [], set()
+        self.failures, self._known_failures = [], set()
         self.degradation = parse_degradation(condition.degradation)
-        drawn_cells = self._drawn_cells(condition, rows)  # drawn as they are reached, two trials at most at once
+        drawn_cells = self._drawn_cells(condition, rows)  # drawn as they are reached: at most two trials are held
         if self.degradation.geometric:
             for drawn, pixels in self._views(drawn_cells):
                 yield from self._applied(drawn, pixels)
@@ -80,25 +115,25 @@ class Degrader:
                 continue
             ids = [self.image_ids[i] for i in of_trial]
             streams = Streams(self.sweep.seed, self.sweep.dataset, ids, trial, self.device)
-            draw = self._tried(f"trial {trial}", of_trial, self.degradation.draw, streams, self.size)
+            draw = self._attempt(f"trial {trial}", of_trial, self.degradation.draw, streams, self.size)
             if draw is FAILED:
                 continue
             for cell, level in enumerate(condition.levels, trial * width):
                 wanted = rows[cell]
                 if not len(wanted):
                     continue
-                place = f"level {level:g}, trial {trial}" if self.degradation.has_levels else f"trial {trial}"
-                drawn = DrawnCell(cell, level, place, of_trial, draw)
+                name = f"level {level:g}, trial {trial}" if self.degradation.has_levels else f"trial {trial}"
+                drawn = DrawnCell(cell, level, name, of_trial, draw)
                 if len(wanted) < len(of_trial):
-                    drawn = self._tried(place, wanted, drawn.part, np.flatnonzero(np.isin(of_trial, wanted)))
+                    drawn = self._attempt(name, wanted, drawn.take, np.flatnonzero(np.isin(of_trial, wanted)))
                 if drawn is not FAILED:
                     yield drawn
 
     def _views(self, drawn_cells: Iterator[DrawnCell]) -> Iterator[tuple[DrawnCell, Tensor]]:
-        """The moved boxes, cell by cell, on the device; the next cell's are rendered while one is used."""
+        """Yield each cell's moved views on the device; the next cell's are rendered while one is used."""
 
         def submit(drawn: DrawnCell) -> list[Future[np.ndarray]] | None:
-            views = self._tried(drawn.place, drawn.rows, self._placed, drawn)
+            views = self._attempt(drawn.name, drawn.rows, self._moved_boxes, drawn)
             if views is FAILED:
                 return None
             return [
@@ -110,31 +145,33 @@ class Degrader:
         for drawn in drawn_cells:
             ahead = submit(drawn)
             if waiting:
-                yield from self._collected(*waiting)
+                yield from self._rendered(*waiting)
             waiting = (drawn, ahead) if ahead else None
         if waiting:
-            yield from self._collected(*waiting)
+            yield from self._rendered(*waiting)
 
-    def _placed(self, drawn: DrawnCell) -> list[tuple[float, float, float, float]]:
+    def _moved_boxes(self, drawn: DrawnCell) -> list[tuple[float, float, float, float]]:
         return self.degradation.motion(drawn.draw, drawn.level).views(len(drawn.rows))
 
-    def _collected(self, drawn: DrawnCell, rendered: list[Future[np.ndarray]]) -> Iterator[tuple[DrawnCell, Tensor]]:
-        results = [self._tried(drawn.place, drawn.rows[i : i + 1], future.result) for i, future in enumerate(rendered)]
+    def _rendered(self, drawn: DrawnCell, views: list[Future[np.ndarray]]) -> Iterator[tuple[DrawnCell, Tensor]]:
+        results = [self._attempt(drawn.name, drawn.rows[i : i + 1], future.result) for i, future in enumerate(views)]
         good = np.flatnonzero([result is not FAILED for result in results])
         if len(good) < len(results):
-            drawn = self._tried(drawn.place, drawn.rows[good], drawn.part, good)
+            drawn = self._attempt(drawn.name, drawn.rows[good], drawn.take, good)
         if len(good) and drawn is not FAILED:
             yield drawn, self._to_device([results[i] for i in good])
 
     def _applied(self, drawn: DrawnCell, pixels: Tensor) -> Iterator[tuple[int, Tensor, np.ndarray]]:
-        """Degraded together; if that fails, one by one, so that the others go on."""
-        together = self._tried(drawn.place, (), self._apply, drawn, pixels)
+        """Degrade the images of a cell together; if that fails, one by one, so that the others go on."""
+        together = self._attempt(drawn.name, (), self._apply, drawn, pixels)
         if together is not FAILED:
             yield drawn.cell, together, drawn.rows
             return
         for i in range(len(drawn.rows)):
             one = slice(i, i + 1)
-            alone = self._tried(drawn.place, drawn.rows[one], lambda one=one: self._apply(drawn.part(one), pixels[one]))
+            alone = self._attempt(
+                drawn.name, drawn.rows[one], lambda one=one: self._apply(drawn.take(one), pixels[one])
+            )
             if alone is not FAILED:
                 yield drawn.cell, alone, drawn.rows[one]
 
@@ -143,21 +180,23 @@ class Degrader:
         check_result(result, pixels)
         return result
 
-    def _tried(self, place: str, rows: Iterable[int], work: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of `work(*arguments)`, or `FAILED` and a failure noted for each of `rows`: of the same kind only
-        the first, with its `place`."""
+    def _attempt(self, cell: str, rows: Iterable[int], work: Callable[..., Any], *arguments: Any) -> Any:
+        """Return `work(*arguments)`, or `FAILED` and note a failure of each of `rows`.
+
+        Of equal failures of an image only the first is noted, with its `cell`.
+        """
         try:
             return work(*arguments)
         except Exception as error:
             if out_of_memory(error) and len(self.image_ids) > 1:
-                raise  # not the image's fault: fewer at a time may help
-            sentence = first_line(error)
+                raise  # the image is not to blame: fewer at a time may help
+            sentence = first_line(error, LONGEST)
             if not isinstance(error, UserError):
                 sentence = f"'{self.degradation.name}' raised {type(error).__name__}: {sentence}"
             for row in map(int, rows):
-                if (row, sentence) not in self._told:
-                    self._told.add((row, sentence))
-                    self.failures.append((row, "degrade", f"{sentence} (first at {place})"))
+                if (row, sentence) not in self._known_failures:
+                    self._known_failures.add((row, sentence))
+                    self.failures.append((row, "degrade", f"{sentence} (first at {cell})"))
             return FAILED
 
     def _to_device(self, views: list[np.ndarray]) -> Tensor:
@@ -165,7 +204,7 @@ class Degrader:
 
 
 def check_result(result: Any, pixels: Tensor) -> None:
-    """Raises `ValueError` unless a degradation gave a tensor of its input's shape, of floating-point numbers."""
+    """Raise `ValueError` unless a degradation returned a floating-point tensor of its input's shape."""
     if not isinstance(result, Tensor):
         raise ValueError(f"it returned a {type(result).__name__}, not a tensor")
     if result.shape != pixels.shape:
@@ -175,11 +214,6 @@ def check_result(result: Any, pixels: Tensor) -> None:
         raise ValueError(f"it returned numbers of type {kind}: give floating-point ones, as with .float()")
 
 
-def first_line(error: BaseException) -> str:
-    """Of its message, cut to the length of a sentence."""
-    return (str(error).strip().splitlines() or [""])[0][:300]
-
-
 def _span(rows: np.ndarray) -> Any:
-    """A slice where the rows follow each other (a view, no copy), else the rows."""
+    """Return a slice where the rows follow each other (which copies nothing), else the rows."""
     return slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows

@@ -1,7 +1,7 @@
-"""Every condition and pre-filter tried on made-up pixels before anything is trained or swept: it fails early.
+"""A trial of every condition and pre-filter on made-up pixels, so that mistakes show before anything is computed.
 
-What a run takes for granted is tried too: that the input, which other results are computed from, is left as it is,
-and that an image's result follows from its pixels and its draw, whatever is computed beside it.
+It also checks what a sweep relies on: that the input stays as it is, because other results are computed from it, and
+that an image's result depends only on its pixels and its draw, not on the images beside it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,15 +14,15 @@ from torch import Tensor
 from cnnsens_bench.defenses import Defense
 from cnnsens_bench.degradations import Degradation, Motion, Streams, parse_degradation
 from cnnsens_bench.degradations.base import draw_rows
-from cnnsens_bench.engine.degrade import check_result, first_line
+from cnnsens_bench.engine.degrade import LONGEST, check_result
 from cnnsens_bench.engine.plan import Condition
-from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.errors import UserError, first_line
 
 IDS = ("image_0", "image_1")
 LAST = np.array([1])
-"""One of the images, by positions, as a run takes those out of a draw that it still needs."""
+"""The position of one of the images, in the form in which a sweep selects images of a draw."""
 ROUNDING = 0.01
-"""In gray levels: what a library's sums may differ by with the size of a batch."""
+"""The gray levels that a library's sums may differ by when a batch has another size."""
 
 T = TypeVar("T")
 
@@ -35,13 +35,31 @@ def probe(
 ) -> None:
     """Apply each condition at each level, and each defense's pre-filter, to two images of each input size.
 
-    Raises `UserError` where one raises, changes the size, returns NaN, changes its input, or gives an image another
-    result when it is asked again or for that image alone; `differentiable`: also where a pre-filter gives no gradient.
+    Parameters
+    ----------
+    conditions
+        The conditions of a sweep.
+    sizes
+        The sides of the networks' inputs in pixels.
+    defenses
+        The defenses of a sweep.
+    differentiable
+        Whether pre-filters must give a gradient.
+
+    Raises
+    ------
+    UserError
+        If one of them raises, changes the size, returns NaN, changes its input, or returns another result for an image
+        when it is called again or with that image alone; or if a gradient is needed and there is none.
+
+    Examples
+    --------
+    >>> probe([Condition("flip_lr", (0.0,), 1)], sizes=[32])
     """
     for size in sorted(set(sizes)):
         steps = torch.arange(len(IDS) * 3 * size * size, dtype=torch.float32)
         pixels = (steps * 97 % 2551 / 10).view(len(IDS), size, size, 3).permute(0, 3, 1, 2)
-        pixels[1] *= 0.6  # what looks at the whole batch sees that it is not of one brightness
+        pixels[1] *= 0.6  # of another brightness, so that a function which looks at the whole batch shows it
         for defense in {defense.name: defense for defense in defenses}.values():
             _filter(defense, pixels)
             if differentiable and defense.prefilter and not defense.recalibration:
@@ -54,9 +72,9 @@ def _filter(defense: Defense, pixels: Tensor) -> None:
     prefilter = defense.prefilter
     if prefilter is None:
         return
-    _told(
+    _as_user_error(
         f"defense '{defense.name}' fails on inputs of {pixels.shape[-1]} px",
-        _tried,
+        _check,
         pixels,
         _copy(pixels),
         lambda given, rows: prefilter(given),
@@ -70,29 +88,29 @@ def _differentiate(defense: Defense, pixels: Tensor) -> None:
         torch.autograd.grad(defense.prefilter(leaf).sum(), leaf)
     except RuntimeError as error:
         raise UserError(
-            f"defense '{defense.name}' gives no gradient ({first_line(error)}): write it in torch, or leave it out of "
-            "a run with sensitivity=on"
+            f"defense '{defense.name}' gives no gradient ({first_line(error, LONGEST)}): write it in torch, or leave "
+            "it out of a run with sensitivity=on"
         ) from error
 
 
 def _degrade(degradation: Degradation, pixels: Tensor, levels: Sequence[float]) -> None:
-    """All levels on one input and one draw, as in a run."""
-    what, where = f"degradation '{degradation.name}'", f"fails on inputs of {pixels.shape[-1]} px"
-    draw = _told(f"{what} {where}", _drawn, degradation, pixels.shape[-1])
-    given, own = _copy(pixels), _copy(draw)
+    """Apply all levels to one input with one draw, as a sweep does."""
+    name, fails = f"degradation '{degradation.name}'", f"fails on inputs of {pixels.shape[-1]} px"
+    draw = _as_user_error(f"{name} {fails}", _draw, degradation, pixels.shape[-1])
+    shared = _copy(pixels), _copy(draw)
     for level in levels:
-        _told(f"{what} at level {level:g} {where}", _at_level, degradation, level, (pixels, draw), (given, own))
+        _as_user_error(f"{name} at level {level:g} {fails}", _check_level, degradation, level, (pixels, draw), shared)
 
 
-def _drawn(degradation: Degradation, size: int) -> Any:
-    def of(*image_ids: str) -> Any:
+def _draw(degradation: Degradation, size: int) -> Any:
+    def draw_for(*image_ids: str) -> Any:
         return degradation.draw(Streams(0, "probe", image_ids, 0), size)
 
-    draw = of(*IDS)
+    draw = draw_for(*IDS)
     _check_draw(draw)
-    if not _same(draw, of(*IDS)):
+    if not _same(draw, draw_for(*IDS)):
         raise ValueError("its draw is another when drawn again: take random numbers from the given streams alone")
-    if not _same(draw_rows(draw, LAST), of(IDS[1]), 1e-5):
+    if not _same(draw_rows(draw, LAST), draw_for(IDS[1]), 1e-5):
         raise ValueError("its draw for an image depends on what is drawn beside it")
     return draw
 
@@ -111,22 +129,24 @@ def _check_draw(draw: Any) -> None:
             raise ValueError(f"its draw has {rows} rows for {len(IDS)} images: give one row an image")
 
 
-def _at_level(degradation: Degradation, level: float, before: tuple[Tensor, Any], shared: tuple[Tensor, Any]) -> None:
-    """`shared`: the pixels and the draw that all levels are given; `before`: what they were."""
+def _check_level(
+    degradation: Degradation, level: float, before: tuple[Tensor, Any], shared: tuple[Tensor, Any]
+) -> None:
+    """Check a level on the `shared` pixels and draw; `before` are copies of what they were."""
     (pixels, draw), (given, own) = before, shared
 
-    def watched(result: Any) -> Any:
+    def checked(result: Any) -> Any:
         if not _same(own, draw):
             raise ValueError("it changes its draw in place, which all levels share: work on a copy")
         return result
 
     if degradation.geometric:
-        views, again = (watched(_views(degradation, own, level, len(IDS))) for _ in range(2))
+        views, again = (checked(_views(degradation, own, level, len(IDS))) for _ in range(2))
         _check_repeated(views, again, _views(degradation, draw_rows(draw, LAST), level, 1))
-    _tried(
+    _check(
         pixels,
         given,
-        lambda some, rows: watched(degradation.apply(some, own if rows is None else draw_rows(draw, rows), level)),
+        lambda some, rows: checked(degradation.apply(some, own if rows is None else draw_rows(draw, rows), level)),
     )
 
 
@@ -140,8 +160,8 @@ def _views(degradation: Degradation, draw: Any, level: float, count: int) -> Ten
     return views
 
 
-def _tried(pixels: Tensor, given: Tensor, function: Callable[[Tensor, Any], Any]) -> None:
-    """`function` (pixels, positions of images or None for all) of `given`, which are `pixels` and are to remain so."""
+def _check(pixels: Tensor, given: Tensor, function: Callable[[Tensor, Any], Any]) -> None:
+    """Check a function of pixels and image positions (None for all) on `given`, which must stay equal to `pixels`."""
     result = function(given, None)
     if not torch.equal(given, pixels):
         raise ValueError("it changes its input in place: work on a copy")
@@ -152,7 +172,7 @@ def _tried(pixels: Tensor, given: Tensor, function: Callable[[Tensor, Any], Any]
 
 
 def _check_repeated(result: Tensor, again: Tensor, alone: Tensor) -> None:
-    """Raises `ValueError` unless `again` is the `result`, and `alone` that of the last image."""
+    """Raise `ValueError` unless `again` equals `result`, and `alone` equals the result of the last image."""
     if not torch.equal(again, result):
         raise ValueError("its result is another when computed again: take random numbers in draw, from its streams")
     if not _same(alone, result[LAST], ROUNDING):
@@ -160,7 +180,7 @@ def _check_repeated(result: Tensor, again: Tensor, alone: Tensor) -> None:
 
 
 def _same(one: Any, other: Any, tolerance: float = 0.0) -> bool:
-    """Whether two draws or results are equal, but for rounding where a `tolerance` is given."""
+    """Return whether two draws or results are equal, up to a `tolerance`."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(_same(a, b, tolerance) for a, b in zip(one, other, strict=True))
     if one is None or other is None or isinstance(one, tuple) or isinstance(other, tuple):
@@ -179,12 +199,12 @@ def _copy(value: Any) -> Any:
     return None if value is None else value.copy()
 
 
-def _told(what: str, work: Callable[..., T], *arguments: Any) -> T:
-    """`work(*arguments)`; whatever it raises as a `UserError` of one sentence that begins with `what`."""
+def _as_user_error(subject: str, work: Callable[..., T], *arguments: Any) -> T:
+    """Return `work(*arguments)`; raise its errors as a `UserError` of one sentence that begins with `subject`."""
     try:
         return work(*arguments)
     except UserError:
         raise
     except Exception as error:
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        raise UserError(f"{what}: {kind}{first_line(error)}") from error
+        raise UserError(f"{subject}: {kind}{first_line(error, LONGEST)}") from error

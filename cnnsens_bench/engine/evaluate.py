@@ -1,60 +1,53 @@
-"""The sweep of one chunk of images: degrade, defend, predict. Pure torch; knows no Ray and no files.
+"""The predictions of one batch of images in all cells of a sweep: degrade, defend, predict.
 
-Every forward pass has the same batch shape (the last is padded), so that a prediction does not depend on how
-images were grouped, and every draw serves all levels and all networks.
+Every forward pass has the same batch shape (the last batch is padded), so a prediction does not depend on how images
+were grouped. Every draw serves all levels and all networks.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench import images
-from cnnsens_bench.defenses import Defense
 from cnnsens_bench.engine.batch_norm import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure
-from cnnsens_bench.engine.oom_backoff import OomBackoff, free_memory, out_of_memory
+from cnnsens_bench.engine.networks import LoadedEntrant, autocast, to_device
+from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, free_memory, out_of_memory
 from cnnsens_bench.engine.plan import Cell, Condition, Sweep
+from cnnsens_bench.engine.predictions import OUTPUTS, Columns, Prediction, joined, outputs_of
 from cnnsens_bench.engine.timing import Mark, Stopwatch
 from cnnsens_bench.models import Classifier
-
-Columns = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class LoadedEntrant:
-    """A network ready to use, and what stands before it."""
-
-    classifier: Classifier
-    defense: Defense
-
-    def network(self) -> Callable[[Tensor], Tensor]:
-        """Pixels → logits, through the pre-filter."""
-        prefilter, classifier = self.defense.prefilter, self.classifier
-        return (lambda pixels: classifier(prefilter(pixels))) if prefilter else classifier
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The rows that one degradation gave. `columns` are arrays of one length: `image` and `entrant` positions,
-    `level`, `trial` and the outputs of `predictions`; `failures`: what could not be degraded or predicted."""
-
-    degradation: str
-    columns: Columns
-    failures: list[Failure]
+from cnnsens_bench.utils.reporter import SILENT, Reporter
 
 
 class Evaluator:
-    """Runs a sweep's networks over chunks of images; `stopwatch` has what their forward passes took.
+    """Runs the networks of a sweep over batches of images.
 
-    `report(n)` is called as n further evaluations (one image through one network) are done. `calibration`: the images
-    of `sweep.calibration`, decoded. Where memory runs out, fewer images go through a network at a time (`OomBackoff`),
-    which `note(sentence)` is told. `unfit`: the positions of networks that have no room on the device; their images
-    are failures.
+    Where memory runs out, fewer images go through a network at a time (see `OomBackoff`).
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    entrants
+        The sweep's networks, in its order.
+    device
+        Where the networks run.
+    reporter
+        Hears of evaluations (one image through one network) as they are done, and of memory that runs out.
+    calibration
+        The images of `sweep.calibration`, decoded.
+
+    Attributes
+    ----------
+    stopwatch
+        What the forward passes took.
+    unfit
+        The positions of networks that have no room on the device. Their images become failures.
     """
 
     def __init__(
@@ -62,23 +55,23 @@ class Evaluator:
         sweep: Sweep,
         entrants: Sequence[LoadedEntrant],
         device: torch.device | str = "cpu",
-        report: Callable[[int], None] | None = None,
+        *,
+        reporter: Reporter = SILENT,
         calibration: Sequence[images.Decoded] = (),
-        note: Callable[[str], None] | None = None,
     ) -> None:
-        self.sweep, self.device, self.report = sweep, torch.device(device), report
+        self.sweep, self.device, self.reporter = sweep, torch.device(device), reporter
         self.stopwatch = Stopwatch(self.device)
-        self.halving = OomBackoff(note)
+        self.backoff = OomBackoff(reporter)
         self.cells = sweep.cells()
         self.unfit: set[int] = set()
         self.entrants = [
-            LoadedEntrant(self._placed(i, entrant.classifier), entrant.defense) for i, entrant in enumerate(entrants)
+            LoadedEntrant(self._move(i, entrant.classifier), entrant.defense) for i, entrant in enumerate(entrants)
         ]
         self.sizes = sorted({entrant.classifier.preprocessing.input_size for entrant in entrants})
         self.pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
-        seen = Calibration(sweep, calibration, self.device, self.pool)
+        shared = Calibration(sweep, calibration, self.device, self.pool)
         self.recalibrated = {
-            i: Recalibrated(entrant.classifier, entrant.defense, seen)
+            i: Recalibrated(entrant.classifier, entrant.defense, shared)
             for i, entrant in enumerate(self.entrants)
             if entrant.defense.recalibration and i not in self.unfit
         }
@@ -86,47 +79,55 @@ class Evaluator:
     def evaluate(
         self, image_ids: Sequence[str], labels: Sequence[int], decoded: list[images.Decoded], wanted: np.ndarray
     ) -> Iterator[Prediction]:
-        """The predictions of a chunk, one degradation after the other, the undegraded first.
+        """Yield the predictions of a batch of images, one degradation after the other, the undegraded first.
 
-        `labels` 0-based; `wanted` (images, entrants, cells) bool. Undegraded images are always run (their
-        predicted class is the reference of the others), but only what is wanted is given out.
+        The undegraded images are always run, because their predicted classes are the reference of all others, but only
+        what is wanted is returned.
+
+        Parameters
+        ----------
+        image_ids, decoded
+            The images.
+        labels
+            Their classes, counted from 0.
+        wanted
+            (images, entrants, cells) bool.
         """
-        passes = [_SizedBatch(self, size, image_ids, labels, decoded, wanted) for size in self.sizes]
-        passes = [p for p in passes if p.wanted.any()]
+        batches = [_SizedBatch(self, size, image_ids, labels, decoded, wanted) for size in self.sizes]
+        batches = [batch for batch in batches if batch.wanted.any()]
         with torch.inference_mode():
-            yield _joined(self.cells[0].degradation, [p.undegraded() for p in passes])
+            yield joined(self.cells[0].degradation, [batch.undegraded() for batch in batches])
             first = 1
             for condition in self.sweep.conditions:
                 last = first + condition.trials * len(condition.levels)
                 if wanted[:, :, first:last].any():
-                    results = [p.degraded(condition, first) for p in passes]
-                    yield _joined(condition.degradation, results)
+                    results = [batch.degraded(condition, first) for batch in batches]
+                    yield joined(condition.degradation, results)
                 first = last
 
     def close(self) -> None:
         """End the threads."""
         self.pool.shutdown()
 
-    def _placed(self, position: int, classifier: Classifier) -> Classifier:
+    def autocast(self) -> AbstractContextManager:
+        """Return the context in which networks compute in the sweep's precision."""
+        return autocast(self.device, self.sweep.precision)
+
+    def _move(self, position: int, classifier: Classifier) -> Classifier:
+        """Return the classifier on the device; where it does not fit, on the CPU and marked as unfit."""
         try:
-            return _prepared(classifier, self.device)
+            return to_device(classifier, self.device)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
         self.unfit.add(position)
-        classifier.to("cpu")  # the part of it that had room
+        classifier.to("cpu")  # a part of it had room
         free_memory()
         return classifier
 
-    def autocast(self) -> AbstractContextManager:
-        """Lower precision only when it is asked for: it flips labels on its own."""
-        if self.sweep.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, self.sweep.precision))
-
 
 class _SizedBatch:
-    """One chunk at one input size: its pixels, its batch buffer, its reference classes."""
+    """Images at one input size: their pixels, the buffer of a forward pass, and their reference classes."""
 
     def __init__(
         self,
@@ -142,11 +143,11 @@ class _SizedBatch:
         everyone = enumerate(evaluator.entrants)
         self.members = [(i, e) for i, e in everyone if e.classifier.preprocessing.input_size == size]
         self.positions = [i for i, _ in self.members]
-        # A full chunk fills a batch with one cell anyway.
+        # A full image batch fills the buffer with one cell anyway.
         self.cell_by_cell = any(i in evaluator.recalibrated for i in self.positions)
         self.wanted = wanted[:, self.positions]
         self.labels = torch.tensor(list(labels), device=self.device)
-        # Members → what not one image fits beside.
+        # Members → the name of what does not fit even with one image.
         self.too_large = {
             member: evaluator.sweep.entrants[i].model for member, i in enumerate(self.positions) if i in evaluator.unfit
         }
@@ -157,12 +158,13 @@ class _SizedBatch:
         self._start()
 
     def undegraded(self) -> tuple[Columns, list[Failure]]:
+        """Predict the undegraded images."""
         self._start()
         self._add(self.degrader.pixels, np.arange(len(self.image_ids)), 0)
         return self._finish()
 
     def degraded(self, condition: Condition, first_cell: int) -> tuple[Columns, list[Failure]]:
-        """All levels and trials of a condition, whose cells begin at `first_cell`."""
+        """Predict all levels and trials of a condition, whose cells begin at `first_cell`."""
         self._start()
         cells = range(first_cell, first_cell + condition.trials * len(condition.levels))
         rows = [np.flatnonzero(self.wanted[:, :, cell].any(axis=1)) for cell in cells]
@@ -178,16 +180,16 @@ class _SizedBatch:
         self.failures: list[Failure] = []
 
     def _add(self, pixels: Tensor, rows: np.ndarray, cell: int) -> None:
-        """Clamped pixels into the batch; a full one is run, and one of another cell where networks follow the cell."""
+        """Put clamped pixels into the buffer. Run it when it is full, and before another cell where networks differ."""
         if self.cell_by_cell and self.held and self.held[-1][1] != cell:
             self._run()
         done = 0
         while done < len(rows):
             room = min(len(rows) - done, len(self.buffer) - self.filled)
-            place = self.buffer[self.filled : self.filled + room]
-            torch.clamp(pixels[done : done + room].to(place.dtype), 0, 255, out=place)
+            target = self.buffer[self.filled : self.filled + room]
+            torch.clamp(pixels[done : done + room].to(target.dtype), 0, 255, out=target)
             if self.evaluator.sweep.quantize and cell:
-                place.round_()
+                target.round_()
             self.held.append((rows[done : done + room], cell))
             self.filled += room
             done += room
@@ -195,14 +197,14 @@ class _SizedBatch:
                 self._run()
 
     def _run(self) -> None:
-        """One batch through every network that wants a row of it."""
+        """Run the buffer through every network that wants a row of it."""
         rows = np.concatenate([rows for rows, _ in self.held])
         cells = np.concatenate([np.full(len(rows), cell) for rows, cell in self.held])
         image = torch.from_numpy(rows).to(self.device)
         broken = self.buffer[: self.filled].sum((1, 2, 3)).isnan()
-        watch = self.evaluator.stopwatch
+        clock = self.evaluator.stopwatch
         filtered: dict[str, Tensor | None] = {}
-        filtering: dict[str, list[tuple[Mark, Mark]]] = {}  # shared, but each entrant's pass has it
+        filtering: dict[str, list[tuple[Mark, Mark]]] = {}  # done once, but counted in each entrant's pass
         for member, (position, entrant) in enumerate(self.members):
             asked = self.wanted[rows, member, cells]
             is_reference = cells[0] == 0  # batches never mix the undegraded cell with others
@@ -210,15 +212,14 @@ class _SizedBatch:
                 continue
             name, prefilter = entrant.defense.name, entrant.defense.prefilter
             if name not in filtered:
-                began = watch.mark()
+                began = clock.mark()
                 filtered[name] = self._filtered(name, prefilter) if prefilter else self.buffer
-                filtering[name] = [(began, watch.mark())] if prefilter else []
-            began = watch.mark()
+                filtering[name] = [(began, clock.mark())] if prefilter else []
+            began = clock.mark()
             logits = self._logits(member, position, entrant.classifier, filtered[name], int(cells[0]))
             if logits is not None:
-                watch.add(position, int(asked.sum()), len(self.buffer), [*filtering[name], (began, watch.mark())])
-            if self.evaluator.report:
-                self.evaluator.report(int(asked.sum()))
+                clock.add(position, int(asked.sum()), len(self.buffer), [*filtering[name], (began, clock.mark())])
+            self.evaluator.reporter.evaluations(int(asked.sum()))
             if logits is None:
                 sentence = f"{self.too_large[member]} does not fit into the memory with one image at a time"
                 self.failures += [(int(row), "predict", sentence) for row in np.unique(rows[asked])]
@@ -226,17 +227,17 @@ class _SizedBatch:
             logits = logits[: self.filled].float()
             if is_reference:
                 self.reference[member, image] = logits.argmax(1)
-            outputs = _outputs(logits, self.labels[image], self.reference[member, image], broken)
+            outputs = outputs_of(logits, self.labels[image], self.reference[member, image], broken)
             self.results.append((member, rows[asked], cells[asked], outputs[torch.from_numpy(asked)]))
         self.filled = 0
         self.held = []
 
     def _filtered(self, name: str, prefilter: Callable[[Tensor], Tensor]) -> Tensor | None:
-        """The whole batch through a filter; None where memory does not suffice for one image."""
-        return self._halved(name, name, lambda part: prefilter(self.buffer[part]))
+        """Run the buffer through a filter; None where memory does not suffice for one image."""
+        return self._in_parts(name, name, lambda part: prefilter(self.buffer[part]))
 
-    def _halved(self, key: Hashable, name: str, compute: Callable[[slice], Tensor]) -> Tensor | None:
-        parts = self.evaluator.halving.run(key, name, len(self.buffer), compute)
+    def _in_parts(self, key: Hashable, name: str, compute: Callable[[slice], Tensor]) -> Tensor | None:
+        parts = self.evaluator.backoff.run(key, len(self.buffer), compute, fewer_images(name))
         if parts is None:
             return None
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -244,8 +245,10 @@ class _SizedBatch:
     def _logits(
         self, member: int, position: int, classifier: Classifier, pixels: Tensor | None, cell: int
     ) -> Tensor | None:
-        """Of a whole batch; None where memory does not suffice for one image (then not tried again in this chunk, of
-        which it may lack the reference classes)."""
+        """Return the logits of the buffer; None where memory does not suffice for one image.
+
+        Such a network is not tried again with this image batch, whose reference classes it may lack.
+        """
         evaluator = self.evaluator
         if pixels is None:
             self.too_large.setdefault(member, evaluator.sweep.entrants[position].defense)
@@ -260,13 +263,13 @@ class _SizedBatch:
                 return network(pixels[part])
 
         model = evaluator.sweep.entrants[position].model
-        logits = self._halved(position, model, forward)
+        logits = self._in_parts(position, model, forward)
         if logits is None:
             self.too_large[member] = model
         return logits
 
     def _finish(self) -> tuple[Columns, list[Failure]]:
-        """Run what is left in the batch; give all rows since `_start`, those that are no numbers as failures."""
+        """Run what is left in the buffer; return all rows since `_start`, those that are no numbers as failures."""
         if self.filled:
             self._run()
         if not self.results:
@@ -285,7 +288,7 @@ class _SizedBatch:
             "trial": trials[cell[good]],
             **{name: outputs[good, i] for i, name in enumerate(OUTPUTS)},
         }
-        # Of the same kind only the first, as where degradations raise.
+        # Of equal failures only the first is kept, as where degradations raise.
         first: dict[Failure, Cell] = {}
         for i in np.flatnonzero(~good):
             failure = self._not_finite(int(image[i]), int(entrant[i]), int(cell[i]), outputs[i, -1] == 1)
@@ -304,40 +307,3 @@ class _SizedBatch:
             "predict",
             f"{self.evaluator.sweep.entrants[entrant].model} gave no finite number on it ({degradation})",
         )
-
-
-OUTPUTS = ("prediction", "confidence", "true_probability", "true_rank", "reference_logit", "reference_probability")
-
-
-def _outputs(logits: Tensor, label: Tensor, reference: Tensor, broken: Tensor) -> Tensor:
-    """(N, classes) logits → (N, 7) float64, the columns of `OUTPUTS`, and whether the pixels were `broken` (N,) bool.
-
-    NaN where pixels were broken or logits are not finite.
-    """
-    probabilities = logits.softmax(1)
-    true_logit = logits.gather(1, label[:, None])
-    columns = [
-        logits.argmax(1),
-        probabilities.amax(1),
-        probabilities.gather(1, label[:, None])[:, 0],
-        1 + (logits > true_logit).sum(1),
-        logits.gather(1, reference[:, None])[:, 0],
-        probabilities.gather(1, reference[:, None])[:, 0],
-    ]
-    table = torch.stack([column.double() for column in columns], dim=1)
-    table.masked_fill_(broken[:, None] | ~logits.isfinite().all(1, keepdim=True), float("nan"))
-    return torch.cat([table, broken[:, None].double()], dim=1)
-
-
-def _prepared(classifier: Classifier, device: torch.device) -> Classifier:
-    """On the device, in the memory layout that convolutions are fastest in, and exact."""
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.deterministic = True
-    return classifier.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-
-
-def _joined(degradation: str, results: list[tuple[Columns, list[Failure]]]) -> Prediction:
-    parts = [columns for columns, _ in results if columns]
-    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
-    return Prediction(degradation, columns, list(dict.fromkeys(f for _, failures in results for f in failures)))

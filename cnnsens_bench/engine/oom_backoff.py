@@ -1,30 +1,73 @@
-"""When memory runs out: fewer images at a time, for the rest of the run, and not its end.
+"""The way out when memory runs out: fewer images are computed at a time, and the run goes on.
 
-A batch that is computed in parts has another shape: on some devices the last bits of a result then differ, as they do
-between two devices. Nothing else does.
+A batch that is computed in smaller parts has another shape, so on some devices the last bits of a result can differ, as
+they do between two devices. Nothing else changes.
 """
 
 import gc
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TypeVar
 
 import torch
 
+from cnnsens_bench.utils.errors import first_line
+from cnnsens_bench.utils.reporter import SILENT, Reporter
+
+T = TypeVar("T")
+
 
 class OomBackoff:
-    """How many images each network takes at a time: all of a batch, until memory ran out.
+    """Computes batches in as large parts as memory allows, and remembers how large they may be.
 
-    `note(sentence)` is told once for each halving.
+    Parameters
+    ----------
+    reporter
+        Its `message` is called once for each halving.
     """
 
-    def __init__(self, note: Callable[[str], None] | None = None) -> None:
-        self.note = note
+    def __init__(self, reporter: Reporter = SILENT) -> None:
+        self.reporter = reporter
         self.limits: dict[Hashable, int] = {}
 
-    def run(self, key: Hashable, name: str, count: int, compute: Callable[[slice], Any]) -> list[Any] | None:
-        """`compute(part)` for parts that together are `slice(0, count)`, one where memory allows; their results in
-        order. None: the network `key` (`name` in sentences) does not fit with one image."""
-        results: list[Any] = []
+    def run(
+        self,
+        key: Hashable,
+        count: int,
+        compute: Callable[[slice], T],
+        announce: Callable[[int, int], str],
+        skip: Callable[[int, str], T] | None = None,
+    ) -> list[T] | None:
+        """Call `compute` for slices that together are `slice(0, count)`, and return the results in order.
+
+        Parameters
+        ----------
+        key
+            What is computed. A limit that was found for a key holds for all later calls with it.
+        count
+            The number of images.
+        compute
+            Computes the images of a slice. It may raise because memory runs out; other errors are passed on.
+        announce
+            (images at a time from now on, images at a time before) → what a message says about it.
+        skip
+            (position of an image that does not fit alone, the error's first line) → what stands for its result. Without
+            it such an image ends the call.
+
+        Returns
+        -------
+        list or None
+            The results; None where one image alone does not fit and there is no `skip`.
+
+        Examples
+        --------
+        >>> def compute(part):
+        ...     if part.stop - part.start > 2:
+        ...         raise MemoryError
+        ...     return part.stop - part.start
+        >>> OomBackoff().run("network", 5, compute, lambda after, before: f"{after} instead of {before}")
+        [2, 2, 1]
+        """
+        results: list[T] = []
         start = 0
         while start < count:
             size = min(self.limits.get(key, count), count - start)
@@ -33,29 +76,38 @@ class OomBackoff:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
+                reason = first_line(error, 200)
             else:
                 start += size
                 continue
-            # Only here, where the exception holds no tensors any more.
+            # Memory is freed out here, where the exception holds no tensors any more.
             free_memory()
-            if size == 1:
+            if size > 1:
+                self.limits[key] = size // 2
+                self.reporter.message(f"note: memory is short: {announce(size // 2, size)}")
+            elif skip is None:
                 return None
-            self.limits[key] = size // 2
-            if self.note:
-                self.note(f"note: memory is short: {name} goes on with {size // 2} images at a time instead of {size}")
+            else:
+                results.append(skip(start, reason))
+                start += 1
         return results
 
 
+def fewer_images(name: str) -> Callable[[int, int], str]:
+    """Return an `announce` for `OomBackoff.run` that speaks of a network or a filter by its name."""
+    return lambda after, before: f"{name} goes on with {after} images at a time instead of {before}"
+
+
 def free_memory() -> None:
-    """Give back what nobody holds any more."""
+    """Give memory that nobody uses any more back to the system and the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the system refused memory; on a CPU torch raises a plain `RuntimeError`."""
+    """Return whether a device or the system refused memory; on a CPU torch raises a plain `RuntimeError`."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return any(words in text for words in ("can't allocate memory", "not enough memory", "out of memory"))
+    return any(phrase in text for phrase in ("can't allocate memory", "not enough memory", "out of memory"))

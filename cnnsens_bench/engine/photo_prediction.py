@@ -1,5 +1,7 @@
-"""Photographs through one network: their label, and how a degradation is expected to move it. Nothing is degraded,
-unless a predictor does."""
+"""The label of single photographs, and how degradations are expected to change it.
+
+No photograph is degraded, unless a predictor does so.
+"""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,29 +13,42 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.defenses import parse_defense
-from cnnsens_bench.engine.degrade import first_line
-from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
+from cnnsens_bench.engine.degrade import LONGEST
+from cnnsens_bench.engine.evaluate import Evaluator
+from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import NONE, Condition, Entrant, Sweep
-from cnnsens_bench.engine.score import Scored, Scorer, Scores
-from cnnsens_bench.models.ready import Ready
-from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, Change, Outputs, first_order
+from cnnsens_bench.engine.score import ScoredNetwork, Scorer, Scores
+from cnnsens_bench.models.loading import LoadedNetwork
+from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, OutputChange, Outputs, first_order
 from cnnsens_bench.sensitivity.predictors import label_change, parse_predictor
-from cnnsens_bench.utils.errors import ImageError, StorageError, UserError
+from cnnsens_bench.utils.errors import ImageError, StorageError, UserError, first_line
 
 GRADIENT = "gradient"
-"""The paper's score, to first order, as the store's views name it: no registered predictor, since it has no passes of
-its own."""
+"""The name of the paper's first-order score in the store's views. It needs no further passes, so it is no predictor."""
 
 FILES = "files"
-"""Stands for a data set in the draws of photographs that are in none."""
+"""The name that stands for a data set in the draws of photographs that are in none."""
 
 LOGIT, PROBABILITY, MARGIN = map(OUTPUTS.index, ("logit", "probability", "margin"))
 
 
 @dataclass(frozen=True)
 class PredictedEffect:
-    """What `predictor` expects of one condition: mean and standard deviation of the change of the label's probability
-    and logit, and the probability that the label changes."""
+    """What a predictor expects of one condition.
+
+    Attributes
+    ----------
+    degradation, level
+        The condition.
+    predictor
+        The predictor's name.
+    probability_mean_change, probability_std
+        The mean and the standard deviation of the change of the label's probability.
+    logit_mean_change, logit_std
+        The same of the label's logit.
+    label_change
+        The probability that the label changes.
+    """
 
     degradation: str
     level: float
@@ -47,17 +62,42 @@ class PredictedEffect:
 
 @dataclass(frozen=True)
 class SensitivityMap:
-    """`pixels` (S, S, 3) uint8 as the network sees them; `stake` (S, S) float32, each pixel's Σ_c (∂margin/∂z_c)²: what
-    it adds to the variance of the margin under noise of σ = 1 on every channel value."""
+    """Where a photograph is sensitive.
+
+    Attributes
+    ----------
+    pixels
+        (S, S, 3) uint8: what the network sees.
+    variance
+        (S, S) float32: Σ_c (∂margin/∂z_c)² of each pixel, which is what it adds to the variance of the margin under
+        noise of σ = 1 on every channel value.
+    """
 
     pixels: np.ndarray
-    stake: np.ndarray
+    variance: np.ndarray
 
 
 @dataclass(frozen=True)
 class PhotoPrediction:
-    """`label`: the predicted class, `runner_up`: the next best; `confidence`: the label's probability; `margin`: its
-    logit less the runner-up's; `entropy` of the probabilities in nats; `stake`: where asked for."""
+    """What is known of one photograph.
+
+    Attributes
+    ----------
+    path
+        Its path or URI.
+    label, runner_up
+        The predicted class and the next best, counted from 0.
+    confidence
+        The label's probability.
+    margin
+        The label's logit less the runner-up's.
+    entropy
+        The entropy of the probabilities in nats.
+    effects
+        What each condition is expected to do.
+    sensitivity_map
+        The map, where it was asked for.
+    """
 
     path: str
     label: int
@@ -65,38 +105,56 @@ class PhotoPrediction:
     confidence: float
     margin: float
     entropy: float
-    outlooks: tuple[PredictedEffect, ...]
-    stake: SensitivityMap | None
+    effects: tuple[PredictedEffect, ...]
+    sensitivity_map: SensitivityMap | None
 
 
 @dataclass(frozen=True)
 class RejectedPhoto:
-    """A photograph that is not computed, and the sentence that says why, its path first."""
+    """A photograph that is not computed, and the sentence that says why, which begins with its path."""
 
     path: str
     sentence: str
 
 
 class LabelChangePredictor:
-    """Predicts, of one network, what `conditions` (of `FIRST_ORDER`; trials do not matter) do to photographs.
+    """Predicts for one network what conditions do to photographs.
 
-    `predictor`: `GRADIENT`, or a registered one for the degradations that it knows. `box`: of every photograph, in
-    pixels of the upright image; None: the whole image. Raises `UserError` for a predictor that is unknown or knows none
-    of the conditions.
+    Parameters
+    ----------
+    ready
+        The network.
+    conditions
+        Conditions of the degradations in `FIRST_ORDER`; trials do not matter.
+    predictor
+        `GRADIENT`, or a registered predictor, which is used for the degradations that it knows.
+    box
+        The box of every photograph, in pixels of the upright image; None for the whole image.
+    batch_size
+        The number of photographs of a forward pass.
+    maps
+        Whether sensitivity maps are computed too.
+    device
+        Where the network runs.
+
+    Raises
+    ------
+    UserError
+        If the predictor is unknown or knows none of the conditions.
     """
 
     def __init__(
         self,
-        ready: Ready,
+        ready: LoadedNetwork,
         conditions: Sequence[Condition],
         predictor: str = GRADIENT,
         *,
         box: images.Box | None = None,
         batch_size: int = 4,
-        stakes: bool = False,
+        maps: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.box, self.stakes = box, stakes
+        self.box, self.maps = box, maps
         predictors = () if predictor == GRADIENT else (parse_predictor(predictor).name,)
         entrant = Entrant(ready.model, ready.model.partition("/")[2], NONE, ready.model)
         self.sweep = Sweep(
@@ -108,23 +166,33 @@ class LabelChangePredictor:
             sensitivity=True,
             predictors=predictors,
         )
-        if predictors and not self.sweep.predicted():
+        if predictors and not self.sweep.predicted_cells():
             knows = ", ".join(parse_predictor(predictor).degradations)
             raise UserError(f"predictor '{predictor}' knows {knows} only: leave it out, or ask for one of them")
-        # It puts the network on the device as a sweep does.
+        # The evaluator puts the network on the device as in a sweep.
         evaluator = Evaluator(self.sweep, [LoadedEntrant(ready.classifier, parse_defense(NONE))], device)
         self.scorer = Scorer(
             self.sweep,
-            [Scored(evaluator.entrants[0].network(), ready.input_size)],
+            [ScoredNetwork(evaluator.entrants[0].network(), ready.input_size)],
             evaluator.device,
             evaluator.pool,
-            watch=self._watch,
+            observe=self._observe,
         )
 
     def __call__(self, paths: Sequence[str]) -> Iterator[PhotoPrediction | RejectedPhoto]:
-        """One for each of `paths` (or fsspec URIs), in their order; a batch is decoded while another is computed.
+        """Yield a result for each photograph, in their order. It does not depend on which photographs share a batch.
 
-        What is given does not depend on which photographs share a batch. Raises `UserError` when the network fails.
+        A batch is decoded while another is computed.
+
+        Parameters
+        ----------
+        paths
+            Paths or fsspec URIs.
+
+        Raises
+        ------
+        UserError
+            If the network fails.
         """
         size = self.sweep.batch_size
         with ThreadPoolExecutor(2) as pool:
@@ -156,7 +224,7 @@ class LabelChangePredictor:
         except (MemoryError, RuntimeError) as error:
             raise UserError(
                 f"'{self.sweep.entrants[0].model}' fails on a batch of {self.sweep.batch_size} photographs of "
-                f"{self.scorer.entrants[0].input_size} px ({first_line(error)}): try a smaller batch_size"
+                f"{self.scorer.entrants[0].input_size} px ({first_line(error, LONGEST)}): try a smaller batch_size"
             ) from error
         if "value" not in scores.sensitivity:
             raise UserError(f"{scores.failures[0][2]}: try a machine or device with more, or another input_size")
@@ -165,12 +233,12 @@ class LabelChangePredictor:
         ]
         failed = {image for image, _, _ in scores.failures}
         columns = {name: _by_image(scores.sensitivity[name]) for name in (*COLUMNS, "entropy")}
-        outlooks = self._outlooks(scores, columns, len(paths))
+        effects = self._effects(scores, columns, len(paths))
         for row, image in enumerate(scores.sensitivity["image"][:: len(OUTPUTS)]):
             if image in failed:
                 continue
-            own = tuple(outlook[image] for outlook in outlooks)
-            if not all(np.isfinite(astuple(outlook)[3:]).all() for outlook in own):
+            own = tuple(effect[image] for effect in effects)
+            if not all(np.isfinite(astuple(effect)[3:]).all() for effect in own):
                 continue  # a level beyond what double precision holds
             value = columns["value"][:, row]
             found[image] = PhotoPrediction(
@@ -180,28 +248,28 @@ class LabelChangePredictor:
                 confidence=float(value[PROBABILITY]),
                 margin=float(value[MARGIN]),
                 entropy=float(columns["entropy"][0, row]),
-                outlooks=own,
-                stake=self.seen.stakes[image] if self.stakes else None,
+                effects=own,
+                sensitivity_map=self.seen.maps[image] if self.maps else None,
             )
         return found
 
-    def _outlooks(self, scores: Scores, columns: dict[str, Tensor], count: int) -> list[dict[int, PredictedEffect]]:
-        """For each condition and level, image → outlook."""
+    def _effects(self, scores: Scores, columns: dict[str, Tensor], count: int) -> list[dict[int, PredictedEffect]]:
+        """Return for each condition and level image → effect."""
         scored = scores.sensitivity["image"][:: len(OUTPUTS)]
         margin = torch.full((count,), torch.nan, dtype=torch.float64)
         margin[torch.from_numpy(scored)] = columns["value"][MARGIN]
-        places = {(degradation, level): i for i, (_, degradation, level) in enumerate(self.sweep.predicted())}
+        positions = {(cell.degradation, cell.level): i for i, cell in enumerate(self.sweep.predicted_cells())}
         found = []
         for condition in self.sweep.conditions:
             for level in condition.levels:
-                place = places.get((condition.degradation, level))
-                if place is None:
+                position = positions.get((condition.degradation, level))
+                if position is None:
                     name, here, change = GRADIENT, scored, first_order(columns, condition.degradation, level)
                 else:
-                    rows = scores.predictions["predicted"] == place
+                    rows = scores.predictions["predicted"] == position
                     name, here = self.sweep.predictors[0], scores.predictions["image"][rows][:: len(OUTPUTS)]
                     mean, deviation = (_by_image(scores.predictions[key][rows]) for key in ("mean_change", "deviation"))
-                    change = Change(mean, deviation)
+                    change = OutputChange(mean, deviation)
                 numbers = torch.stack(
                     [
                         change.mean[PROBABILITY],
@@ -215,24 +283,24 @@ class LabelChangePredictor:
                 found.append({image: PredictedEffect(condition.degradation, level, name, *five) for image, five in own})
         return found
 
-    def _watch(self, pixels: Tensor, outputs: Outputs) -> None:
-        self.seen = _Seen.of(pixels, outputs, self.stakes)
+    def _observe(self, pixels: Tensor, outputs: Outputs) -> None:
+        self.seen = _Differentiated.of(pixels, outputs, self.maps)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a batch's differentiation gave beside its scores."""
+class _Differentiated:
+    """What the differentiation of a batch gave besides its scores."""
 
     label: np.ndarray
     runner_up: np.ndarray
-    stakes: list[SensitivityMap]
+    maps: list[SensitivityMap]
 
     @classmethod
-    def of(cls, pixels: Tensor, outputs: Outputs, stakes: bool) -> "_Seen":
+    def of(cls, pixels: Tensor, outputs: Outputs, maps: bool) -> "_Differentiated":
         label = outputs.reference
         others = outputs.logits.scatter(1, label[:, None], float("-inf"))
         drawn = []
-        if stakes:
+        if maps:
             views = pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
             squares = (outputs.gradients[MARGIN] ** 2).sum(1).cpu().numpy()
             drawn = [SensitivityMap(view, square) for view, square in zip(views, squares, strict=True)]
@@ -240,5 +308,5 @@ class _Seen:
 
 
 def _by_image(values: np.ndarray) -> Tensor:
-    """A column of `Scores`, image by image, → (3, images), as the formulas take it."""
+    """Return a column of `Scores`, which goes image by image, as (3, images), the form that the formulas take."""
     return torch.from_numpy(np.ascontiguousarray(values.reshape(-1, len(OUTPUTS)).T))

@@ -1,4 +1,4 @@
-"""The plan: which (image, model, defense, degradation, level, trial) are still to be computed."""
+"""The plan of a sweep: which cells and scores of which images are still to be computed, for which networks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,12 @@ from cnnsens_bench.degradations import Reach, parse_degradation
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 
 NONE = "none"
-"""The name of the undegraded condition: level 0, trial 0."""
-SENSITIVITY = "sensitivity"
-"""The name of the cell that asks for the level-free scores of section 4."""
+"""The degradation of the undegraded cell, which has level 0 and trial 0."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A degradation as `parse_degradation` reads it, its levels, and how many trials of each."""
+    """A degradation that is swept: its canonical name, its levels, and the number of trials at each level."""
 
     degradation: str
     levels: tuple[float, ...]
@@ -27,24 +25,33 @@ class Condition:
 
 @dataclass(frozen=True)
 class Cell:
-    """One column of the plan: what happens to an image before a network sees it.
-
-    Cells of scores have names of their own: `SENSITIVITY`, and `<predictor> of <degradation>` (`prediction_cell`).
-    """
+    """One degraded version of an image that networks predict."""
 
     degradation: str
     level: float
     trial: int
 
 
-def prediction_cell(predictor: str, degradation: str, level: float) -> Cell:
-    """What asks for a predictor's view of a condition; the store's question for what is missing spells it so too."""
-    return Cell(f"{predictor} of {degradation}", level, 0)
+@dataclass(frozen=True)
+class ScoreCell:
+    """One score of an image for a network.
+
+    Attributes
+    ----------
+    predictor
+        The canonical name of the predictor that looks at a condition; None for the level-free score of section 4.
+    degradation, level
+        The condition that the predictor looks at. The level-free score has none: "none" and 0.
+    """
+
+    predictor: str | None = None
+    degradation: str = NONE
+    level: float = 0.0
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """One row of the leaderboard to be: a model with a defense. `checkpoint` keys the worker's weights."""
+    """A model with a defense, which is one row of the leaderboard. `checkpoint` is the key of its weights."""
 
     model: str
     architecture: str
@@ -54,7 +61,7 @@ class Entrant:
 
 @dataclass(frozen=True)
 class CalibrationImage:
-    """A test image that batch-norm recalibration sees; the box in pixels of the upright image."""
+    """A test image that batch-norm recalibration uses. The box is in pixels of the upright image."""
 
     image_id: str
     uri: str
@@ -66,11 +73,34 @@ class CalibrationImage:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All that a worker must know of a run, but for the images and the weights; plain values, so it travels.
+    """A description of a run without its images and weights. It holds plain values, so it can be pickled.
 
-    `calibration`: what the entrants that recalibrate see, a smaller set first in a larger one; else empty.
-    `sensitivity`: whether images are scored too; `predictors`: canonical names of those that then look at each
-    condition they know.
+    Attributes
+    ----------
+    run_id, dataset
+        The names that every row of the result carries.
+    entrants
+        The networks with their defenses.
+    conditions
+        The degradations; the undegraded cell is always computed too.
+    seed
+        The seed of all draws.
+    quantize
+        Whether degraded images are rounded to 8 bits.
+    precision
+        "float32", "bfloat16" or "float16": the type that networks compute in.
+    batch_size
+        The number of images of a forward pass.
+    mask_range
+        The gray levels of a mask file that belong to the object, both ends included.
+    plugins
+        The modules that a worker imports first.
+    calibration
+        The images that entrants with batch-norm recalibration use; a smaller set comes first in a larger one.
+    sensitivity
+        Whether images are scored too.
+    predictors
+        The canonical names of the predictors that look at the conditions which they know.
     """
 
     run_id: str
@@ -88,128 +118,201 @@ class Sweep:
     predictors: tuple[str, ...] = ()
 
     def cells(self) -> list[Cell]:
-        """The undegraded cell, then every condition's, trial by trial (a trial's levels share one draw), then those
-        of scores."""
-        swept = [
+        """Return the cells of an image: the undegraded one, then every condition's, trial by trial.
+
+        The levels of a trial follow each other, because they share one draw.
+
+        Examples
+        --------
+        >>> sweep = Sweep("run", "data", (), (Condition("pepper", (0.1, 0.2), 1),))
+        >>> [(cell.degradation, cell.level, cell.trial) for cell in sweep.cells()]
+        [('none', 0.0, 0), ('pepper', 0.1, 0), ('pepper', 0.2, 0)]
+        """
+        degraded = [
             Cell(c.degradation, level, trial)
             for c in self.conditions
             for trial in range(c.trials)
             for level in c.levels
         ]
-        return [Cell(NONE, 0.0, 0), *swept, *self.score_cells()]
+        return [Cell(NONE, 0.0, 0), *degraded]
 
-    def score_cells(self) -> list[Cell]:
-        """The cells of scores, `SENSITIVITY` first; none in a sweep without."""
-        if not self.sensitivity:
-            return []
-        predicted = [prediction_cell(*key) for key in self.predicted()]
-        return [Cell(SENSITIVITY, 0.0, 0), *predicted]
+    def score_cells(self) -> list[ScoreCell]:
+        """Return the scores of an image: the level-free one, then `predicted_cells`; none in a sweep without scores."""
+        return [ScoreCell(), *self.predicted_cells()] if self.sensitivity else []
 
-    def predicted(self) -> list[tuple[str, str, float]]:
-        """(predictor, degradation, level) of each of `score_cells` but the first."""
+    def predicted_cells(self) -> list[ScoreCell]:
+        """Return a score for each predictor and each level of each condition that the predictor knows."""
         return [
-            (name, condition.degradation, level)
+            ScoreCell(name, condition.degradation, level)
             for name in self.predictors
             for condition in self.conditions
             if condition.degradation in parse_predictor(name).degradations
             for level in condition.levels
         ]
 
-    def asked(self) -> np.ndarray:
-        """(entrants, cells) bool: all, but that networks which batch norm is recalibrated in have no one gradient."""
-        asked = np.ones((len(self.entrants), len(self.cells())), bool)
-        scores = len(self.score_cells())
-        for row, entrant in zip(asked, self.entrants, strict=True):
-            if scores and parse_defense(entrant.defense).recalibration:
-                row[-scores:] = False
-        return asked
+    def needed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what each image needs: (entrants, cells) and (entrants, score cells) bool.
+
+        The weights of a network whose batch norm is recalibrated follow the cell, so it has no single gradient and is
+        not scored.
+        """
+        scored = np.array([not parse_defense(entrant.defense).recalibration for entrant in self.entrants], bool)
+        cells = np.ones((len(self.entrants), len(self.cells())), bool)
+        return cells, np.repeat(scored[:, None], len(self.score_cells()), axis=1)
+
+    def evaluations_per_image(self) -> int:
+        """Return how many cells and scores an image needs, over all entrants."""
+        return sum(int(needed.sum()) for needed in self.needed())
 
     def reach(self, input_size: int) -> Reach:
-        """How far any view can leave the box; its `shift` as a share of the box's side, as `images.decode` takes it."""
+        """Return how far any view can leave the box, with `shift` as a share of the box's side, as `decode` takes it.
+
+        Parameters
+        ----------
+        input_size
+            The side of the networks' input in pixels; the smallest one where networks differ.
+        """
         reaches = [parse_degradation(c.degradation).reach(level) for c in self.conditions for level in c.levels]
         shift = max([0.0, *(reach.shift for reach in reaches)]) / input_size
         return Reach(shift, max([0.0, *(reach.radius for reach in reaches)]))
 
-    def wanted_table(self) -> pd.DataFrame:
-        """Columns model, defense, degradation, level, trial: what each image needs, entrant by entrant."""
-        cells, asked = self.cells(), self.asked()
-        rows = [
-            (entrant.model, entrant.defense, cell.degradation, cell.level, cell.trial)
-            for entrant, own in zip(self.entrants, asked, strict=True)
-            for cell, wanted in zip(cells, own, strict=True)
-            if wanted
-        ]
+    def cell_table(self) -> pd.DataFrame:
+        """Return what each image needs, entrant by entrant: columns model, defense, degradation, level and trial."""
+        cells = self.cells()
+        rows = [(e.model, e.defense, c.degradation, c.level, c.trial) for e in self.entrants for c in cells]
         return pd.DataFrame(rows, columns=["model", "defense", "degradation", "level", "trial"])
+
+    def score_table(self) -> pd.DataFrame:
+        """Return the scores that each image needs: columns model, defense, predictor, degradation and level.
+
+        The level-free score has the predictor "".
+        """
+        rows = [
+            (entrant.model, entrant.defense, cell.predictor or "", cell.degradation, cell.level)
+            for entrant, needed in zip(self.entrants, self.needed()[1], strict=True)
+            for cell, scored in zip(self.score_cells(), needed, strict=True)
+            if scored
+        ]
+        return pd.DataFrame(rows, columns=["model", "defense", "predictor", "degradation", "level"])
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images that are planned together. `wanted`: (images, entrants, cells) bool."""
+    """Images that are planned together.
+
+    Attributes
+    ----------
+    rows
+        The images' rows of the sample table.
+    wanted
+        (images, entrants, cells) bool: what is to be predicted.
+    wanted_scores
+        (images, entrants, score cells) bool: what is to be scored.
+    """
 
     rows: pd.DataFrame
     wanted: np.ndarray
+    wanted_scores: np.ndarray
 
     @property
     def evaluations(self) -> int:
-        """Cells that are to come of it."""
-        return int(np.count_nonzero(self.wanted))
+        """The number of cells and scores that are wanted."""
+        return int(np.count_nonzero(self.wanted)) + int(np.count_nonzero(self.wanted_scores))
+
+    def take(self, images: slice) -> "ImageBatch":
+        """Return the batch of some of the images."""
+        return ImageBatch(self.rows.iloc[images], self.wanted[images], self.wanted_scores[images])
 
 
 Missing = Callable[[Sequence[str], pd.DataFrame], pd.DataFrame]
-"""(image ids, wanted table) → the rows of their product that the store lacks (image_id beside the wanted columns)."""
+"""(image ids, table of what each needs) → the rows of their product that the store lacks, image_id as a column too."""
 
 ASKED_AT_ONCE = 1_000_000
-"""Evaluations that the store is asked about in one question, or those of one image: what the answer costs in memory."""
+"""The evaluations that one question to the store is about (or those of one image): it bounds the answer's memory."""
 
 
-def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[ImageBatch]:
-    """Chunks of `sweep.batch_size` images (the last may have fewer) that lack something, one after the other.
+def plan(
+    sweep: Sweep, images: pd.DataFrame, missing: Missing | None = None, missing_scores: Missing | None = None
+) -> Iterator[ImageBatch]:
+    """Yield batches of `sweep.batch_size` images that lack something; the last batch may be smaller.
 
-    `images`: a sample table; `missing` None: the store has nothing yet, so all is wanted.
+    Parameters
+    ----------
+    sweep
+        The sweep to plan.
+    images
+        A sample table.
+    missing
+        Answers which rows of `sweep.cell_table()` the store lacks; None where the store is empty.
+    missing_scores
+        Answers the same for `sweep.score_table()`; needed where `missing` is given and the sweep has scores.
     """
     held: list[ImageBatch] = []
-    for piece in _pieces(sweep, images, missing):
-        held.append(piece)
-        # Gathered until they fill a batch, so that chunks are full on a resume too.
-        if sum(len(chunk.rows) for chunk in held) < sweep.batch_size:
+    for few in _lacking(sweep, images, missing, missing_scores):
+        held.append(few)
+        # They are collected until they fill a batch, so that batches are full on a resume too.
+        if sum(len(batch.rows) for batch in held) < sweep.batch_size:
             continue
-        rows, wanted = _together(held)
-        full = len(rows) // sweep.batch_size * sweep.batch_size
+        together = _concatenate(held)
+        full = len(together.rows) // sweep.batch_size * sweep.batch_size
         for first in range(0, full, sweep.batch_size):
-            part = slice(first, first + sweep.batch_size)
-            yield ImageBatch(rows.iloc[part], wanted[part])
-        held = [ImageBatch(rows.iloc[full:], wanted[full:])] if full < len(rows) else []
+            yield together.take(slice(first, first + sweep.batch_size))
+        held = [together.take(slice(full, None))] if full < len(together.rows) else []
     if held:
-        yield ImageBatch(*_together(held))
+        yield _concatenate(held)
 
 
-def _pieces(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[ImageBatch]:
-    """Few images at a time, those alone that lack something."""
-    asked = sweep.asked()
+def _lacking(
+    sweep: Sweep, images: pd.DataFrame, missing: Missing | None, missing_scores: Missing | None
+) -> Iterator[ImageBatch]:
+    """Yield a few images at a time, only those that lack something."""
+    cells, scores = sweep.needed()
     if missing is None:
-        for start in range(0, len(images) if asked.any() else 0, sweep.batch_size):
+        for start in range(0, len(images) if sweep.entrants else 0, sweep.batch_size):
             rows = images.iloc[start : start + sweep.batch_size]
-            yield ImageBatch(rows, np.broadcast_to(asked, (len(rows), *asked.shape)))
+            wanted, wanted_scores = (np.broadcast_to(needed, (len(rows), *needed.shape)) for needed in (cells, scores))
+            yield ImageBatch(rows, wanted, wanted_scores)
         return
-    wanted_table = sweep.wanted_table()
-    places_asked = np.flatnonzero(asked)
-    position = pd.MultiIndex.from_frame(wanted_table)
-    # As many as may be: where ids are in no order, each question is a scan of the table.
-    step = max(1, ASKED_AT_ONCE // max(1, len(wanted_table)))
+    cell_question = _Question(missing, sweep.cell_table(), cells)
+    score_question = _Question(missing_scores, sweep.score_table(), scores)
+    # Many images at once: where ids are in no order, each question is a scan of the table.
+    step = max(1, ASKED_AT_ONCE // max(1, sweep.evaluations_per_image()))
     for start in range(0, len(images), step):
         rows = images.iloc[start : start + step]
-        flat = np.zeros((len(rows), asked.size), bool)
-        lacking = missing(rows["image_id"].tolist(), wanted_table)
-        if lacking.empty:
-            continue
-        image = pd.Index(rows["image_id"]).get_indexer(pd.Index(lacking["image_id"]))
-        cell = position.get_indexer(pd.MultiIndex.from_frame(lacking[list(wanted_table)]))
-        flat[image, places_asked[cell]] = True
-        some = flat.any(axis=1)
-        yield ImageBatch(rows[some], flat[some].reshape(-1, *asked.shape))
+        ids = rows["image_id"].tolist()
+        wanted, wanted_scores = cell_question.ask(ids), score_question.ask(ids)
+        some = wanted.any(axis=(1, 2)) | wanted_scores.any(axis=(1, 2))
+        if some.any():
+            yield ImageBatch(rows[some], wanted[some], wanted_scores[some])
 
 
-def _together(chunks: list[ImageBatch]) -> tuple[pd.DataFrame, np.ndarray]:
-    if len(chunks) == 1:
-        return chunks[0].rows, chunks[0].wanted
-    return pd.concat([chunk.rows for chunk in chunks]), np.concatenate([chunk.wanted for chunk in chunks])
+class _Question:
+    """Asks the store what images lack of a table. The table has a row for each true value of `needed`, in its order."""
+
+    def __init__(self, missing: Missing | None, table: pd.DataFrame, needed: np.ndarray) -> None:
+        self.missing, self.table, self.shape = missing, table, needed.shape
+        self.columns = list(table)
+        self.index = pd.MultiIndex.from_frame(table)
+        self.positions = np.flatnonzero(needed)
+
+    def ask(self, image_ids: list[str]) -> np.ndarray:
+        """Return what the images lack, as (images, *shape of `needed`) bool."""
+        flat = np.zeros((len(image_ids), int(np.prod(self.shape))), bool)
+        if len(self.table):
+            assert self.missing is not None, "a sweep with scores asks for them"
+            lacking = self.missing(image_ids, self.table)
+            if not lacking.empty:
+                image = pd.Index(image_ids).get_indexer(pd.Index(lacking["image_id"]))
+                row = self.index.get_indexer(pd.MultiIndex.from_frame(lacking[self.columns]))
+                flat[image, self.positions[row]] = True
+        return flat.reshape(len(image_ids), *self.shape)
+
+
+def _concatenate(batches: list[ImageBatch]) -> ImageBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return ImageBatch(
+        pd.concat([batch.rows for batch in batches]),
+        np.concatenate([batch.wanted for batch in batches]),
+        np.concatenate([batch.wanted_scores for batch in batches]),
+    )

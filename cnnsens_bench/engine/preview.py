@@ -1,4 +1,4 @@
-"""One image under degradations, for a person to look at: what a network sees of it in a run."""
+"""Pictures of one image under degradations, as a network sees it in a run, for a person to look at."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +15,23 @@ from cnnsens_bench.utils.errors import UserError
 def previews(
     image: images.Decoded, image_id: str, dataset: str, conditions: Sequence[Condition], size: int, seed: int = 0
 ) -> Iterator[list[np.ndarray]]:
-    """For each condition the pixels of its levels in trial 0, each (size, size, 3) uint8.
+    """Yield for each condition the pixels of its levels in trial 0, each (size, size, 3) uint8.
 
-    The draws are those of a run with the same `seed`, `dataset` and `image_id`. `image` must be decoded whole, as
-    `images.decode` does it unless told otherwise. Raises `UserError` where a degradation fails.
+    Parameters
+    ----------
+    image
+        The image, decoded whole, which is the default of `images.decode`.
+    image_id, dataset, seed
+        What shapes the draws: they are those of a run with the same three.
+    conditions
+        What to show.
+    size
+        The side of the pictures in pixels.
+
+    Raises
+    ------
+    UserError
+        If a degradation fails.
     """
     sweep = Sweep("preview", dataset, (), (), seed=seed)
     with ThreadPoolExecutor(1) as pool:

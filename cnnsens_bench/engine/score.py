@@ -1,6 +1,6 @@
-"""The scores of one chunk of images: gradients, and what predictors make of them. Pure torch, as `evaluate`.
+"""The scores of one batch of images: gradients, and what predictors make of them.
 
-Every pass has the same batch shape here too, so that a score does not depend on how images were grouped.
+Every pass has the same batch shape here too, so a score does not depend on how images were grouped.
 """
 
 import itertools
@@ -15,8 +15,8 @@ from torch import Tensor
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.engine.degrade import Failure
-from cnnsens_bench.engine.oom_backoff import OomBackoff
-from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images
+from cnnsens_bench.engine.plan import ScoreCell, Sweep
 from cnnsens_bench.sensitivity.gradients import (
     COLUMNS,
     OUTPUTS,
@@ -27,59 +27,97 @@ from cnnsens_bench.sensitivity.gradients import (
     level_free,
 )
 from cnnsens_bench.sensitivity.predictors import PredictorInput, parse_predictor
+from cnnsens_bench.utils.reporter import SILENT, Reporter
 
 PREDICTORS_TRIAL = 1 << 30
-"""The trial of a predictor's first draw: draws that no sweep measures with."""
+"""The trial of a predictor's first draw. No sweep measures with these draws."""
+
+Rows = dict[str, np.ndarray]
+"""Columns of one length."""
+Part = tuple[bool, Rows, np.ndarray]
+"""A flag that is true for a predictor's rows, the rows, and the positions of images that have no finite ones."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Rows of `sensitivity` and of `sensitivity_predictions`: arrays of one length each; `image` and `entrant` are
-    positions, `output` one in `OUTPUTS`, `predicted` one in `Sweep.predicted`."""
+    """The scores of a batch of images.
 
-    sensitivity: dict[str, np.ndarray]
-    predictions: dict[str, np.ndarray]
+    Attributes
+    ----------
+    sensitivity, predictions
+        Rows of the tables `sensitivity` and `sensitivity_predictions`: arrays of one length each. `image` and `entrant`
+        are positions, `output` is a position in `OUTPUTS`, `predicted` one in `Sweep.predicted_cells`.
+    failures
+        What could not be scored.
+    """
+
+    sensitivity: Rows
+    predictions: Rows
     failures: list[Failure]
 
     @property
     def cells(self) -> int:
-        """How many score cells they fill."""
+        """The number of score cells that the rows fill."""
         return (len(self.sensitivity.get("image", ())) + len(self.predictions.get("image", ()))) // len(OUTPUTS)
 
 
 @dataclass(frozen=True)
-class Scored:
-    """An entrant as scores need it: a differentiable function of pixels and its input size."""
+class ScoredNetwork:
+    """An entrant as a differentiable function of pixels, and the side of its input in pixels."""
 
     network: Network
     input_size: int
 
 
 class Scorer:
-    """Scores images for the entrants of a sweep; `report(n)`, `note` as in `Evaluator`. `watch(pixels, outputs)` sees
-    what each chunk was differentiated to: the images first, then what fills the batch. `unfit`: as in `Evaluator`."""
+    """Scores images for the entrants of a sweep.
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    entrants
+        The sweep's networks, in its order.
+    device
+        Where the networks lie.
+    pool
+        The threads that render views.
+    reporter
+        Hears of scores as they are done, and of memory that runs out.
+    unfit
+        The positions of networks that have no room on the device. Their images become failures.
+    observe
+        (pixels, outputs) of each batch that was differentiated: its images first, then what fills the batch.
+    """
 
     def __init__(
         self,
         sweep: Sweep,
-        entrants: Sequence[Scored],
+        entrants: Sequence[ScoredNetwork],
         device: torch.device,
         pool: Executor,
-        report: Callable[[int], None] | None = None,
-        watch: Callable[[Tensor, Outputs], None] | None = None,
-        note: Callable[[str], None] | None = None,
+        *,
+        reporter: Reporter = SILENT,
         unfit: Collection[int] = (),
+        observe: Callable[[Tensor, Outputs], None] | None = None,
     ) -> None:
-        self.unfit = unfit
-        self.sweep, self.entrants, self.device, self.pool, self.report = sweep, entrants, device, pool, report
-        self.watch = watch
-        self.halving = OomBackoff(note)
-        self.predicted = [(parse_predictor(name), noise, level) for name, noise, level in sweep.predicted()]
+        self.sweep, self.entrants, self.device, self.pool = sweep, entrants, device, pool
+        self.reporter, self.unfit, self.observe = reporter, unfit, observe
+        self.backoff = OomBackoff(reporter)
+        self.predictors = [(parse_predictor(cell.predictor or ""), cell) for cell in sweep.predicted_cells()]
 
     def score(self, image_ids: Sequence[str], decoded: Sequence[images.Decoded], wanted: np.ndarray) -> Scores:
-        """`wanted` (images, entrants, score cells) bool. A score that is no finite number becomes a failure."""
-        level_free_rows: list[dict[str, np.ndarray]] = []
-        predicted_rows: list[dict[str, np.ndarray]] = []
+        """Score a batch of images. A score that is no finite number becomes a failure.
+
+        Parameters
+        ----------
+        image_ids, decoded
+            The images.
+        wanted
+            (images, entrants, score cells) bool.
+        """
+        level_free_rows: list[Rows] = []
+        predicted_rows: list[Rows] = []
         failures: list[Failure] = []
         for size in sorted({entrant.input_size for entrant in self.entrants}):
             members = [i for i, entrant in enumerate(self.entrants) if entrant.input_size == size]
@@ -87,38 +125,32 @@ class Scorer:
                 continue
             whole = _ScoredBatch(self, size, image_ids, decoded, self.sweep.batch_size)
             for i in members:
-                model, scored = self.sweep.entrants[i].model, self._scored(whole, i, wanted)
-                results = None if i in self.unfit else self.halving.run(i, model, whole.batch, scored)
+                model = self.sweep.entrants[i].model
+                results = None if i in self.unfit else self._score_in_parts(whole, i, wanted)
                 if results is None:
                     sentence = f"the gradients of {model} do not fit into the memory with one image at a time"
                     failures += [(int(k), "score", sentence) for k in np.flatnonzero(wanted[:, i].any(axis=1))]
-                for kind, rows, bad in itertools.chain(*(results or [])):
-                    (predicted_rows if kind else level_free_rows).append(rows)
-                    failures += [(int(image), "score", self._sentence(i)) for image in bad]
-                    if self.report:
-                        self.report(len(rows["image"]) // len(OUTPUTS) + len(bad))
+                for by_predictor, rows, bad in itertools.chain(*(results or [])):
+                    (predicted_rows if by_predictor else level_free_rows).append(rows)
+                    failures += [(int(image), "score", f"{model} has no finite gradient on it") for image in bad]
+                    self.reporter.evaluations(len(rows["image"]) // len(OUTPUTS) + len(bad))
         return Scores(_joined(level_free_rows), _joined(predicted_rows), list(dict.fromkeys(failures)))
 
-    def _scored(
-        self, whole: "_ScoredBatch", entrant: int, wanted: np.ndarray
-    ) -> Callable[[slice], list[tuple[bool, dict[str, np.ndarray], np.ndarray]]]:
-        """A part of the batch → its rows, as `_ScoredBatch.rows` gives them, their positions among all images."""
+    def _score_in_parts(self, whole: "_ScoredBatch", entrant: int, wanted: np.ndarray) -> list[list[Part]] | None:
+        """Score a batch for an entrant, fewer images at a time where memory is short; None where one does not fit."""
 
-        def scored(part: slice) -> list[tuple[bool, dict[str, np.ndarray], np.ndarray]]:
+        def score(part: slice) -> list[Part]:
             here = range(whole.count)[part]
             if not here:
-                return []  # what only fills the batch
-            chunk, first = whole, here.start
+                return []  # nothing but padding
+            batch, first = whole, here.start
             if part.stop - part.start < whole.batch:
                 ids, decoded = whole.image_ids[first : here.stop], whole.decoded[first : here.stop]
-                chunk = _ScoredBatch(self, whole.size, ids, decoded, part.stop - part.start)
-            found = chunk.rows(entrant, wanted[first : here.stop, entrant])
+                batch = _ScoredBatch(self, whole.size, ids, decoded, part.stop - part.start)
+            found = batch.rows(entrant, wanted[first : here.stop, entrant])
             return [(kind, {**rows, "image": rows["image"] + first}, bad + first) for kind, rows, bad in found]
 
-        return scored
-
-    def _sentence(self, entrant: int) -> str:
-        return f"{self.sweep.entrants[entrant].model} has no finite gradient on it"
+        return self.backoff.run(entrant, whole.batch, score, fewer_images(self.sweep.entrants[entrant].model))
 
 
 class _ScoredBatch:
@@ -134,34 +166,35 @@ class _ScoredBatch:
         wide = self._padded(list(scorer.pool.map(lambda image: images.render_wide(image, size), decoded)))
         self.across, self.down = central_differences(wide)
 
-    def rows(self, entrant: int, wanted: np.ndarray) -> Iterator[tuple[bool, dict[str, np.ndarray], np.ndarray]]:
-        """(of a predictor?, rows, images that have no finite ones), for the score cells that somebody wants."""
+    def rows(self, entrant: int, wanted: np.ndarray) -> Iterator[Part]:
+        """Yield the rows of an entrant; `wanted` is (images, score cells) bool, the level-free score first."""
         network = self.scorer.entrants[entrant].network
         if not wanted.any():
             return
         outputs = differentiate(network, self.pixels)
-        if self.scorer.watch:
-            self.scorer.watch(self.pixels, outputs)
+        if self.scorer.observe:
+            self.scorer.observe(self.pixels, outputs)
         here = np.flatnonzero(wanted[:, 0])
         if len(here):
             columns = level_free(outputs, self.pixels, self.across, self.down)
             entropy = torch.distributions.Categorical(logits=outputs.logits.double(), validate_args=False).entropy()
             columns["entropy"] = entropy.expand(len(OUTPUTS), -1)
             yield False, *self._table(columns, here, entrant, [*COLUMNS, "entropy"])
-        for position, (predictor, degradation, level) in enumerate(self.scorer.predicted):
+        for position, (predictor, cell) in enumerate(self.scorer.predictors):
             here = np.flatnonzero(wanted[:, 1 + position])
             if len(here):
-                degraded = self._degraded(degradation, level)
-                scene = PredictorInput(network, self.pixels, outputs, degradation, level, degraded, self._moved)
-                change = predictor.predict(scene)
+                seen = PredictorInput(
+                    network, self.pixels, outputs, cell.degradation, cell.level, self._degraded(cell), self._moved
+                )
+                change = predictor.predict(seen)
                 columns = {"mean_change": change.mean, "deviation": change.deviation}
                 rows, bad = self._table(columns, here, entrant, list(columns))
                 yield True, {**rows, "predicted": np.full(len(rows["image"]), position)}, bad
 
     def _table(
         self, columns: dict[str, Tensor], here: np.ndarray, entrant: int, names: list[str]
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """(3, batch) columns → rows of the images `here`, image by image, and those that are not finite."""
+    ) -> tuple[Rows, np.ndarray]:
+        """Return rows of the images `here` from (3, batch) columns, and the images whose rows are not finite."""
         values = {name: columns[name].T[: self.count].cpu().numpy()[here] for name in names}
         good = np.all([np.isfinite(value).all(axis=1) for value in values.values()], axis=0)
         kept = here[good]
@@ -171,15 +204,16 @@ class _ScoredBatch:
         rows["entrant"] = np.full(len(rows["image"]), entrant)
         return rows, here[~good]
 
-    def _degraded(self, name: str, level: float) -> Callable[[int], Tensor]:
-        degradation = parse_degradation(name)
+    def _degraded(self, cell: ScoreCell) -> Callable[[int], Tensor]:
+        """Return the function from the number of a draw to the degraded pixels."""
+        degradation = parse_degradation(cell.degradation)
         sweep = self.scorer.sweep
 
         def degraded(k: int) -> Tensor:
             streams = Streams(sweep.seed, sweep.dataset, self.image_ids, PREDICTORS_TRIAL + k, self.scorer.device)
             draw = degradation.draw(streams, self.size)
             result = self.pixels.clone(memory_format=torch.preserve_format)
-            result[: self.count] = degradation.apply(self.pixels[: self.count], draw, level).clamp(0, 255)
+            result[: self.count] = degradation.apply(self.pixels[: self.count], draw, cell.level).clamp(0, 255)
             return result.round_() if sweep.quantize else result
 
         return degraded
@@ -193,5 +227,5 @@ class _ScoredBatch:
         return torch.cat([pixels, padding]).contiguous(memory_format=torch.channels_last)
 
 
-def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _joined(parts: list[Rows]) -> Rows:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}

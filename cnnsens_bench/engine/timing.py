@@ -1,4 +1,4 @@
-"""How fast entrants are: images and seconds of their forward passes, without waiting for the device."""
+"""The speed of networks: images and seconds of their forward passes, measured without waiting for the device."""
 
 import platform
 import time
@@ -14,7 +14,12 @@ CPU_INFO = Path("/proc/cpuinfo")
 class Stopwatch:
     """Sums up the forward passes of each entrant.
 
-    On a GPU a moment is an event in its queue, so that nothing is synchronised while a sweep runs.
+    On a GPU a moment is an event in the GPU's queue, so nothing is synchronised while a sweep runs.
+
+    Parameters
+    ----------
+    device
+        The device that the networks run on.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,7 +28,7 @@ class Stopwatch:
         self.passes: list[tuple[int, int, float, list[tuple[Mark, Mark]]]] = []
 
     def mark(self) -> Mark:
-        """Now."""
+        """Return the present moment."""
         if not self.on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -31,11 +36,22 @@ class Stopwatch:
         return event
 
     def add(self, entrant: int, images: int, rows: int, spans: list[tuple[Mark, Mark]]) -> None:
-        """A pass of a batch of `rows` took `spans`, and `images` of the rows were asked for.
+        """Add a forward pass.
 
-        Every pass costs the same, however many of its rows are asked for, so an image counts its row's share of the
-        seconds: a nearly empty batch weighs little, and does not make an entrant slow. The first pass of an entrant
-        is left out: it also chooses kernels and allocates.
+        Every pass costs the same, however many of its rows were asked for, so an image counts its row's share of the
+        seconds: a nearly empty batch weighs little and does not make an entrant slow. The first pass of an entrant is
+        left out, because it also chooses kernels and allocates memory.
+
+        Parameters
+        ----------
+        entrant
+            The entrant's position in the sweep.
+        images
+            How many rows of the batch were asked for.
+        rows
+            How many rows the batch has.
+        spans
+            The (begin, end) moments of the pass and of its pre-filter.
         """
         if entrant not in self.warm:
             self.warm.add(entrant)
@@ -43,13 +59,17 @@ class Stopwatch:
             self.passes.append((entrant, images, images / rows, spans))
 
     def take(self) -> dict[int, tuple[int, float]]:
-        """Entrant → images and seconds since the last call; on a GPU the passes must have ended."""
+        """Return entrant → (images, seconds) of the passes since the last call; on a GPU they must have ended."""
         found: dict[int, tuple[int, float]] = {}
         for entrant, images, share, spans in self.passes:
             known, seconds = found.get(entrant, (0, 0.0))
             found[entrant] = known + images, seconds + share * sum(_seconds(*span) for span in spans)
         self.passes = []
         return found
+
+    def discard(self) -> None:
+        """Forget the passes since the last call of `take`."""
+        self.passes = []
 
 
 def _seconds(begin: Mark, end: Mark) -> float:
@@ -58,13 +78,13 @@ def _seconds(begin: Mark, end: Mark) -> float:
     return begin.elapsed_time(end) / 1000
 
 
-def device_words(device: torch.device) -> str:
-    """What a reader knows a device by: the GPU's name, or the processor's."""
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # this is not Linux
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next((name for name in named if name), platform.processor() or platform.machine() or "CPU")

@@ -1,4 +1,4 @@
-"""Accuracy of a network while it trains: held-out images through the same path as the sweep's."""
+"""The accuracy of a network while it trains: held-out images take the same path as those of a sweep."""
 
 import copy
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ import pandas as pd
 
 from cnnsens_bench import images
 from cnnsens_bench.defenses import parse_defense
-from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
+from cnnsens_bench.engine.evaluate import Evaluator
+from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Classifier
@@ -18,10 +19,23 @@ from cnnsens_bench.utils.plugins import load_plugins
 
 
 class Validation:
-    """Accuracies of one model on the images of `rows` (a sample table) under `conditions`.
+    """Measures accuracies of one model on held-out images.
 
-    Images are decoded once a process, their boxes held in memory; noise is the same at every call and for every
-    trial of a search. Plain values until it is first used, so it travels.
+    Images are decoded once a process and their boxes held in memory. The noise is the same at every call and for every
+    trial of a search. Until it is first called it holds plain values, so it can be pickled.
+
+    Parameters
+    ----------
+    model
+        The name of the model.
+    dataset
+        The name of the data set, which shapes the draws.
+    rows
+        The sample table of the held-out images.
+    conditions
+        The degradations to measure under.
+    seed, quantize, precision, batch_size, plugins
+        As in `Sweep`.
     """
 
     def __init__(
@@ -40,23 +54,25 @@ class Validation:
             batch_size=batch_size,
             plugins=plugins,
         )
-        self._chunks: list[tuple[list[str], list[int], list[images.Decoded]]] | None = None
+        self._batches: list[tuple[list[str], list[int], list[images.Decoded]]] | None = None
 
     def prepare(self) -> None:
-        """Import the users' modules where this process has not yet."""
+        """Import the users' modules where this process has not done so yet."""
         load_plugins(self.sweep.plugins)
 
     def __call__(self, classifier: Classifier) -> dict[str, dict[float, float]]:
-        """degradation → level → accuracy in [0, 1] ("none": undegraded). The classifier is left as it is."""
-        if self._chunks is None:
-            self._chunks = list(self._decoded(classifier.preprocessing.input_size))
-        # A copy, for evaluation freezes weights and changes modes.
+        """Return degradation → level → accuracy in [0, 1], with "none" for the undegraded images.
+
+        The classifier is left as it is. An image without finite logits counts as wrong.
+        """
+        if self._batches is None:
+            self._batches = list(self._decoded(classifier.preprocessing.input_size))
+        # It is a copy, because evaluation freezes weights and changes modes.
         entrant = LoadedEntrant(copy.deepcopy(classifier), parse_defense("none"))
         evaluator = Evaluator(self.sweep, [entrant], best_device())
-        # What gives no finite logits counts as wrong.
         hits: dict[tuple[str, float], int] = {(cell.degradation, cell.level): 0 for cell in evaluator.cells}
         seen = dict.fromkeys(hits, 0)
-        for ids, labels, decoded in self._chunks:
+        for ids, labels, decoded in self._batches:
             for cell in evaluator.cells:
                 seen[cell.degradation, cell.level] += len(ids)
             wanted = np.ones((len(ids), 1, len(evaluator.cells)), bool)
@@ -66,7 +82,7 @@ class Validation:
                     right = columns["prediction"] == np.array(labels)[columns["image"]]
                     for level in np.unique(columns["level"]):
                         hits[prediction.degradation, float(level)] += int(right[columns["level"] == level].sum())
-        evaluator.pool.shutdown()
+        evaluator.close()
         scores: dict[str, dict[float, float]] = {}
         for (degradation, level), count in hits.items():
             scores.setdefault(degradation, {})[level] = count / max(1, seen[degradation, level])
@@ -78,7 +94,7 @@ class Validation:
             for start in range(0, len(self.rows), self.sweep.batch_size):
                 rows = self.rows.iloc[start : start + self.sweep.batch_size].to_dict("records")
                 results = zip(rows, pool.map(lambda row: decode_row(row, reach), rows), strict=True)
-                # What cannot be read was a failure of the training images already.
+                # An image that cannot be read has been reported with the training images.
                 good = [(row, image) for row, image in results if not isinstance(image, str)]
                 if good:
                     ids = [str(row["image_id"]) for row, _ in good]

@@ -1,29 +1,37 @@
-"""What every command line shares: words to a config, help texts, exit codes."""
+"""What every command line shares: from its arguments to a configuration, the help text, and exit codes."""
 
-import dataclasses
 import errno
 import json
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from rich.console import Console
 
 from cnnsens_bench import __version__
 from cnnsens_bench.config.compose import compose, suites
+from cnnsens_bench.config.reference import config_keys
 from cnnsens_bench.config.schema import Config
-from cnnsens_bench.experiment.placement import settled
+from cnnsens_bench.experiment.resolve import resolve_output
 from cnnsens_bench.utils.errors import StorageError, UserError
+from cnnsens_bench.utils.formatting import plain
 from cnnsens_bench.utils.memory import keep_freed_memory
+from cnnsens_bench.utils.registered_names import registered_names
 
 DONE, INCOMPLETE, WRONG, STOPPED = 0, 1, 2, 130
+"""Exit codes: all was computed; something was not; the request itself is wrong; the user stopped it, it can go on."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+WIDTH = 120
+"""Columns of the output where there is no terminal."""
 
 
 def run_or_estimate(config: Config, console: Console) -> int:
-    """Run the suite of a config, or estimate what that would cost; gives the number of images that failed."""
-    # Imported only here: a help text or a wrong word need not wait for torch.
+    """Run a suite, or estimate its cost where `estimate` is set, and return the number of what was not computed."""
+    # The imports stand here because a help text or a wrong argument need not wait for torch.
     if config.estimate:
         from cnnsens_bench.experiment.estimate import estimate_suite
 
@@ -34,50 +42,74 @@ def run_or_estimate(config: Config, console: Console) -> int:
     return run_suite(config, console)
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+def search_and_train(config: Config, console: Console) -> int:
+    """Search the recipes of a suite's models, train the best, and return the number of images that were not read."""
+    from cnnsens_bench.experiment.tuning import tune_suite
+
+    return tune_suite(config, console)
 
 
-def entry(
+def run_command(
     arguments: Sequence[str] | None,
-    help_of: Callable[[], str],
+    help_text: Callable[[], str],
     work: Callable[[Config, Console], int],
-    goes_on: str = "the same command goes on",
+    resume_hint: str = "the same command goes on",
 ) -> int:
-    """What every command shares: words to a config, exit codes. `work` gives the number of what failed."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run a command whose arguments are `key=value` words, and return its exit code.
+
+    Parameters
+    ----------
+    arguments
+        The arguments. The default is those of the process.
+    help_text
+        Gives the text of `--help`.
+    work
+        Does what the configuration asks for, and returns the number of what was not computed.
+    resume_hint
+        How a run that the user stops goes on: the end of a sentence.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # progress in a log file is of use only while it is fresh
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    if {"-h", "--help"} & set(words):
-        console.print(help_of(), markup=False)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    if {"-h", "--help"} & set(arguments):
+        console.print(help_text(), markup=False, soft_wrap=True)
         return DONE
-    if "--version" in words:
+    if "--version" in arguments:
         console.print(__version__, markup=False)
         return DONE
-    stopped = f"stopped: nothing computed is lost, {goes_on}"
-    return ended(lambda: work(settled(compose(words)), console), console, stopped)
+    stopped = f"stopped: nothing computed is lost, {resume_hint}"
+    return exit_code(lambda: work(resolve_output(compose(arguments)), console), console, stopped)
 
 
-def ended(work: Callable[[], int], console: Console, stopped: str) -> int:
-    """The exit code of `work`, which gives the number of what failed; says how it ended, where it did not go well."""
-    signal.signal(signal.SIGTERM, _stop)
+def exit_code(work: Callable[[], int], console: Console, stopped: str) -> int:
+    """Call `work`, say in one sentence what ended it early, and return the exit code of the process.
+
+    Parameters
+    ----------
+    work
+        Returns the number of what was not computed.
+    console
+        Where `stopped` is printed. Errors go to standard error.
+    stopped
+        The sentence for a user who stopped it.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     _quiet_libraries()
     keep_freed_memory()
     try:
         return INCOMPLETE if work() else DONE
     except UserError as error:
-        from cnnsens_bench.utils.formatting import plain
-
-        Console(stderr=True, highlight=False).print(f"error: {plain(str(error))}", markup=False, soft_wrap=True)
+        _print_error(str(error))
         return WRONG
+    except StorageError as error:
+        _print_error(f"{error}: what was computed is kept, the same command goes on")
+        return INCOMPLETE
     except OSError as error:
-        if not (isinstance(error, StorageError) or error.errno in FULL):
+        if error.errno not in FULL:
             raise
-        from cnnsens_bench.utils.formatting import plain
-
-        reason = str(error) if isinstance(error, StorageError) else f"{error.filename or 'the disk'}: {error.strerror}"
-        text = f"error: {plain(reason)}: what was computed is kept, the same command goes on"
-        Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+        reason = f"{error.filename or 'the disk'}: {error.strerror}"
+        _print_error(f"{reason}: what was computed is kept, the same command goes on")
         return INCOMPLETE
     except KeyboardInterrupt:
         console.print(stopped, markup=False)
@@ -85,7 +117,7 @@ def ended(work: Callable[[], int], console: Console, stopped: str) -> int:
 
 
 def usage(command: str, purpose: str) -> str:
-    """The help text of a command."""
+    """Return a help text: what the command is for, every suite, every key with its default, every registered name."""
     lines = [
         f"usage: {command}",
         "",
@@ -97,32 +129,21 @@ def usage(command: str, purpose: str) -> str:
     for name, text in suites().items():
         lines += [f"  suite={name}", *(f"      {line}" for line in text.splitlines())]
     lines += ["", "keys and their defaults (a suite sets some of them):"]
-
-    lines += [f"  {key}={json.dumps(value)}" for key, value in _flat(dataclasses.asdict(Config()))]
-    lines += ["", "names: " + ", ".join(f"{kind} {', '.join(names)}" for kind, names in _names().items())]
+    for key in config_keys():
+        indent = "      "
+        lines += [f"  {key.name}={json.dumps(key.default)}"]
+        lines += textwrap.wrap(key.text, WIDTH - 1, initial_indent=indent, subsequent_indent=indent)
+    rooms = ("datasets", "defenses", "degradations")
+    lines += ["", "names: " + ", ".join(f"{room} {', '.join(registered_names(room))}" for room in rooms)]
     return "\n".join(lines)
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _names() -> dict[str, list[str]]:
-    from cnnsens_bench.datasets import datasets
-    from cnnsens_bench.defenses import defenses
-    from cnnsens_bench.degradations import degradations
-
-    return {"datasets": sorted(datasets), "defenses": sorted(defenses), "degradations": sorted(degradations)}
+def _print_error(sentence: str) -> None:
+    Console(stderr=True, highlight=False).print(f"error: {plain(sentence)}", markup=False, soft_wrap=True)
 
 
 def _quiet_libraries() -> None:
-    """Their notes would tear the progress apart; errors still come through as exceptions."""
-    import logging
-
+    """Silence the notes of libraries, which would tear the progress display apart; errors still raise."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -130,5 +151,5 @@ def _quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _stop(*_: object) -> NoReturn:
+def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Who enters a sweep: models × defenses, with one checkpoint for each (model, recipe) that the defenses ask for."""
+"""Pairs models with defenses, and lists the checkpoints that these pairs need and the images that recalibrate them."""
 
 import dataclasses
 import hashlib
@@ -23,23 +23,39 @@ from cnnsens_bench.utils.registry import near
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:
-    """`entrants` in the order models × defenses; `trainings`: checkpoint key → what is to be trained for it;
-    `left_out`: a sentence for each pair that makes no sense, and for each that is not what its name says."""
+    """The entrants of a sweep and the checkpoints that they need.
+
+    `entrants` are in the order models × defenses. `trainings` has the model to train for each checkpoint, by the key
+    that entrants name it with. `left_out` has a sentence for each pair that makes no sense, and for each that is not
+    what its name says.
+    """
 
     entrants: tuple[Entrant, ...]
     trainings: dict[str, ModelConfig]
     left_out: tuple[str, ...]
 
     def defenses(self) -> list[Defense]:
-        """Each entrant's."""
+        """Return the defense of each entrant."""
         return [parse_defense(entrant.defense) for entrant in self.entrants]
 
 
 def pair_entrants(models: Sequence[ModelConfig], defenses: Sequence[str]) -> Pairing:
-    """The entrants of `models` with `defenses`, as the config writes them.
+    """Pair every model with every defense, and list the checkpoints that these pairs need.
 
-    Test-time defenses share the plain checkpoint; trained ones have their own. A network without batch norm is left
-    out of its recalibration. Raises `UserError` when nobody is left, or a trained defense would not be trained.
+    Test-time defenses share the plain checkpoint; trained ones have their own. A network without batch norm is left out
+    of its recalibration.
+
+    Parameters
+    ----------
+    models
+        The models, each with the recipe that it is trained by.
+    defenses
+        The defenses as the config writes them.
+
+    Raises
+    ------
+    UserError
+        Where no pair is left, a defense is unknown, or a trained defense would not be trained.
     """
     parsed = list({d.name: d for d in map(parse_defense, defenses)}.values())
     entrants: list[Entrant] = []
@@ -69,7 +85,7 @@ def pair_entrants(models: Sequence[ModelConfig], defenses: Sequence[str]) -> Pai
 
 
 def _training(model: ModelConfig, defense: Defense) -> tuple[str, ModelConfig]:
-    """The key of the checkpoint that a model needs under a defense, and how to get it."""
+    """Return the key of the checkpoint that a model needs under a defense, and how it is trained."""
     known = [field.name for field in dataclasses.fields(Recipe)]
     for key in defense.training:
         if key not in known:
@@ -88,7 +104,10 @@ def _training(model: ModelConfig, defense: Defense) -> tuple[str, ModelConfig]:
 
 
 def same_training(defense: str, other: str) -> bool:
-    """Whether two defenses' networks have the same weights; one that is not registered (any more) is its own."""
+    """Return whether networks under two defenses have the same weights.
+
+    A defense that is not registered, such as one of a plugin that is gone, shares weights with none but itself.
+    """
     try:
         return defense == other or parse_defense(defense).training == parse_defense(other).training
     except UserError:
@@ -96,7 +115,10 @@ def same_training(defense: str, other: str) -> bool:
 
 
 def has_batch_norm(model: ModelConfig) -> bool:
-    """Whether there are statistics to recalibrate. A network that cannot be built at all is told when it is trained."""
+    """Return whether a model has batch-norm statistics to recalibrate.
+
+    A network that cannot be built is taken for one that has them: what is wrong with it is said when it is trained.
+    """
     source, architecture = split_name(model.name)
     try:
         network: nn.Module = source.build(architecture, 2, model.input_size or source.describe(architecture).input_size)
@@ -106,14 +128,15 @@ def has_batch_norm(model: ModelConfig) -> bool:
 
 
 def hash_rank(image_ids: pd.Series) -> pd.Series:
-    """A pseudo-random order of images that depends on nothing but their ids: bytes to sort by."""
+    """Return bytes to sort images by: a pseudo-random order that depends on nothing but their ids."""
     return image_ids.map(lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def calibration_images(samples: Samples, pairing: Pairing) -> tuple[CalibrationImage, ...]:
-    """The test images that recalibration sees: as many as the entrants ask for, by the hash of their id.
+    """Return the test images that recalibration sees: as many as the entrants ask for, by the hash of their ids.
 
-    From the whole split, so that the limit of a run changes no prediction; those that cannot be read are passed over.
+    They come from the whole split, so that the limit of a run changes no prediction. Images that cannot be read are
+    passed over.
     """
     count = max((d.recalibration.images for d in pairing.defenses() if d.recalibration), default=0)
     chosen: list[CalibrationImage] = []

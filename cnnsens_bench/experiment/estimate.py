@@ -1,7 +1,10 @@
-"""What a run would cost: evaluations, hours, storage, memory. Nothing is trained, and nothing written."""
+"""Estimates what a run would cost: evaluations, hours, storage, memory. Nothing is trained, and nothing written."""
 
+import contextlib
+import functools
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -12,13 +15,14 @@ from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.plan import Sweep, plan
-from cnnsens_bench.experiment.prepare import prepare, protocol_hash
-from cnnsens_bench.experiment.profiling import Profiler, training_steps
-from cnnsens_bench.experiment.studies import studies_of
+from cnnsens_bench.experiment.prepare import prepare
+from cnnsens_bench.experiment.profiling import Profiler, WantedCounts, training_steps
+from cnnsens_bench.experiment.resolve import resolve_studies
 from cnnsens_bench.models.base import best_device
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.store import reading
 from cnnsens_bench.utils.plugins import load_plugins
+from cnnsens_bench.utils.storage import StoragePath
 
 # Measured on CUB-200-2011: 100 images, two networks, suite=cub's conditions with 20 trials, scores and one predictor:
 # 72,600 predictions. The database's rows by the blocks that DuckDB gives a table.
@@ -38,10 +42,12 @@ HAS_SPEEDS = "SELECT 1 FROM information_schema.tables WHERE table_name = 'speed'
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """`evaluations`: (image, cell) pairs that are still to be computed, `stored`: those that the store has.
+    """What one study would cost.
 
-    `seconds`: of `device`, by stage; "decode" is of one core. `rows`: by table; `hours_elsewhere`: of forward passes
-    on each device whose speed the store knows. Trainings count as if the cache had none of them.
+    `evaluations` counts the (image, cell) pairs that are still to be computed, `stored` those that the store has.
+    `seconds` has the time of `device` by stage; "decode" is the time of one core. `rows` counts the rows of each table.
+    `hours_elsewhere` has the hours of forward passes on each device whose speed the store knows. Trainings count as if
+    the cache had none of them.
     """
 
     images: int
@@ -62,70 +68,79 @@ class CostEstimate:
 
     @property
     def hours(self) -> float:
-        """On this device. Cores that a GPU leaves free decode meanwhile."""
+        """The hours of all stages on this device, where cores that a GPU leaves free decode meanwhile."""
         decode = self.seconds["decode"] / self.cores
         others = sum(self.seconds.values()) - self.seconds["decode"]
         return (others + decode if self.device == "cpu" else max(others, decode)) / 3600
 
 
 def estimate(config: Config, console: Console) -> CostEstimate:
-    """Count, time a few batches, and print. Raises `UserError` for what a run would refuse before it trains."""
+    """Count what a study would compute, time a few batches of it, and print what that comes to.
+
+    Nothing is trained, and nothing is written.
+
+    Raises
+    ------
+    UserError
+        For what a run would refuse before it trains.
+    """
     load_plugins(config.plugins)
-    prepared = prepare(config)
-    pairing, samples, chosen = prepared.pairing, prepared.samples, prepared.images
-    sweep = Sweep(
-        run_id=config.run_id,
-        dataset=samples.name,
-        entrants=pairing.entrants,
-        conditions=prepared.conditions,
-        seed=config.seed,
-        precision=config.precision,
-        batch_size=config.batch_size,
-        sensitivity=config.sensitivity.enabled,
-        predictors=prepared.predictors,
-    )
-    counts, waiting = wanted_counts(config, sweep, chosen, protocol_hash(config, samples))
-    train = samples.split("train", "val")
-    device, threads = best_device(), torch.get_num_threads()
-    cores = config.cluster.threads or os.cpu_count() or 1
-    torch.set_num_threads(cores)
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            bench = Profiler(config, sweep, pairing, device, pool, len(samples.classes))
-            seconds = bench.seconds(counts, waiting, chosen, len(train))
-    finally:
-        torch.set_num_threads(threads)
-    scores = len(sweep.score_cells())
-    rows = {"predictions": int(counts[:, : counts.shape[1] - scores].sum()), "images": waiting}
-    if scores:
-        rows["sensitivity"] = int(counts[:, -scores].sum()) * len(OUTPUTS)
-        rows["sensitivity_predictions"] = int(counts[:, counts.shape[1] - scores + 1 :].sum()) * len(OUTPUTS)
+    study = prepare(config)
+    settings, pairing, images, sweep = study.settings, study.pairing, study.images, study.sweep()
+    counts = wanted_counts(settings.output_folder, sweep, images, study.protocol)
+    train = len(study.samples.split("train", "val"))
+    device = best_device()
+    cores = settings.cluster.threads or os.cpu_count() or 1
+    with _threads(cores), ThreadPoolExecutor(2) as pool:
+        profiler = Profiler(sweep, pairing, device, pool, len(study.samples.classes))
+        seconds = profiler.seconds(counts, images, train)
+    rows = _rows(counts)
     trainings = [model for model in pairing.trainings.values() if model.recipe.epochs]
     result = CostEstimate(
-        images=len(chosen),
+        images=len(images),
         entrants=len(sweep.entrants),
-        evaluations=int(counts.sum()),
-        stored=len(chosen) * int(sweep.asked().sum()) - int(counts.sum()),
+        evaluations=counts.evaluations,
+        stored=len(images) * sweep.evaluations_per_image() - counts.evaluations,
         trainings=len(trainings),
-        training_steps=sum(training_steps(model, len(train)) for model in trainings),
+        training_steps=sum(training_steps(model, train) for model in trainings),
         device=device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
         cores=cores,
         seconds=seconds,
         rows=rows,
         part_bytes=sum(PART_BYTES[table] * n for table, n in rows.items()),
         database_bytes=EMPTY_DATABASE + sum(DATABASE_BYTES[table] * n for table, n in rows.items()),
-        network_bytes=sum(bench.network_bytes.values()),
-        memory_bytes=bench.memory(),
-        hours_elsewhere=_hours_elsewhere(config, sweep, counts),
+        network_bytes=sum(profiler.network_bytes.values()),
+        memory_bytes=profiler.memory(),
+        hours_elsewhere=_hours_elsewhere(settings.output_folder, sweep, counts),
     )
-    tell(result, config, console)
+    print_estimate(result, settings.suite, study.objective is not None, console)
     return result
 
 
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch compute with that many threads in the body."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rows(counts: WantedCounts) -> dict[str, int]:
+    """Return the rows that each table will get."""
+    rows = {"predictions": int(counts.cells.sum()), "images": counts.images}
+    if counts.scores.shape[1]:
+        rows["sensitivity"] = int(counts.scores[:, 0].sum()) * len(OUTPUTS)
+        rows["sensitivity_predictions"] = int(counts.scores[:, 1:].sum()) * len(OUTPUTS)
+    return rows
+
+
 def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
-    """Of each study, and what they sum up to. Raises `UserError`."""
+    """Estimate each study of a suite, and print what they sum up to. Raise `UserError` as `estimate` does."""
     found = []
-    for study in studies_of(config):
+    for study in resolve_studies(config):
         if study.study:
             console.print(f"study {study.study}:", markup=False)
         found.append(estimate(study, console))
@@ -140,49 +155,52 @@ def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
     return found
 
 
-def wanted_counts(config: Config, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> tuple[np.ndarray, int]:
-    """(entrants, cells) images that each still needs, and how many images need anything."""
-    database = config.output_folder / "results.duckdb"
-    asked = sweep.asked().astype(np.int64)
-    everything = asked * len(chosen), len(chosen)
+def wanted_counts(output: StoragePath, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> WantedCounts:
+    """Return how many of the chosen images each entrant still needs."""
+    database = output / "results.duckdb"
+    needed_cells, needed_scores = (needed.astype(np.int64) for needed in sweep.needed())
+    everything = WantedCounts(needed_cells * len(chosen), needed_scores * len(chosen), len(chosen))
     if not database.exists():
         return everything
-    counts, waiting = np.zeros_like(asked), 0
+    cells, scores, images = np.zeros_like(needed_cells), np.zeros_like(needed_scores), 0
     with reading(database) as store:
         if not store.has_predictions(protocol, sweep.dataset):
             return everything
-        for chunk in plan(sweep, chosen, lambda ids, wanted: store.missing(protocol, sweep.dataset, list(ids), wanted)):
-            counts += chunk.wanted.sum(axis=0)
-            waiting += len(chunk.rows)
-    return counts, waiting
+        missing, missing_scores = (
+            functools.partial(question, protocol, sweep.dataset) for question in (store.missing, store.missing_scores)
+        )
+        for batch in plan(sweep, chosen, missing, missing_scores):
+            cells += batch.wanted.sum(axis=0)
+            scores += batch.wanted_scores.sum(axis=0)
+            images += len(batch.rows)
+    return WantedCounts(cells, scores, images)
 
 
-def _hours_elsewhere(config: Config, sweep: Sweep, counts: np.ndarray) -> dict[str, float]:
-    """Hours of forward passes on each device that the store has speeds of for every entrant."""
-    database = config.output_folder / "results.duckdb"
+def _hours_elsewhere(output: StoragePath, sweep: Sweep, counts: WantedCounts) -> dict[str, float]:
+    """Return the hours of forward passes on each device that the store has speeds of for every entrant."""
+    database = output / "results.duckdb"
     if not database.exists():
         return {}
     with reading(database) as store:
-        speeds = pd.DataFrame() if store.query(HAS_SPEEDS).empty else store.query(SPEEDS, [config.precision])
-    scores = len(sweep.score_cells())
+        speeds = pd.DataFrame() if store.query(HAS_SPEEDS).empty else store.query(SPEEDS, [sweep.precision])
     found: dict[str, float] = {}
     for device, table in speeds.groupby("device") if len(speeds) else ():
         known = table.set_index(["model", "defense"])["seconds"].to_dict()
         each = [known.get((entrant.model, entrant.defense)) for entrant in sweep.entrants]
         if all(each):
-            plain = counts[:, : counts.shape[1] - scores].sum(axis=1)
-            found[str(device)] = float(np.dot([seconds or math.nan for seconds in each], plain)) / 3600
+            passes = counts.cells.sum(axis=1)
+            found[str(device)] = float(np.dot([seconds or math.nan for seconds in each], passes)) / 3600
     return found
 
 
-def tell(result: CostEstimate, config: Config, console: Console) -> None:
-    """Print it."""
+def print_estimate(result: CostEstimate, suite: str, searches: bool, console: Console) -> None:
+    """Print an estimate; `searches` says whether a search of recipes comes before the run."""
     stored = f", {result.stored:,} more are in the store" if result.stored else ""
     lines = [
-        f"estimate of suite {config.suite}: {result.evaluations:,} evaluations "
+        f"estimate of suite {suite}: {result.evaluations:,} evaluations "
         f"({result.images:,} images, {result.entrants} networks × defenses){stored}",
         f"trainings: {result.trainings} ({result.training_steps:,} steps), less what the cache has"
-        + ("; the search that comes before them is not counted" if config.recipe == "search" else ""),
+        + ("; the search that comes before them is not counted" if searches else ""),
         f"on this device ({result.device}, {result.cores} cores): {_duration(result.hours)}; on n of them about 1/n",
         *(f"    {stage}: {_duration(s / 3600)}" for stage, s in result.seconds.items() if s and stage != "decode"),
         f"    decode: {_duration(result.seconds['decode'] / 3600)} of one core, shared by {result.cores}",

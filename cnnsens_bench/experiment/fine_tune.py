@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray
-from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
 from cnnsens_bench.experiment.tracked_results import fine_tuning_run
 from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.finetune import Diverged, FineTuning, Trained, cached_or_ready, finetune, save_trained
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import ConsoleReporter, stage_progress
 from cnnsens_bench.utils.storage import require_writable
 
 Losses = list[tuple[int, float]]
@@ -41,7 +40,7 @@ class FineTuned:
 
 
 def fine_tune(
-    config: Config,
+    settings: RunSettings,
     trainings: Mapping[str, ModelConfig],
     samples: Samples,
     console: Console,
@@ -54,8 +53,8 @@ def fine_tune(
 
     Parameters
     ----------
-    config
-        The run's configuration.
+    settings
+        The settings of the run.
     trainings
         What to train, by title.
     samples
@@ -72,9 +71,9 @@ def fine_tune(
     UserError
         For anything else that ends a training. Networks that were trained by then are in the cache.
     """
-    require_writable(cache_dir(config.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
-    fine_tunings = _FineTunings(config, samples, console, tracker, defenses or {})
-    if not over_ray(config):
+    require_writable(cache_dir(settings.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
+    fine_tunings = _FineTunings(settings, samples, console, tracker, defenses or {})
+    if not over_ray(settings.cluster):
         for title, model in trainings.items():
             fine_tunings.train_here(title, model)
     else:
@@ -88,7 +87,7 @@ def fine_tune(
 class _FineTunings:
     """The fine-tunings of one run: what they share, and what came of them."""
 
-    config: Config
+    settings: RunSettings
     samples: Samples
     console: Console
     tracker: Tracker
@@ -106,8 +105,8 @@ class _FineTunings:
     def train_here(self, title: str, model: ModelConfig) -> None:
         """Get or train one network in this process."""
         losses: Losses = []
-        torch.set_num_threads(self.config.cluster.threads or os.cpu_count() or 1)
-        with meter(self.console, f"fine-tune {title}", 0, "steps") as progress:
+        torch.set_num_threads(self.settings.cluster.threads or os.cpu_count() or 1)
+        with stage_progress(self.console, f"fine-tune {title}", 0, "steps") as progress:
 
             def report(done: int, steps: int, loss: float) -> None:
                 progress.total, progress.detail = steps, f"loss {loss:.3f}"
@@ -127,18 +126,11 @@ class _FineTunings:
         """Train networks side by side, as many at once as the sweep will have workers."""
         # Imported only here: they take seconds.
         from cnnsens_bench.runtime.cluster import connect, machines
-        from cnnsens_bench.training.remote import Room, Standing, train_over_ray
+        from cnnsens_bench.runtime.ray_training import train_over_ray
 
-        config = self.config
-        connect(config.cluster.address)
-        folder = Path(config.cache).expanduser().absolute() if config.cache else None
-        prepare = functools.partial(load_plugins, tuple(config.plugins))
-        note = functools.partial(self.console.print, markup=False, soft_wrap=True)
+        settings = self.settings
+        connect(settings.cluster.address)
         paths: dict[str, Path] = {}
-
-        def room() -> Room:
-            layout = layout_of(config.cluster, machines())
-            return Room(layout.workers, layout.threads, layout.reserved_cpus, layout.gpus)
 
         def waiting() -> Iterator[tuple[str, FineTuning]]:
             """Load the weights of a network when its training is about to begin."""
@@ -150,16 +142,15 @@ class _FineTunings:
                     paths[title] = ready.path
                     yield title, ready
 
-        with meter(self.console, "fine-tune over the cluster", len(trainings), "networks") as progress:
-
-            def report_progress(standing: Standing) -> None:
-                progress.detail = "; ".join(
-                    f"{title}: " + (f"{done}/{steps} steps, loss {loss:.3f}" if steps else "decodes its images")
-                    for title, (done, steps, loss) in standing.items()
-                )
-                progress.advance(0)
-
-            with closing(train_over_ray(waiting(), room, folder, prepare, report_progress, note)) as ended:
+        with stage_progress(self.console, "fine-tune over the cluster", len(trainings), "networks") as progress:
+            training = train_over_ray(
+                waiting(),
+                layout=lambda: layout_of(settings.cluster, machines()),
+                folder=Path(settings.cache).expanduser().absolute() if settings.cache else None,
+                prepare=functools.partial(load_plugins, tuple(settings.plugins)),
+                reporter=ConsoleReporter(progress),
+            )
+            with closing(training) as ended:
                 for title, result, losses in ended:
                     trained = result if isinstance(result, Diverged) else save_trained(result, paths[title])
                     progress.advance()
@@ -171,8 +162,8 @@ class _FineTunings:
         return {
             "weights": model.weights,
             "input_size": model.input_size,
-            "seed": self.config.seed,
-            "cache": cache_dir(self.config.cache),
+            "seed": self.settings.seed,
+            "cache": cache_dir(self.settings.cache),
         }
 
     def _add(self, title: str, model: ModelConfig, result: Trained | Diverged, losses: Losses) -> None:
@@ -185,7 +176,7 @@ class _FineTunings:
             self.results.failed[title] = str(result)
             sentence = f"{title} is left out: {result}"
         self.console.print(sentence, markup=False, soft_wrap=True)
-        run = fine_tuning_run(title, model, self.defenses.get(title, "none"), self.config.seed, result, losses)
+        run = fine_tuning_run(title, model, self.defenses.get(title, "none"), self.settings.seed, result, losses)
         # A checkpoint from the cache has no losses: what an earlier run has logged of it stays.
         self.tracker.log(run, replace=not cached)
 

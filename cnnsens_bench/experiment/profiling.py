@@ -1,4 +1,4 @@
-"""Times what a run is made of, on the device at hand: a few batches each, after a warm-up.
+"""Times the stages of a run on the device at hand: a few batches of each, after a warm-up.
 
 The networks have random weights: they are as fast as trained ones, and no hub is asked for them.
 """
@@ -9,17 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
 from cnnsens_bench import images
-from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.degrade import Degrader
-from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
+from cnnsens_bench.engine.networks import LoadedEntrant, autocast
 from cnnsens_bench.engine.plan import Condition, Sweep
-from cnnsens_bench.engine.score import Scored, Scorer
+from cnnsens_bench.engine.score import ScoredNetwork, Scorer
 from cnnsens_bench.experiment.entrants import Pairing
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.images import decode_row
@@ -27,46 +27,84 @@ from cnnsens_bench.models import Classifier
 from cnnsens_bench.models.base import build_network, logits_of, preprocessing_of
 
 SAMPLE = 8
-"""Images of the data set that decoding and degrading are timed on."""
+"""Number of images of the data set that decoding and degrading are timed on."""
 LEAST = 0.3
-"""Seconds that a timing takes at least, after a warm-up."""
+"""Seconds that a timing takes at least, after its warm-up."""
+
+
+@dataclass(frozen=True)
+class WantedCounts:
+    """How many images are still to be computed.
+
+    Attributes
+    ----------
+    cells
+        (entrants, cells): the images that each still needs.
+    scores
+        (entrants, score cells): the same of scores, the level-free one first.
+    images
+        The images that need anything.
+    """
+
+    cells: np.ndarray
+    scores: np.ndarray
+    images: int
+
+    @property
+    def evaluations(self) -> int:
+        """All that is to be computed."""
+        return int(self.cells.sum()) + int(self.scores.sum())
 
 
 def training_steps(model: ModelConfig, images_to_train_on: int) -> int:
-    """Of all epochs."""
+    """Return the steps of a training over all its epochs."""
     return model.recipe.epochs * max(1, images_to_train_on // model.recipe.batch_size)
 
 
 class Profiler:
-    """Times what a run is made of, on this device. Numbers are seconds an image unless said otherwise."""
+    """Times the stages of a run on one device.
+
+    Private methods return seconds an image unless they say otherwise.
+
+    Parameters
+    ----------
+    sweep
+        What the run evaluates.
+    pairing
+        Its entrants, and the models that are trained for them.
+    device
+        Where it is computed.
+    pool
+        Threads that draw and degrade.
+    classes
+        The number of classes of the data set.
+    """
 
     def __init__(
         self,
-        config: Config,
         sweep: Sweep,
         pairing: Pairing,
         device: torch.device,
         pool: ThreadPoolExecutor,
         classes: int,
     ) -> None:
-        self.config, self.sweep, self.pairing, self.device, self.pool = config, sweep, pairing, device, pool
+        self.sweep, self.pairing, self.device, self.pool = sweep, pairing, device, pool
         self.classes = classes
         self.network_bytes: dict[str, int] = {}
         self.sizes = {
             key: preprocessing_of(model.name, model.input_size).input_size for key, model in pairing.trainings.items()
         }
 
-    def seconds(self, counts: np.ndarray, waiting: int, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
-        """By stage, of all that is still to be done."""
-        scores = len(self.sweep.score_cells())
-        plain = counts[:, : counts.shape[1] - scores]
+    def seconds(self, counts: WantedCounts, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
+        """Return the seconds of each stage, of all that is still to be done."""
+        plain = counts.cells
         found = dict.fromkeys(("decode", "degrade", "forward", "score", "train"), 0.0)
         rows = chosen.iloc[np.linspace(0, len(chosen) - 1, min(SAMPLE, len(chosen))).astype(int)].to_dict("records")
         reach = self.sweep.reach(min(self.sizes.values()))
         began = time.perf_counter()
         decoded = [image for row in rows if not isinstance(image := decode_row(row, reach), str)]
         decode = (time.perf_counter() - began) / len(rows)
-        found["decode"] = decode * waiting
+        found["decode"] = decode * counts.images
         of_training: dict[str, list[int]] = {}
         for i, entrant in enumerate(self.sweep.entrants):
             of_training.setdefault(entrant.checkpoint, []).append(i)
@@ -81,8 +119,8 @@ class Profiler:
                 if loaded.defense.recalibration:  # once a worker, for each cell
                     again = loaded.defense.recalibration.images * int((plain[i] > 0).sum())
                     found["forward"] += forward * again
-                if scores and counts[i, -scores:].any() and decoded:
-                    found["score"] += self._score(i, loaded, size, decoded) * int(counts[i, -scores])
+                if counts.scores[i].any() and decoded:
+                    found["score"] += self._score(i, loaded, size, decoded) * int(counts.scores[i, 0])
             if model.recipe.epochs:
                 steps = training_steps(model, training_images)
                 per_image = self._train(classifier, size, model.recipe.batch_size)
@@ -94,10 +132,13 @@ class Profiler:
         return found
 
     def memory(self) -> int:
-        """Bytes of a worker that holds all networks: the most that this calibration took, and the other networks."""
+        """Return the bytes of a worker that holds all networks.
+
+        These are the most that the timings took, with one network at a time, and the weights of the other networks.
+        """
         if self.device.type == "cuda":
             most = torch.cuda.max_memory_allocated(self.device)
-        else:  # of macOS in bytes, elsewhere in KiB
+        else:  # macOS counts bytes, other systems KiB
             most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return most + sum(self.network_bytes.values()) - max(self.network_bytes.values())
 
@@ -108,11 +149,11 @@ class Profiler:
         return classifier.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def _forward(self, network: Callable[[torch.Tensor], torch.Tensor], size: int) -> float:
-        pixels = self._pixels(self.config.batch_size, size)
-        autocast = Evaluator.autocast(self)  # type: ignore[arg-type]  # of `sweep.precision` and `device`
+        pixels = self._pixels(self.sweep.batch_size, size)
+        precise = autocast(self.device, self.sweep.precision)
 
         def work() -> None:
-            with torch.inference_mode(), autocast:
+            with torch.inference_mode(), precise:
                 network(pixels)
 
         return self._timed(work) / len(pixels)
@@ -131,9 +172,9 @@ class Profiler:
         return each
 
     def _score(self, entrant: int, loaded: LoadedEntrant, size: int, decoded: Sequence[images.Decoded]) -> float:
-        """All scores of an image, in chunks of the run's size."""
+        """Return the seconds of all scores of an image, in batches of the run's size."""
         alone = Sweep(**(vars(self.sweep) | {"entrants": (self.sweep.entrants[entrant],)}))
-        scorer = Scorer(alone, [Scored(loaded.network(), size)], self.device, self.pool)
+        scorer = Scorer(alone, [ScoredNetwork(loaded.network(), size)], self.device, self.pool)
         filled = [decoded[i % len(decoded)] for i in range(self.sweep.batch_size)]
         ids = [f"estimate {i}" for i in range(len(filled))]
         wanted = np.ones((len(filled), 1, len(self.sweep.score_cells())), bool)
@@ -145,7 +186,10 @@ class Profiler:
         return seconds / len(filled)
 
     def _degrade(self, size: int, decoded: Sequence[images.Decoded], wanted: np.ndarray) -> float:
-        """Seconds for all images at one input size; `wanted`: images by cell. A trial's levels share one draw."""
+        """Return the seconds for all images at one input size; `wanted` counts the images of each cell.
+
+        The levels of a trial share one draw.
+        """
         ids = [f"estimate {i}" for i in range(len(decoded))]
         degrader = Degrader(self.sweep, size, ids, decoded, self.device, self.pool)
         everyone = np.arange(len(decoded))
@@ -171,7 +215,7 @@ class Profiler:
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def _timed(self, work: Callable[[], object], least: float | None = None, warm: int = 2) -> float:
-        """The median of at least one call."""
+        """Return the median seconds of a call, of at least one."""
         times: list[float] = []
         for i in range(warm + 1000):
             began = time.perf_counter()

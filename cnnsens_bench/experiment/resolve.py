@@ -1,26 +1,42 @@
-"""What the entries of the config's lists mean: names, or mappings with a name and what differs from the top."""
+"""From a `Config` to typed pieces: its studies, settings, models and conditions. Nothing here needs torch.
+
+`prepare` takes it from there: it loads the data set, and checks what needs it and the networks.
+"""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnsens_bench.config.compose import sentence
-from cnnsens_bench.config.schema import RECIPES, Config, size_ok
+from cnnsens_bench.config.schema import RECIPES, Config, check, size_ok
+from cnnsens_bench.config.sections import ClusterConfig, DatasetConfig
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes
+from cnnsens_bench.training.space import SearchConfig
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
+from cnnsens_bench.utils.storage import StoragePath
 
-CONDITION_KEYS = ("name", "level", "arguments", "levels", "trials")
+STUDY_KEYS = ("dataset", "models", "weights", "training", "defenses", "degradations", "trials", "sensitivity", "limit")
+"""Keys of the config that a study may have of its own: none that would make its predictions of another protocol."""
+FIRST = "first"
+"""A study's key beside them: the number of models that take part, from the front."""
+STORAGE = "CNNSENS_STORAGE"
+"""Names the folder, seen by all machines, below which the relative outputs of jobs lie."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One entry of `models`: a name, or a mapping with `name` and what differs from the top of the config."""
+    """A network and how it is trained, as one entry of `models` and the top of the config say.
+
+    `weights` is "auto", "random" or a path; `input_size` is in pixels, None for the architecture's own.
+    """
 
     name: str
     weights: str
@@ -30,63 +46,165 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ConditionConfig:
-    """One entry of `degradations`, as `degradations.expression` reads what is `written`; its `levels` and `trials`."""
+    """One entry of `degradations`: its expression, which `parse_degradations` reads, its levels and its trials.
 
-    written: Any
+    Levels are None where the degradation's own are meant.
+    """
+
+    expression: str
     levels: tuple[float, ...] | None
     trials: int
 
 
-def model_configs(config: Config) -> list[ModelConfig]:
-    """The entries of `models`, filled from the config. Raises `UserError`."""
+@dataclass(frozen=True)
+class RunSettings:
+    """What all steps of one run share: its names, its folders, how it evaluates, and where it works.
+
+    `title` is what a reader sees of the run; `output_folder` and `cache` say where results and checkpoints lie (see
+    `Config`). `seed`, `quantize`, `precision` and `input_size` are part of the protocol.
+    """
+
+    run_id: str
+    suite: str
+    title: str
+    output_folder: StoragePath
+    cache: str | None
+    seed: int
+    quantize: bool
+    precision: str
+    input_size: int | None
+    batch_size: int
+    plugins: tuple[str, ...]
+    cluster: ClusterConfig
+    search: SearchConfig
+
+
+def resolve_settings(config: Config) -> RunSettings:
+    """Return the settings that all steps of a run share."""
+    # Each field is a key or a property of the config.
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(RunSettings)}
+    return RunSettings(**values | {"plugins": tuple(config.plugins)})
+
+
+def resolve_output(config: Config) -> Config:
+    """Return the config with the output that a Ray job keeps.
+
+    In a job's uploaded folder, which Ray removes, a relative `output` goes below the folder that `CNNSENS_STORAGE`
+    names, or the user's home. Elsewhere the config stays as it is.
+    """
+    output = config.output or f"runs/{config.suite}"
+    if not _in_uploaded_folder() or Path(output).expanduser().is_absolute() or urlsplit(output).scheme:
+        return config
+    base = os.environ.get(STORAGE) or str(Path.home())
+    return dataclasses.replace(config, output=os.path.normpath(os.path.join(base, output)))
+
+
+def _in_uploaded_folder() -> bool:
+    """Return whether this process runs where Ray unpacked what `ray job submit --working-dir` uploaded."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "working_dir_files" in Path.cwd().parts
+
+
+def resolve_studies(config: Config) -> list[Config]:
+    """Return the config of each study of a suite, in order; the config itself where the suite is one sweep.
+
+    Raises
+    ------
+    UserError
+        For an unknown study, key or value.
+    """
+    if not config.studies:
+        if config.only:
+            raise UserError(f"only names studies, and suite {config.suite} has none: leave it out")
+        return [config]
+    for name in config.only:
+        if name not in config.studies:
+            raise UserError(f"only: unknown study '{name}'{near(name, list(config.studies))}")
+    return [
+        _study(config, name, given) for name, given in config.studies.items() if not config.only or name in config.only
+    ]
+
+
+def _study(config: Config, name: str, given: Any) -> Config:
+    key = f"studies.{name}"
+    if not isinstance(given, dict):
+        raise UserError(f"{key} is {given!r}: it must be a mapping of keys, such as {{dataset: cub200}}")
+    for inner in given:
+        if inner not in (*STUDY_KEYS, FIRST):
+            raise UserError(f"{key}: unknown key '{inner}'{near(str(inner), [*STUDY_KEYS, FIRST])}")
+    own = {inner: value for inner, value in given.items() if inner != FIRST}
+    if isinstance(own.get("dataset"), str):
+        own["dataset"] = dataclasses.asdict(DatasetConfig(own["dataset"]))
+    base = dataclasses.replace(config, studies={}, only=[], figures=[], study=name)
+    study = _merged(base, own, key)
+    assert isinstance(study, Config)
+    first = given.get(FIRST)
+    if first is not None:
+        if not isinstance(first, int) or first < 1:
+            raise UserError(f"{key}.first is {first!r}: it must be a number of models, at least 1")
+        study.models = study.models[:first]
+    check(study)
+    return study
+
+
+def resolve_models(config: Config) -> list[ModelConfig]:
+    """Return the entries of `models`, filled from the top of the config and from a file of recipes.
+
+    Raises
+    ------
+    UserError
+        For an entry that cannot be read, a model that is named twice, or recipes of none of the models.
+    """
     if not config.models:
         raise UserError("models is empty: name at least one, such as models=[timm/tf_efficientnet_lite0]")
-    entries = []
     tuned = {} if config.recipe in RECIPES else read_recipes(Path(config.recipe))
-    for entry in config.models:
-        given = _mapping("models", entry, ("name", "weights", "input_size", "training"))
-        training = given.get("training") or {}
-        known = [f.name for f in dataclasses.fields(Recipe)]
-        for key in training:
-            if key not in known:
-                raise UserError(f"models: unknown key 'training.{key}' of '{given['name']}'{near(key, known)}")
-        try:
-            merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config.training), training))
-        except OmegaConfBaseException as error:
-            raise UserError(f"models: training of '{given['name']}': {sentence(error)}") from None
-        assert isinstance(merged, Recipe)
-        merged = tuned.get(given["name"], merged)
-        merged.check()
-        size = given.get("input_size", config.input_size)
-        if size is not None and not size_ok(size):
-            raise UserError(f"models: input_size of '{given['name']}' is {size!r}: it must be between 16 and 4096")
-        entries.append(ModelConfig(given["name"], str(given.get("weights", config.weights)), size, merged))
-    names = [entry.name for entry in entries]
+    models = [_model(entry, config, tuned) for entry in config.models]
+    names = [model.name for model in models]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"models names '{name}' twice: run its variants with outputs of their own (output=…)")
     if tuned and not set(tuned) & set(names):
         raise UserError(f"recipe: {config.recipe} has recipes of {', '.join(tuned)}, of none of the models of this run")
-    return entries
+    return models
 
 
-def condition_configs(config: Config) -> list[ConditionConfig]:
-    """The entries of `degradations`. Raises `UserError`."""
+def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
+    given = _mapping("models", entry, ("name", "weights", "input_size", "training"))
+    name, training = given["name"], given.get("training") or {}
+    known = [f.name for f in dataclasses.fields(Recipe)]
+    for key in training:
+        if key not in known:
+            raise UserError(f"models: unknown key 'training.{key}' of '{name}'{near(key, known)}")
+    merged = _merged(config.training, training, f"models: training of '{name}'")
+    assert isinstance(merged, Recipe)
+    recipe = tuned.get(name, merged)
+    recipe.check()
+    size = given.get("input_size", config.input_size)
+    if size is not None and not size_ok(size):
+        raise UserError(f"models: input_size of '{name}' is {size!r}: it must be between 16 and 4096")
+    return ModelConfig(name, str(given.get("weights", config.weights)), size, recipe)
+
+
+def condition_configs(degradations: list[Any], trials: int) -> list[ConditionConfig]:
+    """Return the entries of `degradations`; `trials` is for those without trials of their own. Raise `UserError`."""
+    from cnnsens_bench.degradations import write_expression  # imported here because a help text need not wait for torch
+
     entries = []
-    for entry in config.degradations:
-        given = {"name": str(entry)} if isinstance(entry, list) else _mapping("degradations", entry, CONDITION_KEYS)
-        name = given["name"]
+    for entry in degradations:
+        expression = write_expression(entry)
+        given = entry if isinstance(entry, dict) else {}
+        name = given.get("name", expression)
         levels = given.get("levels")
         if levels is not None and (not isinstance(levels, list) or not levels):
             raise UserError(f"degradations: levels of '{name}' must be a list of numbers, such as [1, 4, 16]")
-        trials = given.get("trials", config.trials)
-        if not isinstance(trials, int) or trials < 1:
-            raise UserError(f"degradations: trials of '{name}' is {trials!r}: it must be at least 1")
-        entries.append(ConditionConfig(entry, tuple(levels) if levels is not None else None, trials))
+        own = given.get("trials", trials)
+        if not isinstance(own, int) or own < 1:
+            raise UserError(f"degradations: trials of '{name}' is {own!r}: it must be at least 1")
+        entries.append(ConditionConfig(expression, tuple(levels) if levels is not None else None, own))
     return entries
 
 
 def _mapping(key: str, entry: Any, known: tuple[str, ...]) -> dict[str, Any]:
+    """Return an entry of a list as a mapping with a name and known keys."""
     if isinstance(entry, str):
         return {"name": entry}
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
@@ -95,3 +213,11 @@ def _mapping(key: str, entry: Any, known: tuple[str, ...]) -> dict[str, Any]:
         if inner not in known:
             raise UserError(f"{key}: unknown key '{inner}' of '{entry['name']}'{near(str(inner), list(known))}")
     return entry
+
+
+def _merged(base: Any, changes: dict[str, Any], subject: str) -> Any:
+    """Return a copy of a dataclass with some of its keys changed and checked against its types."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), changes))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{subject}: {sentence(error)}") from None

@@ -1,4 +1,4 @@
-"""One suite from its config to its summary: checkpoints → plan → sweep → store → what a person reads."""
+"""Runs a suite: for each study networks are trained, then evaluated, then come the tables and figures."""
 
 import dataclasses
 import functools
@@ -6,7 +6,6 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -17,126 +16,170 @@ from cnnsens_bench.engine.plan import Entrant, Sweep, plan
 from cnnsens_bench.experiment.entrants import Pairing, calibration_images, pair_entrants, same_training
 from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
 from cnnsens_bench.experiment.placement import layout_of, over_ray
-from cnnsens_bench.experiment.prepare import ResolvedStudy, objective_conditions, prepare, protocol_hash
+from cnnsens_bench.experiment.prepare import ResolvedStudy, prepare
+from cnnsens_bench.experiment.resolve import RunSettings, resolve_studies
 from cnnsens_bench.experiment.search import search_models
-from cnnsens_bench.experiment.studies import studies_of
 from cnnsens_bench.experiment.tracked_results import log_results, start_tracking, trained_part
-from cnnsens_bench.figures.drawing import draw_figures, figure_names
+from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, CheckpointFiles
 from cnnsens_bench.runtime.local import run_local
+from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.plan_store import StoredPlan, stored_plan
-from cnnsens_bench.runtime.worker import Outcome
+from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.store import FAILURES, RunStore, Store, new_attempt, storage_errors, write_part, writing
 from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.utils.environment import environment
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import ConsoleReporter, stage_progress
+from cnnsens_bench.utils.reporter import Reporter
 from cnnsens_bench.utils.storage import StoragePath, local_folder, upload_folder
 
 
 def run_suite(config: Config, console: Console) -> int:
-    """Run it all; gives the number of images that could not be computed. Raises `UserError` for a wrong request."""
+    """Run every study of a suite into one output, then draw its figures.
+
+    Returns
+    -------
+    int
+        The number of images that could not be computed, and of figures that failed.
+
+    Raises
+    ------
+    UserError
+        For a wrong request, before anything is computed.
+    """
     load_plugins(config.plugins)
     wanted = figure_names(config.figures)
-    studies = [prepare(study) for study in studies_of(config)]
+    studies = [prepare(study) for study in resolve_studies(config)]
     # The tables of a data set are of all of its studies: they come after the last.
     last = {study.samples.name: study for study in studies}
     output = config.output_folder
     figures = local_folder(output, config.cache) / "figures"
 
-    def tell(sentence: str) -> None:
+    def report(sentence: str) -> None:
         console.print(sentence, markup=False, soft_wrap=True)
 
-    with writing(output, config.cache, tell) as store, storage_errors(output):
+    with writing(output, config.cache, report) as store, storage_errors(output):
         failed = sum(run_study(study, store, console, study is last[study.samples.name]) for study in studies)
         if wanted:
-            draw_figures(console, store, wanted, figures)
+            failed += len(draw_figures(console, store, wanted, figures).failed)
         upload_folder(figures, output / "figures")
     return failed
 
 
 def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: bool = True) -> int:
-    """One sweep from its trainings to its tables (`summary`: whether they are printed); gives the number of images that
-    could not be computed."""
-    config, models, pairing, samples, images = study.config, study.models, study.pairing, study.samples, study.images
-    protocol = protocol_hash(config, samples)
-    run_id = config.run_id
-    tracker = start_tracking(config, run_id, samples, console, "evaluation")
+    """Run one sweep from its trainings to its tables; `summary` says whether these are printed.
+
+    Returns
+    -------
+    int
+        The number of images and networks that could not be computed, and one more where the report of sensitivity
+        failed.
+    """
+    settings, samples = study.settings, study.samples
+    tracker = start_tracking(study.config, settings.run_id, samples, console, "evaluation")
+    _announce(study, store, console)
+    store.begin_run(settings.run_id, settings.suite, study.protocol, dataclasses.asdict(study.config), environment())
+    status = "interrupted"
+    try:
+        parts = _begin_parts(store, settings)
+        study = _with_searched_recipes(study, console, tracker)
+        networks = train_all(settings, study.pairing, samples, console, settings.run_id, parts, tracker)
+        study = dataclasses.replace(study, pairing=without_failed(study.pairing, networks, console))
+        failed = len(networks.failed) + _evaluate(study, networks, parts, store, console)
+        status = "incomplete" if failed else "done"
+    finally:
+        _end_run(store, settings.run_id, status, tracker)
+    unreported = _report(study, networks, store, console, tracker, summary)
+    tracker.end(status)
+    return print_failures(console, store, settings.run_id) + unreported
+
+
+def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
+    """Say what is going to be computed, and what is left out of it."""
+    entrants, conditions = study.pairing.entrants, study.conditions
     console.print(
-        f"suite {config.title}: {len(images)} test images of {samples.name}, {len(models)} models, "
-        f"{len({e.defense for e in pairing.entrants})} defenses, "
-        f"{sum(len(c.levels) * c.trials for c in study.conditions)} conditions → {store.path}",
+        f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, "
+        f"{len(study.models)} models, {len({e.defense for e in entrants})} defenses, "
+        f"{sum(len(c.levels) * c.trials for c in conditions)} conditions → {store.path}",
         markup=False,
         soft_wrap=True,
     )
-    for sentence in pairing.left_out:
+    for sentence in study.pairing.left_out:
         console.print(sentence, markup=False, soft_wrap=True)
-    store.begin_run(run_id, config.suite, protocol, dataclasses.asdict(config), environment())
-    status = "interrupted"
-    try:
-        # What an earlier, killed run left behind comes in first: it is not computed again.
-        store.ingest()
-        store.clear_failures(run_id)
-        # Before anybody writes parts of this run: who finds them must know its protocol.
-        store.share(begins=True)
-        parts = new_attempt(config.output_folder)
-        for sentence in thin_classes(samples) if any(model.recipe.epochs for model in models) else ():
+
+
+def _begin_parts(store: RunStore, settings: RunSettings) -> StoragePath:
+    """Return a folder for this run's parts, once those of an earlier, killed run are in the store."""
+    # What has been computed already comes in first, so that it is not computed again.
+    store.ingest()
+    store.clear_failures(settings.run_id)
+    # This comes before anybody writes parts of this run: who finds them must know its protocol.
+    store.share(begins=True)
+    return new_attempt(settings.output_folder)
+
+
+def _with_searched_recipes(study: ResolvedStudy, console: Console, tracker: Tracker) -> ResolvedStudy:
+    """Return the study with the recipes that a search found, where it asks for one."""
+    sentences = thin_classes(study.samples) if any(model.recipe.epochs for model in study.models) else []
+    for sentence in sentences:
+        console.print(sentence, markup=False, soft_wrap=True)
+    if study.objective is None:
+        return study
+    models = search_models(study.settings, study.models, study.samples, study.objective, console, tracker, resume=True)
+    pairing = pair_entrants(models, study.defenses)
+    for sentence in pairing.left_out:
+        if sentence not in study.pairing.left_out:
             console.print(sentence, markup=False, soft_wrap=True)
-        if config.recipe == "search":
-            models = search_models(config, models, samples, objective_conditions(config), console, tracker, resume=True)
-            known, pairing = pairing.left_out, pair_entrants(models, config.defenses)
-            for sentence in pairing.left_out:
-                if sentence not in known:
-                    console.print(sentence, markup=False, soft_wrap=True)
-        networks = train_all(config, pairing, samples, console, run_id, parts, tracker)
-        pairing = without_failed(pairing, networks, console)
-        sweep = Sweep(
-            run_id=run_id,
-            dataset=samples.name,
-            entrants=pairing.entrants,
-            conditions=study.conditions,
-            seed=config.seed,
-            quantize=config.quantize,
-            precision=config.precision,
-            batch_size=config.batch_size,
-            mask_range=samples.mask_range,
-            plugins=tuple(config.plugins),
-            calibration=calibration_images(samples, pairing),
-            sensitivity=config.sensitivity.enabled,
-            predictors=study.predictors,
-        )
-        failed = len(networks.failed)
-        if pairing.entrants:
-            checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
-            register_models(store, pairing.entrants, checkpoints, samples, run_id)
-            failed += run_sweep(config, sweep, images, checkpoints, parts, store, protocol, console)
-        status = "incomplete" if failed else "done"
-    finally:
-        if status == "interrupted":
-            store.finish_run(run_id, status)  # first: who is told to stop may be killed seconds later
-        store.ingest(patience=10)
-        store.finish_run(run_id, status)
-        if status == "interrupted":
-            tracker.end(status)
+    return dataclasses.replace(study, models=models, pairing=pairing)
+
+
+def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, store: RunStore, console: Console) -> int:
+    """Evaluate the entrants that have a network, and return the number of failed images."""
+    entrants = study.pairing.entrants
+    if not entrants:
+        return 0
+    checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
+    register_models(store, entrants, checkpoints, study.samples, study.settings.run_id)
+    sweep = study.sweep(calibration_images(study.samples, study.pairing))
+    return run_sweep(study.settings, sweep, study.images, checkpoints, parts, store, study.protocol, console)
+
+
+def _end_run(store: RunStore, run_id: str, status: str, tracker: Tracker) -> None:
+    """Bring in the last parts and record how the run ended."""
+    if status == "interrupted":
+        store.finish_run(run_id, status)  # first, because a process that is told to stop may be killed seconds later
+    store.ingest(patience=10)
+    store.finish_run(run_id, status)
+    if status == "interrupted":
+        tracker.end(status)
+
+
+def _report(
+    study: ResolvedStudy, networks: FineTuned, store: RunStore, console: Console, tracker: Tracker, summary: bool
+) -> int:
+    """Print the tables, draw the figures of sensitivity, and log to MLflow; return how many of these reports failed."""
+    name, failed = study.samples.name, 0
     if summary:
-        print_summary(console, store, protocol, samples.name)
+        print_summary(console, store, study.protocol, name)
     drawn: list[Path] = []
-    if config.sensitivity.enabled:
+    if study.sensitivity:
         try:
-            figures = local_folder(config.output_folder, config.cache) / "figures"
-            drawn = sensitivity_report(console, store, protocol, samples.name, figures)
+            figures = local_folder(study.settings.output_folder, study.settings.cache) / "figures"
+            drawn = sensitivity_report(console, store, study.protocol, name, figures)
         except Exception as error:  # a figure's fault must not end a sweep that is done
             console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
-    log_results(tracker, store, protocol, samples.name, pairing, networks.trained, config.seed, drawn)
-    tracker.end(status)
-    return tell_failures(console, store, run_id)
+            failed = 1
+    pairing, seed = study.pairing, study.settings.seed
+    log_results(tracker, store, study.protocol, name, pairing, networks.trained, seed, drawn)
+    return failed
 
 
 def run_sweep(
-    config: Config,
+    settings: RunSettings,
     sweep: Sweep,
     images: pd.DataFrame,
     checkpoints: Mapping[str, Checkpoint],
@@ -145,24 +188,23 @@ def run_sweep(
     protocol: str,
     console: Console,
 ) -> int:
-    """Compute what the store lacks; gives the number of failed images."""
-
-    def missing(image_ids: Any, wanted: pd.DataFrame) -> pd.DataFrame:
-        return store.missing(protocol, sweep.dataset, list(image_ids), wanted)
-
-    resumed = store.has_predictions(protocol, sweep.dataset)
-    everything = len(images) * int(sweep.asked().sum())
-    store.held.check()  # hours may have gone into training: what lies there may be another run's
-    with stored_plan(sweep, plan(sweep, images, missing if resumed else None), parts) as work:
-        if resumed:
-            done = everything - work.evaluations
+    """Compute what the store lacks, and return the number of images that failed."""
+    missing = missing_scores = None
+    if store.has_predictions(protocol, sweep.dataset):
+        missing = functools.partial(store.missing, protocol, sweep.dataset)
+        missing_scores = functools.partial(store.missing_scores, protocol, sweep.dataset)
+    store.held.check()  # training may have taken hours: what lies there may be another run's
+    with stored_plan(sweep, plan(sweep, images, missing, missing_scores), parts) as stored:
+        if missing:
+            everything = len(images) * sweep.evaluations_per_image()
+            done = everything - stored.evaluations
             console.print(f"resuming: {done} of {everything} evaluations are in the store", markup=False)
-        if work.evaluations == 0:
+        if stored.evaluations == 0:
             return 0
         failed = computed = 0
-        with meter(console, "sweep", work.evaluations, "evaluations") as progress:
-            note = functools.partial(console.print, markup=False, soft_wrap=True)
-            with closing(outcomes(config, sweep, work, checkpoints, parts, progress.advance, note)) as results:
+        with stage_progress(console, "sweep", stored.evaluations, "evaluations") as progress:
+            reporter = ConsoleReporter(progress)
+            with closing(outcomes(settings, sweep, stored, checkpoints, parts, reporter)) as results:
                 for outcome in results:
                     failed += outcome.failures
                     computed += outcome.images
@@ -172,29 +214,32 @@ def run_sweep(
 
 
 def outcomes(
-    config: Config,
+    settings: RunSettings,
     sweep: Sweep,
-    work: StoredPlan,
+    stored: StoredPlan,
     checkpoints: Mapping[str, Checkpoint],
     parts: StoragePath,
-    report: Any,
-    note: Any,
-) -> Generator[Outcome]:
-    """In this process, or over Ray."""
-    cluster = config.cluster
-    budget = cluster.weights_gb * 1e9 if cluster.weights_gb else None
-    if not over_ray(config):
-        threads = cluster.threads or os.cpu_count()
-        return run_local(sweep, work, checkpoints, parts, threads, report, note, budget, config.cache)
-    # Imported only here: a run without Ray need not wait for it.
+    reporter: Reporter,
+) -> Generator[TaskOutcome]:
+    """Return the outcomes of a stored plan, which is computed in this process or over Ray, as the settings ask."""
+    cluster = settings.cluster
+    options = ExecutionOptions(
+        threads=cluster.threads or os.cpu_count(),
+        weights_budget=cluster.weights_gb * 1e9 if cluster.weights_gb else None,
+        cache=settings.cache,
+        address=cluster.address,
+        layout=functools.partial(layout_of, cluster),
+    )
+    if not over_ray(cluster):
+        return run_local(sweep, stored, checkpoints, parts, options, reporter)
+    # It is imported here alone, because a run without Ray need not wait for it.
     from cnnsens_bench.runtime.ray_pipeline import run_ray
 
-    layout = functools.partial(layout_of, cluster)
-    return run_ray(sweep, work, checkpoints, parts, layout, cluster.address, report, note, budget)
+    return run_ray(sweep, stored, checkpoints, parts, options, reporter)
 
 
 def train_all(
-    config: Config,
+    settings: RunSettings,
     pairing: Pairing,
     samples: Samples,
     console: Console,
@@ -208,7 +253,7 @@ def train_all(
     empty image_id.
     """
     defenses = {entrant.checkpoint: trained_part(entrant.defense) for entrant in pairing.entrants}
-    networks = fine_tune(config, pairing.trainings, samples, console, tracker, defenses)
+    networks = fine_tune(settings, pairing.trainings, samples, console, tracker, defenses)
     failures = list(networks.unreadable_images().items())
     failures += [("", f"{title}: {sentence}") for title, sentence in networks.failed.items()]
     if failures:
@@ -266,8 +311,8 @@ def register_models(
     store.put_models(pd.DataFrame(rows))
 
 
-def tell_failures(console: Console, store: Store, run_id: str) -> int:
-    """Say which images and networks failed and where the database is; return how many they are."""
+def print_failures(console: Console, store: Store, run_id: str) -> int:
+    """Say which images and networks failed and where the database is, and return how many they are."""
     failures = store.query("SELECT image_id, stage, error FROM failures WHERE run_id = ? ORDER BY image_id", [run_id])
     networks, images = failures[failures["image_id"] == ""], failures[failures["image_id"] != ""]
     count = int(images["image_id"].nunique())

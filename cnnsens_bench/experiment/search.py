@@ -14,11 +14,10 @@ from typing import Any
 
 from rich.console import Console
 
-from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
-from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
 from cnnsens_bench.experiment.tracked_results import trial_run
 from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.training.holdout import hold_out
@@ -29,7 +28,8 @@ from cnnsens_bench.training.trial import RecipeSearch, Trial, TrialLog
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import stage_progress
+from cnnsens_bench.utils.reporter import Reporter
 from cnnsens_bench.utils.storage import local_folder, upload
 
 FILE = "recipes.yaml"
@@ -37,7 +37,7 @@ FILE = "recipes.yaml"
 
 
 def search_models(
-    config: Config,
+    settings: RunSettings,
     models: list[ModelConfig],
     samples: Samples,
     conditions: tuple[Condition, ...],
@@ -77,15 +77,15 @@ def search_models(
     UserError
         If a recipe does not train, a search was interrupted and `resume` is not set, or no trial came to its end.
     """
-    home = local_folder(config.output_folder, config.cache)
-    searches = [plan_search(config, model, samples, conditions) for model in models]
+    home = local_folder(settings.output_folder, settings.cache)
+    searches = [plan_search(settings, model, samples, conditions) for model in models]
     for recipe_search in searches:
         _check(recipe_search, resume)
     found = []
     for model, recipe_search in zip(models, searches, strict=True):
         trials = TrialLog(recipe_search.folder).trials()
         if len(trials) < recipe_search.search.trials:
-            trials = _search(config, recipe_search, console, tracker)
+            trials = _search(settings, recipe_search, console, tracker)
         best = best_trial(trials, recipe_search.folder)
         first = trials[0]  # the given recipe, unless it was still in training when the search was interrupted
         given_ended = (first.number, first.status) == (1, "done")
@@ -100,8 +100,8 @@ def search_models(
         for trial in trials:  # also those that ended before this process began
             tracker.log(trial_run(model.name, trial))
     tracker.log_files([home / FILE])
-    if not isinstance(config.output_folder, Path):
-        upload(home / FILE, config.output_folder / FILE)
+    if not isinstance(settings.output_folder, Path):
+        upload(home / FILE, settings.output_folder / FILE)
     return found
 
 
@@ -121,37 +121,38 @@ def _interrupted(recipe_search: RecipeSearch) -> bool:
     return (recipe_search.folder / "tune").exists()
 
 
-def _search(config: Config, recipe_search: RecipeSearch, console: Console, tracker: Tracker) -> list[Trial]:
+def _search(settings: RunSettings, recipe_search: RecipeSearch, console: Console, tracker: Tracker) -> list[Trial]:
     """Run the trials that are missing; return all trials."""
     # Imported only here: they take seconds.
     from cnnsens_bench.runtime.cluster import connect
-    from cnnsens_bench.training.search import search
+    from cnnsens_bench.runtime.ray_tune import search
 
     wanted = recipe_search.search.trials
     reported = {trial.number for trial in TrialLog(recipe_search.folder).trials()}
     if reported or _interrupted(recipe_search):
         console.print(f"resuming the search of {recipe_search.model}: {len(reported)} of {wanted} trials have ended")
-    connect(config.cluster.address)
+    connect(settings.cluster.address)
     running: dict[int, Trial] = {}
-    with meter(console, f"search {recipe_search.model}", wanted, "trials") as progress:
+    with stage_progress(console, f"search {recipe_search.model}", wanted, "trials") as progress:
         progress.done = len(reported)
 
-        def report_end(trial: Trial) -> None:
-            running.pop(trial.number, None)
-            if trial.number not in reported:
-                reported.add(trial.number)
-                console.print(line(trial, recipe_search), markup=False, soft_wrap=True)
-                progress.advance()
-                tracker.log(trial_run(recipe_search.model, trial))
+        class TrialReporter(Reporter):
+            def trial_ended(self, trial: Trial) -> None:
+                running.pop(trial.number, None)
+                if trial.number not in reported:
+                    reported.add(trial.number)
+                    console.print(line(trial, recipe_search), markup=False, soft_wrap=True)
+                    progress.advance()
+                    tracker.log(trial_run(recipe_search.model, trial))
 
-        def report_epoch(trial: Trial) -> None:
-            if "epochs_done" not in trial.metrics:  # it failed, and is about to end
-                return
-            running[trial.number] = trial
-            progress.detail = _running(running)
-            progress.advance(0)
+            def trial_progress(self, trial: Trial) -> None:
+                if "epochs_done" not in trial.metrics:  # it failed, so `trial_ended` comes next
+                    return
+                running[trial.number] = trial
+                progress.detail = _running(running)
+                progress.advance(0)
 
-        trials = search(recipe_search, report_end, report_epoch)
+        trials = search(recipe_search, TrialReporter())
         progress.detail = ""
     if len(trials) < wanted:
         raise UserError(f"{recipe_search.folder}: only {len(trials)} of {wanted} trials have ended: resume=true")
@@ -188,32 +189,32 @@ def _running(running: dict[int, Trial]) -> str:
 
 
 def plan_search(
-    config: Config, model: ModelConfig, samples: Samples, conditions: tuple[Condition, ...]
+    settings: RunSettings, model: ModelConfig, samples: Samples, conditions: tuple[Condition, ...]
 ) -> RecipeSearch:
     """Return the search of a model's recipe, in the folder of its settings."""
-    fitted, held_out = hold_out(samples.split("train", "val"), config.search.validation)
+    fitted, held_out = hold_out(samples.split("train", "val"), settings.search.validation)
     validation = Validation(
-        model.name, samples.name, held_out, conditions, config.seed, config.quantize, config.precision,
-        config.batch_size, tuple(config.plugins),
+        model.name, samples.name, held_out, conditions, settings.seed, settings.quantize, settings.precision,
+        settings.batch_size, tuple(settings.plugins),
     )  # fmt: skip
-    settings = config.search.shaping()
+    shaping = settings.search.shaping()
     of_data = [
-        dataclasses.replace(samples, table=fitted).fingerprint(), config.seed, config.quantize, config.precision
+        dataclasses.replace(samples, table=fitted).fingerprint(), settings.seed, settings.quantize, settings.precision
     ]  # fmt: skip
-    searches = local_folder(config.output_folder, config.cache).absolute() / "search"
-    folder = _folder(searches, model, settings, of_data)
+    searches = local_folder(settings.output_folder, settings.cache).absolute() / "search"
+    folder = _folder(searches, model, shaping, of_data)
     return RecipeSearch(
         model=model.name,
         classes=len(samples.classes),
         fitted=fitted,
-        images=cache_dir(config.cache).absolute() / "canvases" / folder.name.rpartition("-")[2],
+        images=cache_dir(settings.cache).absolute() / "canvases" / folder.name.rpartition("-")[2],
         recipe=model.recipe,
-        search=config.search,
+        search=settings.search,
         weights=model.weights,
         input_size=model.input_size,
-        seed=config.seed,
+        seed=settings.seed,
         validate=validation,
-        prepare=functools.partial(load_plugins, tuple(config.plugins)),
+        prepare=functools.partial(load_plugins, tuple(settings.plugins)),
         folder=folder,
     )
 

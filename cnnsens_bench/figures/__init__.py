@@ -1,1 +1,1 @@
-"""Figures and tables, drawn from the store alone."""
+"""Figures and tables. `catalogue.py` names those that are drawn from a store."""

@@ -1,4 +1,4 @@
-"""A contact sheet of degradations: one row each, one column a level (paper, figure 1, right)."""
+"""A contact sheet of degradations: a row for each, with an image for each level (figure 1 of the paper, right)."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -25,27 +25,40 @@ ORDER = (
     *("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local", "pepper", "pepper_pixel"),
     *("translation", "rotation", "flip_lr", "flip_ud"),
 )
-"""The paper's, as its protocol lists them."""
+"""The degradations of the paper in the order of their rows."""
 
-# All lengths in pixels of a PNG.
+# All lengths are in pixels of a PNG.
 DPI = 100
 MARGIN, GAP, PANEL_GAP = 12, 5, 30
 TEXT, HEADING = 14, 30
-"""Height of a level above its tile, and of a group's heading."""
+"""The height of a level above its tile, and of the heading of a group."""
 CHARACTER, LINE = 6.3, 13
-"""Width of a character and height of a line of a row's label."""
+"""The width of a character and the height of a line in the label of a row."""
 LONGEST_LINE, MOST_LINES = 21, 6
+"""The largest numbers of characters in a line, and of lines, in the label of a row."""
 WIDEST = 10
-"""Tiles beside each other; a row of more goes on below."""
+"""The largest number of tiles beside each other; further tiles of a row go below."""
 TALLEST = 18
-"""Rows below each other; more are laid out in two columns."""
+"""The largest number of rows below each other; more are laid out in two columns."""
 NOTES = 420
-"""Width that the notes beside the undegraded image need."""
+"""The width of the notes beside the undegraded image."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A degradation and its tiles: `tiles[i]` is (size, size, 3) uint8, at `levels[i]`; `level_name` as registered."""
+class SheetRow:
+    """A row of the sheet.
+
+    Attributes
+    ----------
+    name : str
+        The name of the degradation.
+    level_name : str
+        What its levels are, as it was registered.
+    levels : tuple of float
+        The levels.
+    tiles : tuple of numpy.ndarray
+        The degraded image at each level, (size, size, 3) uint8.
+    """
 
     name: str
     level_name: str
@@ -54,7 +67,7 @@ class Row:
 
 
 def check_suffix(out: Path) -> None:
-    """Raises `UserError` unless `out` can be drawn: known before anything is computed."""
+    """Raise `UserError` where a sheet cannot be written to a file, before anything is computed."""
     if out.suffix.lower() not in SUFFIXES:
         raise UserError(f"{out}: the name of the sheet must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if not out.parent.is_dir():
@@ -62,7 +75,7 @@ def check_suffix(out: Path) -> None:
 
 
 def degradation_sheet(
-    rows: Sequence[Row],
+    rows: Sequence[SheetRow],
     undegraded: np.ndarray,
     title: str,
     notes: str,
@@ -71,10 +84,30 @@ def degradation_sheet(
     grouped: bool = True,
     step: int = 1,
 ) -> None:
-    """Draw `rows` below the `undegraded` image, its `title` and `notes` beside it, into `out` (see `SUFFIXES`).
+    """Draw a sheet: the undegraded image with texts beside it, and below them the degradations.
 
-    `tile`: side of a tile in pixels; larger images are reduced to it. `grouped`: under headings (the paper's, beyond
-    the paper, common corruptions), else in the order given. `step`: of a PNG's values, as `images.write_png` has it.
+    Parameters
+    ----------
+    rows
+        The rows of the sheet.
+    undegraded
+        The undegraded image, (size, size, 3) uint8.
+    title, notes
+        The texts beside the undegraded image.
+    out
+        The file to write, whose ending is one of `SUFFIXES`.
+    tile
+        The side of a tile in pixels. Larger images are reduced to it.
+    grouped
+        Whether rows are grouped under headings (the paper's degradations, those beyond the paper, and common
+        corruptions) instead of drawn in their order.
+    step
+        The step of the values in a PNG; see `images.write_png`.
+
+    Raises
+    ------
+    UserError
+        If the file has another ending, or its folder does not exist.
     """
     check_suffix(out)
     groups = _grouped(rows) if grouped else [("", list(rows))]
@@ -83,7 +116,7 @@ def degradation_sheet(
     width = max(sum(w for w, _ in sizes) + PANEL_GAP * (len(sizes) - 1), tile + NOTES) + 2 * MARGIN
     top = MARGIN + tile + GAP
     figure, axes = _canvas(width, top + max(h for _, h in sizes) + MARGIN)
-    _put(axes, undegraded, MARGIN, MARGIN, tile)
+    _draw_tile(axes, undegraded, MARGIN, MARGIN, tile)
     beside = MARGIN + tile + 2 * GAP
     _write(axes, beside, MARGIN + tile / 2 - LINE, title, 10, weight="bold")
     _write(axes, beside, MARGIN + tile / 2 + LINE / 2, notes, 8, linespacing=1.5)
@@ -94,11 +127,13 @@ def degradation_sheet(
     _save(figure, out, step)
 
 
-NetworkGroup = tuple[str, list[Row]]
+RowGroup = tuple[str, list[SheetRow]]
+"""A heading and the rows below it."""
 
 
-def _grouped(rows: Sequence[Row]) -> list[NetworkGroup]:
-    found: dict[str, list[Row]] = {PAPER: [], BEYOND: [], COMMON: []}
+def _grouped(rows: Sequence[SheetRow]) -> list[RowGroup]:
+    """Return the rows under headings, those of the paper in its order."""
+    found: dict[str, list[SheetRow]] = {PAPER: [], BEYOND: [], COMMON: []}
     for row in rows:
         if row.name in ORDER:
             found[PAPER].append(row)
@@ -108,8 +143,8 @@ def _grouped(rows: Sequence[Row]) -> list[NetworkGroup]:
     return [(name, members) for name, members in found.items() if members]
 
 
-def _panels(groups: list[NetworkGroup], tile: int) -> list[list[NetworkGroup]]:
-    """One column, or two of heights as equal as a cut between groups (or, of a single one, between rows) makes them."""
+def _panels(groups: list[RowGroup], tile: int) -> list[list[RowGroup]]:
+    """Return the groups in one column, or in two of about equal heights. A single group is cut between rows."""
     if sum(len(members) for _, members in groups) <= TALLEST:
         return [groups]
     if len(groups) == 1:
@@ -120,13 +155,13 @@ def _panels(groups: list[NetworkGroup], tile: int) -> list[list[NetworkGroup]]:
     return list(min(cuts, key=lambda cut: max(_panel_size(side, tile)[1] for side in cut)))
 
 
-def _columns(groups: list[NetworkGroup]) -> int:
+def _column_count(groups: list[RowGroup]) -> int:
     return max(min(len(row.tiles), WIDEST) for _, members in groups for row in members)
 
 
-def _lines(members: list[Row], columns: int, tile: int) -> Iterator[list[Row]]:
-    """One row a line; rows of one tile share a line, each label in the column before its tile, where they fit."""
-    line: list[Row] = []
+def _lines(members: list[SheetRow], columns: int, tile: int) -> Iterator[list[SheetRow]]:
+    """Yield the rows of each line. Rows of one tile share a line where their labels fit between the tiles."""
+    line: list[SheetRow] = []
     for row in members:
         fits = 2 * len(line) < columns and _label_width([row]) <= tile + GAP
         if line and not (fits and len(row.tiles) == len(line[0].tiles) == 1):
@@ -136,23 +171,24 @@ def _lines(members: list[Row], columns: int, tile: int) -> Iterator[list[Row]]:
     yield line
 
 
-def _panel_size(groups: list[NetworkGroup], tile: int) -> tuple[float, float]:
-    columns = _columns(groups)
+def _panel_size(groups: list[RowGroup], tile: int) -> tuple[float, float]:
+    """Return the width and the height of a column of groups."""
+    columns = _column_count(groups)
     lines = [line for _, members in groups for line in _lines(members, columns, tile)]
     height = sum(HEADING for name, _ in groups if name) + sum(_height(line[0], tile) for line in lines)
     return _label_width([line[0] for line in lines]) + columns * (tile + GAP) - GAP, height
 
 
-def _height(row: Row, tile: int) -> int:
+def _height(row: SheetRow, tile: int) -> int:
     return -(-len(row.tiles) // WIDEST) * (TEXT + tile + GAP)
 
 
-def _label_width(rows: Sequence[Row]) -> float:
+def _label_width(rows: Sequence[SheetRow]) -> float:
     return max(len(line) for row in rows for line in _label(row).splitlines()) * CHARACTER + 2 * GAP
 
 
-def _draw_panel(axes: Axes, groups: list[NetworkGroup], left: float, top: float, tile: int) -> None:
-    columns = _columns(groups)
+def _draw_panel(axes: Axes, groups: list[RowGroup], left: float, top: float, tile: int) -> None:
+    columns = _column_count(groups)
     lines = [(name, list(_lines(members, columns, tile))) for name, members in groups]
     start = left + _label_width([line[0] for _, members in lines for line in members])
     for name, members in lines:
@@ -165,26 +201,27 @@ def _draw_panel(axes: Axes, groups: list[NetworkGroup], left: float, top: float,
             top += _height(line[0], tile)
 
 
-def _draw_row(axes: Axes, row: Row, left: float, top: float, tile: int) -> None:
-    """The tiles from `left`, the label before it."""
+def _draw_row(axes: Axes, row: SheetRow, left: float, top: float, tile: int) -> None:
+    """Draw the tiles of a row from `left` on, and its label before them."""
     _write(axes, left - 2 * GAP, top + TEXT + tile / 2, _label(row), 7.5, ha="right", linespacing=1.3)
     for i, (level, pixels) in enumerate(zip(row.levels, row.tiles, strict=True)):
         x, y = left + i % WIDEST * (tile + GAP), top + i // WIDEST * (TEXT + tile + GAP)
         _write(axes, x + tile / 2, y + TEXT / 2, tile_text(row, level), 7.5, ha="center")
-        _put(axes, pixels, round(x), round(y) + TEXT, tile)
+        _draw_tile(axes, pixels, round(x), round(y) + TEXT, tile)
 
 
-def tile_text(row: Row, level: float) -> str:
-    """What stands above a tile: `σ=4`, `±45°`; a bare number where the row's label names the unit."""
+def tile_text(row: SheetRow, level: float) -> str:
+    """Return the text above a tile, such as `σ=4`, or a bare number where the label of the row names the unit."""
     return f"{row.level_name}={level:g}" if _is_symbol(row) else level_text(row.name, level)
 
 
-def _is_symbol(row: Row) -> bool:
+def _is_symbol(row: SheetRow) -> bool:
+    """Return whether the levels of a row are written as `<symbol>=<level>`."""
     return row.name not in UNITS and any(row.levels) and len(row.level_name) == 1 and row.level_name.isalpha()
 
 
-def _label(row: Row) -> str:
-    """The name in lines that fit, and the unit of levels that are bare numbers."""
+def _label(row: SheetRow) -> str:
+    """Return the name of a row in lines that fit, and the unit of levels that are bare numbers."""
     lines = list(wrapped(plain(row.name), LONGEST_LINE))
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], lines[MOST_LINES - 1][: LONGEST_LINE - 1] + "…"]
@@ -193,7 +230,7 @@ def _label(row: Row) -> str:
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of one pair of axes whose unit is the pixel, the origin above left."""
+    """Return a figure with one pair of axes, whose unit is the pixel and whose origin is the upper left corner."""
     wide, high = round(width), round(height)
     figure = Figure(figsize=(wide / DPI, high / DPI), dpi=DPI, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -202,7 +239,8 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _put(axes: Axes, pixels: np.ndarray, x: int, y: int, tile: int) -> None:
+def _draw_tile(axes: Axes, pixels: np.ndarray, x: int, y: int, tile: int) -> None:
+    """Draw an image with its upper left corner at (x, y), reduced to the side of a tile where it is larger."""
     height, width = pixels.shape[:2]
     if height > tile:
         whole = (0.0, 0.0, float(width), float(height))
@@ -213,11 +251,12 @@ def _put(axes: Axes, pixels: np.ndarray, x: int, y: int, tile: int) -> None:
 
 
 def _write(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) -> None:
-    # A name may hold a dollar sign: it is no formula.
+    # A dollar sign in a name begins no formula.
     axes.text(x, y, text, fontsize=size, va="center", parse_math=False, **style)
 
 
 def _save(figure: Figure, out: Path, step: int) -> None:
+    """Write the figure: a PNG with rounded values, other formats without the date, so that files can be compared."""
     if out.suffix.lower() != ".png":
         figure.savefig(out, metadata={"CreationDate" if out.suffix.lower() == ".pdf" else "Date": None})
         return

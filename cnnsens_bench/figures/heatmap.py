@@ -1,5 +1,4 @@
-"""Where in a photograph the sensitivity to noise sits: the crop as a network sees it, and beside it, over the gray
-picture, what each pixel adds to the variance of the margin."""
+"""The heatmap of one photograph: what the network sees, and how much each pixel adds to the variance of the margin."""
 
 import warnings
 from pathlib import Path
@@ -12,20 +11,28 @@ from scipy.ndimage import gaussian_filter
 from cnnsens_bench.utils.formatting import plain
 
 PALE = -90
-"""The gray value that is drawn black: the picture is kept paler than the first colours."""
+"""The gray value that is drawn black, so that the photograph is paler than the first colours."""
 BLUR = 1 / 75
-"""Of the map, as a share of its side: single pixels say less than their surroundings do."""
-INK = 0.85
-"""Opacity of the last colour; less sensitive pixels show the picture the more."""
+"""The standard deviation by which the map is smoothed, as a share of its side."""
+OPACITY = 0.85
+"""The opacity of the last colour. The less sensitive a pixel is, the more the photograph shows through."""
 
 
-def heatmap(pixels: np.ndarray, stake: np.ndarray, title: str, out: Path) -> None:
-    """Draw into `out`, a PNG.
+def heatmap(pixels: np.ndarray, sensitivity: np.ndarray, title: str, out: Path) -> None:
+    """Draw a photograph beside its sensitivity map.
 
-    `pixels`: (S, S, 3) uint8, the network's input; `stake`: (S, S), not negative, each pixel's share of the variance
-    in any unit; `title` stands above both.
+    Parameters
+    ----------
+    pixels
+        The input of the network, (S, S, 3) uint8.
+    sensitivity
+        What each pixel adds to the variance of the margin, in any unit, at least 0; (S, S).
+    title
+        The text above both.
+    out
+        The PNG to write.
     """
-    ratio = relative(stake)
+    ratio = relative(sensitivity)
     figure = Figure(figsize=(8.2, 4.35), dpi=100, facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(pixels, interpolation="nearest")
@@ -33,42 +40,54 @@ def heatmap(pixels: np.ndarray, stake: np.ndarray, title: str, out: Path) -> Non
     gray = pixels @ np.array([0.299, 0.587, 0.114])
     right.imshow(gray, cmap="gray", vmin=PALE, vmax=255, interpolation="nearest")
     top = max(float(ratio.max()), 1.0)
-    # A few pixels outweigh all others by far: their square roots show these too.
+    # A few pixels are far above all others. Colours by square roots show the others too.
     norm = PowerNorm(0.5, 0, top)
-    colours = right.imshow(ratio, cmap="inferno", norm=norm, alpha=INK * norm(ratio), interpolation="nearest")
+    colours = right.imshow(ratio, cmap="inferno", norm=norm, alpha=OPACITY * norm(ratio), interpolation="nearest")
     right.set_title("where noise moves the margin", fontsize=9)
     for axes in (left, right):
         axes.set_axis_off()
-    bar = figure.colorbar(colours, ax=right, fraction=0.046, pad=0.03, ticks=steps(top), format="{x:g}")
+    bar = figure.colorbar(colours, ax=right, fraction=0.046, pad=0.03, ticks=tick_values(top), format="{x:g}")
     bar.set_label("variance of the margin, mean pixel = 1", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     figure.suptitle(plain(title), fontsize=10.5, parse_math=False)
-    figure.supxlabel(caption(stake), fontsize=8)
+    figure.supxlabel(caption(sensitivity), fontsize=8)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a class may be named in any script
+        warnings.filterwarnings("ignore", message="Glyph")  # class names may have characters that the font lacks
         figure.savefig(out, format="png")
 
 
-def steps(top: float) -> list[float]:
-    """Ticks of a bar of square roots: 0, and 1, 2, 5, 10, … up to `top`, as far down as they keep apart."""
+def tick_values(top: float) -> list[float]:
+    """Return the ticks of the colour bar up to its highest value: 0, and 1, 2, 5, 10, … as far as they keep apart.
+
+    Examples
+    --------
+    >>> tick_values(36)
+    [0.0, 1.0, 2.0, 5.0, 10.0, 20.0]
+    """
     numbers = [digit * 10.0**power for power in range(-2, 7) for digit in (1, 2, 5)]
     return [0.0, *(number for number in numbers if top / 50 <= number <= top)]
 
 
-def relative(stake: np.ndarray) -> np.ndarray:
-    """The map slightly smoothed, in units of its mean; all 0 where nothing counts."""
-    smooth = gaussian_filter(stake.astype(np.float64), BLUR * stake.shape[0], mode="nearest")
+def relative(sensitivity: np.ndarray) -> np.ndarray:
+    """Return a sensitivity map, slightly smoothed and divided by its mean; 0 everywhere where the mean is 0."""
+    smooth = gaussian_filter(sensitivity.astype(np.float64), BLUR * sensitivity.shape[0], mode="nearest")
     mean = smooth.mean()
     return smooth / mean if mean > 0 else smooth
 
 
-def caption(stake: np.ndarray) -> str:
-    """How concentrated the variance is."""
-    total = stake.sum(dtype=np.float64)
+def caption(sensitivity: np.ndarray) -> str:
+    """Return the text below the heatmap, which says how concentrated the variance is.
+
+    Examples
+    --------
+    >>> caption(np.eye(10)).partition("smoothed. ")[2]
+    'Half of it sits in 5 % of the pixels.'
+    """
+    total = sensitivity.sum(dtype=np.float64)
     if not total > 0:
         return "To first order no pixel moves the margin."
-    share = np.cumsum(np.sort(stake.ravel().astype(np.float64))[::-1]) / total
-    half = (np.searchsorted(share, 0.5) + 1) / stake.size
+    share = np.cumsum(np.sort(sensitivity.ravel().astype(np.float64))[::-1]) / total
+    half = (np.searchsorted(share, 0.5) + 1) / sensitivity.size
     return (
         f"Colour: Σ (∂margin/∂value)² over the channels, smoothed. Half of it sits in {100 * half:.2g} % of the pixels."
     )

@@ -1,4 +1,4 @@
-"""Figures 2 and 3 and Table 1 of the paper, from the store alone, with the paper's own numbers beside them."""
+"""Figures 2 and 3 and Table 1 of the paper, drawn from a store, with the numbers of the paper beside them."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from cnnsens_bench.figures.curves import (
     MODELS,
-    known_dataset,
-    level_axis,
+    annotate,
+    check_dataset,
+    check_one_protocol,
+    draw_legend,
+    draw_panel,
+    format_level_axis,
     model_styles,
-    note,
-    one_protocol,
-    panel,
-    plain_legend,
 )
 from cnnsens_bench.figures.published import CUB, FIGURE_2, FIGURE_3, TABLE_1, TABLE_1_NOTE
 from cnnsens_bench.figures.style import Style, styles
@@ -27,20 +27,34 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text, plain
 
 NOISES = ("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local", "pepper", "translation")
-"""The panels of figure 2."""
+"""The degradations of figure 2 in the order of its panels."""
 GRAY_LEVELS = NOISES[:5]
 TRANSFORMATIONS = {"rotation": "rotation", "flip_ud": "upside-down flip", "flip_lr": "left-right flip"}
 CHANGES = "SELECT * FROM label_change WHERE defense = ? ORDER BY level"
-PIECES = [GRAY_LEVELS, ("pepper",), ("translation",)]
-"""What shares an axis in figure 3: noises whose levels have one unit."""
+SHARED_AXES = [GRAY_LEVELS, ("pepper",), ("translation",)]
+"""The degradations of figure 3 whose levels have the same unit, and which therefore share a panel."""
 
 
-def undefended(store: Store, dataset: str | None = None, models: Sequence[str] = ()) -> pd.DataFrame:
-    """Rows of the view `accuracy` without a defense: of `dataset` (None: the paper's where it is there, else the only
-    one), and of `models` where some are named. Raises `UserError`."""
+def undefended_accuracy(store: Store, dataset: str | None = None, models: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the rows of the view `accuracy` that have no defense.
+
+    Parameters
+    ----------
+    store
+        The results.
+    dataset
+        The data set. The default is the paper's, or the only one.
+    models
+        The models. By default all.
+
+    Raises
+    ------
+    UserError
+        If there are no such rows, several data sets or protocols, or if a model is unknown.
+    """
     table = store.query(MODELS, ["none"])
     known = sorted(table["dataset"].unique())
-    known_dataset(store, dataset)
+    check_dataset(store, dataset)
     if not known:
         raise UserError(f"{store.path} has no predictions yet: a run makes them")
     if dataset is None:
@@ -50,7 +64,7 @@ def undefended(store: Store, dataset: str | None = None, models: Sequence[str] =
     table = table[table["dataset"] == dataset]
     if table.empty:
         raise UserError(f"{store.path} has no predictions without a defense on '{dataset}'")
-    one_protocol(store, table)
+    check_one_protocol(store, table)
     for model in models:
         if model not in set(table["model"]):
             raise UserError(
@@ -59,114 +73,185 @@ def undefended(store: Store, dataset: str | None = None, models: Sequence[str] =
     return table[table["model"].isin(models)] if models else table
 
 
-def with_most(store: Store, table: pd.DataFrame, degradations: Sequence[str], named: bool) -> pd.DataFrame:
-    """The rows of the models that were measured under most of `degradations`; of all where the user has `named` some.
-    Raises `UserError` where none has any."""
+def most_measured(store: Store, table: pd.DataFrame, degradations: Sequence[str], named: bool) -> pd.DataFrame:
+    """Return the rows of the models that were measured under the largest number of some degradations.
+
+    Parameters
+    ----------
+    store
+        The results, for the error.
+    table
+        Rows of the view `accuracy`.
+    degradations
+        The degradations that count.
+    named
+        Whether the user named the models, so that all are returned.
+
+    Raises
+    ------
+    UserError
+        If no model was measured under any of the degradations.
+    """
     counts = table[table["degradation"].isin(degradations)].groupby("model")["degradation"].nunique()
     if counts.empty:
         raise UserError(f"{store.path} has none of {', '.join(degradations)} here: a run of suite=paper makes them")
     return table if named else table[table["model"].isin(counts.index[counts == counts.max()])]
 
 
-def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> None:
-    """Figure 2: accuracy over the levels of seven kinds of noise, a curve an architecture. Raises `UserError`."""
-    table = with_most(store, undefended(store, dataset, models), NOISES, bool(models))
+def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> Figure:
+    """Draw figure 2: the accuracy of each architecture over the levels of seven kinds of noise.
+
+    Parameters
+    ----------
+    store
+        The results.
+    out
+        The image file to write.
+    dataset
+        The data set. The default is the paper's, or the only one.
+    models
+        The models. By default those that were measured under most of the noises.
+
+    Raises
+    ------
+    UserError
+        If the store has nothing of the kind.
+    """
+    table = most_measured(store, undefended_accuracy(store, dataset, models), NOISES, bool(models))
     shown = [name for name in NOISES if (table["degradation"] == name).any()]
     known = model_styles(store)
-    looks = {model: known[model] for model in sorted(table["model"].unique(), key=lambda m: known[m].place)}
+    style_of = {model: known[model] for model in sorted(table["model"].unique(), key=lambda m: known[m].position)}
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(max(6.2, 3.1 * columns), 3.0 * rows + 0.3), layout="constrained")
     axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axis, name in zip(axes, shown, strict=False):
-        panel(axis, table, "model", looks, name)
+        draw_panel(axis, table, "model", style_of, name)
         axis.set_title(name, fontsize=10)
         if name in FIGURE_2:
-            note(axis, FIGURE_2[name])
+            annotate(axis, FIGURE_2[name])
     handles = axes[0].get_legend_handles_labels()
     if free := axes[len(shown) :]:
         for axis in free:
             axis.set_axis_off()
-        plain_legend(free[0], handles, 1, loc="center left")
+        draw_legend(free[0], handles, 1, loc="center left")
     else:
-        plain_legend(figure, handles, 4)
+        draw_legend(figure, handles, 4)
     for axis in axes[::columns]:
         axis.set_ylabel("accuracy in %")
-    _title(figure, f"{_where(table)}: accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)")
+    _title(figure, f"{_subject(table)}: accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)")
     figure.savefig(out, dpi=160)
+    return figure
 
 
-def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | None = None) -> None:
-    """Figure 3: the kinds of noise beside each other on other data sets than birds, with one architecture (`model`;
-    None: AlexNet, or the one that was measured on most of them). Raises `UserError`."""
+def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | None = None) -> Figure:
+    """Draw figure 3: the accuracy of one architecture under noise, on other data sets than the paper's birds.
+
+    Parameters
+    ----------
+    store
+        The results.
+    out
+        The image file to write.
+    datasets
+        The data sets. By default all but `cub200`.
+    model
+        The model. The default is the one that was measured on most of the data sets, AlexNet where it is among several.
+
+    Raises
+    ------
+    UserError
+        If the store has nothing of the kind, or several protocols of one data set.
+    """
     every = store.query(MODELS, ["none"])
     every = every[every["degradation"].isin([*NOISES, "none"])]
     for name in datasets:
-        known_dataset(store, name)
+        check_dataset(store, name)
     names = list(datasets) or sorted(name for name in every["dataset"].unique() if name != CUB)
     table = every[every["dataset"].isin(names)]
     if table.empty:
         raise UserError(f"{store.path} has no noise on {', '.join(names) or 'a data set other than ' + CUB}")
     known = sorted(table["model"].unique())
-    model = model or _most(table)
+    model = model or _default_model(table)
     table = table[table["model"] == model]
     if table.empty:
         raise UserError(f"{store.path} has no model '{model}' on {', '.join(names)}: it has {', '.join(known)}")
-    one_protocol(store, table)
+    check_one_protocol(store, table)
     names = [name for name in names if name in set(table["dataset"])]
-    looks = styles(NOISES)
+    style_of = styles(NOISES)
     figure = Figure(figsize=(10.6, 3.1 * len(names) + 0.5), layout="constrained")
-    grid = figure.subplots(len(names), len(PIECES), sharey=True, squeeze=False, width_ratios=(1.5, 1, 1))
+    grid = figure.subplots(len(names), len(SHARED_AXES), sharey=True, squeeze=False, width_ratios=(1.5, 1, 1))
     for axes, name in zip(grid, names, strict=True):
         own = table[table["dataset"] == name]
-        for axis, kinds in zip(axes, PIECES, strict=True):
-            _kinds(axis, own, kinds, looks)
+        for axis, kinds in zip(axes, SHARED_AXES, strict=True):
+            _draw_shared_axis(axis, own, kinds, style_of)
         axes[0].set_ylabel(f"{plain(name)}\naccuracy in %", parse_math=False)
-        for said in FIGURE_3.get(name, ()):
-            colour = looks[said.degradation].colour
-            axes[0].plot(said.level, 100 * said.value, marker="*", ms=13, mfc="none", mec=colour)
-            note(axes[0], said.text)
+        for point in FIGURE_3.get(name, ()):
+            colour = style_of[point.degradation].colour
+            axes[0].plot(point.level, 100 * point.value, marker="*", ms=13, mfc="none", mec=colour)
+            annotate(axes[0], point.text)
     handles = {
         label: handle for axis in grid[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    plain_legend(figure, (list(handles.values()), list(handles)), 4)
+    draw_legend(figure, (list(handles.values()), list(handles)), 4)
     _title(figure, f"{plain(model)}: accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)")
     figure.savefig(out, dpi=160)
+    return figure
 
 
-def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> None:
-    """Table 1: label change p_Δ and accuracy under rotation and flips, in % with 95 % intervals. Raises `UserError`."""
-    table = with_most(store, undefended(store, dataset, models), tuple(TRANSFORMATIONS), bool(models))
+def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> Figure | None:
+    """Write Table 1: the label change p_Δ and the accuracy under rotation and flips, in % with 95 % intervals.
+
+    Parameters
+    ----------
+    store
+        The results.
+    out
+        The file to write; see `write_table`.
+    dataset
+        The data set. The default is the paper's, or the only one.
+    models
+        The models. By default those that were measured under most of the transformations.
+
+    Raises
+    ------
+    UserError
+        If the store has nothing of the kind.
+    """
+    table = most_measured(store, undefended_accuracy(store, dataset, models), tuple(TRANSFORMATIONS), bool(models))
     changes = store.query(CHANGES, ["none"]).merge(table[["protocol", "dataset", "model"]].drop_duplicates())
-    shown = sorted(table["model"].unique(), key=lambda model: model_styles(store)[model].place)
+    shown = sorted(table["model"].unique(), key=lambda model: model_styles(store)[model].position)
     rows = []
     conditions = table[table["degradation"].isin(TRANSFORMATIONS)][["degradation", "level"]].drop_duplicates()
     order = sorted(
-        conditions.itertuples(index=False), key=lambda c: (list(TRANSFORMATIONS).index(c.degradation), c.level)
+        conditions.itertuples(index=False), key=lambda row: (list(TRANSFORMATIONS).index(row.degradation), row.level)
     )
     for degradation, level in [("none", 0.0), *order]:
         name = f"{TRANSFORMATIONS.get(degradation, 'undegraded')} {level_text(degradation, level)}".strip()
         row: dict[str, str] = {"": name}
         for model in shown:
-            row[f"{plain(model)} p_Δ"] = "" if degradation == "none" else _at(changes, model, degradation, level)
-            row[f"{plain(model)} acc."] = _at(table, model, degradation, level)
+            row[f"{plain(model)} p_Δ"] = (
+                "" if degradation == "none" else _interval_at(changes, model, degradation, level)
+            )
+            row[f"{plain(model)} acc."] = _interval_at(table, model, degradation, level)
         row["paper*"] = TABLE_1.get(degradation, "")
         rows.append(row)
-    write_table(
+    return write_table(
         pd.DataFrame(rows),
         out,
-        f"{_where(table)}: label change p_Δ and accuracy in %, with 95 % intervals",
+        f"{_subject(table)}: label change p_Δ and accuracy in %, with 95 % intervals",
         TABLE_1_NOTE,
     )
 
 
-def _at(table: pd.DataFrame, model: str, degradation: str, level: float) -> str:
+def _interval_at(table: pd.DataFrame, model: str, degradation: str, level: float) -> str:
+    """Return the value and its interval of one model under one condition, or a dash where there is none."""
     found = table[(table["model"] == model) & (table["degradation"] == degradation) & (table["level"] == level)]
     return interval(*found[["value", "low", "high"]].iloc[0]) if len(found) else "–"
 
 
-def _most(table: pd.DataFrame) -> str:
-    """AlexNet where it is there, else the model that was measured on most data sets, then under most noises."""
+def _default_model(table: pd.DataFrame) -> str:
+    """Return the model that was measured on most data sets. Among several, AlexNet comes before others."""
     counts = table.groupby(["model", "architecture"]).agg(datasets=("dataset", "nunique"), rows=("level", "size"))
     counts = counts.reset_index().assign(papers=lambda frame: frame["architecture"] == "alexnet")
     return str(
@@ -176,23 +261,25 @@ def _most(table: pd.DataFrame) -> str:
     )
 
 
-def _kinds(axis: Axes, own: pd.DataFrame, kinds: Sequence[str], looks: dict[str, Style]) -> None:
-    """One data set's curves of noises that share an axis."""
-    there = [name for name in kinds if (own["degradation"] == name).any()]
-    if not there:
+def _draw_shared_axis(axis: Axes, own: pd.DataFrame, kinds: Sequence[str], style_of: dict[str, Style]) -> None:
+    """Draw the curves of degradations that share a panel, on one data set."""
+    shown = [name for name in kinds if (own["degradation"] == name).any()]
+    if not shown:
         axis.set_axis_off()
         return
-    for name in there:
-        panel(axis, own, "degradation", {name: looks[name]}, name)
-    still = own[own["degradation"] == "none"]["value"]
-    if len(still):
-        axis.axhline(100 * still.iloc[0], ls=(0, (2, 3)), color="0.3", lw=0.9)
-    level_axis(axis, there[0], sorted(own[own["degradation"].isin(there)]["level"].unique()))
+    for name in shown:
+        draw_panel(axis, own, "degradation", {name: style_of[name]}, name)
+    undegraded = own[own["degradation"] == "none"]["value"]
+    if len(undegraded):
+        axis.axhline(100 * undegraded.iloc[0], ls=(0, (2, 3)), color="0.3", lw=0.9)
+    format_level_axis(axis, shown[0], sorted(own[own["degradation"].isin(shown)]["level"].unique()))
 
 
 def _title(figure: Figure, text: str) -> None:
+    """Give a figure a title that is broken into lines as wide as the figure."""
     figure.suptitle(textwrap.fill(text, int(10 * figure.get_figwidth())), fontsize=11, parse_math=False)
 
 
-def _where(table: pd.DataFrame) -> str:
+def _subject(table: pd.DataFrame) -> str:
+    """Return the data set and the number of images, for a title."""
     return f"{plain(table['dataset'].iloc[0])}, {table['n_images'].max()} images"

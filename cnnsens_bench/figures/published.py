@@ -1,14 +1,15 @@
-"""What the text of the paper says in numbers, each with where it says so, and the same measured here beside it."""
+"""The numbers of the paper, each with its section, beside the same measured here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from cnnsens_bench.figures.curves import MODELS, one_protocol
-from cnnsens_bench.figures.fragile import hue_test, sensitive_images
-from cnnsens_bench.figures.sensitivity import SCORED
+from cnnsens_bench.figures.curves import MODELS, check_one_protocol
+from cnnsens_bench.figures.fragile import compare_hues, sensitive_images
+from cnnsens_bench.figures.sensitivity import SCORED, ScoredEntrant
 from cnnsens_bench.figures.summary import percent
 from cnnsens_bench.figures.tables import DATA, write_table
 from cnnsens_bench.store import Store
@@ -18,13 +19,23 @@ from cnnsens_bench.utils.formatting import plain
 CUB, FLOWERS = "cub200", "flowers102"
 COMBINATION = "gaussian_intensity(4) + pepper(0.02)"
 INTENSITY, PEPPER = ("gaussian_intensity", 4.0), ("pepper", 0.02)
-"""The noises of the combination alone."""
+"""Each noise of the combination alone, with its level."""
 GAINS = "SELECT * FROM defense_gain WHERE degradation <> 'none' ORDER BY level"
 
 
 @dataclass(frozen=True)
-class Note:
-    """A number of the paper in a figure: where it belongs, and in words."""
+class PaperPoint:
+    """An accuracy of the paper that is drawn into a figure.
+
+    Attributes
+    ----------
+    degradation, level
+        The condition.
+    value
+        The accuracy, between 0 and 1.
+    text
+        The remark in the figure.
+    """
 
     degradation: str
     level: float
@@ -42,38 +53,52 @@ FIGURE_4 = {
     "gaussian_rgb": "paper (AlexNet): the 3 × 3 filter pays\nabove a variance of 10",
     "pepper": "paper (AlexNet): the 3 × 3 filter pays\nabove p = 2 %",
 }
+"""Remarks on the panels of figures 2 and 4, by degradation."""
 FIGURE_3 = {
-    FLOWERS: (Note("gaussian_intensity", 16, 0.436, "☆ paper, AlexNet, intensity σ = 16: 43.6 %, half"),),
+    FLOWERS: (PaperPoint("gaussian_intensity", 16, 0.436, "☆ paper, AlexNet, intensity σ = 16: 43.6 %, half"),),
 }
+"""Points of figure 3, by data set."""
 TABLE_1 = {"rotation": "46.44, 48.49", "flip_ud": "56.91, 39.17", "flip_lr": "9.89, 79.45"}
-"""Degradation → p_Δ and accuracy in %: numbers of the one column that is whole in the text at hand."""
+"""p_Δ and accuracy in % by degradation, from the one column that the text at hand has complete."""
 TABLE_1_NOTE = (
     "* Numbers of the paper's Table 1, read as p_Δ, accuracy of one network: the text at hand keeps neither its "
     "headings nor the rest, but for 78.06 % and 75.87 %."
 )
 COMBINED, INTENSITY_LOSS, PEPPER_LOSS = 0.485, 0.12, 0.03
-"""Section 5: accuracy with both noises; what intensity noise alone has more (almost), what pepper alone (above)."""
+"""From section 5: the accuracy under both noises, and how much higher it is under intensity noise or pepper alone."""
 
 
-def published(store: Store, out: Path) -> None:
-    """A table of the paper's numbers, each beside what the store has for each of its networks. Raises `UserError`."""
+def published(store: Store, out: Path) -> Figure | None:
+    """Write a table of the numbers of the paper, each beside what was measured for each network.
+
+    Parameters
+    ----------
+    store
+        The results.
+    out
+        The file to write; see `write_table`.
+
+    Raises
+    ------
+    UserError
+        If the store has nothing that the paper gives a number of, or several protocols of one data set.
+    """
     accuracy = store.query(MODELS, ["none"])
     if accuracy.empty:
         raise UserError(f"{store.path} has no predictions yet: python -m cnnsens_bench.run suite=paper makes them")
-    one_protocol(store, accuracy)
+    check_one_protocol(store, accuracy)
     rows = []
-    for said in SAYINGS:
-        for network, ours in said.ours(store, accuracy):
-            rows.append(
-                {"paper": said.where, "what": said.what, "it says": said.says, "network": plain(network), "ours": ours}
-            )
+    for statement in STATEMENTS:
+        given = {"paper": statement.section, "what": statement.subject, "it says": statement.value}
+        measured = statement.measure(store, accuracy)
+        rows += [given | {"network": plain(network), "ours": ours} for network, ours in measured]
     if not rows:
         raise UserError(f"{store.path} has nothing that the paper gives a number of")
     table = pd.DataFrame(rows)
-    if out.suffix not in DATA:  # the same sentence need not stand in every row that a person reads
+    if out.suffix not in DATA:  # people need not read the same sentence in every row
         again = table.duplicated(["paper", "what", "it says"])
         table.loc[again, ["paper", "what", "it says"]] = ""
-    write_table(
+    return write_table(
         table,
         out,
         "What the paper says, and what was measured here",
@@ -81,42 +106,60 @@ def published(store: Store, out: Path) -> None:
     )
 
 
-Ours = list[tuple[str, str]]
-"""(network, what was measured)."""
+Measured = list[tuple[str, str]]
+"""Networks, and what was measured for each, as text."""
+Measure = Callable[[Store, pd.DataFrame], Measured]
+"""It takes the store and its undefended accuracies."""
 
 
 @dataclass(frozen=True)
-class Saying:
-    """One number of the paper. `ours(store, accuracy)`: the same from the store, a row a network."""
+class PaperStatement:
+    """A number that the paper states.
 
-    where: str
-    what: str
-    says: str
-    ours: Callable[[Store, pd.DataFrame], Ours]
+    Attributes
+    ----------
+    section : str
+        Where the paper states it.
+    subject : str
+        What the number is of.
+    value : str
+        The number as the paper states it.
+    measure : callable
+        The function that returns the same from a store.
+    """
+
+    section: str
+    subject: str
+    value: str
+    measure: Measure
 
 
-def _drop(degradation: str, level: float) -> Callable[[Store, pd.DataFrame], Ours]:
-    def ours(store: Store, accuracy: pd.DataFrame) -> Ours:
+def _drop(degradation: str, level: float) -> Measure:
+    """Return the function that measures how much a condition changes the accuracy."""
+
+    def measure(store: Store, accuracy: pd.DataFrame) -> Measured:
         found = []
         for model, rows in accuracy[accuracy["dataset"] == CUB].groupby("model"):
-            still, there = (_value(rows, *condition) for condition in (("none", 0.0), (degradation, level)))
-            if still is not None and there is not None:
-                found.append((str(model), f"{100 * (there - still):+.1f} points".replace("-", "−")))
+            undegraded, degraded = (_value(rows, *condition) for condition in (("none", 0.0), (degradation, level)))
+            if undegraded is not None and degraded is not None:
+                found.append((str(model), f"{100 * (degraded - undegraded):+.1f} points".replace("-", "−")))
         return found
 
-    return ours
+    return measure
 
 
-def _flowers(store: Store, accuracy: pd.DataFrame) -> Ours:
+def _flowers(store: Store, accuracy: pd.DataFrame) -> Measured:
+    """Measure the accuracy on flowers under intensity noise of σ = 16, and undegraded."""
     found = []
     for model, rows in accuracy[accuracy["dataset"] == FLOWERS].groupby("model"):
-        still, there = _value(rows, "none", 0.0), _value(rows, "gaussian_intensity", 16.0)
-        if still is not None and there is not None:
-            found.append((str(model), f"{percent(there)} % of {percent(still)} %"))
+        undegraded, degraded = _value(rows, "none", 0.0), _value(rows, "gaussian_intensity", 16.0)
+        if undegraded is not None and degraded is not None:
+            found.append((str(model), f"{percent(degraded)} % of {percent(undegraded)} %"))
     return found
 
 
-def _combination(store: Store, accuracy: pd.DataFrame) -> Ours:
+def _combination(store: Store, accuracy: pd.DataFrame) -> Measured:
+    """Measure the accuracy under both noises at once and under each alone."""
     found = []
     for model, rows in accuracy[accuracy["dataset"] == CUB].groupby("model"):
         values = [_value(rows, *condition) for condition in ((COMBINATION, 0.0), INTENSITY, PEPPER)]
@@ -126,7 +169,8 @@ def _combination(store: Store, accuracy: pd.DataFrame) -> Ours:
     return found
 
 
-def _order(store: Store, accuracy: pd.DataFrame) -> Ours:
+def _order(store: Store, accuracy: pd.DataFrame) -> Measured:
+    """Find the Gaussian noises of most and of least influence."""
     kinds = ("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local")
     found = []
     for model, rows in accuracy[accuracy["dataset"] == CUB].groupby("model"):
@@ -136,7 +180,8 @@ def _order(store: Store, accuracy: pd.DataFrame) -> Ours:
     return found
 
 
-def _filter(store: Store, accuracy: pd.DataFrame) -> Ours:
+def _filter(store: Store, accuracy: pd.DataFrame) -> Measured:
+    """Find the levels at which the 3 × 3 filter raises the accuracy with a confidence of 95 %."""
     gains = store.query(GAINS)
     gains = gains[
         (gains["defense"] == "gaussian_filter(size=3, sigma=0.5)")
@@ -153,26 +198,33 @@ def _filter(store: Store, accuracy: pd.DataFrame) -> Ours:
     return found
 
 
-def _hues(store: Store, accuracy: pd.DataFrame) -> Ours:
+def _hues(store: Store, accuracy: pd.DataFrame) -> Measured:
+    """Compare the hues of the least and the most sensitive images of each scored entrant."""
     found = []
-    for which in store.query(SCORED).itertuples(index=False, name=None):
+    for row in store.query(SCORED)[list(ScoredEntrant._fields)].itertuples(index=False, name=None):
+        entrant = ScoredEntrant(*row)
         try:
-            test = hue_test(sensitive_images(store, which, "gaussian_rgb", 1.0, "logit"))
+            hues = compare_hues(sensitive_images(store, entrant, "gaussian_rgb", 1.0, "logit"))
         except (UserError, ValueError):
             continue
-        found.append((f"{which[2]} ({which[1]})", f"{test.least:.2f}, {test.most:.2f} bits; p = {test.p:.1g}"))
+        text = f"{hues.least:.2f}, {hues.most:.2f} bits; p = {hues.p:.1g}"
+        found.append((f"{entrant.model} ({entrant.dataset})", text))
     return found
 
 
-SAYINGS = (
-    Saying("2, figure 2", "pepper, p = 0.04", "−20 points (AlexNet, GoogLeNet), −10 (VGG19)", _drop("pepper", 0.04)),
-    Saying("2, figure 2", "translation, σ = 16 px", "almost unchanged", _drop("translation", 16.0)),
-    Saying("2, Table 1", "left-right flip", "almost unchanged", _drop("flip_lr", 0.0)),
-    Saying("2, figure 2", "Gaussian noises by influence", "most: intensity, least: saturation", _order),
-    Saying("2, figure 3", "Flowers, intensity σ = 16", "43.6 %, half (AlexNet)", _flowers),
-    Saying("3, figure 4", "3 × 3 filter of σ = 0.5 pays", "variance > 10 (σ > 3.2), p > 0.02 (AlexNet)", _filter),
-    Saying("3, figure 5", "hue entropy: least, most", "6.12, 5.51 bits; p < 1e-10 (network not named)", _hues),
-    Saying(
+STATEMENTS = (
+    PaperStatement(
+        "2, figure 2", "pepper, p = 0.04", "−20 points (AlexNet, GoogLeNet), −10 (VGG19)", _drop("pepper", 0.04)
+    ),
+    PaperStatement("2, figure 2", "translation, σ = 16 px", "almost unchanged", _drop("translation", 16.0)),
+    PaperStatement("2, Table 1", "left-right flip", "almost unchanged", _drop("flip_lr", 0.0)),
+    PaperStatement("2, figure 2", "Gaussian noises by influence", "most: intensity, least: saturation", _order),
+    PaperStatement("2, figure 3", "Flowers, intensity σ = 16", "43.6 %, half (AlexNet)", _flowers),
+    PaperStatement(
+        "3, figure 4", "3 × 3 filter of σ = 0.5 pays", "variance > 10 (σ > 3.2), p > 0.02 (AlexNet)", _filter
+    ),
+    PaperStatement("3, figure 5", "hue entropy: least, most", "6.12, 5.51 bits; p < 1e-10 (network not named)", _hues),
+    PaperStatement(
         "5",
         "intensity σ = 4 and pepper p = 0.02; alone",
         "48.5 %, almost 60.5 %, above 51.5 % (not named)",
@@ -182,5 +234,6 @@ SAYINGS = (
 
 
 def _value(rows: pd.DataFrame, degradation: str, level: float) -> float | None:
+    """Return the accuracy under one condition, or None where there is none."""
     found = rows[(rows["degradation"] == degradation) & (rows["level"] == level)]["value"]
     return float(found.iloc[0]) if len(found) else None

@@ -1,4 +1,4 @@
-"""What a run with scores ends with: tables of how far predictions can be trusted, and the figures of section 4."""
+"""The report that a run with scores ends with: tables of how far predictions can be trusted, and figures."""
 
 import contextlib
 import functools
@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cnnsens_bench.figures.fragile import fig5, hue_test, sensitive_images
+from cnnsens_bench.figures.fragile import compare_hues, fig5, sensitive_images
 from cnnsens_bench.figures.label_change import label_change_check
 from cnnsens_bench.figures.sensitivity import (
     CEILING,
     CHECK,
     LABEL_CHANGE,
     SCORED,
-    Which,
+    ScoredEntrant,
+    condition_order,
     fig6,
     label_change_figure,
-    order_of,
     predictor_figure,
 )
 from cnnsens_bench.figures.summary import short_defense, table_of
@@ -30,41 +30,59 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text, plain
 
 COLUMNS = 6
-"""Conditions side by side in a table."""
+"""How many conditions a table shows side by side."""
 
 
 def sensitivity_report(console: Console, store: Store, protocol: str, dataset: str, folder: Path) -> list[Path]:
-    """Print the tables and draw the figures of every entrant that was scored; gives the files, in `folder`.
+    """Print the tables and draw the figures of every scored entrant of a run.
 
-    A figure that has nothing to show is left out. Nothing where no entrant was scored.
+    A figure that has nothing to show is left out.
+
+    Parameters
+    ----------
+    console
+        Where the tables are printed.
+    store
+        The results.
+    protocol, dataset
+        Which scored entrants are reported.
+    folder
+        The folder of the figures.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files that were written.
     """
     scored = store.query(SCORED)
     scored = scored[(scored["protocol"] == protocol) & (scored["dataset"] == dataset)]
     files: list[Path] = []
-    for which in scored.itertuples(index=False, name=None):
-        changes = label_change_check(store.query(LABEL_CHANGE, list(which)))
-        for table in _tables(store, which, changes):
+    for row in scored[list(ScoredEntrant._fields)].itertuples(index=False, name=None):
+        entrant = ScoredEntrant(*row)
+        changes = label_change_check(store.query(LABEL_CHANGE, list(entrant)))
+        for table in _tables(store, entrant, changes):
             console.print()
             console.print(table)
-        hues = _hues(store, which)
-        if hues:
-            console.print(hues, markup=False, soft_wrap=True)
-        files += _figures(store, which, folder, changes)
+        with contextlib.suppress(UserError, ValueError):
+            hues = compare_hues(sensitive_images(store, entrant, "gaussian_rgb", 1.0, "logit"))
+            console.print(hues.sentence(), markup=False, soft_wrap=True)
+        files += _draw_figures(store, entrant, folder, changes)
     if files:
         console.print(f"figures: {folder}", markup=False, soft_wrap=True)
     return files
 
 
-def _tables(store: Store, which: Which, changes: pd.DataFrame) -> Iterator[Table]:
-    name = plain(which[2]) + ("" if which[3] == "none" else f", {short_defense(which[3])}")
-    check = store.query(CHECK, list(which))
+def _tables(store: Store, entrant: ScoredEntrant, changes: pd.DataFrame) -> Iterator[Table]:
+    """Yield the tables of one entrant: deviations of both outputs, ranking of label changes, and their skill."""
+    name = plain(entrant.model) + ("" if entrant.defense == "none" else f", {short_defense(entrant.defense)}")
+    check = store.query(CHECK, list(entrant))
     if len(check):
         check["text"] = [_interval(r.spearman, r.spearman_low, r.spearman_high) for r in check.itertuples()]
         check = check.rename(columns={"predictor": "name"}).sort_values(["passes", "name"])
-        ceiling = store.query(CEILING, list(which)).merge(check[["degradation", "level"]].drop_duplicates())
+        ceiling = store.query(CEILING, list(entrant)).merge(check[["degradation", "level"]].drop_duplicates())
         ceiling = ceiling.assign(name="ceiling", passes=0, text=[f"{value:.2f}" for value in ceiling["ceiling"]])
         for output, rows in pd.concat([check, ceiling]).groupby("output"):
-            yield from _wide(
+            yield from _tables_of_conditions(
                 f"{name}: predicted against measured standard deviation of the {output}",
                 "Spearman's ρ over images, 95 % intervals; cost: passes; 'paper': √V; 'ceiling' is estimated",
                 rows,
@@ -72,11 +90,11 @@ def _tables(store: Store, which: Which, changes: pd.DataFrame) -> Iterator[Table
     if len(changes):
         changes = changes.rename(columns={"score": "name"}).sort_values(["passes", "name"])
         areas = changes.assign(text=[_interval(r.auroc, r.low, r.high) for r in changes.itertuples()])
-        yield from _wide(
+        yield from _tables_of_conditions(
             f"{name}: foretelling a label change", "AUROC over (image, trial), 95 % by bootstrap over images", areas
         )
         skills = changes.dropna(subset=["skill"])
-        yield from _wide(
+        yield from _tables_of_conditions(
             f"{name}: probability of a label change",
             "skill: 1 − Brier score over that of the mean p_Δ; below 0 the mean foretells better",
             skills.assign(text=[f"{value:.2f}" for value in skills["skill"]]),
@@ -84,22 +102,15 @@ def _tables(store: Store, which: Which, changes: pd.DataFrame) -> Iterator[Table
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    """`0.76 [.61–.86]`."""
+    """Return a value with its interval, such as `0.76 [.61–.86]`."""
     if pd.isna(low):
         return "–"
     return f"{value:.2f} [{f'{low:.2f}'.replace('0.', '.', 1)}–{f'{high:.2f}'.replace('0.', '.', 1)}]"
 
 
-def _hues(store: Store, which: Which) -> str | None:
-    try:
-        return hue_test(sensitive_images(store, which, "gaussian_rgb", 1.0, "logit")).sentence()
-    except (UserError, ValueError):
-        return None
-
-
-def _wide(title: str, caption: str, rows: pd.DataFrame) -> Iterator[Table]:
-    """A line a name, a column a condition, `COLUMNS` of them in a table."""
-    conditions = sorted(set(rows[["degradation", "level"]].itertuples(index=False, name=None)), key=order_of)
+def _tables_of_conditions(title: str, caption: str, rows: pd.DataFrame) -> Iterator[Table]:
+    """Yield tables with a line for each name and a column for each condition, `COLUMNS` of them in a table."""
+    conditions = sorted(set(rows[["degradation", "level"]].itertuples(index=False, name=None)), key=condition_order)
     for start in range(0, len(conditions), COLUMNS):
         shown = conditions[start : start + COLUMNS]
         table = table_of(Text(title), caption)
@@ -115,14 +126,14 @@ def _wide(title: str, caption: str, rows: pd.DataFrame) -> Iterator[Table]:
         yield table
 
 
-def _figures(store: Store, which: Which, folder: Path, changes: pd.DataFrame) -> list[Path]:
+def _draw_figures(store: Store, entrant: ScoredEntrant, folder: Path, changes: pd.DataFrame) -> list[Path]:
+    """Draw the figures of one entrant, whose name their file names contain, and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = which[2] if which[3] == "none" else f"{which[2]} {which[3]}"
-    plain_name = "".join(c if c.isalnum() else "_" for c in name)[:80]
-    # Names that differ in signs alone, or after 80 letters, are told apart.
-    mark = (
-        "" if plain_name == name.replace("/", "_") else f"-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
-    )
+    name = entrant.model if entrant.defense == "none" else f"{entrant.model} {entrant.defense}"
+    file_name = "".join(c if c.isalnum() else "_" for c in name)[:80]
+    # A hash tells apart names that differ only in signs, or after 80 characters.
+    if file_name != name.replace("/", "_"):
+        file_name += f"-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
     drawn = []
     for kind, draw in (
         ("fig5", fig5),
@@ -130,8 +141,8 @@ def _figures(store: Store, which: Which, folder: Path, changes: pd.DataFrame) ->
         ("predictors", predictor_figure),
         ("label-change", functools.partial(label_change_figure, check=changes)),
     ):
-        file = folder / f"{kind}-{plain_name}{mark}.png"
+        file = folder / f"{kind}-{file_name}.png"
         with contextlib.suppress(UserError):
-            draw(store, file, which)
+            draw(store, file, entrant)
             drawn.append(file)
     return drawn

@@ -1,45 +1,66 @@
-"""How curves look, the same in every figure and on the leaderboard's page: an architecture keeps its colour."""
+"""Colours, markers and dashes of curves: an architecture has the same in every figure and on the leaderboard's page."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
-"""Okabe & Ito's, told apart by the colour-blind; markers and dashes tell them apart in gray."""
+"""The colours of Okabe and Ito, which colour-blind people can tell apart; markers and dashes differ in gray too."""
 MARKERS = "os^DvPXh"
 DASHES: tuple[tuple[float, tuple[float, ...]], ...] = ((0, ()), (0, (6, 3)), (0, (2, 3)), (0, (8, 3, 2, 3)))
-PAPERS = ("alexnet", "vgg19", "googlenet")
-"""Architectures whose places are fixed, whatever else a database holds."""
+PAPER_ARCHITECTURES = ("alexnet", "vgg19", "googlenet")
+"""The architectures of the paper, which have the first styles in every figure."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """`place`: 0, 1, …; the first eight differ in colour and marker, the next eight are dashed, and so on."""
+    """The style of a curve. The first eight differ in colour and marker, the next eight are dashed, and so on.
 
-    place: int
+    Attributes
+    ----------
+    position : int
+        The number of the style, from 0.
+
+    Examples
+    --------
+    >>> Style(0).colour == Style(8).colour, Style(0).dash == Style(8).dash
+    (True, False)
+    """
+
+    position: int
 
     @property
     def colour(self) -> str:
-        """A hexadecimal code."""
-        return COLOURS[self.place % len(COLOURS)]
+        """The colour as a hexadecimal code."""
+        return COLOURS[self.position % len(COLOURS)]
 
     @property
     def marker(self) -> str:
-        """Of matplotlib."""
-        return MARKERS[self.place % len(MARKERS)]
+        """The marker, as matplotlib names it."""
+        return MARKERS[self.position % len(MARKERS)]
 
     @property
     def dash(self) -> tuple[float, tuple[float, ...]]:
-        """A line style of matplotlib."""
-        return DASHES[self.place // len(COLOURS) % len(DASHES)]
+        """The line style, as matplotlib takes it."""
+        return DASHES[self.position // len(COLOURS) % len(DASHES)]
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """Each name's style, in the order of the names."""
-    return {name: Style(place) for place, name in enumerate(dict.fromkeys(names))}
+    """Return a style for each name, in the order of the names."""
+    return {name: Style(position) for position, name in enumerate(dict.fromkeys(names))}
 
 
 def architecture_styles(architectures: Iterable[str]) -> dict[str, Style]:
-    """Each architecture's style: the paper's three have their own, the others follow by name. Give all that a database
-    holds, so that figures of a part of them agree with the others."""
-    others = sorted(set(architectures) - set(PAPERS))
-    return styles([*PAPERS, *others])
+    """Return a style for each architecture: the paper's come first, and the others follow by name.
+
+    Parameters
+    ----------
+    architectures
+        All architectures that a database holds, so that figures of some of them agree with figures of all.
+
+    Examples
+    --------
+    >>> [(name, style.position) for name, style in architecture_styles(["resnet18", "vgg19"]).items()]
+    [('alexnet', 0), ('vgg19', 1), ('googlenet', 2), ('resnet18', 3)]
+    """
+    others = sorted(set(architectures) - set(PAPER_ARCHITECTURES))
+    return styles([*PAPER_ARCHITECTURES, *others])

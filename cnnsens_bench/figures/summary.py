@@ -1,14 +1,17 @@
-"""The tables that end a run: who suffers how much, in a form that a person reads."""
+"""The tables at the end of a run: accuracy and label change of every entrant, overall and per level."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cnnsens_bench.measures import EntrantResults, MeasureSpec, measures
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.formatting import UNITS, level_text, plain
 
@@ -17,16 +20,25 @@ ACCURACY = "SELECT * FROM accuracy WHERE protocol = ? AND dataset = ? AND degrad
 CHANGE = "SELECT * FROM label_change WHERE protocol = ? AND dataset = ?"
 KEY = ["model", "defense"]
 
-
 PLAIN_WIDTH = 120
-"""Columns where there is no terminal."""
+"""The width of the tables where there is no terminal, in characters."""
 NAMES = "architecture\ndefense"
 CELL, LABEL = 16, 6
-"""Columns that `100.0 [100–100]` and `acc.` take, with the space between columns."""
+"""The widths of `100.0 [100–100]` and of `acc.` with the space between columns, in characters."""
 
 
 def print_summary(console: Console, store: Store, protocol: str, dataset: str) -> None:
-    """Print what `summary_tables` gives: as wide as the terminal, or `PLAIN_WIDTH` where there is none."""
+    """Print the tables of `summary_tables`, as wide as the terminal, or `PLAIN_WIDTH` where there is none.
+
+    Parameters
+    ----------
+    console
+        Where the tables are printed.
+    store
+        The store of the run.
+    protocol, dataset
+        Which rows of the store are summarised.
+    """
     width = console.width
     if not console.is_terminal:
         console.width = max(width, PLAIN_WIDTH)
@@ -39,11 +51,24 @@ def print_summary(console: Console, store: Store, protocol: str, dataset: str) -
 
 
 def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN_WIDTH) -> list[Table]:
-    """A ranking, then for each degradation accuracy and p_Δ per level, all in % with 95 % intervals.
+    """Make a ranking, then for each degradation a table of accuracy and p_Δ per level, in % with 95 % intervals.
 
-    Sorted by mean degraded accuracy, best first; of entrants with unlike numbers of conditions those with most come
-    first. A degradation whose levels do not fit into `width` columns gets several tables. Empty when the store has no
-    undegraded predictions of `dataset` under `protocol`.
+    Entrants are sorted by mean degraded accuracy, best first. Where they have unlike numbers of conditions, those with
+    most come first.
+
+    Parameters
+    ----------
+    store
+        The store of the run.
+    protocol, dataset
+        Which rows of the store are summarised.
+    width
+        The width to fit into, in characters. A degradation with too many levels gets several tables.
+
+    Returns
+    -------
+    list of rich.table.Table
+        The tables; none where the store has no undegraded predictions of the data set under the protocol.
     """
     which = [protocol, dataset]
     leaders = store.query(LEADERS, which).sort_values(
@@ -53,7 +78,7 @@ def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN
         return []
     leaders["name"] = _names(leaders)
     accuracy, change = store.query(ACCURACY, which), store.query(CHANGE, which)
-    tables = [_ranking(leaders, dataset)]
+    tables = [_ranking(_with_measures(leaders, accuracy, change), dataset)]
     for degradation in sorted(accuracy["degradation"].unique()):
         tables += _levels(
             degradation,
@@ -65,6 +90,37 @@ def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN
     return tables
 
 
+def _shown() -> list[MeasureSpec]:
+    """Return the measures that stand between the undegraded accuracy and the worst condition."""
+    return [spec for spec in measures.values() if spec.summary and spec.name not in ("accuracy", "worst_accuracy")]
+
+
+def _with_measures(leaders: pd.DataFrame, accuracy: pd.DataFrame, change: pd.DataFrame) -> pd.DataFrame:
+    """Add the measures that the view `leaderboard` lacks, from the accuracy and label change of each condition."""
+    lacking = [spec for spec in _shown() if spec.name not in leaders]
+    if not lacking:
+        return leaders
+    both = accuracy.merge(change, on=[*KEY, "degradation", "level"], how="left", suffixes=("", "_change"))
+    both = both.sort_values(["degradation", "level"])
+    results = []
+    for row in leaders.to_dict("records"):
+        own = both[(both["model"] == row["model"]) & (both["defense"] == row["defense"])]
+        shares = np.array([[row["accuracy"], *own["value"]]])
+        unknown: dict[str, Any] = dict.fromkeys(("top5", "class_accuracy", "nll", "ece"), np.full_like(shares, np.nan))
+        results.append(
+            EntrantResults(
+                degradation=np.array(["none", *own["degradation"]]),
+                level=np.array([0.0, *own["level"]]),
+                averaged=np.array([False, *[True] * len(own)]),
+                accuracy=shares,
+                label_change=np.array([[np.nan, *own["value_change"]]]),
+                num_parameters=row["num_parameters"],
+                **unknown,
+            )
+        )
+    return leaders.assign(**{spec.name: [spec.interval(one)[0] for one in results] for spec in lacking})
+
+
 def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
     unlike = leaders["n_conditions"].nunique() > 1
     table = table_of(
@@ -72,12 +128,12 @@ def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
         f"{leaders['n_images'].max()} test images; means over levels, then over degradations"
         + ("\nmeans are comparable only among rows with the same conditions" if unlike else ""),
     )
-    # Names may fold, numbers never.
+    # Names may be folded, but numbers never are.
     table.add_column(NAMES, overflow="fold")
-    headings = ("undegraded", *(["condi-\ntions"] if unlike else []), "mean\ndegraded", "mean\np_Δ")
+    headings = (measures["accuracy"].summary, *(["condi-\ntions"] if unlike else []), *(s.summary for s in _shown()))
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("worst condition\nits accuracy", justify="right", overflow="fold")
+    table.add_column(measures["worst_accuracy"].summary, justify="right", overflow="fold")
     for row in leaders.to_dict("records"):
         worst = Text("–")
         if isinstance(row["worst_degradation"], str):
@@ -87,17 +143,22 @@ def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
             _entrant(row["name"], short_defense(row["defense"])),
             Text(interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])),
             *([str(row["n_conditions"])] if unlike else []),
-            Text(percent(row["mean_degraded_accuracy"]), _colour(row["mean_degraded_accuracy"], row["accuracy"])),
-            Text(percent(row["mean_label_change"])),
+            *(_measured(spec, row) for spec in _shown()),
             worst,
         )
     return table
 
 
+def _measured(spec: MeasureSpec, row: dict[Hashable, Any]) -> Text:
+    """Return the value of a measure, coloured where it is the mean degraded accuracy."""
+    value = row[spec.name]
+    return Text(spec.text(value), _colour(value, row["accuracy"]) if spec.name == "mean_degraded_accuracy" else "")
+
+
 def _levels(
     degradation: str, leaders: pd.DataFrame, accuracy: pd.DataFrame, change: pd.DataFrame, width: int
 ) -> list[Table]:
-    """Two lines an entrant: architecture beside accuracy, defense beside p_Δ."""
+    """Make the tables of a degradation, with two lines per entrant: architecture and accuracy, defense and p_Δ."""
     levels = sorted(accuracy["level"].unique())
     defenses = [short_defense(defense) for defense in leaders["defense"]]
     longest = max(len(text) for text in ["defense", *leaders["name"], *defenses])
@@ -120,7 +181,7 @@ def _levels(
 
 
 Values = dict[tuple[str, str, float], tuple[float, float, float]]
-"""(model, defense, level) → (value, low, high)."""
+"""The value, low and high of each (model, defense, level)."""
 
 
 def _by_key(rows: pd.DataFrame) -> Values:
@@ -144,12 +205,12 @@ def _entrant(name: str, defense: str) -> Text:
 
 
 def table_of(title: Text, caption: str | None = None) -> Table:
-    """An empty table in the style of all."""
+    """Return an empty table in the style of all tables in the terminal."""
     return Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
 
 
 def _names(leaders: pd.DataFrame) -> list[str]:
-    """The architecture, or the model where several models share one."""
+    """Return the architecture of each entrant, or its model where several models share the architecture."""
     models = leaders.groupby("architecture")["model"].nunique().to_dict()
     return [
         plain(architecture if models.get(architecture) == 1 else model)
@@ -158,7 +219,7 @@ def _names(leaders: pd.DataFrame) -> list[str]:
 
 
 def _colour(accuracy: float, undegraded: float) -> str:
-    """By the share that is left of the undegraded accuracy; only an addition to the number."""
+    """Return a colour for the share of the undegraded accuracy that is left. The number says it without colours."""
     if pd.isna(accuracy) or not undegraded > 0:
         return ""
     left = accuracy / undegraded
@@ -166,21 +227,40 @@ def _colour(accuracy: float, undegraded: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share in per cent with one decimal."""
+    """Return a share in per cent with one decimal, and `–` for NaN."""
     return "–" if pd.isna(value) else f"{100 * value:.1f}"
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """`61.2 [55–67]`."""
+    """Return a share with its interval in per cent, such as `61.2 [55–67]`, and `–` for NaN."""
     return "–" if pd.isna(value) else f"{100 * value:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
 
 
 def wrapped(name: str, width: int) -> Iterator[str]:
-    """A degradation's name in lines of at most `width` characters: broken before a sum's sign and after a prefix's
-    colon, elsewhere only where a line is full."""
-    for part in re.split(r" (?=\+ )|(?<=:)(?=\w)", name):
+    """Break the name of a degradation into lines.
+
+    Lines are broken before the sign of a sum and after the colon of a prefix, elsewhere only where a line is full.
+
+    Parameters
+    ----------
+    name
+        The name of a degradation, such as `common:glass_blur`.
+    width
+        The largest number of characters of a line.
+
+    Yields
+    ------
+    str
+        The lines.
+
+    Examples
+    --------
+    >>> list(wrapped("common:glass_blur + pepper(p=0.1)", 12))
+    ['common:', 'glass_blur', '+ pepper(p=', '0.1)']
+    """
+    for section in re.split(r" (?=\+ )|(?<=:)(?=\w)", name):
         line = ""
-        for word in re.findall(r"[^_,(=]+[_,(=]*|[_,(=]+", part):
+        for word in re.findall(r"[^_,(=]+[_,(=]*|[_,(=]+", section):
             while len(line) + len(word) > width:
                 room = 0 if line else width
                 yield (line + word[:room]).strip()
@@ -191,11 +271,17 @@ def wrapped(name: str, width: int) -> Iterator[str]:
 
 
 def short_defense(defense: str) -> str:
-    """`gaussian_filter(size=3, sigma=0.5)` → `gaussian_filter(3, 0.5)`."""
+    """Return a defense without the names of its arguments, safe to print.
+
+    Examples
+    --------
+    >>> short_defense("gaussian_filter(size=3, sigma=0.5)")
+    'gaussian_filter(3, 0.5)'
+    """
     if " + " in defense:
         return " + ".join(map(short_defense, defense.split(" + ")))
     name, bracket, inner = defense.partition("(")
     if not bracket:
         return plain(defense)
-    values = [part.partition("=")[2] or part for part in inner.removesuffix(")").split(", ")]
+    values = [argument.partition("=")[2] or argument for argument in inner.removesuffix(")").split(", ")]
     return plain(f"{name}({', '.join(values)})")

@@ -1,7 +1,15 @@
-"""Models: torchvision, timm and local checkpoints → one `Classifier`, its normalisation inside."""
+"""Networks of several sources behind one interface, `Classifier`. Each module of `sources/` registers one source."""
 
 from cnnsens_bench.models import sources
-from cnnsens_bench.models.base import Classifier, ModelSource, Preprocessing, model_sources, split_name
+from cnnsens_bench.models.base import (
+    Classifier,
+    ModelSource,
+    Preprocessing,
+    WeightsUnavailable,
+    model_source,
+    model_sources,
+    split_name,
+)
 from cnnsens_bench.models.checkpoint import Checkpoint, CheckpointFiles, checkpoint_from_bytes, load_checkpoint
 
 __all__ = [
@@ -10,8 +18,10 @@ __all__ = [
     "Classifier",
     "ModelSource",
     "Preprocessing",
+    "WeightsUnavailable",
     "checkpoint_from_bytes",
     "load_checkpoint",
+    "model_source",
     "model_sources",
     "sources",
     "split_name",

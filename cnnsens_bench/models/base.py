@@ -1,4 +1,4 @@
-"""Model sources and the one kind of network the rest of the house sees: a `Classifier` of [0, 255] pixels."""
+"""What all model sources share: their registry, and the `Classifier` of pixels in [0, 255] that a network becomes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,16 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.utils.errors import UserError, first_line
-from cnnsens_bench.utils.registry import Registry
+from cnnsens_bench.utils.registry import Registry, near
 
 
 class WeightsUnavailable(Exception):
-    """Pretrained weights are neither cached nor downloadable; the message says where they were looked for."""
+    """Pretrained weights are neither on this machine nor can be downloaded.
+
+    The message is the end of the sentence "the pretrained weights cannot be had from …".
+    """
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an architecture expects: the side of its square input, and mean and deviation of channels in [0, 1]."""
+    """What an architecture expects of its input.
+
+    Attributes
+    ----------
+    input_size : int
+        The side of its square input in pixels.
+    mean, std : tuple of float
+        The mean and the standard deviation of each RGB channel, for values in [0, 1].
+    """
 
     input_size: int
     mean: tuple[float, float, float]
@@ -26,11 +37,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where architectures come from.
-
-    `names()` lists them; `describe(name)` gives their preprocessing; `build(name, num_classes, input_size)` a
-    network with random weights; `pretrained(name)` a state dict (which may download) or `WeightsUnavailable`.
-    """
+    """A registered model source; `model_source` explains the attributes."""
 
     name: str
     names: Callable[[], list[str]]
@@ -38,15 +45,86 @@ class ModelSource:
     build: Callable[[str, int, int], nn.Module]
     pretrained: Callable[[str], dict[str, Tensor]]
 
+    @property
+    def function(self) -> Callable[[str, int, int], nn.Module]:
+        """The decorated function, by which the registry knows the same definition again."""
+        return self.build
+
 
 model_sources: Registry[ModelSource] = Registry("model source")
 
 
-class Classifier(nn.Module):
-    """A network with its normalisation inside: gradients are per unit of [0, 255] pixel.
+def _no_weights(architecture: str) -> dict[str, Tensor]:
+    """Stand in for `pretrained` of a source that has no weights."""
+    raise WeightsUnavailable("its source, which has none")
 
-    `forward`: (N, 3, H, W) float in [0, 255] → (N, classes) logits. `input_dropout`: the probability of a dropout layer
-    between the normalised input and the network (paper, section 3); like every dropout it is off in eval mode.
+
+def model_source(
+    name: str,
+    *,
+    names: Callable[[], list[str]],
+    describe: Callable[[str], Preprocessing],
+    pretrained: Callable[[str], dict[str, Tensor]] = _no_weights,
+) -> Callable[[Callable[[str, int, int], nn.Module]], Callable[[str, int, int], nn.Module]]:
+    """Register a function that builds the networks of a model source.
+
+    The function is called as `build(architecture, num_classes, input_size)` and returns a `torch.nn.Module` with random
+    weights, which maps normalised images (N, 3, input_size, input_size) to logits (N, num_classes). A network of the
+    source is named `<source>/<architecture>`.
+
+    Parameters
+    ----------
+    name
+        The name of the source.
+    names
+        A function without arguments that lists the architectures.
+    describe
+        A function that returns the `Preprocessing` of an architecture.
+    pretrained
+        A function that returns the state dict of an architecture's published weights, which it may download, or raises
+        `WeightsUnavailable`. Without it, networks start from random weights or from a file.
+
+    Examples
+    --------
+    >>> SIZES = {"small": 8, "large": 64}
+    >>> @model_source(
+    ...     "lab", names=lambda: list(SIZES), describe=lambda name: Preprocessing(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    ... )
+    ... def build(architecture, num_classes, input_size):
+    ...     width = SIZES[architecture]
+    ...     pooled = nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    ...     return nn.Sequential(pooled, nn.Linear(width, num_classes))
+    >>> source, architecture = split_name("lab/small")
+    >>> Classifier(build_network("lab/small", 5, 16), source.describe(architecture))(torch.zeros(2, 3, 16, 16)).shape
+    torch.Size([2, 5])
+    """
+
+    def decorate(build: Callable[[str, int, int], nn.Module]) -> Callable[[str, int, int], nn.Module]:
+        model_sources.add(name, ModelSource(name, names, describe, build, pretrained))
+        return build
+
+    return decorate
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation inside, so that a gradient is per unit of a pixel in [0, 255].
+
+    Parameters
+    ----------
+    network
+        The network, which maps normalised images to logits.
+    preprocessing
+        What the network expects of its input.
+    input_dropout
+        The probability of a dropout layer between the normalised input and the network (section 3 of the paper). Like
+        every dropout it acts in training mode only.
+
+    Examples
+    --------
+    >>> preprocessing = Preprocessing(4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    >>> classifier = Classifier(nn.Flatten(), preprocessing)
+    >>> classifier(torch.full((1, 3, 4, 4), 255.0)).unique()
+    tensor([2.])
     """
 
     scale: Tensor
@@ -63,40 +141,70 @@ class Classifier(nn.Module):
         self.register_buffer("shift", shift.float().view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Return the logits (N, classes) of pixels (N, 3, H, W), which are floats in [0, 255]."""
         return self.network(self.input_dropout(pixels * self.scale + self.shift))
 
 
 def split_name(model: str) -> tuple[ModelSource, str]:
-    """`<source>/<architecture>` → its source and the architecture; an unknown one is a `UserError`."""
+    """Return the source and the architecture of a model's name.
+
+    Parameters
+    ----------
+    model
+        `<source>/<architecture>`. The architecture may end with a dot and a tag of its weights, as timm writes it.
+
+    Raises
+    ------
+    UserError
+        If the source or the architecture is unknown. The sentence names those that are spelt alike.
+
+    Examples
+    --------
+    >>> source, architecture = split_name("timm/resnet18.a1_in1k")
+    >>> source.name, architecture
+    ('timm', 'resnet18.a1_in1k')
+    """
     source_name, slash, architecture = model.partition("/")
     if not slash:
         raise UserError(f"model '{model}' lacks its source: write torchvision/{model} or timm/{model}")
     source = model_sources[source_name]
     names = source.names()
-    # timm's names may carry a tag of the weights: resnet18.a1_in1k
     if architecture not in names and architecture.partition(".")[0] not in names:
-        from cnnsens_bench.utils.registry import near
-
         raise UserError(f"unknown model '{model}'{near(architecture, names)}")
     return source, architecture
 
 
 UNBUILDABLE = (AssertionError, TypeError, RuntimeError, ValueError)
-"""What libraries raise for an input size that an architecture does not take."""
+"""The errors that libraries raise for an input size that an architecture does not take."""
 
 LONGEST = 160
-"""Letters of a library's message that a sentence quotes."""
+"""How many characters of a library's message a sentence quotes."""
 
 
 def preprocessing_of(model: str, input_size: int | None) -> Preprocessing:
-    """The architecture's, but for the input size where one is given."""
+    """Return the preprocessing of a model, with another input size where one is given."""
     source, architecture = split_name(model)
     preprocessing = source.describe(architecture)
     return preprocessing if input_size is None else replace(preprocessing, input_size=input_size)
 
 
 def build_network(model: str, classes: int, input_size: int) -> nn.Module:
-    """With random weights. Raises `UserError` when it cannot be built for the input size."""
+    """Return a network of a model with random weights.
+
+    Parameters
+    ----------
+    model
+        `<source>/<architecture>`.
+    classes
+        The number of its outputs.
+    input_size
+        The side of its square input in pixels.
+
+    Raises
+    ------
+    UserError
+        If the model is unknown, or cannot be built for this input size.
+    """
     source, architecture = split_name(model)
     try:
         return source.build(architecture, classes, input_size)
@@ -106,15 +214,21 @@ def build_network(model: str, classes: int, input_size: int) -> nn.Module:
 
 
 def num_parameters(network: nn.Module) -> int:
-    """Trainable and frozen weights, without buffers."""
+    """Return the number of trainable and frozen parameters of a network, without its buffers.
+
+    Examples
+    --------
+    >>> num_parameters(nn.Linear(10, 3))
+    33
+    """
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def logits_of(output: Any) -> Tensor:
-    """The main logits of a forward pass; GoogLeNet and Inception give auxiliary ones beside them in training."""
+    """Return the main logits of a forward pass. In training, GoogLeNet and Inception also return auxiliary ones."""
     return output if isinstance(output, Tensor) else output[0]
 
 
 def best_device() -> torch.device:
-    """The first GPU where there is one, else the CPU."""
+    """Return the first GPU where there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

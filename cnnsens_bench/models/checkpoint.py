@@ -1,8 +1,6 @@
-"""Checkpoints: a state dict with all that is needed to use it (class count, input size, normalisation)."""
+"""Checkpoints: a state dict with the class names, input size and normalisation that are needed to use it."""
 
 import dataclasses
-import os
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -15,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from cnnsens_bench.models.base import Classifier, Preprocessing, num_parameters, split_name
 from cnnsens_bench.models.weights import load_safely, state_digest
+from cnnsens_bench.utils.atomic import replacing
 from cnnsens_bench.utils.errors import UserError
 
 FORMAT = 1
@@ -22,7 +21,21 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`state_dict` of the bare network, with the model's name, its classes and what its inputs must be."""
+    """A trained network.
+
+    Attributes
+    ----------
+    model : str
+        `<source>/<architecture>`.
+    classes : tuple of str
+        The names of the outputs, in their order.
+    preprocessing : Preprocessing
+        The input size and the normalisation of the training.
+    state_dict : dict of str to torch.Tensor
+        The weights of the network, without the normalisation.
+    extra : dict
+        What else is kept about the training, of types that `torch.load(weights_only=True)` reads.
+    """
 
     model: str
     classes: tuple[str, ...]
@@ -36,13 +49,19 @@ class Checkpoint:
         return self.model.partition("/")[2]
 
     def digest(self) -> str:
-        """SHA-256 of the weights."""
+        """Return the SHA-256 of the weights."""
         return state_digest(self.state_dict)
 
     def classifier(self) -> Classifier:
-        """The network, in eval mode on the CPU. Raises `UserError` when the weights do not fit it."""
+        """Return the network in eval mode on the CPU.
+
+        Raises
+        ------
+        UserError
+            If the weights do not fit the model.
+        """
         source, architecture = split_name(self.model)
-        with NoDraws():
+        with UninitialisedWeights():
             network = source.build(architecture, len(self.classes), self.preprocessing.input_size)
         try:
             network.load_state_dict(self.state_dict)
@@ -53,29 +72,20 @@ class Checkpoint:
         return Classifier(network, self.preprocessing).eval()
 
     def num_parameters(self) -> int:
-        """Of the network as it is used."""
+        """Return the number of parameters of the network."""
         return num_parameters(self.classifier())
 
     def to_bytes(self) -> bytes:
-        """As a file would hold it."""
+        """Return the content of the file that `save` writes."""
         buffer = BytesIO()
         torch.save(self._content(), buffer)
         return buffer.getvalue()
 
     def save(self, path: Path) -> None:
-        """Write to `path`, whole or not at all."""
+        """Write a file that `load_checkpoint` reads, whole or not at all. Missing folders are made."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not a NamedTemporaryFile, which its owner alone could read: a shared cache is for colleagues too.
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
-        try:
-            with partial.open("xb") as file:
-                torch.save(self._content(), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with replacing(path, sync=True) as partial, partial.open("xb") as file:
+            torch.save(self._content(), file)
 
     def _content(self) -> dict[str, Any]:
         return {
@@ -88,23 +98,39 @@ class Checkpoint:
         }
 
 
-class NoDraws(TorchFunctionMode):
-    """Leaves new parameters undrawn: a strict load overwrites them all, and drawing AlexNet's takes 0.4 s."""
+class UninitialisedWeights(TorchFunctionMode):
+    """A context in which networks are built without random initial weights, because loading overwrites all of them.
+
+    The initialisation of AlexNet alone takes 0.4 s.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return the tensor unchanged where it would be filled with random values."""
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") in ("uniform_", "normal_"):
-            return args[0] if args else kwargs["tensor"]  # nn.init names its argument
+            return args[0] if args else kwargs["tensor"]  # nn.init passes it by name
         return func(*args, **kwargs)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a file that `Checkpoint.save` wrote. Raises `UserError` if it is none."""
-    return checkpoint_of(load_safely(path), str(path))
+    """Return the checkpoint in a file that `Checkpoint.save` wrote.
+
+    Raises
+    ------
+    UserError
+        If the file is absent, damaged, or not a checkpoint of this program.
+    """
+    return parse_checkpoint(load_safely(path), str(path))
 
 
 class CheckpointFiles(Mapping[str, Checkpoint]):
-    """Checkpoints by key, each read from its file when it is asked for: a lineup need not fit in memory."""
+    """Checkpoints by key, each read from its file when it is asked for, so that they need not fit in memory together.
+
+    Parameters
+    ----------
+    paths
+        The file of each key.
+    """
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
         self.paths = dict(paths)
@@ -120,17 +146,30 @@ class CheckpointFiles(Mapping[str, Checkpoint]):
 
 
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:
-    """The inverse of `Checkpoint.to_bytes`."""
-    return checkpoint_of(torch.load(BytesIO(data), map_location="cpu", weights_only=True), "the checkpoint")
+    """Return the checkpoint of which `Checkpoint.to_bytes` gave the bytes."""
+    return parse_checkpoint(torch.load(BytesIO(data), map_location="cpu", weights_only=True), "the checkpoint")
 
 
 def is_checkpoint(content: Any) -> bool:
-    """Whether what a file held is a checkpoint of this program, and not a plain state dict."""
+    """Return whether the content of a file is a checkpoint of this program, and not a plain state dict."""
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def checkpoint_of(content: Any, origin: str) -> Checkpoint:
-    """What `load_safely` gave for `origin` as a checkpoint. Raises `UserError` if it is none."""
+def parse_checkpoint(content: Any, origin: str) -> Checkpoint:
+    """Return the checkpoint that the content of a file describes.
+
+    Parameters
+    ----------
+    content
+        What `load_safely` returned.
+    origin
+        The file, for the error.
+
+    Raises
+    ------
+    UserError
+        If the content is not a checkpoint of this program, or lacks a part of one.
+    """
     if not is_checkpoint(content):
         raise UserError(f"{origin} is not a checkpoint of this program: give it as weights=<path> to start from it")
     try:

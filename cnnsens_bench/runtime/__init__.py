@@ -1,1 +1,1 @@
-"""Where the engine runs: in this process, or over a Ray cluster."""
+"""Where sweeps, trainings and searches run: in this process, or over a Ray cluster."""

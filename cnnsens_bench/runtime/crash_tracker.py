@@ -1,6 +1,6 @@
-"""Who is under way: how it is known that an image, and which, kills the process that computes it.
+"""Finds the image that makes processes die: which images were begun and never ended.
 
-A crash in a library or the system's out-of-memory killer leaves no exception. What was begun and never ended tells.
+A crash in a library or the system's out-of-memory killer leaves no exception behind.
 """
 
 import json
@@ -8,106 +8,134 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-KILLS = 3
-"""After so many an image is set aside: the first in company, the others alone."""
+from cnnsens_bench.utils.atomic import replacing
+
+MAX_DEATHS = 3
+"""After so many deaths of a process an image is set aside: the first among other images, the later ones alone."""
 
 Key = tuple[str, str]
+"""A scope and an image id."""
 
 
 class CrashTracker:
-    """Images that are under way, and how often each took its process with it.
+    """Images that are being processed, and how many processes died while each was.
 
-    `scope` names the work (an image is decoded and computed at the same time for different networks). All state is
-    plain, so that it can lie on a desk that workers share or in a file that survives (`FileCrashTracker`).
+    A scope names a kind of work, because an image can be decoded and computed at the same time, for different networks.
+    The state is plain values, so it can lie in an actor that workers share, or in a file (`FileCrashTracker`).
+
+    Examples
+    --------
+    >>> tracker = CrashTracker()
+    >>> tracker.begin("compute", ["a", "b"])  # the process dies here, and another one begins the same images
+    [0, 0]
+    >>> tracker.begin("compute", ["a", "b"])
+    [1, 1]
     """
 
     def __init__(self) -> None:
-        self.under_way: dict[Key, int] = {}
-        self.killed: dict[Key, tuple[int, int]] = {}
-        self.poisoned: set[str] = set()
+        self.begun: dict[Key, int] = {}
+        self.deaths: dict[Key, tuple[int, int]] = {}
+        self.set_aside: set[str] = set()
 
     def begin(self, scope: str, ids: Sequence[str], alone: bool = False) -> list[int]:
-        """How many kills each image is under suspicion of, `KILLS` at most. They count as under way from now on,
-        unless one is suspected and they are not `alone`."""
-        self._settle((scope, image_id) for image_id in ids)
-        kills = [
-            KILLS if image_id in self.poisoned else self.killed.get((scope, image_id), (0, 0))[0] for image_id in ids
-        ]
-        if alone or not any(kills):
-            self.under_way.update({(scope, image_id): 0 for image_id in ids})
-        return kills
+        """Begin images and return how many deaths each may have caused, `MAX_DEATHS` at most.
 
-    def step(self, scope: str, image_id: str, place: int) -> None:
-        """An image that is computed alone has reached a `place`, counted upwards in the order of the work."""
-        self.under_way[scope, image_id] = place
+        Parameters
+        ----------
+        scope
+            The kind of work.
+        ids
+            The images. They count as begun, unless one may have caused a death and they are not `alone`.
+        alone
+            Whether the images are begun whatever they may have caused.
+        """
+        self._count_deaths((scope, image_id) for image_id in ids)
+        deaths = [
+            MAX_DEATHS if image_id in self.set_aside else self.deaths.get((scope, image_id), (0, 0))[0]
+            for image_id in ids
+        ]
+        if alone or not any(deaths):
+            self.begun.update({(scope, image_id): 0 for image_id in ids})
+        return deaths
+
+    def advance(self, scope: str, image_id: str, position: int) -> None:
+        """Note that an image which is computed alone has reached a position, counted upwards in the work's order."""
+        self.begun[scope, image_id] = position
 
     def end(self, scope: str, ids: Sequence[str]) -> None:
-        """They survived."""
+        """End images: the process has survived them."""
         for image_id in ids:
-            self.under_way.pop((scope, image_id), None)
-            self.killed.pop((scope, image_id), None)
+            self.begun.pop((scope, image_id), None)
+            self.deaths.pop((scope, image_id), None)
 
-    def _settle(self, keys: Iterable[Key]) -> None:
-        """What was begun and not ended has died."""
+    def _count_deaths(self, keys: Iterable[Key]) -> None:
+        """Count a death for those of the keys that were begun and have not ended."""
         for key in keys:
-            if key not in self.under_way:
+            if key not in self.begun:
                 continue
-            place = self.under_way.pop(key)
-            kills, died_at = self.killed.get(key, (0, 0))
-            if place > died_at:
-                # It got past where it died before: that was a chance (a node that was taken away). The first stays.
-                kills = min(kills, 1)
-            self.killed[key] = (kills + 1, place)
-            if kills + 1 >= KILLS:
-                self.poisoned.add(key[1])
+            position = self.begun.pop(key)
+            deaths, died_at = self.deaths.get(key, (0, 0))
+            if position > died_at:
+                # It got past the position of the last death, so that one was an accident, such as a node that was
+                # taken away. The first death, among other images, stays.
+                deaths = min(deaths, 1)
+            self.deaths[key] = (deaths + 1, position)
+            if deaths + 1 >= MAX_DEATHS:
+                self.set_aside.add(key[1])
 
 
 class FileCrashTracker(CrashTracker):
-    """A ledger in a file, for a process that itself is killed. `close` forgets who was under way."""
+    """A crash tracker in a file, for a process that may be killed itself.
+
+    Parameters
+    ----------
+    path
+        The file. One that a killed process left is read; its images that were begun count as deaths.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         try:
             content = json.loads(path.read_text())
-            self.under_way = {(scope, image_id): place for scope, image_id, place in content["under_way"]}
-            self.killed = {(scope, image_id): (n, place) for scope, image_id, n, place in content["killed"]}
-            self.poisoned = set(content["poisoned"])
+            self.begun = {(scope, image_id): position for scope, image_id, position in content["under_way"]}
+            self.deaths = {(scope, image_id): (n, position) for scope, image_id, n, position in content["killed"]}
+            self.set_aside = set(content["poisoned"])
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError):
-            self.under_way, self.killed, self.poisoned = {}, {}, set()  # cut off by the crash: nothing is known
-        self._settle(list(self.under_way))
+            self.begun, self.deaths, self.set_aside = {}, {}, set()  # the crash cut the file off: nothing is known
+        self._count_deaths(list(self.begun))
 
     def begin(self, scope: str, ids: Sequence[str], alone: bool = False) -> list[int]:
-        return self._kept(lambda: super(FileCrashTracker, self).begin(scope, ids, alone))
+        return self._saved(lambda: super(FileCrashTracker, self).begin(scope, ids, alone))
 
-    def step(self, scope: str, image_id: str, place: int) -> None:
-        self._kept(lambda: super(FileCrashTracker, self).step(scope, image_id, place))
+    def advance(self, scope: str, image_id: str, position: int) -> None:
+        self._saved(lambda: super(FileCrashTracker, self).advance(scope, image_id, position))
 
     def end(self, scope: str, ids: Sequence[str]) -> None:
-        self._kept(lambda: super(FileCrashTracker, self).end(scope, ids))
+        self._saved(lambda: super(FileCrashTracker, self).end(scope, ids))
 
     def close(self) -> None:
-        """The process ends of itself: nothing that is under way kills it."""
-        self.under_way = {}
-        if self.killed or self.poisoned:
-            self._write()
+        """Forget the images that are begun, because the process ends on its own and none of them is to blame."""
+        self.begun = {}
+        if self.deaths or self.set_aside:
+            self._save()
         else:
             self.path.unlink(missing_ok=True)
 
-    def _kept(self, change: Callable[[], Any]) -> Any:
+    def _saved(self, change: Callable[[], Any]) -> Any:
         result = change()
-        self._write()
+        self._save()
         return result
 
-    def _write(self) -> None:
-        # Not flushed to the disk: what a killed process has written the system still writes.
+    def _save(self) -> None:
         content = {
-            "under_way": [[*key, place] for key, place in self.under_way.items()],
-            "killed": [[*key, *value] for key, value in self.killed.items()],
-            "poisoned": sorted(self.poisoned),
+            "under_way": [[*key, position] for key, position in self.begun.items()],
+            "killed": [[*key, *value] for key, value in self.deaths.items()],
+            "poisoned": sorted(self.set_aside),
         }
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text(json.dumps(content))
-        partial.replace(self.path)
+        # It is not flushed to the disk: the system still writes what a killed process has written. The temporary name
+        # is always the same, so that a kill leaves at most one such file.
+        with replacing(self.path, self.path.with_name(self.path.name + ".partial")) as partial:
+            partial.write_text(json.dumps(content))

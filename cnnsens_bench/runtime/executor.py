@@ -1,4 +1,4 @@
-"""What computes pieces of work one after the other: loads the networks of their groups, and sets aside what kills."""
+"""Computes tasks one after the other: loads the networks of their groups, and sets aside images that kill processes."""
 
 import dataclasses
 import functools
@@ -16,80 +16,112 @@ from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import serialization
-from cnnsens_bench.runtime.crash_tracker import KILLS
+from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS
+from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import Task
-from cnnsens_bench.runtime.worker import Outcome, Worker
+from cnnsens_bench.runtime.worker import TaskOutcome, Worker
 from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.reporter import SILENT, Reporter
 from cnnsens_bench.utils.storage import StoragePath
+
+Decoded = images.Decoded | str
+"""An image, or the sentence that says why it cannot be read."""
+
+PACKED = f"set aside: the process that packed it was killed {MAX_DEATHS} times"
 
 
 class CrashRecorder(Protocol):
     """A `CrashTracker`, or one that is reached through Ray."""
 
     def begin(self, scope: str, ids: Sequence[str], alone: bool = False) -> list[int]: ...
-    def step(self, scope: str, image_id: str, place: int) -> None: ...
+    def advance(self, scope: str, image_id: str, position: int) -> None: ...
     def end(self, scope: str, ids: Sequence[str]) -> None: ...
 
 
-def decode_task(item: Task, reach: Reach, crash_tracker: CrashRecorder, scope: str) -> list[images.Decoded | str]:
-    """The pictures of an item, or the sentences that say why there are none."""
-    ids = item.ids
+def decode_task(task: Task, reach: Reach, crash_tracker: CrashRecorder, scope: str) -> list[Decoded]:
+    """Return the images of a task, decoded one by one where a process died while it decoded them.
+
+    Parameters
+    ----------
+    task
+        The task.
+    reach
+        How far around their boxes images are needed.
+    crash_tracker, scope
+        Where deaths are looked up, and under which scope.
+    """
+    ids = task.ids
     if not any(crash_tracker.begin(scope, ids)):
-        decoded = [decode_row(row, reach) for row in item.rows]
+        decoded = [decode_row(row, reach) for row in task.rows]
         crash_tracker.end(scope, ids)
         return decoded
-    return [decode_alone(row, reach, crash_tracker, scope) for row in item.rows]
+    return [decode_alone(row, reach, crash_tracker, scope) for row in task.rows]
 
 
-def decode_alone(
-    row: Mapping[str, Any], reach: Reach, crash_tracker: CrashRecorder, scope: str
-) -> images.Decoded | str:
-    """One of several of which one has killed a process."""
+def decode_alone(row: Mapping[str, Any], reach: Reach, crash_tracker: CrashRecorder, scope: str) -> Decoded:
+    """Return one image, or a sentence where decoding it has killed too many processes."""
     image_id = str(row["image_id"])
-    if crash_tracker.begin(scope, [image_id], alone=True)[0] >= KILLS:
+    if crash_tracker.begin(scope, [image_id], alone=True)[0] >= MAX_DEATHS:
         crash_tracker.end(scope, [image_id])
-        return f"set aside: its decoder was killed {KILLS} times"
+        return f"set aside: its decoder was killed {MAX_DEATHS} times"
     decoded = decode_row(row, reach)
     crash_tracker.end(scope, [image_id])
     return decoded
 
 
 def pack_task(
-    number: int, item: Task, decoded: Sequence[images.Decoded | str], crash_tracker: CrashRecorder, scope: str
+    number: int, task: Task, decoded: Sequence[Decoded], crash_tracker: CrashRecorder, scope: str
 ) -> pa.Table:
-    """`serialization.pack`; where that has killed a process, each picture is tried alone first."""
-    ids = item.ids
+    """Return `serialization.pack` of a task; where that has killed a process, each image is packed alone first."""
+    ids = task.ids
     if any(crash_tracker.begin(scope, ids)):
-        decoded = [pack_alone(item, i, image, crash_tracker, scope) for i, image in enumerate(decoded)]
+        decoded = [_pack_alone(task, i, image, crash_tracker, scope) for i, image in enumerate(decoded)]
         scope = f"{scope} together"
-        kills = crash_tracker.begin(scope, ids, alone=True)
-        decoded = [PACKED if count >= KILLS else image for count, image in zip(kills, decoded, strict=True)]
-    block = serialization.pack(number, item, decoded)
+        deaths = crash_tracker.begin(scope, ids, alone=True)
+        decoded = [PACKED if count >= MAX_DEATHS else image for count, image in zip(deaths, decoded, strict=True)]
+    block = serialization.pack(number, task, decoded)
     crash_tracker.end(scope, ids)
     return block
 
 
-def pack_alone(
-    item: Task, place: int, image: images.Decoded | str, crash_tracker: CrashRecorder, scope: str
-) -> images.Decoded | str:
-    """The picture, if packing it kills nobody."""
-    ids = [item.ids[place]]
-    good = crash_tracker.begin(scope, ids, alone=True)[0] < KILLS
+def _pack_alone(task: Task, position: int, image: Decoded, crash_tracker: CrashRecorder, scope: str) -> Decoded:
+    """Return an image that can be packed without killing the process, or a sentence."""
+    ids = [task.ids[position]]
+    good = crash_tracker.begin(scope, ids, alone=True)[0] < MAX_DEATHS
     if good:
-        serialization.pack(0, item.part([place]), [image])
+        serialization.pack(0, task.take([position]), [image])
     crash_tracker.end(scope, ids)
     return image if good else PACKED
 
 
-PACKED = f"set aside: the process that packed it was killed {KILLS} times"
-
-
 class TaskExecutor:
-    """The workers for the groups of a sweep, loaded as they are needed; those used last stay, up to `budget` bytes.
+    """Computes tasks with a worker for each group of networks.
 
-    `load(key)`: the checkpoint of that key; `again`: how what is set aside is tried again, for a sentence; `who`: the
-    name of this one of several crews that share a ledger, the same after it died; what else there is: see `Worker`.
+    Workers are loaded when they are needed. Those that were used last stay, up to `options.weights_budget` bytes.
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    groups
+        All groups of its networks.
+    load
+        Returns the checkpoint of a key.
+    parts
+        The folder of the part files.
+    device
+        Where the networks run.
+    crash_tracker
+        Where deaths of processes are counted.
+    retry_hint
+        How what is set aside can be tried again, for the end of a sentence.
+    options
+        The threads and the budget of this process.
+    reporter
+        Hears of evaluations and of memory that runs out.
+    name
+        The name of this executor among several that share a crash tracker; the same after its process has died.
     """
 
     def __init__(
@@ -99,59 +131,75 @@ class TaskExecutor:
         load: Callable[[str], Checkpoint],
         parts: StoragePath,
         device: torch.device | str,
+        *,
         crash_tracker: CrashRecorder,
-        again: str,
-        budget: float = float("inf"),
-        threads: int | None = None,
-        report: Callable[[int], None] | None = None,
-        note: Callable[[str], None] | None = None,
-        who: str = "",
+        retry_hint: str,
+        options: ExecutionOptions,
+        reporter: Reporter = SILENT,
+        name: str = "",
     ) -> None:
-        self.sweep, self.groups, self.load, self.crash_tracker, self.again = sweep, groups, load, crash_tracker, again
-        self.budget, self.scope = budget, f"load {who}"  # its own: several load the same networks at a time
-        self.make = functools.partial(Worker, parts=parts, device=device, threads=threads, report=report, note=note)
+        self.sweep, self.groups, self.load = sweep, groups, load
+        self.crash_tracker, self.retry_hint = crash_tracker, retry_hint
+        self.budget = float("inf") if options.weights_budget is None else options.weights_budget
+        self.scope = f"load {name}"  # its own scope, because several executors load the same networks at a time
+        self.make = functools.partial(Worker, parts=parts, device=device, threads=options.threads, reporter=reporter)
         self.workers: OrderedDict[int, Worker] = OrderedDict()
 
-    def __call__(self, item: Task, decoded: Sequence[images.Decoded | str], scope: str) -> Outcome:
-        """Compute an item. `scope`: see `CrashTracker`; where a process died on it before, image by image.
+    def compute(self, task: Task, decoded: Sequence[Decoded], scope: str) -> TaskOutcome:
+        """Compute a task; where a process died while it computed the task, image by image.
 
-        `decoded` may unpack its pictures as they are asked for: they are only once the item is under way.
+        Parameters
+        ----------
+        task
+            The task.
+        decoded
+            Its images. They may be unpacked as they are asked for, which happens only once they are begun.
+        scope
+            The crash tracker's scope.
         """
-        worker = self._worker(item.group)
-        ids = item.ids
-        kills = self.crash_tracker.begin(scope, ids)
-        if not any(kills):
-            outcome = worker(item, list(decoded))
+        worker = self._worker(task.group)
+        ids = task.ids
+        deaths = self.crash_tracker.begin(scope, ids)
+        if not any(deaths):
+            outcome = worker.compute(task, list(decoded))
             self.crash_tracker.end(scope, ids)
             return outcome
-        outcome = Outcome()
-        innocent = [i for i, count in enumerate(kills) if not count]
-        if innocent:
-            these = [ids[i] for i in innocent]
+        outcome = TaskOutcome()
+        cleared = [i for i, count in enumerate(deaths) if not count]
+        if cleared:
+            these = [ids[i] for i in cleared]
             self.crash_tracker.begin(scope, these)
-            outcome += worker(item.part(innocent), [decoded[i] for i in innocent], again=True)
+            outcome += worker.compute(task.take(cleared), [decoded[i] for i in cleared], again=True)
             self.crash_tracker.end(scope, these)
-        for i, image_id in enumerate(ids):
-            if kills[i]:
-                outcome += self._alone(worker, item.part([i]), decoded, i, kills[i], scope, image_id)
+        for i, count in enumerate(deaths):
+            if count >= MAX_DEATHS:
+                outcome += self._set_aside(worker, ids[i])
+            elif count:
+                outcome += self._compute_alone(worker, task, decoded, i, scope)
         return outcome
 
-    def _alone(
-        self, worker: Worker, item: Task, decoded: Sequence[images.Decoded | str], place: int, kills: int, scope: str,
-        image_id: str,
-    ) -> Outcome:  # fmt: skip
-        if kills >= KILLS:
-            sentence = (
-                f"the process that computed it was killed {KILLS} times (out of memory, or a crash in a library): "
-                f"set aside; {self.again}"
-            )
-            worker.fail([(image_id, "worker", sentence)], worker.name_of([image_id]) + "-aside")
-            return Outcome(failures=1)
+    def _set_aside(self, worker: Worker, image_id: str) -> TaskOutcome:
+        sentence = (
+            f"the process that computed it was killed {MAX_DEATHS} times (out of memory, or a crash in a library): "
+            f"set aside; {self.retry_hint}"
+        )
+        worker.fail([(image_id, "worker", sentence)], worker.part_name([image_id]) + "-aside")
+        return TaskOutcome(failures=1)
+
+    def _compute_alone(
+        self, worker: Worker, task: Task, decoded: Sequence[Decoded], position: int, scope: str
+    ) -> TaskOutcome:
+        image_id = task.ids[position]
         self.crash_tracker.begin(scope, [image_id], alone=True)
-        step = functools.partial(self.crash_tracker.step, scope, image_id)
-        outcome = worker(item, [decoded[place]], again=True, step=step)
+        advance = functools.partial(self.crash_tracker.advance, scope, image_id)
+        outcome = worker.compute(task.take([position]), [decoded[position]], again=True, report_position=advance)
         self.crash_tracker.end(scope, [image_id])
         return outcome
+
+    def close(self) -> None:
+        """Release all workers."""
+        while self.workers:
+            self.workers.popitem()[1].close()
 
     def _worker(self, number: int) -> Worker:
         if number in self.workers:
@@ -165,11 +213,12 @@ class TaskExecutor:
         own = dataclasses.replace(self.sweep, entrants=entrants)
         keys = list(dict.fromkeys(entrant.checkpoint for entrant in entrants))
         loading = [f"loading {', '.join(keys)}"]
-        if self.crash_tracker.begin(self.scope, loading, alone=True)[0] >= KILLS:
+        if self.crash_tracker.begin(self.scope, loading, alone=True)[0] >= MAX_DEATHS:
             named = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise UserError(
-                f"the process that loaded {named} was killed {KILLS} times (out of memory, or a crash in a library): "
-                f"lower cluster.weights_gb or cluster.workers, or leave out what does not fit; {self.again}"
+                f"the process that loaded {named} was killed {MAX_DEATHS} times (out of memory, or a crash in a "
+                "library): lower cluster.weights_gb or cluster.workers, or leave out what does not fit; "
+                f"{self.retry_hint}"
             )
         self.workers[number] = self.make(own, {key: self.load(key) for key in keys})
         self.crash_tracker.end(self.scope, loading)

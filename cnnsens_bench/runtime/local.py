@@ -1,7 +1,9 @@
-"""The sweep in this process: the next piece of work is decoded while one is computed."""
+"""The sweep in this process: the images of the next task are decoded while one is computed."""
 
+import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,98 +17,114 @@ from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.models.base import best_device
 from cnnsens_bench.runtime.crash_tracker import FileCrashTracker
 from cnnsens_bench.runtime.executor import TaskExecutor, decode_alone
+from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkSize, cut
 from cnnsens_bench.runtime.plan_store import StoredPlan, Task, tasks_of
-from cnnsens_bench.runtime.worker import Outcome
+from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.utils.memory import WEIGHTS_SHARE, total_memory
+from cnnsens_bench.utils.reporter import SILENT, Reporter
 from cnnsens_bench.utils.storage import StoragePath, local_folder
 
 
 def run_local(
     sweep: Sweep,
-    work: StoredPlan,
+    plan: StoredPlan,
     checkpoints: Mapping[str, Checkpoint],
     parts: StoragePath,
-    threads: int | None = None,
-    report: Callable[[int], None] | None = None,
-    note: Callable[[str], None] | None = None,
-    budget: float | None = None,
-    cache: str | Path | None = None,
-) -> Generator[Outcome]:
-    """Compute a plan piece by piece; gives each one's outcome when its parts are written.
+    options: ExecutionOptions = ExecutionOptions(),  # noqa: B008  # it is frozen
+    reporter: Reporter = SILENT,
+) -> Generator[TaskOutcome]:
+    """Compute a plan task by task, and yield the outcome of each when its part files are written.
 
-    `budget`: bytes of weights that are held at once, None: a quarter of the memory; a lineup that takes more is
-    computed group by group. A ledger beside the folder of the parts (`begun.json`) outlives a crash of this process:
-    the run that follows computes what was under way image by image, and sets aside an image that is always there when
-    a process dies; for a URI's output it lies below `cache` (default: the user's).
+    The file `begun.json` beside the folder of the parts outlives a crash of this process. The run that follows computes
+    the images that were begun one by one, and sets aside an image that is always there when a process dies. Where the
+    output is a URI, the file lies on this machine, below the cache folder.
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    plan
+        What is to be computed.
+    checkpoints
+        The checkpoints of the entrants, by their keys. They may be loaded as they are asked for.
+    parts
+        The folder of the part files.
+    options
+        How the sweep is executed.
+    reporter
+        Hears of evaluations and of memory that runs out.
     """
     device = best_device()
     weights = network_sizes(checkpoints)
-    groups, pieces = cut(
-        sweep.entrants, weights, budget or default_weights_budget(device), work.chunks, sweep.batch_size, workers=1
-    )
-    # It is of this process: of a URI's output it lies on this machine.
-    beside = parts.parent if isinstance(parts, Path) else local_folder(parts.parent.parent, cache)
+    budget = options.weights_budget or default_weights_budget(device)
+    groups, tasks_per_batch = cut(sweep.entrants, weights, budget, plan.batches, sweep.batch_size, workers=1)
+    beside = parts.parent if isinstance(parts, Path) else local_folder(parts.parent.parent, options.cache)
     beside.mkdir(parents=True, exist_ok=True)
     crash_tracker = FileCrashTracker(beside / "begun.json")
-    again = f"to try it again, delete {crash_tracker.path}"
     executor = TaskExecutor(
-        sweep, groups, checkpoints.__getitem__, parts, device, crash_tracker, again,
-        max(group.size for group in groups), threads, report, note,
-    )  # fmt: skip
-    items = (item for n in range(len(groups)) for chunk in work.read() for item in tasks_of(chunk, groups, n, pieces))
+        sweep,
+        groups,
+        checkpoints.__getitem__,
+        parts,
+        device,
+        crash_tracker=crash_tracker,
+        retry_hint=f"to try it again, delete {crash_tracker.path}",
+        options=dataclasses.replace(options, weights_budget=max(group.size for group in groups)),
+        reporter=reporter,
+    )
+    numbers = range(len(groups))
+    tasks = (task for n in numbers for batch in plan.read() for task in tasks_of(batch, groups, n, tasks_per_batch))
     reach = sweep.reach(min(weight.input_size for weight in weights.values()))
     scope = f"{sweep.dataset}: compute"
     pool = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)))
     try:
         waiting = None
-        for item in items:
-            ahead = PendingDecode(item, reach, crash_tracker, f"{sweep.dataset}: decode", pool)
+        for task in itertools.chain(tasks, [None]):
+            ahead = PendingDecode(task, reach, crash_tracker, f"{sweep.dataset}: decode", pool) if task else None
             if waiting:
-                yield executor(waiting.item, waiting.result(), scope)
+                yield executor.compute(waiting.task, waiting.result(), scope)
             waiting = ahead
-        if waiting:
-            yield executor(waiting.item, waiting.result(), scope)
     finally:
-        pool.shutdown(cancel_futures=True)  # who stops the run does not wait for what nobody will use
+        pool.shutdown(cancel_futures=True)  # a run that is stopped does not wait for images that nobody will use
         crash_tracker.close()
 
 
 class PendingDecode:
-    """An item whose pictures are being decoded, side by side; here and now where that has killed a process before."""
+    """A task whose images are being decoded in a pool; at once, one by one, where that has killed a process before."""
 
     def __init__(
-        self, item: Task, reach: Reach, crash_tracker: FileCrashTracker, scope: str, pool: ThreadPoolExecutor
+        self, task: Task, reach: Reach, crash_tracker: FileCrashTracker, scope: str, pool: ThreadPoolExecutor
     ) -> None:
-        self.item, self.crash_tracker, self.scope = item, crash_tracker, scope
+        self.task, self.crash_tracker, self.scope = task, crash_tracker, scope
         self.pending: list[Future[images.Decoded | str]] = []
         self.done: list[images.Decoded | str] = []
-        if any(crash_tracker.begin(scope, item.ids)):
-            self.done = [decode_alone(row, reach, crash_tracker, scope) for row in item.rows]
+        if any(crash_tracker.begin(scope, task.ids)):
+            self.done = [decode_alone(row, reach, crash_tracker, scope) for row in task.rows]
         else:
-            self.pending = [pool.submit(decode_row, row, reach) for row in item.rows]
+            self.pending = [pool.submit(decode_row, row, reach) for row in task.rows]
 
     def result(self) -> list[images.Decoded | str]:
-        """When all are there."""
+        """Wait for the images and return them."""
         if self.pending:
             self.done = [future.result() for future in self.pending]
-            self.crash_tracker.end(self.scope, self.item.ids)
+            self.crash_tracker.end(self.scope, self.task.ids)
             self.pending = []
         return self.done
 
 
 def network_sizes(checkpoints: Mapping[str, Checkpoint]) -> dict[str, NetworkSize]:
-    """What each takes; they are looked at one by one, so that a mapping may load them lazily."""
+    """Return the size of each network. They are looked at one by one, because a mapping may load them lazily."""
     return {key: network_size(checkpoints[key]) for key in checkpoints}
 
 
 def network_size(checkpoint: Checkpoint) -> NetworkSize:
-    """Bytes of all weights and statistics."""
+    """Return the bytes of all weights and statistics, and the side of the input."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.state_dict.values())
     return NetworkSize(size, checkpoint.preprocessing.input_size)
 
 
 def default_weights_budget(device: torch.device) -> float:
-    """Bytes of weights that a process which has a device to itself holds at once."""
+    """Return the bytes of weights that a process which has a device to itself holds at once."""
     on_device = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory()
     return WEIGHTS_SHARE * on_device

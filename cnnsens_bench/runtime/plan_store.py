@@ -1,10 +1,11 @@
-"""The plan on the shared storage: written once, step by step, and read piece by piece by whoever computes.
+"""The plan of a sweep on the shared storage. It is written once, batch by batch, and workers read it task by task.
 
-So neither the driver nor a worker holds more of it than a file, and what is to be done is counted on the way.
+So neither the driver nor a worker holds more of the plan than one file of it.
 """
 
 import contextlib
 import io
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,104 +23,141 @@ from cnnsens_bench.utils.errors import StorageError
 from cnnsens_bench.utils.storage import StoragePath, names_below, storing, write_whole
 
 BATCHES_PER_FILE = 32
-"""Each a row group."""
+"""The image batches of a file; each is a row group."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of work: some images of a chunk for the networks of a group (its number).
+    """A unit of work: some images of a batch for the networks of a group.
 
-    `rows`: of the sample table; `wanted`: (images, entrants of the group, cells) bool; `first` (images,) bool: whether
-    no group before it computes the image, so that this one describes it too.
+    Attributes
+    ----------
+    group
+        The group's number.
+    rows
+        The images' rows of the sample table.
+    wanted
+        (images, entrants of the group, cells) bool: what is to be predicted.
+    wanted_scores
+        (images, entrants of the group, score cells) bool: what is to be scored.
+    first
+        (images,) bool: whether no group before this one computes the image, so that this task describes it too.
     """
 
     group: int
     rows: list[dict[str, Any]]
     wanted: np.ndarray
+    wanted_scores: np.ndarray
     first: np.ndarray
 
     @property
     def ids(self) -> list[str]:
-        """Of its images."""
+        """The ids of the images."""
         return [str(row["image_id"]) for row in self.rows]
 
-    def part(self, places: Sequence[int]) -> "Task":
-        """Of the images at `places`."""
-        index = np.asarray(places, int)
-        return Task(self.group, [self.rows[i] for i in places], self.wanted[index], self.first[index])
+    def take(self, positions: Sequence[int]) -> "Task":
+        """Return the task of the images at some positions."""
+        index = np.asarray(positions, int)
+        rows = [self.rows[i] for i in positions]
+        return Task(self.group, rows, self.wanted[index], self.wanted_scores[index], self.first[index])
 
 
 @dataclass(frozen=True)
 class StoredPlan:
-    """Files in `folder`; how many chunks, images and evaluations they ask for; entrants × cells of the sweep."""
+    """A plan in files.
+
+    Attributes
+    ----------
+    folder
+        Where the files lie.
+    batches, images, evaluations
+        How many image batches, images and evaluations the plan asks for.
+    entrants, cells, score_cells
+        The sizes of the sweep, which are the shapes of the arrays.
+    """
 
     folder: StoragePath
-    chunks: int
+    batches: int
     images: int
     evaluations: int
-    shape: tuple[int, int]
+    entrants: int
+    cells: int
+    score_cells: int
 
-    def chunk(self, number: int) -> ImageBatch:
-        """The one of that number, counted from 0 through all files. Raises `StorageError`."""
+    def batch(self, number: int) -> ImageBatch:
+        """Return an image batch by its number, counted from 0 through all files. Raises `StorageError`."""
         with storing(self.folder), _file(self.folder, number // BATCHES_PER_FILE).open("rb") as file:
-            return self._chunk(pq.ParquetFile(file), number)
+            return self._read(pq.ParquetFile(file), number)
 
     def read(self) -> Iterator[ImageBatch]:
-        """All, one after the other. Raises `StorageError`."""
-        for start in range(0, self.chunks, BATCHES_PER_FILE):
+        """Yield all image batches in order. Raises `StorageError`."""
+        for start in range(0, self.batches, BATCHES_PER_FILE):
             with storing(self.folder), _file(self.folder, start // BATCHES_PER_FILE).open("rb") as file:
                 parquet = pq.ParquetFile(file)
-                for number in range(start, min(start + BATCHES_PER_FILE, self.chunks)):
-                    yield self._chunk(parquet, number)
+                for number in range(start, min(start + BATCHES_PER_FILE, self.batches)):
+                    yield self._read(parquet, number)
 
-    def _chunk(self, parquet: pq.ParquetFile, number: int) -> ImageBatch:
+    def _read(self, parquet: pq.ParquetFile, number: int) -> ImageBatch:
         table = parquet.read_row_group(number % BATCHES_PER_FILE)
-        bits = [np.frombuffer(row, np.uint8) for row in table["wanted"].to_pylist()]
-        count = self.shape[0] * self.shape[1]
-        wanted = np.unpackbits(np.stack(bits), axis=1, count=count).view(bool).reshape(-1, *self.shape)
-        return ImageBatch(table.drop_columns("wanted").to_pandas(), wanted)
+        wanted = unpack_bits(table["wanted"].to_pylist(), self.entrants, self.cells)
+        wanted_scores = unpack_bits(table["wanted_scores"].to_pylist(), self.entrants, self.score_cells)
+        return ImageBatch(table.drop_columns(["wanted", "wanted_scores"]).to_pandas(), wanted, wanted_scores)
 
 
 @contextmanager
-def stored_plan(sweep: Sweep, chunks: Iterable[ImageBatch], parts: StoragePath) -> Iterator[StoredPlan]:
-    """The plan in a folder `<output>/plan/<attempt>` beside the parts, `<output>/parts/<attempt>`, removed at the end.
+def stored_plan(sweep: Sweep, batches: Iterable[ImageBatch], parts: StoragePath) -> Iterator[StoredPlan]:
+    """Store a plan in `<output>/plan/<attempt>` while the body runs, and remove it at the end.
 
-    What earlier runs that were killed left there is removed too. Raises `StorageError` on a full disk, or
-    where a server is gone.
+    What earlier runs that were killed left in `<output>/plan` is removed too.
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    batches
+        The image batches of its plan.
+    parts
+        The attempt's folder of part files, `<output>/parts/<attempt>`.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or a server cannot be reached.
     """
-    place = parts.parent.parent / "plan"
-    _remove(place)
-    folder = place / parts.name
+    above = parts.parent.parent / "plan"
+    _remove(above)
+    folder = above / parts.name
     if isinstance(folder, Path):  # a URI has no folders
         with storing(folder):
             folder.mkdir(parents=True)
     try:
-        yield _write(sweep, chunks, folder)
+        yield _write(sweep, batches, folder)
     finally:
-        _remove(folder)  # no more: a run that has taken over may have its own beside it
-        if isinstance(place, Path):
-            with contextlib.suppress(OSError):  # it has
-                place.rmdir()
+        _remove(folder)  # nothing else: a run that has taken over may have its own plan beside it
+        if isinstance(above, Path):
+            with contextlib.suppress(OSError):  # another run's plan is in it
+                above.rmdir()
 
 
-def _write(sweep: Sweep, chunks: Iterable[ImageBatch], folder: StoragePath) -> StoredPlan:
+def _write(sweep: Sweep, batches: Iterable[ImageBatch], folder: StoragePath) -> StoredPlan:
     count = images = evaluations = 0
     file = _File()
-    for chunk in chunks:
-        file.add(_table(chunk))
+    for batch in batches:
+        file.add(_table(batch))
         count += 1
-        images += len(chunk.rows)
-        evaluations += chunk.evaluations
+        images += len(batch.rows)
+        evaluations += batch.evaluations
         if count % BATCHES_PER_FILE == 0:
             write_whole(_file(folder, count // BATCHES_PER_FILE - 1), file.content())
             file = _File()
     if count % BATCHES_PER_FILE:
         write_whole(_file(folder, count // BATCHES_PER_FILE), file.content())
-    return StoredPlan(folder, count, images, evaluations, (len(sweep.entrants), len(sweep.cells())))
+    shape = len(sweep.entrants), len(sweep.cells()), len(sweep.score_cells())
+    return StoredPlan(folder, count, images, evaluations, *shape)
 
 
 class _File:
-    """Of the plan, in memory until it is full; a chunk is a row group, for it has few rows."""
+    """A file of the plan, in memory until it is full. Each image batch is a row group, because it has few rows."""
 
     def __init__(self) -> None:
         self._bytes = io.BytesIO()
@@ -136,34 +174,65 @@ class _File:
         return self._bytes.getvalue()
 
 
-def tasks_of(chunk: ImageBatch, groups: Sequence[NetworkGroup], number: int, pieces: int) -> Iterator[Task]:
-    """What the group of that number has to do with a chunk, in at most so many `pieces`; nothing where nobody in the
-    group wants anything. Every (image, entrant, cell) that is wanted is in one item of one group."""
-    for place in range(pieces):
-        item = task_at(chunk, groups, number, pieces, place)
-        if item:
-            yield item
+def tasks_of(batch: ImageBatch, groups: Sequence[NetworkGroup], number: int, tasks_per_batch: int) -> Iterator[Task]:
+    """Yield the tasks that a group has with an image batch. Every wanted evaluation is in one task of one group.
+
+    Parameters
+    ----------
+    batch
+        The image batch.
+    groups
+        All groups of networks.
+    number
+        The number of the group.
+    tasks_per_batch
+        How many tasks the images are divided into; those in which the group wants nothing are left out.
+    """
+    for position in range(tasks_per_batch):
+        task = task_at(batch, groups, number, tasks_per_batch, position)
+        if task:
+            yield task
 
 
-def task_at(chunk: ImageBatch, groups: Sequence[NetworkGroup], number: int, pieces: int, place: int) -> Task | None:
-    """The item at `place` among `pieces`."""
-    some = np.array_split(np.arange(len(chunk.rows)), pieces)[place]
-    wanted = chunk.wanted[some][:, groups[number].entrants]
-    wants = wanted.any(axis=(1, 2))
-    if not wants.any():
+def task_at(
+    batch: ImageBatch, groups: Sequence[NetworkGroup], number: int, tasks_per_batch: int, position: int
+) -> Task | None:
+    """Return one task of `tasks_of` by its position, or None where the group wants nothing of its images."""
+    images = np.array_split(np.arange(len(batch.rows)), tasks_per_batch)[position]
+    wanted, wanted_scores = batch.wanted[images], batch.wanted_scores[images]
+    wants = np.logical_or(wanted.any(axis=2), wanted_scores.any(axis=2))
+    members = list(groups[number].entrants)
+    some = wants[:, members].any(axis=1)
+    if not some.any():
         return None
-    some = some[wants]
     before = [i for group in groups[:number] for i in group.entrants]
-    first = np.logical_not(chunk.wanted[some][:, before].any(axis=(1, 2)))
-    return Task(number, chunk.rows.iloc[some].to_dict("records"), wanted[wants], first)
+    return Task(
+        number,
+        batch.rows.iloc[images[some]].to_dict("records"),
+        wanted[some][:, members],
+        wanted_scores[some][:, members],
+        np.logical_not(wants[some][:, before].any(axis=1)),
+    )
 
 
-def _table(chunk: ImageBatch) -> pa.Table:
-    packed = np.packbits(chunk.wanted.reshape(len(chunk.rows), -1), axis=1)
-    table = pa.Table.from_pandas(chunk.rows.reset_index(drop=True), preserve_index=False)
-    # A column that is empty here need not be so in the next chunk.
+def pack_bits(flags: np.ndarray) -> list[bytes]:
+    """Return (images, …) bool as bytes for each image, 8 values a byte."""
+    return [np.packbits(row).tobytes() for row in flags]
+
+
+def unpack_bits(packed: Sequence[bytes], *shape: int) -> np.ndarray:
+    """Return the inverse of `pack_bits`, given the shape of an image's values."""
+    bits = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), (math.prod(shape) + 7) // 8)
+    return np.unpackbits(bits, axis=1, count=math.prod(shape)).view(bool).reshape(len(packed), *shape)
+
+
+def _table(batch: ImageBatch) -> pa.Table:
+    table = pa.Table.from_pandas(batch.rows.reset_index(drop=True), preserve_index=False)
+    # A column that is empty in this batch need not be empty in the next one.
     table = table.cast(pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in table.schema]))
-    return table.append_column("wanted", pa.array([row.tobytes() for row in packed], pa.binary()))
+    for name, flags in (("wanted", batch.wanted), ("wanted_scores", batch.wanted_scores)):
+        table = table.append_column(name, pa.array(pack_bits(flags), pa.binary()))
+    return table
 
 
 def _file(folder: StoragePath, number: int) -> StoragePath:
@@ -171,7 +240,7 @@ def _file(folder: StoragePath, number: int) -> StoragePath:
 
 
 def _remove(folder: StoragePath) -> None:
-    """A folder and its files, if it is there; what cannot be removed now is removed the next time."""
+    """Remove a folder and its files, if it is there. What cannot be removed is removed by the next run."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return

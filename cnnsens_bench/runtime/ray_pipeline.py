@@ -1,268 +1,191 @@
-"""The sweep over a Ray cluster: the only Ray Data code.
+"""The sweep over a Ray cluster; only this file knows Ray Data.
 
-Tickets, which name pieces of the plan, are the dataset's read tasks: free CPUs read the pieces and decode their images;
-a pool of actors (one a GPU, or one for several CPU cores) holds networks and writes the parts. Only counts come back to
-the driver.
+The numbers of tasks are the dataset's read tasks: free cores read the tasks from the stored plan and decode their
+images. A pool of actors, one a GPU or one for several cores, holds the networks and writes the part files. Only counts
+come back to the driver.
 """
 
 import functools
-import socket
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-import torch
 from ray.data.block import BlockMetadata
 from ray.data.datasource.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.plan import Sweep
-from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
-from cnnsens_bench.runtime import serialization
-from cnnsens_bench.runtime.cluster import Watch, connect, machines, memory, quiet, reporting, require_plugins
+from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.runtime.cluster import SweepMonitor, connect, machines, quiet, require_plugins, worker_memory
 from cnnsens_bench.runtime.coordinator import Coordinator
-from cnnsens_bench.runtime.executor import TaskExecutor, decode_task, pack_task
 from cnnsens_bench.runtime.local import network_size
-from cnnsens_bench.runtime.partition import NetworkGroup, NetworkSize, cut
-from cnnsens_bench.runtime.plan_store import StoredPlan, task_at
-from cnnsens_bench.runtime.resources import Layout, Machine
-from cnnsens_bench.runtime.worker import Outcome
+from cnnsens_bench.runtime.options import ExecutionOptions
+from cnnsens_bench.runtime.partition import NetworkSize, cut
+from cnnsens_bench.runtime.plan_store import StoredPlan
+from cnnsens_bench.runtime.ray_worker import RayWorker, SharedWork, decoded_tasks
+from cnnsens_bench.runtime.resources import Layout
+from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.utils.errors import StorageError, UserError
-from cnnsens_bench.utils.memory import WEIGHTS_SHARE, keep_freed_memory
-from cnnsens_bench.utils.plugins import load_plugins
+from cnnsens_bench.utils.memory import WEIGHTS_SHARE
+from cnnsens_bench.utils.reporter import SILENT, Reporter
 from cnnsens_bench.utils.storage import StoragePath
 
-# Of `max_restarts` and `max_task_retries` below, which have no other place yet.
-warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-
 MAX_READ_TASKS = 2048
-"""Read tasks at most: each costs the driver some memory."""
-
-
-@dataclass(frozen=True)
-class SharedWork:
-    """What those who decode and those who compute share; once in the object store, not in every task."""
-
-    sweep: Sweep
-    work: StoredPlan
-    groups: list[NetworkGroup]
-    pieces: int
-    reaches: list[Reach]
-
-    @property
-    def items(self) -> int:
-        """Numbers of items; of some numbers nothing is wanted."""
-        return len(self.groups) * self.work.chunks * self.pieces
+"""The read tasks at most: each costs the driver some memory."""
 
 
 def run_ray(
     sweep: Sweep,
-    work: StoredPlan,
+    plan: StoredPlan,
     checkpoints: Mapping[str, Checkpoint],
     parts: StoragePath,
-    layout: Callable[[list[Machine]], Layout],
-    address: str | None = None,
-    report: Callable[[int], None] | None = None,
-    note: Callable[[str], None] | None = None,
-    budget: float | None = None,
-) -> Generator[Outcome]:
-    """As `run_local`, over the cluster; outcomes come in the order in which pieces end.
+    options: ExecutionOptions = ExecutionOptions(),  # noqa: B008  # it is frozen
+    reporter: Reporter = SILENT,
+) -> Generator[TaskOutcome]:
+    """Compute a plan over the cluster, and yield the outcomes of its tasks in the order in which they end.
 
-    `layout`: the machines of the cluster → how to use them. A piece whose worker dies is computed again, image by
-    image; an image that took its worker with it three times is set aside. Where a machine is lost for good, the
-    run goes on with those that are left.
+    A task whose worker dies is computed again, image by image, and an image that took its worker with it three times is
+    set aside. Where a machine is lost for good, the run goes on with those that are left. Parameters are as in
+    `run_local`.
+
+    Raises
+    ------
+    UserError
+        If the cluster cannot be reached, or lacks a plugin or the output folder.
+    StorageError
+        If a worker cannot read or write.
     """
+    _join_cluster(options.address, sweep)
+    layout, cores = _lay_out(options)
+    work = _share(sweep, plan, checkpoints, parts, layout, options, reporter)
+    shared, monitor = ray.put(work), SweepMonitor(work.coordinator, reporter)
+    unfinished = np.ones(work.tasks, bool)
+    while unfinished.any():
+        try:
+            with monitor.running():
+                outcomes = _compute(np.flatnonzero(unfinished), shared, layout, cores)
+                for number, outcome in monitor.outcomes(outcomes):
+                    unfinished[number] = False
+                    yield outcome
+            return
+        except ray.exceptions.RayError as error:
+            _raise_fault(work.coordinator, error)
+        except KeyboardInterrupt:
+            if not monitor.stalled:
+                raise
+        reporter.message(
+            "note: the cluster has lost a machine and has no room for its worker: going on with what is left"
+        )
+        layout, cores = _lay_out(options)
+
+
+def _join_cluster(address: str | None, sweep: Sweep) -> None:
     connect(address)
     quiet()
     ray.data.DataContext.get_current().enable_progress_bars = False
     require_plugins(sweep.plugins)
-    plan, cores = _laid_out(layout)
+
+
+def _lay_out(options: ExecutionOptions) -> tuple[Layout, int]:
+    """Return how the cluster is used as it is at this moment, and the number of its cores."""
+    there = machines()
+    return options.layout(there), sum(machine.cpus for machine in there) or 1
+
+
+def _share(
+    sweep: Sweep,
+    plan: StoredPlan,
+    checkpoints: Mapping[str, Checkpoint],
+    parts: StoragePath,
+    layout: Layout,
+    options: ExecutionOptions,
+    reporter: Reporter,
+) -> SharedWork:
+    """Cut the sweep into tasks, and return what its processes share; the checkpoints lie in the object store."""
     weights: dict[str, NetworkSize] = {}
     stored: dict[str, Any] = {}
     for key, checkpoint in checkpoints.items():
         weights[key] = network_size(checkpoint)
         stored[key] = ray.put(checkpoint.to_bytes())  # one by one: the object store spills what does not fit
-    has = memory(plan, note)  # asked in any case: it waits for a GPU, and says so
-    budget = budget or WEIGHTS_SHARE * has
-    groups, pieces = cut(sweep.entrants, weights, budget, work.chunks, sweep.batch_size, plan.workers)
+    memory = worker_memory(layout, reporter)  # asked in any case, because it waits for a GPU and says so
+    budget = options.weights_budget or WEIGHTS_SHARE * memory
+    groups, tasks_per_batch = cut(sweep.entrants, weights, budget, plan.batches, sweep.batch_size, layout.workers)
     reaches = [
         sweep.reach(min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants)) for group in groups
     ]
-    job = SharedWork(sweep, work, groups, pieces, reaches)
-    # On the driver's node: it must outlive the others.
+    # The coordinator lies on the driver's machine, because it must outlive the workers.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
     coordinator: Any = ray.remote(num_cpus=0)(Coordinator).options(**lasting).remote()
-    shared = ray.put(job)
-    kept = {"shared": shared, "stored": stored, "parts": parts, "budget": budget, "desk": coordinator}
-    left = np.ones(job.items, bool)
-    watch = Watch()
-    while left.any():
-        try:
-            with reporting(coordinator, report, note, watch):
-                for number, outcome in watch.each(_round(job, np.flatnonzero(left), plan, cores, kept)):
-                    left[number] = False
-                    yield outcome
-            return
-        except ray.exceptions.RayError as error:
-            fault = ray.get(coordinator.failed.remote())
-            if fault is None:
-                raise
-            kind, sentence = fault
-            raise (StorageError if kind == "StorageError" else UserError)(sentence) from error
-        except KeyboardInterrupt:
-            if not watch.stalled:
-                raise
-        if note:
-            note("note: the cluster has lost a machine and has no room for its worker: going on with what is left")
-        watch.stalled = False
-        plan, cores = _laid_out(layout)
+    return SharedWork(sweep, plan, groups, tasks_per_batch, reaches, stored, parts, budget, coordinator)
 
 
-def _laid_out(layout: Callable[[list[Machine]], Layout]) -> tuple[Layout, int]:
-    """How the cluster is used as it is now, and its cores."""
-    there = machines()
-    return layout(there), sum(machine.cpus for machine in there) or 1
+def _raise_fault(coordinator: Any, error: Exception) -> NoReturn:
+    """Raise the error of one sentence that a worker has left with the coordinator, or else Ray's error."""
+    fault = ray.get(coordinator.failed.remote())
+    if fault is None:
+        raise error
+    kind, sentence = fault
+    raise (StorageError if kind == "StorageError" else UserError)(sentence) from error
 
 
-def _round(
-    job: SharedWork, numbers: np.ndarray, plan: Layout, cores: int, kept: dict[str, Any]
-) -> Iterator[tuple[int, Outcome]]:
-    """Compute the items of those numbers: (number, outcome), as they end."""
-    tickets = np.array_split(numbers, min(MAX_READ_TASKS, len(numbers)))
+def _compute(numbers: np.ndarray, shared: Any, layout: Layout, cores: int) -> Iterator[tuple[int, TaskOutcome]]:
+    """Compute the tasks of some numbers, and yield (number, outcome) as they end."""
     context = ray.data.DataContext.get_current().copy()
-    context.target_max_block_size = 1  # each item a block of its own, as soon as it is there
+    context.target_max_block_size = 1  # each task is a block of its own, as soon as it is there
     with ray.data.DataContext.current(context):
-        outcomes = ray.data.read_datasource(
-            _TaskSource([functools.partial(_decoded, kept["shared"], kept["desk"], ticket) for ticket in tickets]),
-            override_num_blocks=len(tickets),
-            num_cpus=int(plan.reserved_cpus * plan.workers < cores or plan.reserved_cpus < plan.threads),
-        ).map_batches(
-            _RayWorker,
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=plan.workers, max_tasks_in_flight_per_actor=2),
-            num_cpus=plan.reserved_cpus,
-            num_gpus=plan.gpus,
-            # Said, so that the two stages are not made one.
-            max_restarts=-1,
-            max_task_retries=-1,
-            fn_constructor_kwargs={**kept, "threads": plan.threads},
-        )
-        for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow"):
+        dataset = outcome_dataset(np.array_split(numbers, min(MAX_READ_TASKS, len(numbers))), shared, layout, cores)
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in pa.Table.to_pylist(batch):
-                yield row["number"], Outcome(row["images"], row["evaluations"], row["failures"])
+                yield row["number"], TaskOutcome(row["images"], row["evaluations"], row["failures"])
+
+
+def outcome_dataset(read_tasks: Sequence[np.ndarray], shared: Any, layout: Layout, cores: int) -> ray.data.Dataset:
+    """Return the dataset of outcomes: tasks are read and decoded by free cores, and computed by a pool of actors.
+
+    Ray Data restarts actors that die, and computes their tasks again, without being asked to.
+
+    Parameters
+    ----------
+    read_tasks
+        The numbers of tasks that each read task yields.
+    shared
+        The reference of the `SharedWork`.
+    layout
+        How the actors lie on the cluster.
+    cores
+        The cores of the cluster.
+    """
+    source = _TaskSource([functools.partial(decoded_tasks, shared, numbers) for numbers in read_tasks])
+    return ray.data.read_datasource(
+        source,
+        override_num_blocks=len(read_tasks),
+        num_cpus=int(layout.reserved_cpus * layout.workers < cores or layout.reserved_cpus < layout.threads),
+    ).map_batches(
+        RayWorker,
+        # A batch is a task. With a size given Ray Data does not fuse the two stages, and it demands one with GPUs.
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=layout.workers, max_tasks_in_flight_per_actor=2),
+        num_cpus=layout.reserved_cpus,
+        num_gpus=layout.gpus,
+        fn_constructor_kwargs={"shared": shared, "threads": layout.threads},
+    )
 
 
 class _TaskSource(Datasource):
-    """Read tasks that are given."""
+    """A datasource of given read tasks."""
 
-    def __init__(self, tickets: Sequence[Callable[[], Iterable[pa.Table]]]) -> None:
+    def __init__(self, read_tasks: Sequence[Callable[[], Iterable[pa.Table]]]) -> None:
         super().__init__()
-        self.tickets = tickets
+        self.read_tasks = read_tasks
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         nothing = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
-        return [ReadTask(ticket, nothing) for ticket in self.tickets]
-
-
-def _decoded(shared: Any, coordinator: Any, ticket: np.ndarray) -> Iterator[pa.Table]:
-    """The items of a ticket with their pictures, each a block of one row."""
-    job: SharedWork = ray.get(shared)
-    with _telling(coordinator):
-        load_plugins(job.sweep.plugins)
-    crash_tracker = _RemoteCrashTracker(coordinator)
-    for number in ticket:
-        rest, place = divmod(int(number), job.pieces)
-        group, chunk = divmod(rest, job.work.chunks)
-        with _telling(coordinator), _seen(job.work.folder):
-            item = task_at(job.work.chunk(chunk), job.groups, group, job.pieces, place)
-        if item:
-            with _telling(coordinator):
-                decoded = decode_task(item, job.reaches[group], crash_tracker, f"decode {group}")
-            yield pack_task(int(number), item, decoded, crash_tracker, f"pack {group}")
-
-
-@contextmanager
-def _telling(coordinator: Any) -> Iterator[None]:
-    """Errors of one sentence reach the driver as such."""
-    try:
-        yield
-    except (StorageError, UserError) as error:
-        ray.get(coordinator.fail.remote(type(error).__name__, str(error)))
-        raise ray.exceptions.UserCodeException(str(error)) from error  # of other errors Ray Data prints tracebacks
-
-
-@contextmanager
-def _seen(folder: StoragePath) -> Iterator[None]:
-    """A `UserError` where a file was missing because the run's `folder` is not there on this machine."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if not isinstance(folder, Path) or folder.is_dir():
-            raise
-        raise UserError(
-            f"{folder} is not seen by the machine {socket.gethostname()}: output must lie on storage that all "
-            "machines see, a shared folder or a URI"
-        ) from error
-
-
-class _RemoteCrashTracker:
-    """The ledger on the desk."""
-
-    def __init__(self, coordinator: Any) -> None:
-        self.coordinator = coordinator
-
-    def begin(self, scope: str, ids: Sequence[str], alone: bool = False) -> list[int]:
-        return ray.get(self.coordinator.begin.remote(scope, ids, alone))
-
-    def step(self, scope: str, image_id: str, place: int) -> None:
-        ray.get(self.coordinator.step.remote(scope, image_id, place))  # it must have arrived before the worker can die
-
-    def end(self, scope: str, ids: Sequence[str]) -> None:
-        ray.get(self.coordinator.end.remote(scope, ids))
-
-
-class _RayWorker:
-    """An actor's `TaskExecutor`."""
-
-    def __init__(
-        self, shared: Any, stored: dict[str, Any], parts: StoragePath, threads: int, budget: float, coordinator: Any
-    ) -> None:
-        keep_freed_memory()
-        job: SharedWork = ray.get(shared)
-        self.coordinator, self.parts = coordinator, parts
-        # Ray gives an actor OMP_NUM_THREADS=1; `threads` overrides it.
-        self.executor = TaskExecutor(
-            job.sweep,
-            job.groups,
-            lambda key: checkpoint_from_bytes(ray.get(stored[key])),
-            parts,
-            "cuda" if torch.cuda.is_available() else "cpu",
-            _RemoteCrashTracker(coordinator),
-            "the same command tries it again",
-            budget,
-            threads,
-            lambda n: coordinator.add.remote(n),
-            lambda sentence: coordinator.note.remote(sentence),
-            ray.get_runtime_context().get_actor_id() or "",
-        )
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        outcomes = []
-        for number, item, decoded in serialization.unpack(block):
-            with _telling(self.coordinator), _seen(self.parts):
-                outcome = self.executor(item, decoded, f"compute {item.group}")
-            outcomes.append({"number": number, **asdict(outcome)})
-        return pa.Table.from_pylist(outcomes)
+        return [ReadTask(read_task, nothing) for read_task in self.read_tasks]

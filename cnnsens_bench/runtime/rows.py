@@ -1,4 +1,4 @@
-"""What a worker computed, as tables for its part files (the columns of `store.parts.SCHEMAS`)."""
+"""Tables of a worker's results for its part files. Their columns are those of `store.parts.SCHEMAS`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,18 +8,28 @@ import pandas as pd
 import pyarrow as pa
 
 from cnnsens_bench import images
-from cnnsens_bench.engine.evaluate import Prediction
 from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.predictions import Prediction
 from cnnsens_bench.engine.score import Scores
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 
 Rows = Sequence[Mapping[str, Any]]
-"""Of the sample table."""
+"""Rows of the sample table."""
 
 
 def prediction_table(sweep: Sweep, rows: Rows, prediction: Prediction) -> pa.Table:
-    """Of `predictions`: one degradation's."""
+    """Return rows of `predictions`.
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    rows
+        The rows of the images.
+    prediction
+        The results of one degradation.
+    """
     columns = prediction.columns
     ids = [row["image_id"] for row in rows]
     return pa.table(
@@ -41,7 +51,7 @@ def prediction_table(sweep: Sweep, rows: Rows, prediction: Prediction) -> pa.Tab
 
 
 def score_tables(sweep: Sweep, image_ids: Sequence[str], scores: Scores) -> dict[str, pa.Table]:
-    """Of `sensitivity` and `sensitivity_predictions`, where there is something for them."""
+    """Return rows of `sensitivity` and `sensitivity_predictions`, by table, where there are some."""
     found = {}
     if scores.sensitivity:
         columns = scores.sensitivity
@@ -51,22 +61,23 @@ def score_tables(sweep: Sweep, image_ids: Sequence[str], scores: Scores) -> dict
                 **_keys(sweep, image_ids, columns["image"], columns["entrant"]),
                 "output": _spread(OUTPUTS, columns["output"]),
                 **{key: columns[key] for key in columns if key not in ("image", "entrant", "output")},
-                # Every output's row has them: the margins are the last of each image's rows.
+                # Every output's row of an image has its margin, which is among the last of the image's rows.
                 "margin": np.repeat(columns["value"][margin], len(OUTPUTS)),
                 "margin_grad_sq_norm": np.repeat(columns["grad_sq_norm"][margin], len(OUTPUTS)),
             }
         )
     if scores.predictions:
         columns = scores.predictions
-        predicted = [(parse_predictor(name), degradation, level) for name, degradation, level in sweep.predicted()]
+        cells = sweep.predicted_cells()
+        predictors = [parse_predictor(cell.predictor or "") for cell in cells]
         position = columns["predicted"]
         found["sensitivity_predictions"] = pa.table(
             {
                 **_keys(sweep, image_ids, columns["image"], columns["entrant"]),
-                "predictor": _spread([p.name for p, _, _ in predicted], position),
-                "passes": np.array([p.passes for p, _, _ in predicted], np.int32)[position],
-                "degradation": _spread([name for _, name, _ in predicted], position),
-                "level": np.array([level for _, _, level in predicted], np.float64)[position],
+                "predictor": _spread([predictor.name for predictor in predictors], position),
+                "passes": np.array([predictor.passes for predictor in predictors], np.int32)[position],
+                "degradation": _spread([cell.degradation for cell in cells], position),
+                "level": np.array([cell.level for cell in cells], np.float64)[position],
                 "output": _spread(OUTPUTS, columns["output"]),
                 "mean_change": columns["mean_change"],
                 "deviation": columns["deviation"],
@@ -76,7 +87,19 @@ def score_tables(sweep: Sweep, image_ids: Sequence[str], scores: Scores) -> dict
 
 
 def speed_table(sweep: Sweep, speeds: Mapping[int, tuple[int, float]], device: str, threads: int | None) -> pa.Table:
-    """Of `speed`. `speeds`: entrant's position → images and seconds; `threads`: of a CPU."""
+    """Return rows of `speed`.
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    speeds
+        The position of an entrant → its images and seconds.
+    device
+        The device's name.
+    threads
+        The CPU threads, or None on a GPU.
+    """
     entrants = [sweep.entrants[position] for position in speeds]
     return pa.table(
         {
@@ -94,7 +117,7 @@ def speed_table(sweep: Sweep, speeds: Mapping[int, tuple[int, float]], device: s
 
 
 def image_table(sweep: Sweep, rows: Rows, pictures: Sequence[images.Decoded], hues: Sequence[float]) -> pa.Table:
-    """Of `images`; `hues`: their hue entropies."""
+    """Return rows of `images`; `hues` are the hue entropies of the pictures."""
     boxes = np.array([picture.box for picture in pictures])
     frame = pd.DataFrame([dict(row) for row in rows])
     return pa.table(
@@ -110,7 +133,7 @@ def image_table(sweep: Sweep, rows: Rows, pictures: Sequence[images.Decoded], hu
 
 
 def failure_table(sweep: Sweep, failures: Sequence[tuple[str, str, str]]) -> pa.Table:
-    """Of `failures`: (image id, stage, sentence)."""
+    """Return rows of `failures` from (image id, stage, sentence)."""
     frame = pd.DataFrame(failures, columns=["image_id", "stage", "error"]).drop_duplicates()
     return pa.Table.from_pandas(frame.assign(run_id=sweep.run_id, dataset=sweep.dataset), preserve_index=False)
 
@@ -127,5 +150,5 @@ def _keys(sweep: Sweep, image_ids: Sequence[str], image: np.ndarray, entrant: np
 
 
 def _spread(values: Sequence[Any], positions: np.ndarray) -> pa.DictionaryArray:
-    """`values[positions]`, each value held once."""
+    """Return `values[positions]` with each value held once."""
     return pa.DictionaryArray.from_arrays(pa.array(positions.astype(np.int32)), pa.array(values))

@@ -1,4 +1,4 @@
-"""A piece of work with its pictures as one row of a table: what Ray Data carries without looking inside."""
+"""A task with its images as one row of a table, which Ray Data carries without looking inside."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,16 +7,26 @@ import numpy as np
 import pyarrow as pa
 
 from cnnsens_bench import images
-from cnnsens_bench.runtime.plan_store import Task
+from cnnsens_bench.runtime.plan_store import Task, pack_bits, unpack_bits
 
 
-def pack(number: int, item: Task, decoded: Sequence[images.Decoded | str]) -> pa.Table:
-    """A table of one row; `number` is the item's."""
+def pack(number: int, task: Task, decoded: Sequence[images.Decoded | str]) -> pa.Table:
+    """Return a task as a table of one row.
+
+    Parameters
+    ----------
+    number
+        The task's number.
+    task
+        The task.
+    decoded
+        Its images, or for one that cannot be read the sentence that says why.
+    """
     empty = {**dict.fromkeys(images.ROW_COLUMNS), "error": None}
     extra = [
         {**empty, "error": image} if isinstance(image, str) else {**empty, **images.to_row(image)} for image in decoded
     ]
-    rows = pa.Table.from_pylist([{"row": row, **more} for row, more in zip(item.rows, extra, strict=True)])
+    rows = pa.Table.from_pylist([{"row": row, **more} for row, more in zip(task.rows, extra, strict=True)])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows)
@@ -25,17 +35,18 @@ def pack(number: int, item: Task, decoded: Sequence[images.Decoded | str]) -> pa
     return pa.table(
         {
             "number": [number],
-            "group": [item.group],
-            "shape": [list(item.wanted.shape)],
-            "wanted": [np.packbits(item.wanted).tobytes()],
-            "first": [item.first.tolist()],
+            "group": [task.group],
+            "shape": [[task.wanted.shape[1], task.wanted.shape[2], task.wanted_scores.shape[2]]],
+            "wanted": [pack_bits(task.wanted)],
+            "wanted_scores": [pack_bits(task.wanted_scores)],
+            "first": [task.first.tolist()],
             "rows": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content]),
         }
     )
 
 
-class LazyPictures(Sequence[images.Decoded | str]):
-    """Of a parcel's rows, each unpacked as it is asked for."""
+class LazyImages(Sequence[images.Decoded | str]):
+    """The images of a packed task; each is unpacked when it is asked for."""
 
     def __init__(self, rows: pa.Table) -> None:
         self.rows = rows
@@ -43,21 +54,21 @@ class LazyPictures(Sequence[images.Decoded | str]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[i] for i in range(len(self))[place]]
-        row = self.rows.slice(range(len(self))[place], 1).to_pylist()[0]
+    def __getitem__(self, position: Any) -> Any:
+        if isinstance(position, slice):
+            return [self[i] for i in range(len(self))[position]]
+        row = self.rows.slice(range(len(self))[position], 1).to_pylist()[0]
         return row["error"] or images.from_row(row)
 
 
-def unpack(block: pa.Table) -> Iterator[tuple[int, Task, LazyPictures]]:
-    """The inverse of `pack`, for each row."""
-    for place in range(len(block)):
-        shape = block["shape"][place].as_py()
-        bits = np.frombuffer(block["wanted"][place].as_py(), np.uint8)
-        wanted = np.unpackbits(bits, count=int(np.prod(shape))).view(bool).reshape(shape)
-        with pa.ipc.open_stream(block["rows"][place].as_buffer()) as stream:
+def unpack(block: pa.Table) -> Iterator[tuple[int, Task, LazyImages]]:
+    """Yield the number, the task and the images of each row that `pack` made."""
+    for position, packed in enumerate(block.drop_columns("rows").to_pylist()):
+        entrants, cells, score_cells = packed["shape"]
+        wanted = unpack_bits(packed["wanted"], entrants, cells)
+        wanted_scores = unpack_bits(packed["wanted_scores"], entrants, score_cells)
+        with pa.ipc.open_stream(block["rows"][position].as_buffer()) as stream:
             rows = stream.read_all()
-        first = np.array(block["first"][place].as_py(), bool)
-        item = Task(block["group"][place].as_py(), rows["row"].to_pylist(), wanted, first)
-        yield block["number"][place].as_py(), item, LazyPictures(rows.drop_columns("row"))
+        first = np.array(packed["first"], bool)
+        task = Task(packed["group"], rows["row"].to_pylist(), wanted, wanted_scores, first)
+        yield packed["number"], task, LazyImages(rows.drop_columns("row"))

@@ -1,4 +1,4 @@
-"""What one worker does with a piece of work: evaluate it, write its part files. Knows neither Ray nor DuckDB."""
+"""What one worker does with a task: it evaluates the task and writes part files. It knows neither Ray nor DuckDB."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -11,40 +11,76 @@ import torch
 from cnnsens_bench import images
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
-from cnnsens_bench.engine.oom_backoff import free_memory, out_of_memory
+from cnnsens_bench.engine.evaluate import Evaluator
+from cnnsens_bench.engine.networks import LoadedEntrant
+from cnnsens_bench.engine.oom_backoff import OomBackoff
 from cnnsens_bench.engine.plan import Sweep
-from cnnsens_bench.engine.score import Scored, Scorer
-from cnnsens_bench.engine.timing import device_words
+from cnnsens_bench.engine.score import ScoredNetwork, Scorer
+from cnnsens_bench.engine.timing import device_name
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import rows
 from cnnsens_bench.runtime.plan_store import Task
 from cnnsens_bench.sensitivity.hue import hue_entropy
 from cnnsens_bench.store.parts import write_part
-from cnnsens_bench.utils.errors import ImageError, UserError, first_line
+from cnnsens_bench.utils.errors import ImageError, UserError
 from cnnsens_bench.utils.plugins import load_plugins
+from cnnsens_bench.utils.reporter import SILENT, Reporter
 from cnnsens_bench.utils.storage import StoragePath
+
+ReportPosition = Callable[[int], None]
+"""Called with the number of the sweep's conditions that a task has behind it."""
+
+Failures = list[tuple[str, str, str]]
+"""(image id, stage, sentence) of each failure."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a piece of work: images computed (those that no group before this one computes), evaluations done,
-    images that failed."""
+class TaskOutcome:
+    """The result of a task in numbers.
+
+    Attributes
+    ----------
+    images
+        The images that were computed, without those that another group of networks computes before.
+    evaluations
+        The evaluations that were done.
+    failures
+        The images that failed.
+    """
 
     images: int = 0
     evaluations: int = 0
     failures: int = 0
 
-    def __add__(self, other: "Outcome") -> "Outcome":
-        return Outcome(self.images + other.images, self.evaluations + other.evaluations, self.failures + other.failures)
+    def __add__(self, other: "TaskOutcome") -> "TaskOutcome":
+        return TaskOutcome(
+            self.images + other.images, self.evaluations + other.evaluations, self.failures + other.failures
+        )
 
 
 class Worker:
-    """Holds the networks of a group of entrants and writes part files into `parts`.
+    """Holds the networks of a group of entrants, computes tasks for them, and writes part files.
 
-    `sweep`: with the entrants of the group alone; `checkpoints`: theirs, by key (`Entrant.checkpoint`); `report`,
-    `note`: see `Evaluator`.
+    Parameters
+    ----------
+    sweep
+        The sweep, with the entrants of the group alone.
+    checkpoints
+        The checkpoints of the entrants, by their keys.
+    parts
+        The folder of the part files.
+    device
+        Where the networks run.
+    threads
+        The CPU threads of torch; None leaves them as they are.
+    reporter
+        Hears of evaluations and of memory that runs out.
+
+    Raises
+    ------
+    UserError
+        If a plugin cannot be imported or a calibration image cannot be read.
     """
 
     def __init__(
@@ -53,127 +89,173 @@ class Worker:
         checkpoints: Mapping[str, Checkpoint],
         parts: StoragePath,
         device: torch.device | str,
+        *,
         threads: int | None = None,
-        report: Callable[[int], None] | None = None,
-        note: Callable[[str], None] | None = None,
+        reporter: Reporter = SILENT,
     ) -> None:
         load_plugins(sweep.plugins)
         if threads:
             torch.set_num_threads(threads)
-        self.sweep, self.parts, self.note = sweep, parts, note
-        self.most: int | None = None  # images at a time, once memory was short around the networks
+        self.sweep, self.parts = sweep, parts
+        self.backoff = OomBackoff(reporter)
+        self.progress = _TaskProgress(reporter)
         classifiers = {key: checkpoint.classifier() for key, checkpoint in checkpoints.items()}
         loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
         smallest = min(checkpoint.preprocessing.input_size for checkpoint in checkpoints.values())
-        self.evaluator = Evaluator(sweep, loaded, device, report, self._calibration(sweep.reach(smallest)), note)
-        on_cpu = self.evaluator.device.type == "cpu"
-        self.device_words = (device_words(self.evaluator.device), torch.get_num_threads() if on_cpu else None)
+        calibration = self._calibration(sweep.reach(smallest))
+        self.evaluator = Evaluator(sweep, loaded, device, reporter=self.progress, calibration=calibration)
+        device = self.evaluator.device
+        self.device_name = device_name(device)
+        self.threads = torch.get_num_threads() if device.type == "cpu" else None
         self.scorer: Scorer | None = None
         if sweep.sensitivity:
-            scored = [Scored(e.network(), e.classifier.preprocessing.input_size) for e in self.evaluator.entrants]
+            networks = [
+                ScoredNetwork(e.network(), e.classifier.preprocessing.input_size) for e in self.evaluator.entrants
+            ]
             self.scorer = Scorer(
-                sweep, scored, self.evaluator.device, self.evaluator.pool, report, note=note, unfit=self.evaluator.unfit
+                sweep, networks, device, self.evaluator.pool, reporter=self.progress, unfit=self.evaluator.unfit
             )
 
-    def __call__(
+    def compute(
         self,
-        item: Task,
+        task: Task,
         decoded: Sequence[images.Decoded | str],
+        *,
         again: bool = False,
-        step: Callable[[int], None] | None = None,
-    ) -> Outcome:
-        """Compute a piece of work. `decoded`: its images, or a sentence for one that cannot be read.
+        report_position: ReportPosition | None = None,
+    ) -> TaskOutcome:
+        """Compute a task and write its part files.
 
-        `again`: parts of it may be there already under other names: the names end with `-retry`. `step(n)` is called as
-        n conditions of the sweep are behind it. Where memory runs out beside the networks (they halve for themselves),
-        fewer images are computed at a time from then on; one that does not fit alone is a failure.
+        Where memory runs out around the networks, fewer images are computed at a time from then on, and an image that
+        does not fit alone becomes a failure. (Within the networks the evaluator and the scorer do the same.)
+
+        Parameters
+        ----------
+        task
+            The task.
+        decoded
+            Its images, or for one that cannot be read the sentence that says why.
+        again
+            Whether some of its part files may be there already under other names. The names then end with `-retry`.
+        report_position
+            Called as conditions of the sweep are done.
         """
-        outcome, start, count = Outcome(), 0, len(decoded)
-        while start < count:
-            size = min(self.most or count, count - start)
-            here = range(start, start + size)
-            part = item if size == count else item.part(here)
-            try:
-                # Parts of the whole may be there already.
-                outcome += self._computed(part, decoded[start : start + size], again or size < count, step)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                reason = first_line(error, 200)
-            else:
-                start += size
-                continue
-            # Only here, where the exception holds no tensors any more.
-            free_memory()
-            self.evaluator.stopwatch.take()  # of passes that are done again
-            if size > 1:
-                self.most = size // 2
-                if self.note:
-                    self.note(f"note: memory is short: {self.most} images are computed at a time instead of {size}")
-                continue
-            sentence = f"it does not fit into the memory with one image at a time ({reason})"
-            self.fail([(part.ids[0], "worker", sentence)], self.name_of(part.ids) + "-memory")
-            outcome += Outcome(failures=1)
-            start += 1
-        return outcome
+        self.progress.begin()
 
-    def _computed(
-        self, item: Task, decoded: Sequence[images.Decoded | str], again: bool, step: Callable[[int], None] | None
-    ) -> Outcome:
+        def compute(part: slice) -> TaskOutcome:
+            whole = part.stop - part.start == len(decoded)
+            here = task if whole else task.take(range(part.start, part.stop))
+            # Parts of the whole task may be there already where it is computed in parts.
+            return self._compute(here, decoded[part], again or not whole, report_position)
+
+        def skip(position: int, reason: str) -> TaskOutcome:
+            ids = [task.ids[position]]
+            sentence = f"it does not fit into the memory with one image at a time ({reason})"
+            self.fail([(ids[0], "worker", sentence)], self.part_name(ids) + "-memory")
+            return TaskOutcome(failures=1)
+
+        outcomes = self.backoff.run(
+            "task",
+            len(decoded),
+            compute,
+            lambda after, before: f"{after} images are computed at a time instead of {before}",
+            skip,
+        )
+        return sum(outcomes or [], TaskOutcome())
+
+    def _compute(
+        self, task: Task, decoded: Sequence[images.Decoded | str], again: bool, report_position: ReportPosition | None
+    ) -> TaskOutcome:
+        self.evaluator.stopwatch.discard()  # passes of an attempt that ran out of memory
+        self.progress.restart()
         good = [i for i, image in enumerate(decoded) if not isinstance(image, str)]
-        kept = item.part(good)
-        failures = [
-            (item.rows[i]["image_id"], "decode", image) for i, image in enumerate(decoded) if isinstance(image, str)
+        failures: Failures = [
+            (task.rows[i]["image_id"], "decode", image) for i, image in enumerate(decoded) if isinstance(image, str)
         ]
         evaluations = 0
-        name, end = self.name_of(item.ids), "-retry" if again else ""
+        name, end = self.part_name(task.ids), "-retry" if again else ""
+        kept = task.take(good)
         if good:
             pictures = [image for image in decoded if not isinstance(image, str)]
             self._describe(kept, pictures, name + end)
-            ids = kept.ids
-            labels = [int(row["label"]) for row in kept.rows]
-            behind = {condition.degradation: i for i, condition in enumerate(self.sweep.conditions, 2)}
-            for prediction in self.evaluator.evaluate(ids, labels, pictures, kept.wanted):
-                failures += [(ids[image], stage, sentence) for image, stage, sentence in prediction.failures]
-                if prediction.columns:
-                    table = rows.prediction_table(self.sweep, kept.rows, prediction)
-                    part = f"{name}-{_file_safe(prediction.degradation)}{end}"
-                    write_part(self.parts, "predictions", part, table)
-                    evaluations += len(table)
-                if step:
-                    step(behind.get(prediction.degradation, 1))
-            if speeds := self.evaluator.stopwatch.take():
-                write_part(self.parts, "speed", name + end, rows.speed_table(self.sweep, speeds, *self.device_words))
-            if self.scorer:
-                cells = len(self.sweep.score_cells())
-                scores = self.scorer.score(ids, pictures, kept.wanted[:, :, -cells:])
-                failures += [(ids[image], stage, sentence) for image, stage, sentence in scores.failures]
-                for kind, table in rows.score_tables(self.sweep, ids, scores).items():
-                    write_part(self.parts, kind, name + end, table)
-                evaluations += scores.cells
+            predicted, not_predicted = self._predict(kept, pictures, name, end, report_position)
+            scored, not_scored = self._score(kept, pictures, name + end)
+            evaluations = predicted + scored
+            failures += not_predicted + not_scored
         if failures:
             self.fail(failures, name + end)
-        return Outcome(int(kept.first.sum()), evaluations, len({image_id for image_id, _, _ in failures}))
+        self.progress.keep()
+        return TaskOutcome(int(kept.first.sum()), evaluations, len({image_id for image_id, _, _ in failures}))
 
-    def fail(self, failures: Sequence[tuple[str, str, str]], name: str) -> None:
-        """Write `failures`: (image id, stage, sentence)."""
+    def _predict(
+        self, task: Task, pictures: list[images.Decoded], name: str, end: str, report_position: ReportPosition | None
+    ) -> tuple[int, Failures]:
+        """Write the predictions of a task and the speed of its networks; return the evaluations and the failures."""
+        evaluations, ids = 0, task.ids
+        failures: Failures = []
+        labels = [int(row["label"]) for row in task.rows]
+        positions = {condition.degradation: i for i, condition in enumerate(self.sweep.conditions, 2)}
+        for prediction in self.evaluator.evaluate(ids, labels, pictures, task.wanted):
+            failures += [(ids[image], stage, sentence) for image, stage, sentence in prediction.failures]
+            if prediction.columns:
+                table = rows.prediction_table(self.sweep, task.rows, prediction)
+                write_part(self.parts, "predictions", f"{name}-{_file_safe(prediction.degradation)}{end}", table)
+                evaluations += len(table)
+            if report_position:
+                report_position(positions.get(prediction.degradation, 1))
+        if speeds := self.evaluator.stopwatch.take():
+            table = rows.speed_table(self.sweep, speeds, self.device_name, self.threads)
+            write_part(self.parts, "speed", name + end, table)
+        return evaluations, failures
+
+    def _score(self, task: Task, pictures: list[images.Decoded], name: str) -> tuple[int, Failures]:
+        """Write the scores of a task; return the evaluations and the failures."""
+        if not self.scorer:
+            return 0, []
+        ids = task.ids
+        scores = self.scorer.score(ids, pictures, task.wanted_scores)
+        for kind, table in rows.score_tables(self.sweep, ids, scores).items():
+            write_part(self.parts, kind, name, table)
+        return scores.cells, [(ids[image], stage, sentence) for image, stage, sentence in scores.failures]
+
+    def fail(self, failures: Failures, name: str) -> None:
+        """Write a part file of failures.
+
+        Parameters
+        ----------
+        failures
+            (image id, stage, sentence) of each.
+        name
+            The name of the part.
+        """
         write_part(self.parts, "failures", name, rows.failure_table(self.sweep, failures))
 
-    def _describe(self, item: Task, pictures: Sequence[images.Decoded], name: str) -> None:
-        """The rows of `images`, of those that no group before describes."""
-        of = [(row, picture) for row, picture, here in zip(item.rows, pictures, item.first, strict=True) if here]
-        if of:
-            with ThreadPoolExecutor(2) as pool:
-                hues = list(pool.map(lambda pair: self._hue_entropy(*pair), of))
-            table = rows.image_table(self.sweep, [row for row, _ in of], [picture for _, picture in of], hues)
-            write_part(self.parts, "images", name, table)
+    def part_name(self, ids: Sequence[str]) -> str:
+        """Return the name of the parts of some images.
+
+        It is the same for the same work, so a task that is computed again replaces its own parts.
+        """
+        entrants = [text for entrant in self.sweep.entrants for text in (entrant.model, entrant.defense)]
+        texts = [self.sweep.run_id, *ids, "", *entrants]
+        return hashlib.blake2b("\0".join(texts).encode(), digest_size=12).hexdigest()
 
     def close(self) -> None:
-        """Let go of the networks and of the threads."""
+        """Release the networks and end the threads."""
         self.evaluator.close()
 
+    def _describe(self, task: Task, pictures: Sequence[images.Decoded], name: str) -> None:
+        """Write the rows of `images` for the images that no group of networks before describes."""
+        described = [
+            (row, picture) for row, picture, first in zip(task.rows, pictures, task.first, strict=True) if first
+        ]
+        if described:
+            with ThreadPoolExecutor(2) as pool:
+                hues = list(pool.map(lambda pair: self._hue_entropy(*pair), described))
+            table = rows.image_table(self.sweep, [row for row, _ in described], [p for _, p in described], hues)
+            write_part(self.parts, "images", name, table)
+
     def _calibration(self, reach: Reach) -> list[images.Decoded]:
-        """Those of `Sweep.calibration`, which the driver could read. Raises `UserError`."""
+        """Decode the images of `Sweep.calibration`, which the driver could read. Raises `UserError`."""
         with ThreadPoolExecutor(2) as pool:
             rows = [asdict(image) for image in self.sweep.calibration]
             decoded = list(pool.map(lambda row: decode_row(row, reach), rows))
@@ -182,12 +264,6 @@ class Worker:
                 raise UserError(f"an image that batch norm is recalibrated on cannot be read by a worker: {image}")
         return [image for image in decoded if not isinstance(image, str)]
 
-    def name_of(self, ids: Sequence[str]) -> str:
-        """The same for the same work, so that a piece that is computed again replaces its own parts."""
-        entrants = [text for entrant in self.sweep.entrants for text in (entrant.model, entrant.defense)]
-        words = [self.sweep.run_id, *ids, "", *entrants]
-        return hashlib.blake2b("\0".join(words).encode(), digest_size=12).hexdigest()
-
     def _hue_entropy(self, row: Mapping[str, Any], picture: images.Decoded) -> float:
         mask_uri = row.get("mask_uri")
         mask = None
@@ -195,11 +271,40 @@ class Worker:
             try:
                 mask = images.decode_mask(mask_uri, picture, self.sweep.mask_range)
             except ImageError:
-                mask = None  # a mask only refines this figure: without it the whole box counts
+                mask = None  # a mask only refines this number: without it the whole box counts
         return hue_entropy(images.box_pixels(picture), mask)
 
 
+class _TaskProgress(Reporter):
+    """Reports each evaluation of a task once, however often it is computed because memory runs out."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a task."""
+        self.done = self.kept = self.reported = 0
+
+    def keep(self) -> None:
+        """Keep the evaluations since the last restart: they are not computed again."""
+        self.kept = self.done
+
+    def restart(self) -> None:
+        """Forget the evaluations that were not kept: they are computed again."""
+        self.done = self.kept
+
+    def evaluations(self, count: int) -> None:
+        self.done += count
+        if self.done > self.reported:
+            self.reporter.evaluations(self.done - self.reported)
+            self.reported = self.done
+
+    def message(self, sentence: str) -> None:
+        self.reporter.message(sentence)
+
+
 def _file_safe(text: str) -> str:
-    """A degradation's name as a part of a file name: readable, and unique by its hash where it is not plain."""
+    """Return a degradation's name as a part of a file name; a hash makes it unique where characters are replaced."""
     plain = "".join(c if c.isalnum() or c in "_-" else "_" for c in text)[:40]
     return plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"

@@ -1,1 +1,1 @@
-"""Sensitivity: what one image tells about how its prediction will bear noise (paper, sections 3 and 4)."""
+"""Sensitivity: how strongly noise will change the prediction of one image (paper, sections 3 and 4)."""

@@ -1,8 +1,9 @@
-"""Makes the backward pass to the pixels about as cheap as the forward pass, whatever the network.
+"""A backward pass to the pixels that costs about as much as the forward pass, for any network.
 
-Libraries are built for the gradients of weights. Two things are slow on the way to the pixels alone: the input's
-gradient of a strided convolution of few channels (AlexNet's first takes 5 times its forward pass on a CPU, ResNet's 3
-times), and batch normalisation in eval mode, an affine map that has the backward pass of a training step.
+Libraries are optimised for gradients of weights. For gradients of pixels alone, two operations are slow. One is the
+gradient of a strided convolution of few channels with respect to its input: AlexNet's first convolution takes 5 times
+its forward pass on a CPU, ResNet's 3 times. The other is batch normalisation in eval mode, which is an affine map but
+has the backward pass of a training step.
 """
 
 from typing import Any
@@ -14,11 +15,14 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 FEW = 4
-"""Input channels up to which a convolution is an image's."""
+"""The number of input channels up to which a convolution is taken for the first one of a network."""
 
 
 class CheapBackward(TorchFunctionMode):
-    """Inside, networks give the gradients that they give outside, to rounding, but of inputs only."""
+    """A context in which networks give the same gradients with respect to their inputs, up to rounding, but faster.
+
+    Gradients with respect to weights stay as they are, and as slow.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -71,10 +75,10 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 class _StridedConvolution(torch.autograd.Function):
-    """A convolution whose input's gradient is a convolution at the resolution of the output.
+    """A convolution whose gradient with respect to the input is a convolution at the resolution of the output.
 
-    Each of the stride² positions that a pixel can have under the kernel sees its own part of it; they are computed as
-    channels, and shuffled into place.
+    A pixel can have stride² positions relative to the kernel, and at each it meets another part of the weights. The
+    gradients at these positions are computed as channels, and shuffled to where they belong.
     """
 
     @staticmethod
@@ -89,7 +93,7 @@ class _StridedConvolution(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         stride, (top, left), (height, width) = ctx.stride, ctx.padding, ctx.size
         out, channels, *kernel = weight.shape
-        down, across = (-(-side // stride) for side in kernel)  # taps of each part
+        down, across = (-(-side // stride) for side in kernel)  # the size of each part of the kernel
         whole = F.pad(weight, (0, across * stride - kernel[1], 0, down * stride - kernel[0]))
         parts = whole.view(out, channels, down, stride, across, stride).permute(1, 3, 5, 0, 2, 4)
         parts = parts.reshape(channels * stride**2, out, down, across).flip(2, 3)

@@ -1,7 +1,8 @@
 """Sensitivity from one backward pass (paper, section 4).
 
-f is one output of the network for the class predicted on the undegraded image, z the image in [0, 255], F = ∂f/∂z.
-What is kept of F is free of levels; `first_order` is what it predicts at any level, as the views have it in SQL.
+f is one output of the network for the class predicted on the undegraded image, z the image in [0, 255], and F = ∂f/∂z.
+What is kept of F does not depend on a level. `first_order` predicts from it the change at any level, as the views of
+the database do in SQL.
 """
 
 from collections.abc import Callable
@@ -13,21 +14,34 @@ from torch import Tensor
 from cnnsens_bench.sensitivity.backward import CheapBackward
 
 Network = Callable[[Tensor], Tensor]
-"""(N, 3, H, W) in [0, 255] → (N, classes) logits, each image by itself; differentiable."""
+"""A differentiable function (N, 3, H, W) in [0, 255] → logits (N, classes), of each image by itself."""
 
 OUTPUTS = ("logit", "probability", "margin")
-"""The outputs f: logit and probability of the reference class, and the margin: its logit less the best other one's."""
+"""The outputs f: the logit and the probability of the reference class, and the margin, which is the logit minus the
+largest one of another class."""
 
 FIRST_ORDER = ("gaussian_rgb", "pepper_pixel", "translation")
 """The degradations that `first_order` knows."""
 
 COLUMNS = ("value", "grad_sq_norm", "pepper_sum", "pepper_sq_norm", "shift_x", "shift_y")
+"""The columns of the table `sensitivity` that `level_free` computes."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """A batch's `values` (3, N) float64 and their `gradients`, one (N, 3, H, W) for each of `OUTPUTS`; `logits`
-    (N, classes) and the `reference` class (N,)."""
+    """The outputs of a network for a batch of N images.
+
+    Parameters
+    ----------
+    values
+        (3, N) float64, in the order of `OUTPUTS`.
+    gradients
+        One tensor (N, 3, H, W) for each of `OUTPUTS`, per unit of [0, 255].
+    logits
+        (N, classes).
+    reference
+        (N,), the class that the outputs are for.
+    """
 
     values: Tensor
     gradients: list[Tensor]
@@ -36,19 +50,39 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Change:
-    """Expectation and standard deviation of the change of each of `OUTPUTS`: (3, N) float64."""
+class OutputChange:
+    """The mean and the standard deviation of how much each of `OUTPUTS` changes, both (3, N) float64."""
 
     mean: Tensor
     deviation: Tensor
 
 
 def differentiate(network: Network, pixels: Tensor, reference: Tensor | None = None) -> Outputs:
-    """Values and gradients of `OUTPUTS`: one forward pass, one backward pass each, for all images at once.
+    """Compute the outputs of a network and their gradients, by one forward pass and one backward pass per output.
 
-    `pixels` (N, 3, H, W) in [0, 255], not changed; `reference` (N,) classes, None: the predicted ones. The sum over
-    the batch is differentiated; since images do not meet in the network, each row is its own image's gradient.
-    Raises `ValueError` for a network of fewer than two classes.
+    The sum over the batch is differentiated: since images do not meet in the network, each row is the gradient of its
+    own image.
+
+    Parameters
+    ----------
+    network
+        As `Network`.
+    pixels
+        (N, 3, H, W) in [0, 255], which are not changed.
+    reference
+        (N,) classes; None for the predicted ones.
+
+    Raises
+    ------
+    ValueError
+        If the network has fewer than two classes.
+
+    Examples
+    --------
+    >>> network = lambda pixels: pixels.sum((2, 3))
+    >>> outputs = differentiate(network, torch.tensor([3.0, 1.0, 2.0]).view(1, 3, 1, 1))
+    >>> outputs.reference.tolist(), outputs.values[2].tolist(), outputs.gradients[2].flatten().tolist()
+    ([0], [1.0], [1.0, 0.0, -1.0])
     """
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_()
@@ -67,9 +101,9 @@ def differentiate(network: Network, pixels: Tensor, reference: Tensor | None = N
 
 
 def outputs_of(logits: Tensor, reference: Tensor) -> Tensor:
-    """(N, classes) logits, (N,) classes → (3, N) float64: `OUTPUTS`.
+    """Return `OUTPUTS` for reference classes (N,) from logits (N, classes): (3, N) float64.
 
-    In double precision, for in single the gradient of a probability within 1e-7 of 1 is rounding.
+    The precision is double, because in single precision the gradient of a probability within 1e-7 of 1 is rounding.
     """
     logits = logits.double()
     index = reference[:, None]
@@ -80,10 +114,20 @@ def outputs_of(logits: Tensor, reference: Tensor) -> Tensor:
 
 
 def level_free(outputs: Outputs, pixels: Tensor, across: Tensor, down: Tensor) -> dict[str, Tensor]:
-    """The columns `COLUMNS` of the table `sensitivity`, each (3, N) float64.
+    """Compute what `first_order` needs of the gradients: the columns of the table `sensitivity`.
 
-    `across`, `down` (N, 3, H, W): ∂z/∂x and ∂z/∂y (`central_differences`). `grad_sq_norm` = ‖F‖²; with
-    v = −Σ_c z_c·F_c (equation 3), `pepper_sum` = Σv and `pepper_sq_norm` = ‖v‖²; `shift_x` = F·∂z/∂x (equation 5).
+    Parameters
+    ----------
+    outputs
+        From `differentiate`, for `pixels` (N, 3, H, W) in [0, 255].
+    across, down
+        ∂z/∂x and ∂z/∂y from `central_differences`, (N, 3, H, W).
+
+    Returns
+    -------
+    dict
+        `COLUMNS`, each (3, N) float64: `value`; `grad_sq_norm` = ‖F‖²; with v = −Σ_c z_c·F_c (equation 3), `pepper_sum`
+        = Σv and `pepper_sq_norm` = ‖v‖²; and `shift_x` = F·∂z/∂x, `shift_y` = F·∂z/∂y (equation 5).
     """
     columns: dict[str, list[Tensor]] = {name: [] for name in COLUMNS[1:]}
     for gradient in outputs.gradients:
@@ -96,10 +140,28 @@ def level_free(outputs: Outputs, pixels: Tensor, across: Tensor, down: Tensor) -
     return {"value": outputs.values, **{name: torch.stack(rows) for name, rows in columns.items()}}
 
 
-def first_order(columns: dict[str, Tensor], degradation: str, level: float) -> Change:
-    """What the gradient expects at a level; V of section 4 is mean² + deviation² (equations 2, 4 and 5).
+def first_order(columns: dict[str, Tensor], degradation: str, level: float) -> OutputChange:
+    """Predict the change of the outputs at a level from the gradient; mean² + deviation² is V of section 4.
 
-    `columns` of `level_free`. Raises `KeyError` for a degradation other than `FIRST_ORDER`.
+    Parameters
+    ----------
+    columns
+        What `level_free` returned.
+    degradation
+        One of `FIRST_ORDER`: equation 2 with G = I, equation 4, and equation 5.
+    level
+        σ or p.
+
+    Raises
+    ------
+    KeyError
+        If the degradation is another one.
+
+    Examples
+    --------
+    >>> columns = {"value": torch.zeros(3, 1), "grad_sq_norm": torch.full((3, 1), 4.0)}
+    >>> first_order(columns, "gaussian_rgb", 3.0).deviation[0].tolist()
+    [6.0]
     """
     mean = torch.zeros_like(columns["value"])
     if degradation == "gaussian_rgb":
@@ -111,21 +173,24 @@ def first_order(columns: dict[str, Tensor], degradation: str, level: float) -> C
         variance = level * level * (columns["shift_x"] ** 2 + columns["shift_y"] ** 2)
     else:
         raise KeyError(degradation)
-    return Change(mean, variance.sqrt())
+    return OutputChange(mean, variance.sqrt())
 
 
 def blackening(gradient: Tensor, pixels: Tensor) -> Tensor:
-    """v (N, H, W) of equation 3: what f changes by, to first order, when a pixel turns black."""
+    """Return v of equation 3, by how much f changes to first order when a pixel turns black: (N, H, W)."""
     return -(pixels * gradient).sum(1)
 
 
 def central_differences(wide: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, 3, H + 2, W + 2), the images with one pixel more on every side → ∂z/∂x and ∂z/∂y, each (N, 3, H, W)."""
+    """Return ∂z/∂x and ∂z/∂y of images, each (N, 3, H, W).
+
+    `wide` (N, 3, H + 2, W + 2) are the images with one more pixel on every side.
+    """
     across = (wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]) / 2
     down = (wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]) / 2
     return across, down
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products, image by image, summed in double precision: (N,)."""
+    """Return the inner product of each image of two batches, summed in double precision: (N,)."""
     return (a * b).flatten(1).sum(1, dtype=torch.float64)

@@ -1,15 +1,32 @@
-"""Hue entropy: the paper finds images of few hues to be the sensitive ones (section 3, qualitative results)."""
+"""Hue entropy, which is lower for the images that the paper finds sensitive (section 3, qualitative results)."""
 
 import numpy as np
 from scipy.stats import entropy
 
 HUE_BINS = 256
+"""Bins for a full turn of the hue."""
 
 
 def hue_entropy(pixels: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Entropy, in bits, of the hues (HSI, 256 bins a turn) of `pixels` (h, w, 3) where `mask` (h, w) is true.
+    """Return the entropy of the hues of an image in bits.
 
-    Gray pixels have no hue and are left out; 0.0 when nothing is left.
+    Parameters
+    ----------
+    pixels
+        (h, w, 3).
+    mask
+        (h, w) bool, the pixels that count; None, or a mask without any, for all.
+
+    Returns
+    -------
+    float
+        The entropy over `HUE_BINS` bins of the hue of HSI, in [0, 8]. Gray pixels have no hue and do not count; 0 if
+        no others are left.
+
+    Examples
+    --------
+    >>> hue_entropy(np.array([[[255, 0, 0], [0, 255, 0], [9, 9, 9]]]))
+    1.0
     """
     colours = pixels[mask] if mask is not None and mask.any() else pixels.reshape(-1, 3)
     red, green, blue = colours.astype(np.float64).T

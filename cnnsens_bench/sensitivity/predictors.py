@@ -1,13 +1,15 @@
-"""Predictors of how the outputs of a network change under a noise that see further than the paper's score does
-(`gradients.first_order`, which the store has at every level).
+"""Predictors of how a network's outputs change under noise, beyond the paper's first-order score.
 
-    @predictor("unmoved")
-    def unmoved(): return 0, NOISES, lambda scene: Change(0 * scene.outputs.values, 0 * scene.outputs.values)
+(The score itself, `gradients.first_order`, is a query of the database at any level.) A predictor is a function of its
+parameters that returns how many passes it takes, which degradations it knows, and a function of the input:
 
-Written in a config by name, with arguments in brackets: `noisy_gradients(copies=2)`.
+    @predictor("unchanged")
+    def unchanged():
+        return 0, NOISES, lambda given: OutputChange(0 * given.outputs.values, 0 * given.outputs.values)
+
+A config writes it by name, with its arguments in brackets: `noisy_gradients(copies=2)`.
 """
 
-import ast
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,20 +18,40 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from cnnsens_bench.sensitivity.gradients import Change, Network, Outputs, blackening, differentiate, dot, outputs_of
-from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.registry import Registry, call
+from cnnsens_bench.sensitivity.gradients import (
+    Network,
+    OutputChange,
+    Outputs,
+    blackening,
+    differentiate,
+    dot,
+    outputs_of,
+)
+from cnnsens_bench.utils.registry import Registry
+from cnnsens_bench.utils.spec_parser import SpecSyntax, call_factory, parse_term
 
 NOISES = ("gaussian_rgb", "pepper_pixel")
-"""Degradations that draw for every pixel on its own."""
+"""The degradations that draw a number for every pixel independently."""
 
 
 @dataclass(frozen=True)
 class PredictorInput:
-    """A batch of images, a network, and what is to happen to them.
+    """A batch of images, a network, and the degradation whose effect is to be predicted.
 
-    `pixels` (N, 3, H, W); `outputs`: undegraded; `degraded(k)`: the images under the k-th of independent draws at
-    `level`, clamped to [0, 255]; `moved(dx, dy)`: their boxes moved, in pixels of the network's input.
+    Parameters
+    ----------
+    network
+        As `Network`.
+    pixels
+        The undegraded images, (N, 3, H, W) in [0, 255].
+    outputs
+        The network's outputs and gradients for `pixels`.
+    degradation, level
+        The name of the degradation, and σ or p.
+    degraded
+        `degraded(k)` returns the images under the k-th of independent draws, clamped to [0, 255].
+    moved
+        `moved(dx, dy)` returns the images with their boxes moved, in pixels of the network's input.
     """
 
     network: Network
@@ -43,37 +65,74 @@ class PredictorInput:
 
 @dataclass(frozen=True)
 class Predictor:
-    """`name`: canonical, with every argument; `passes`: forward and backward passes for one output, that of the
-    undegraded image too; `degradations`: those it knows."""
+    """A predictor as a run uses it; `parse_predictor` makes one of a text.
+
+    Parameters
+    ----------
+    name
+        The canonical name, with every argument.
+    passes
+        The number of forward and backward passes for one output, including those for the undegraded image.
+    degradations
+        The names of the degradations that it knows.
+    predict
+        Predicts the change of `OUTPUTS` for a batch.
+    """
 
     name: str
     passes: int
     degradations: tuple[str, ...]
-    predict: Callable[[PredictorInput], Change]
+    predict: Callable[[PredictorInput], OutputChange]
 
 
-Factory = Callable[..., tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]]
-"""Keyword arguments → passes, degradations and function of a `Predictor`; `ValueError` for impossible arguments."""
+PredictorParts = tuple[int, tuple[str, ...], Callable[[PredictorInput], OutputChange]]
+"""What a registered function returns: `passes`, `degradations` and `predict` of a `Predictor`."""
 
-predictors: Registry[Factory] = Registry("predictor")
-predictor = predictors.register
+predictors: Registry[Callable[..., PredictorParts]] = Registry("predictor")
+
+SYNTAX = SpecSyntax("predictor", "noisy_gradients(copies=2)")
+
+
+def predictor(name: str) -> Callable[[Callable[..., PredictorParts]], Callable[..., PredictorParts]]:
+    """Register the decorated function as a predictor.
+
+    The function's parameters need defaults; a config may give others, by name. It raises `ValueError` for impossible
+    ones, and returns `PredictorParts`. The module's head has an example.
+    """
+    return predictors.register(name)
 
 
 def parse_predictor(text: str) -> Predictor:
-    """`name` or `name(argument=value)` → `Predictor`. Raises `UserError`."""
-    form = "noisy_gradients(copies=2)"
-    try:
-        term = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
-        raise UserError(f"predictor '{text}' cannot be read: write it as {form}") from None
-    name, made = call(predictors, text, term, form)
-    return Predictor(name, *made)
+    """Return the predictor that a text describes, `name` or `name(argument=value, …)`.
+
+    Raises
+    ------
+    UserError
+        If the text cannot be read, the name or an argument is unknown, or a value is impossible.
+
+    Examples
+    --------
+    >>> parse_predictor("noisy_gradients").name
+    'noisy_gradients(copies=2)'
+    """
+    name, parts = call_factory(predictors, text, parse_term(text, SYNTAX), SYNTAX)
+    return Predictor(name, *parts)
 
 
-def label_change(margin: Tensor, change: Change) -> Tensor:
-    """Φ(−(m + mean)/deviation), the probability that the margin m (N,) turns negative: (N,) float64.
+def label_change(margin: Tensor, change: OutputChange) -> Tensor:
+    """Return the probability that the predicted label changes: Φ(−(m + mean) / deviation).
 
-    `change`: of `OUTPUTS`, the margin last. Without deviation, 0 or 1.
+    Parameters
+    ----------
+    margin
+        The margin m of the undegraded images, (N,).
+    change
+        The predicted change of `OUTPUTS`, of which the last, that of the margin, is used.
+
+    Returns
+    -------
+    Tensor
+        (N,) float64; without a deviation it is 0 or 1.
     """
     expected, deviation = margin.double() + change.mean[-1], change.deviation[-1]
     certain = torch.where(expected < 0, torch.inf, -torch.inf)
@@ -82,22 +141,25 @@ def label_change(margin: Tensor, change: Change) -> Tensor:
 
 
 @predictor("clamped_gradient")
-def clamped_gradient() -> tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]:
-    """`gradient` with what the clamp at 0 and 255 does to the noise of each value: its mean and variance (a censored
-    normal's), Σ μᵢFᵢ and Σ sᵢ²Fᵢ²."""
+def clamped_gradient() -> PredictorParts:
+    """Predict from the gradient F with noise as it is after the clamp to [0, 255].
 
-    def predict(scene: PredictorInput) -> Change:
-        shift, variance = clamped_noise(scene.pixels, scene.level)
-        gradients = scene.outputs.gradients
+    The noise of value i is then a censored normal, of mean μᵢ and variance sᵢ². The change has the mean Σ μᵢFᵢ and the
+    variance Σ sᵢ²Fᵢ².
+    """
+
+    def predict(given: PredictorInput) -> OutputChange:
+        shift, variance = clamped_noise(given.pixels, given.level)
+        gradients = given.outputs.gradients
         mean = [dot(g, shift) for g in gradients]
         spread = [dot(g * g, variance) for g in gradients]
-        return Change(torch.stack(mean), torch.stack(spread).sqrt())
+        return OutputChange(torch.stack(mean), torch.stack(spread).sqrt())
 
     return 2, ("gaussian_rgb",), predict
 
 
 def clamped_noise(pixels: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Mean and variance of clamp(z + σε, 0, 255) − z for standard normal ε, in the shape of `pixels`."""
+    """Return the mean and the variance of clamp(z + σε, 0, 255) − z for standard normal ε, in the shape of `pixels`."""
     if sigma == 0:
         return torch.zeros_like(pixels), torch.zeros_like(pixels)
     low, high = -pixels / sigma, (255 - pixels) / sigma
@@ -113,92 +175,99 @@ def _density(z: Tensor) -> Tensor:
     return torch.exp(-(z**2) / 2) * (2 * torch.pi) ** -0.5
 
 
-KINKS = 1 - 2 / math.pi
-"""∫₀¹ 2/π·arcsin t dt."""
+UPPER_WEIGHT = 1 - 2 / math.pi
+"""The integral of 2/π·arcsin t over [0, 1], the weight of the upper bound in `noisy_gradients`."""
 
 
 @predictor("noisy_gradients")
-def noisy_gradients(copies: int = 2) -> tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]:
-    """Gradients at `copies` degraded images, which see curvature and the clamp.
+def noisy_gradients(copies: int = 2) -> PredictorParts:
+    """Predict from gradients at `copies` degraded images, which include curvature and the clamp.
 
-    For normal noise of variance σ², Var h = σ² ∫₀¹ E⟨∇h(X), ∇h(X_t)⟩ dt with X_t a copy of X correlated by t (Mehler's
-    formula; Houdré & Pérez-Abreu 1995). Its ends are ‖E∇h‖² and E‖∇h‖² (Poincaré's upper bound). Between them the
-    gradient of a network of linear pieces, a sum of steps, correlates by the arcsine law, 2/π·arcsin t, whose integral
-    `KINKS` weighs them: exact for h = |x|, where Var h = (1 − 2/π)σ². h is the network after the clamp. Pepper takes v
-    and p(1 − p) likewise, where X_t has each pixel drawn anew with probability 1 − t.
+    Let h be the network after the clamp. For normal noise of variance σ², Var h = σ² ∫₀¹ E⟨∇h(X), ∇h(X_t)⟩ dt, where
+    X_t is a copy of X correlated by t (Mehler's formula; Houdré & Pérez-Abreu 1995). At t = 0 the integrand is ‖E∇h‖²,
+    at t = 1 it is E‖∇h‖², which gives Poincaré's upper bound. The gradient of a piecewise linear network is a sum of
+    steps, whose correlation follows the arcsine law 2/π·arcsin t in between. So the integral weighs the upper end by
+    `UPPER_WEIGHT`, and the lower one by the rest; this is exact for h = |x|, where Var h = (1 − 2/π)σ².
+
+    For pepper, v of equation 3 takes the place of ∇h and p(1 − p) that of σ²; X_t draws each pixel anew with
+    probability 1 − t.
     """
-    _check_copies(copies, 2)
+    _check_copies(copies)
 
-    def predict(scene: PredictorInput) -> Change:
+    def predict(given: PredictorInput) -> OutputChange:
         total: list[Tensor] = []
         squares: list[Tensor] = []
         values = []
         for k in range(copies):
-            noisy = scene.degraded(k)
-            at = differentiate(scene.network, noisy, scene.outputs.reference)
-            values.append(at.values)
-            for i, own in enumerate(at.gradients):
-                part = _through(scene, noisy, own).flatten(1)
-                square = dot(part, part)
+            noisy = given.degraded(k)
+            outputs = differentiate(given.network, noisy, given.outputs.reference)
+            values.append(outputs.values)
+            for i, own in enumerate(outputs.gradients):
+                gradient = _noise_gradient(given, noisy, own).flatten(1)
+                square = dot(gradient, gradient)
                 if k == 0:
-                    total.append(part)
+                    total.append(gradient)
                     squares.append(square)
                 else:
-                    total[i] += part
+                    total[i] += gradient
                     squares[i] += square
         upper = torch.stack(squares) / copies
-        whole = torch.stack([dot(part, part) for part in total])
+        whole = torch.stack([dot(gradient, gradient) for gradient in total])
         lower = (whole - copies * upper) / (copies * (copies - 1))
-        scale = scene.level**2 if scene.degradation == "gaussian_rgb" else scene.level * (1 - scene.level)
-        mean = torch.stack(values).mean(0) - scene.outputs.values
-        return Change(mean, (scale * (KINKS * upper + (1 - KINKS) * lower.clamp(min=0))).sqrt())
+        scale = given.level**2 if given.degradation == "gaussian_rgb" else given.level * (1 - given.level)
+        mean = torch.stack(values).mean(0) - given.outputs.values
+        return OutputChange(mean, (scale * (UPPER_WEIGHT * upper + (1 - UPPER_WEIGHT) * lower.clamp(min=0))).sqrt())
 
     return 2 * copies + 1, NOISES, predict
 
 
-def _through(scene: PredictorInput, noisy: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient at a degraded image as one of the noise: nothing passes where the clamp holds."""
-    if scene.degradation == "gaussian_rgb":
+def _noise_gradient(given: PredictorInput, noisy: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient with respect to the noise from that at a degraded image; it is 0 where a value is clamped."""
+    if given.degradation == "gaussian_rgb":
         return gradient * ((noisy > 0) & (noisy < 255))
-    return blackening(gradient, scene.pixels)
+    return blackening(gradient, given.pixels)
 
 
 @predictor("sampling")
-def sampling(copies: int = 15) -> tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]:
-    """The plain way: mean and standard deviation of the outputs of `copies` degraded images."""
-    _check_copies(copies, 2)
+def sampling(copies: int = 15) -> PredictorParts:
+    """Predict by trying: the mean and the standard deviation of the outputs for `copies` degraded images."""
+    _check_copies(copies)
 
-    def predict(scene: PredictorInput) -> Change:
+    def predict(given: PredictorInput) -> OutputChange:
         values = []
         with torch.no_grad():
             for k in range(copies):
-                values.append(outputs_of(scene.network(scene.degraded(k)), scene.outputs.reference))
-        seen = torch.stack(values)
-        return Change(seen.mean(0) - scene.outputs.values, seen.std(0))
+                values.append(outputs_of(given.network(given.degraded(k)), given.outputs.reference))
+        stacked = torch.stack(values)
+        return OutputChange(stacked.mean(0) - given.outputs.values, stacked.std(0))
 
     return copies + 1, NOISES, predict
 
 
 @predictor("cubature")
-def cubature() -> tuple[int, tuple[str, ...], Callable[[PredictorInput], Change]]:
-    """Translation by the undegraded view and six around it, 2σ away: the rule of degree 5 for a normal shift in the
-    plane, with weights 1/2 and 1/12 (Stroud 1971, E₂^{r²} 5-1)."""
+def cubature() -> PredictorParts:
+    """Predict the effect of a translation from the undegraded view and six others that are 2σ away.
 
-    def predict(scene: PredictorInput) -> Change:
-        still = scene.outputs.values
-        mean, square = torch.zeros_like(still), torch.zeros_like(still)
+    This is the cubature rule of degree 5 for a normal shift in the plane, with weights 1/2 and 1/12 (Stroud 1971,
+    E₂^{r²} 5-1).
+    """
+
+    def predict(given: PredictorInput) -> OutputChange:
+        undegraded = given.outputs.values
+        mean, square = torch.zeros_like(undegraded), torch.zeros_like(undegraded)
         with torch.no_grad():
-            for turn in range(6):
-                angle, radius = turn * math.pi / 3, 2 * scene.level
-                logits = scene.network(scene.moved(radius * math.cos(angle), radius * math.sin(angle)))
-                change = outputs_of(logits, scene.outputs.reference) - still
+            for sixth in range(6):
+                angle, radius = sixth * math.pi / 3, 2 * given.level
+                logits = given.network(given.moved(radius * math.cos(angle), radius * math.sin(angle)))
+                change = outputs_of(logits, given.outputs.reference) - undegraded
                 mean += change / 12
                 square += change**2 / 12
-        return Change(mean, (square - mean**2).clamp(min=0).sqrt())
+        return OutputChange(mean, (square - mean**2).clamp(min=0).sqrt())
 
     return 7, ("translation",), predict
 
 
-def _check_copies(copies: int, least: int) -> None:
-    if isinstance(copies, bool) or not isinstance(copies, int) or copies < least:
-        raise ValueError(f"copies must be a whole number of at least {least}")
+def _check_copies(copies: int) -> None:
+    """Raise `ValueError` unless there are at least two copies, as a deviation needs."""
+    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 2:
+        raise ValueError("copies must be a whole number of at least 2")

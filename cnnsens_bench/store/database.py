@@ -1,15 +1,15 @@
-"""The one writer of `results.duckdb`.
+"""The one writer of `results.duckdb`, and questions to it.
 
-Connections are short, so that readers can ask between two operations. While a run writes, `RunStore` (publication.py)
-keeps the tables in a file of its own, and readers need not wait at all.
+Connections are short, so that readers can ask between two operations. While a run writes, `RunStore` (publish.py) keeps
+the tables in a file of its own, and readers need not wait at all.
 """
 
 import contextlib
 import json
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +17,90 @@ import duckdb
 import pandas as pd
 
 from cnnsens_bench.store import ingestion
-from cnnsens_bench.store.inbox import Inbox
-from cnnsens_bench.store.statements import statement_of
+from cnnsens_bench.store.connection import (
+    DISK_ERRORS,
+    TO_WRITE,
+    file_name,
+    is_foreign,
+    is_held,
+    opening_error,
+    unopenable,
+)
+from cnnsens_bench.store.parts import PartFiles
+from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL, add_missing_columns, create_tables
 from cnnsens_bench.utils.errors import StorageError, UserError, first_line
-from cnnsens_bench.utils.storage import StoragePath, require_writable
+from cnnsens_bench.utils.storage import StoragePath, is_local, require_writable
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
-"""Raised when tables or columns change their meaning; see `Store.open`."""
-DISK = (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException)
-"""What DuckDB raises on a full disk, and afterwards."""
+
+@dataclass(frozen=True)
+class IngestedParts:
+    """Parts of an attempt that the database has and that can be removed; whether the attempt's folder can go too."""
+
+    attempt: str
+    names: list[str]
+    new: int = 0
+    """How many of them the database did not have before."""
+    ended: bool = False
 
 
 class Store:
-    """The database of one output. `open` must come first where it is written; it makes folder, tables and views.
+    """The database of one output.
 
-    `path`: the file that readers know; `database`: the one that this store opens, which is the same but while a run
-    writes, and where `path` is a URI. `settings`: DuckDB's, of each connection.
+    Before it is written, `open` must make its folder, tables and views.
+
+    Parameters
+    ----------
+    output
+        The output of a run: a folder or a URI.
+    database
+        The file that this store opens. The default is `<output>/results.duckdb`. It is another file while a run writes,
+        and where the output is a URI.
+
+    Attributes
+    ----------
+    path
+        The file that readers know.
+    settings
+        DuckDB's settings, for each connection.
+    changed
+        Whether a connection has been open for writing.
     """
 
     def __init__(self, output: StoragePath, database: Path | None = None) -> None:
         self.output = output
         self.path: StoragePath = output / "results.duckdb"
         self.database = database
-        self.inbox = Inbox(output)
+        self.parts = PartFiles(output)
         self.changed = False
         self.settings: dict[str, Any] = {}
-        self._taken: list[tuple[str, list[str]]] = []
-        self._ended: set[str] = set()
-        self._left: set[str] = set()
+        self._of_unknown_runs: set[str] = set()
 
     def open(self) -> None:
-        """Make the folder and the schema where they are missing.
+        """Make the folder and the schema where they are missing, and add columns that an older database lacks.
 
-        Raises `UserError` when the folder cannot be written, another process holds the database, the file is none,
-        or was made by another version.
+        Raises
+        ------
+        UserError
+            Where the folder cannot be written, another process has the database open, the file is not a database, or
+            its schema has another version.
         """
-        if "?" in str(self._file()):  # DuckDB takes what follows for options, and its log lands elsewhere
-            raise UserError(f"the output folder {self.output} has a '?' in its name: choose another with output=…")
-        writable(self.output)
-        with self._connect() as connection:
+        if character := unopenable(self._file()):
+            raise UserError(
+                f"the output folder {self.output} has a '{character}' in its name: choose another with output=…"
+            )
+        require_output(self.output)
+        with self.connect() as connection:
             try:
                 found = _version(connection)
                 if found is None or found == SCHEMA_VERSION:
-                    # One transaction: a run killed here leaves no half of a schema.
+                    # One transaction: a run that is killed here leaves no half of a schema.
                     connection.begin()
-                    connection.execute(statement_of("schema"), {"schema_version": SCHEMA_VERSION})
-                    connection.execute(statement_of("views"))
-                    connection.execute(statement_of("sensitivity"))
+                    create_tables(connection)
+                    add_missing_columns(connection)
+                    connection.execute(SQL["views"])
+                    connection.execute(SQL["sensitivity_views"])
                     connection.commit()
             except duckdb.Error as error:
                 raise UserError(
@@ -80,8 +115,10 @@ class Store:
     def begin_run(
         self, run_id: str, suite: str, protocol: str, config: dict[str, Any], environment: dict[str, Any]
     ) -> None:
-        """A row of `runs` with status running; one that is there already goes on. To come before `ingest`, which leaves
-        the parts of unknown runs alone."""
+        """Insert a run with the status `running`, or mark one that is there as running again.
+
+        This comes before `ingest`, which leaves the parts of unknown runs alone.
+        """
         values = {
             "run_id": run_id,
             "suite": suite,
@@ -90,56 +127,90 @@ class Store:
             "config": json.dumps(config, default=str),
             "environment": json.dumps(environment),
         }
-        with self._connect() as connection:
-            connection.execute(statement_of("begin_run"), values)
-        self._left.clear()
+        with self.connect() as connection:
+            connection.execute(SQL["begin_run"], values)
+        self._of_unknown_runs.clear()
 
     def finish_run(self, run_id: str, status: str, patience: float = 10) -> None:
-        """`status`: done, incomplete or interrupted."""
-        with self._connect(patience) as connection:
-            connection.execute("UPDATE runs SET status = ?, finished_at = now() WHERE run_id = ?", [status, run_id])
+        """Set the status of a run (done, incomplete or interrupted) and the time when it ended."""
+        with self.connect(patience) as connection:
+            connection.execute(SQL["finish_run"], {"status": status, "run_id": run_id})
 
     def clear_failures(self, run_id: str) -> None:
-        """Forget the failures of a run that begins again: what fails still fails anew."""
-        with self._connect() as connection:
-            connection.execute("DELETE FROM failures WHERE run_id = ?", [run_id])
+        """Remove the failures of a run that begins again: what still fails will be recorded again."""
+        with self.connect() as connection:
+            connection.execute(SQL["clear_failures"], {"run_id": run_id})
 
     def put_models(self, rows: pd.DataFrame) -> None:
         """Insert or replace rows of `models`, columns by name."""
-        with self._connect(10) as connection:
+        with self.connect(10) as connection:
             connection.register("rows", rows)
             connection.execute("INSERT OR REPLACE INTO models BY NAME SELECT * FROM rows")
 
     def put_images(self, rows: pd.DataFrame) -> None:
         """Insert or replace rows of `images`, columns by name."""
-        with self._connect(10) as connection:
+        with self.connect(10) as connection:
             connection.register("rows", rows)
             connection.execute("INSERT OR REPLACE INTO images BY NAME SELECT * FROM rows")
 
     def model_digests(self, model: str, dataset: str) -> dict[str, str]:
-        """Defense → SHA-256 of the weights that the store's predictions of this model under it were made with."""
-        with self._connect(10) as connection:
-            return dict(
-                connection.execute(statement_of("model_digests"), {"model": model, "dataset": dataset}).fetchall()
-            )
+        """Return the SHA-256 of the weights with which a model made its stored predictions, by defense."""
+        with self.connect(10) as connection:
+            return dict(connection.execute(SQL["model_digests"], {"model": model, "dataset": dataset}).fetchall())
 
     def has_predictions(self, protocol: str, dataset: str) -> bool:
-        """Whether there is anything to resume from."""
-        with self._connect(10) as connection:
-            question = "SELECT 1 FROM protocol_predictions WHERE protocol = ? AND dataset = ? LIMIT 1"
-            return connection.execute(question, [protocol, dataset]).fetchone() is not None
+        """Return whether there is anything to resume from."""
+        with self.connect(10) as connection:
+            found = connection.execute(SQL["has_predictions"], {"protocol": protocol, "dataset": dataset}).fetchone()
+            return bool(found and found[0])
 
     def missing(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
-        """The rows of `image_ids` × `wanted` (model, defense, degradation, level, trial) that the store lacks."""
-        with self._connect(10) as connection:
-            # Typed, for an empty list has no type of its own.
+        """Return those rows of `image_ids` × `wanted` that the store has no predictions of under a protocol.
+
+        Parameters
+        ----------
+        protocol, dataset
+            The hash of the protocol, and the data set of the images.
+        image_ids
+            The images.
+        wanted
+            Rows of (model, defense, degradation, level, trial).
+        """
+        return self._missing("missing", protocol, dataset, image_ids, wanted)
+
+    def missing_scores(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
+        """Return those rows of `image_ids` × `wanted` that the store has no scores of under a protocol.
+
+        Parameters
+        ----------
+        protocol, dataset
+            The hash of the protocol, and the data set of the images.
+        image_ids
+            The images.
+        wanted
+            Rows of (model, defense, predictor, degradation, level). The level-free score has the predictor "", the
+            degradation "none" and level 0.
+        """
+        return self._missing("missing_scores", protocol, dataset, image_ids, wanted)
+
+    def _missing(
+        self, statement: str, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame
+    ) -> pd.DataFrame:
+        with self.connect(10) as connection:
+            # The ids are typed, because an empty list has no type of its own.
             connection.register("wanted_images", pd.DataFrame({"image_id": pd.Series(image_ids, dtype="str")}))
             connection.register("wanted", wanted)
-            return connection.execute(statement_of("missing"), {"protocol": protocol, "dataset": dataset}).df()
+            return connection.execute(SQL[statement], {"protocol": protocol, "dataset": dataset}).df()
 
     def query(self, sql: str, parameters: list[Any] | None = None) -> pd.DataFrame:
-        """A question, read-only. Raises `UserError` where the database has not a view, macro or column that it asks."""
-        with self._connect(10, read_only=True) as connection:
+        """Return the answer to a question in SQL; the database is opened to read only.
+
+        Raises
+        ------
+        UserError
+            Where the database lacks a view, macro or column that the question names.
+        """
+        with self.connect(10, read_only=True) as connection:
             try:
                 return connection.execute(sql, parameters or []).df()
             except (duckdb.CatalogException, duckdb.BinderException) as error:
@@ -150,45 +221,69 @@ class Store:
 
     def ingest(
         self,
-        on_progress: Callable[[int, int], None] | None = None,
+        report_progress: Callable[[int, int], None] | None = None,
         *,
         keep: StoragePath | None = None,
         patience: float = 0,
     ) -> int:
-        """Bring every whole part into the tables, exactly once; gives the number of parts.
+        """Insert the rows of all whole parts into the tables, exactly once, and remove the parts.
 
-        The folders of ended attempts are removed with what is left in them; `keep` is the one still written to.
-        A part that cannot be read is set aside as `<name>.corrupt`, with a warning. One of a run that the database does
-        not know (it was lost, or an older one put in its place) stays where it is until that run begins again: only
-        with the run's protocol can it be told what its rows repeat. `on_progress(done, all)` counts parts; `patience`:
-        seconds to wait, for each batch, for a process that holds the database. Raises `StorageError`.
+        The folders of ended attempts are removed too. A part that cannot be read is set aside as `<name>.corrupt`, with
+        a warning. A part of a run that the database does not know (the database was lost, or an older one was put in
+        its place) stays until that run begins again: only the run's protocol says which stored rows it repeats.
+
+        Parameters
+        ----------
+        report_progress
+            Called after each batch with the number of parts that are done and of all parts.
+        keep
+            The folder of the attempt that workers are still writing to.
+        patience
+            Seconds to wait, for each batch, while another process has the database open.
+
+        Returns
+        -------
+        int
+            The number of parts that the database did not have before.
+
+        Raises
+        ------
+        StorageError
+            Where the database cannot be written, or parts cannot be read or removed.
         """
-        waiting = self.inbox.attempts()
-        total, seen, brought = sum(map(len, waiting.values())), 0, 0
-        for attempt, names in waiting.items():
-            # A transaction never spans attempts: what two of them computed is found in the table, and kept once.
-            for batch in ingestion.batches(names):
-                brought += self._ingest_parts(attempt, batch, patience)
-                seen += len(batch)
-                if on_progress:
-                    on_progress(seen, total)
-            if keep is None or attempt != keep.name:
-                self._ended.add(attempt)
-                self._settle()
-        return brought
+        new = 0
+        for ingested in self._insert_parts(report_progress, keep, patience):
+            self._remove(ingested)
+            new += ingested.new
+        return new
 
-    def _ingest_parts(self, attempt: str, names: list[str], patience: float) -> int:
-        with self._connect(patience) as connection:
-            question = "SELECT name FROM parts WHERE starts_with(name, ?)"
-            known = {row[0] for row in connection.execute(question, [f"{attempt}/"]).fetchall()}
-            known |= self._left
+    def _insert_parts(
+        self, report_progress: Callable[[int, int], None] | None, keep: StoragePath | None, patience: float
+    ) -> Iterator[IngestedParts]:
+        """Insert batch after batch, and yield after each commit what can be removed."""
+        waiting = self.parts.attempts()
+        total, done = sum(map(len, waiting.values())), 0
+        for attempt, names in waiting.items():
+            # A transaction never spans attempts: rows that two of them hold are found in the table, and kept once.
+            for batch in ingestion.batches(names):
+                yield self._insert_batch(attempt, batch, patience)
+                done += len(batch)
+                if report_progress:
+                    report_progress(done, total)
+            if keep is None or attempt != keep.name:
+                yield IngestedParts(attempt, [], ended=True)
+
+    def _insert_batch(self, attempt: str, names: list[str], patience: float) -> IngestedParts:
+        with self.connect(patience) as connection:
+            found = connection.execute(SQL["parts_of_attempt"], {"attempt": attempt}).fetchall()
+            known = {row[0] for row in found} | self._of_unknown_runs
             fresh = [name for name in names if f"{attempt}/{name}" not in known]
-            with self.inbox.at_hand(attempt, fresh) as new:
+            with self.parts.local_files(attempt, fresh) as new:
                 try:
                     left = ingestion.insert(connection, new)
                 except duckdb.Error:
-                    # Looked for only now: the common case need not read every part twice.
-                    whole = [file for file in new if not self.inbox.set_aside(attempt, file)]
+                    # Damage is looked for only where inserting fails: usually every part is read once.
+                    whole = [file for file in new if not self.parts.set_aside(attempt, file)]
                     if len(whole) == len(new):
                         raise  # the parts are good, so it is the disk or the memory
                     new = whole
@@ -197,50 +292,59 @@ class Store:
             logger.warning(
                 "%d parts in %s are of runs that are not in the database: they wait until their command is given again",
                 len(left),
-                self.inbox.folder / attempt,
+                self.parts.folder / attempt,
             )
-        self._left |= left
-        self._taken.append((attempt, [name for name in names if f"{attempt}/{name}" not in self._left]))
-        self._settle()
-        return len(new) - len(left)
+        self._of_unknown_runs |= left
+        stored = [name for name in names if f"{attempt}/{name}" not in self._of_unknown_runs]
+        return IngestedParts(attempt, stored, new=len(new) - len(left))
 
-    def _settle(self) -> None:
-        """Remove the parts that were brought in, and the folders of ended attempts. Only after the commit: a crash
-        between the two leaves parts that `parts` knows."""
-        while self._taken:
-            self.inbox.remove(*self._taken[0])
-            del self._taken[0]
-        while self._ended:
-            self.inbox.close(self._ended.pop())
+    def _remove(self, ingested: IngestedParts) -> None:
+        self.parts.remove(ingested.attempt, ingested.names)
+        if ingested.ended:
+            self.parts.close(ingested.attempt)
 
     def _file(self) -> Path:
         file = self.database or self.path
-        assert isinstance(file, Path), "a URI's database is read through `reading`, written through `writing`"
+        assert is_local(file), "a URI's database is read through `reading`, written through `writing`"
         return file
 
     @contextlib.contextmanager
-    def _connect(self, patience: float = 0, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """`patience`: seconds to wait for a process that holds the database."""
+    def connect(self, patience: float = 0, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the database for the body, and close it afterwards.
+
+        Parameters
+        ----------
+        patience
+            Seconds to wait while another process has the database open.
+        read_only
+            Whether the body only asks.
+
+        Raises
+        ------
+        UserError
+            Where the database cannot be opened.
+        StorageError
+            On a full disk.
+        """
         until = time.monotonic() + patience
         while True:
             try:
-                connection = duckdb.connect(str(self._file()), read_only=read_only, config=self.settings)
+                connection = duckdb.connect(file_name(self._file()), read_only=read_only, config=self.settings)
                 break
             except duckdb.Error as error:
-                if _is_held(error) and time.monotonic() < until:
+                if is_held(error) and time.monotonic() < until:
                     time.sleep(0.2)
                     continue
-                text = _open_error(self.path, error)
-                # What a run had opened before is not what was asked for wrongly.
-                disk = self.database is not None and isinstance(error, DISK) and "not a valid" not in str(error)
-                raise (StorageError if disk else UserError)(text) from None
+                # A run has opened its working copy before: then the user has asked for nothing wrong.
+                disk = self.database is not None and isinstance(error, DISK_ERRORS) and not is_foreign(error)
+                raise (StorageError if disk else UserError)(opening_error(self.path, error, TO_WRITE)) from None
         self.changed = self.changed or not read_only
         try:
             yield connection
-        except DISK as error:
+        except DISK_ERRORS as error:
             raise StorageError(f"{self.path} cannot be written now ({first_line(error)})") from error
         except (RuntimeError, duckdb.InterruptException) as error:
-            # What DuckDB makes of the `KeyboardInterrupt` that a signal's handler raises during a query.
+            # DuckDB turns the `KeyboardInterrupt` that a signal's handler raises during a query into one of these.
             if "interrupted" in str(error).lower():
                 raise KeyboardInterrupt from error
             raise
@@ -248,35 +352,17 @@ class Store:
             connection.close()
 
 
-def writable(output: StoragePath) -> None:
-    """Make the folder. Raises `UserError` when it cannot be written; a URI has no folders, and is tried by its lock."""
-    if isinstance(output, Path):
-        require_writable(output, "the output folder", "output=…")
+def require_output(output: StoragePath) -> None:
+    """Make the folder of an output. Raise `UserError` where it cannot be written; a URI is tried by its lock."""
+    require_writable(output, "the output folder", "output=…")
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
-    """The schema version of a database; None: it is empty."""
+    """Return the schema version of a database, or None where it is empty."""
     tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     row = None
     if "meta" in tables:
         row = connection.execute("SELECT schema_version FROM meta").fetchone()
-    elif "runs" in tables:  # the first databases told it only there
+    elif "runs" in tables:  # the first databases have the version there only
         row = connection.execute("SELECT max(schema_version) FROM runs").fetchone()
     return row[0] if row else None
-
-
-def _is_held(error: duckdb.Error) -> bool:
-    return "conflicting lock" in str(error).lower() or "could not set lock" in str(error).lower()
-
-
-def _open_error(path: StoragePath, error: duckdb.Error) -> str:
-    text = str(error)
-    if _is_held(error):
-        holder = re.search(r"\(PID (\d+)\)", text)
-        who = f"process {holder[1]}" if holder else "another process"
-        return (
-            f"{path} is held by {who}: close it there and run the same command again, or choose another output=<folder>"
-        )
-    if isinstance(error, duckdb.IOException) and "not a valid" in text:
-        return f"{path} is not a DuckDB database: move it away, or choose another output=<folder>"
-    return f"{path} cannot be opened ({first_line(error)}): choose another output=<folder>"

@@ -1,7 +1,7 @@
 """One run at a time in one output: a file lock in a folder, a lease with a heartbeat at a URI.
 
-Either is `<output>/run.lock`, a JSON that says who writes. The lock of a file vanishes with its process. A lease is an
-object that its holder renews; one that is renewed no more is taken over.
+Both are `<output>/run.lock`, a JSON file that says which process writes. The lock of a file ends with its process. A
+lease is a file that its holder renews; when it has not been renewed for a while, another run takes it over.
 """
 
 import contextlib
@@ -19,46 +19,73 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cnnsens_bench.utils.errors import StorageError, UserError
-from cnnsens_bench.utils.storage import StoragePath, storing, write_whole
+from cnnsens_bench.utils.storage import (
+    StoragePath,
+    create_object,
+    is_local,
+    read_file,
+    remove_files,
+    storing,
+    write_whole,
+)
 
 NAME = "run.lock"
 BEAT = 10.0
 """Seconds between two renewals of a lease."""
 STALE = 60.0
-"""Seconds without one after which its holder counts as dead."""
+"""Seconds without a renewal after which the holder of a lease counts as dead."""
 SKEW = 600.0
-"""Seconds that clocks of two machines may differ by: a lease older than that is stale at once."""
+"""Seconds by which the clocks of two machines may differ: a lease older than that is stale at once."""
 UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 _mine: set[str] = set()
 """Tokens of the leases that this process holds."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
+"""Takes one sentence for the user."""
 
 
-def lock(output: StoragePath, tell: Tell = lambda _: None) -> "FileLock | Lease":
-    """Take the output for this process, until `release`. `tell`: what hears of a wait.
+def lock(output: StoragePath, report: Report = lambda _: None) -> "FileLock | Lease":
+    """Reserve an output for this process, until `release`.
 
-    Raises `UserError` at once where another run holds it (a lease: as soon as it is renewed), or when the output
-    cannot be written.
+    Parameters
+    ----------
+    output
+        The output of a run: a folder that exists, or a URI.
+    report
+        Gets a sentence when a lease must be waited for.
+
+    Raises
+    ------
+    UserError
+        Where another run writes to the output, or the output cannot be written. A lease is refused as soon as its
+        holder renews it.
     """
-    if isinstance(output, Path):
+    if is_local(output):
         try:
             return FileLock(output)
         except OSError as error:
-            if error.errno not in UNSUPPORTED:  # some network file systems have no locks: a lease needs none
+            if error.errno not in UNSUPPORTED:  # a lease needs no locks, which some network file systems lack
                 raise UserError(
                     f"the output folder {output} cannot be written ({error.strerror}): choose another with output=…"
                 ) from None
-        return Lease(output, tell)
+        return Lease(output, report)
     try:
-        return Lease(output, tell)
+        return Lease(output, report)
     except (StorageError, FileNotFoundError) as error:
         raise UserError(f"the output {output} cannot be written: {error}") from None
 
 
 class FileLock:
-    """Of an output folder. Raises `UserError` where another process holds it, `OSError` where there can be none."""
+    """The lock of an output folder.
+
+    Raises
+    ------
+    UserError
+        Where another process holds it.
+    OSError
+        Where the file cannot be written, or the file system has no locks.
+    """
 
     def __init__(self, output: Path) -> None:
         self.path = output / NAME
@@ -67,23 +94,31 @@ class FileLock:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(_refusal(output, _read(file))) from None
+                raise UserError(_refusal(output, _read_lock(file))) from None
             except BaseException:
                 file.close()
                 raise
-            if _is(self.path, file):
+            if _is_at(self.path, file):
                 break
-            file.close()  # its holder removed it between our two calls
+            file.close()  # its holder has removed it since we opened it
         file.truncate(0)
-        self._content = json.dumps(_who()).encode()
+        self._content = json.dumps(_this_process()).encode()
         self._file: TextIO = file
         self._write()
 
     def check(self) -> None:
-        """Raises `UserError` when the file is no longer the one that is locked, `StorageError` when it cannot be
-        written: a network file system takes a lock away from a machine that it has not seen for a while."""
+        """Check that this process still holds the lock.
+
+        Raises
+        ------
+        UserError
+            Where the file is no longer the one that was locked.
+        StorageError
+            Where it cannot be written: a network file system takes a lock away from a machine that it has not seen for
+            a while.
+        """
         with storing(self.path):
-            if not _is(self.path, self._file):
+            if not _is_at(self.path, self._file):
                 raise UserError(_removed(self.path))
             self._write()
 
@@ -92,27 +127,42 @@ class FileLock:
         os.fsync(self._file.fileno())
 
     def release(self) -> None:
-        """Let others in. While the lock is still held, so that nobody locks a file that is gone."""
+        """Remove the file and end the lock, in this order: otherwise another process could lock a file that is gone."""
         if not self._file.closed:
-            with contextlib.suppress(OSError):  # of a network file system: what the run has to say comes first
-                if _is(self.path, self._file):
+            with contextlib.suppress(OSError):  # of a network file system: it must not hide an error of the run
+                if _is_at(self.path, self._file):
                     self.path.unlink(missing_ok=True)
-            fcntl.flock(self._file, fcntl.LOCK_UN)  # children that were forked hold the file too
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # closing is not enough: forked children have the file open too
             self._file.close()
 
 
 class Lease:
-    """Of an output at a URI: an object that a thread renews. Raises `UserError`, `StorageError`."""
+    """The lock of an output at a URI: a file that a thread renews.
 
-    def __init__(self, output: StoragePath, tell: Tell = lambda _: None) -> None:
+    Parameters
+    ----------
+    output
+        The output of a run.
+    report
+        Gets a sentence when there is a lease of another run, which must be waited for.
+
+    Raises
+    ------
+    UserError
+        Where another run holds it.
+    StorageError
+        Where the output cannot be reached.
+    """
+
+    def __init__(self, output: StoragePath, report: Report = lambda _: None) -> None:
         self.output, self.path = output, output / NAME
-        self.me = {**_who(), "token": uuid.uuid4().hex}
+        self.me = {**_this_process(), "token": uuid.uuid4().hex}
         _mine.add(str(self.me["token"]))
         self._stop = threading.Event()
         self.taken_by: dict[str, Any] | None = None
         try:
-            self._take(self._await(tell))
-            time.sleep(min(1.0, BEAT / 5))  # another that saw the same stale lease has written by now
+            self._take(self._await(report))
+            time.sleep(min(1.0, BEAT / 5))  # another run that saw the same stale lease has written by now
             self._renew()
             self.check()
         except BaseException:
@@ -122,9 +172,16 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises `UserError` when another run took the output over, `StorageError` when nobody can tell.
+        """Check that this process still holds the lease.
 
-        Asks the storage each time: this machine may have slept, and no clock of its own tells what others did then.
+        The storage is asked each time: this machine may have slept, and its clock does not say what others did then.
+
+        Raises
+        ------
+        UserError
+            Where another run has taken the output over.
+        StorageError
+            Where the output cannot be reached.
         """
         self._ours()
         if self.taken_by == {}:
@@ -135,25 +192,24 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Let others in."""
+        """Remove the lease, if it is still this process's, and stop renewing it."""
         self._stop.set()
         self._thread.join(timeout=5)
         _mine.discard(str(self.me["token"]))
         with contextlib.suppress(StorageError, FileNotFoundError):
             if (self._read() or {}).get("token") == self.me["token"]:
-                with storing(self.path):
-                    self.path.unlink()
+                remove_files(self.output, [NAME])
 
-    def _await(self, tell: Tell) -> bool:
-        """Until there is no lease of a run that lives; gives whether there is one of another, or something damaged."""
+    def _await(self, report: Report) -> bool:
+        """Wait until no lease is renewed any more, and return whether there is a stale or damaged one."""
         seen = self._read()
-        since, told = _now(), False
+        since, reported = _now(), False
         while seen and not _dead(seen):
             if _now() - since > STALE:
                 break
-            if not told and _now() - since > BEAT / 5:
-                tell(f"{self.path} names a run on {_name(seen)}: waiting up to {STALE:.0f} s for a sign of its life")
-                told = True
+            if not reported and _now() - since > BEAT / 5:
+                report(f"{self.path} names a run on {_name(seen)}: waiting up to {STALE:.0f} s for a sign of its life")
+                reported = True
             time.sleep(BEAT / 10)
             found = self._read()
             if found and (found["token"], found["beat"]) != (seen["token"], seen["beat"]):
@@ -161,13 +217,13 @@ class Lease:
             seen = found
         return seen is not None
 
-    def _take(self, there: bool) -> None:
-        """Write the lease: where there is none, only if nobody else does so at the same moment."""
-        if not there and not isinstance(self.path, Path):
+    def _take(self, replaces: bool) -> None:
+        """Write the lease. Where it replaces none, it is refused if another run has written one meanwhile."""
+        if not replaces:
             try:
-                self.path.fs.pipe_file(self.path.path, self._content(), mode="create")
+                create_object(self.path, self._content())
                 return
-            except Exception:  # another was faster, or the storage knows no such thing: each library tells it its way
+            except Exception:  # another run was faster, or the storage cannot do this: each library has its own errors
                 found = self._read()
             if found and found["token"] != self.me["token"]:
                 raise UserError(_refusal(self.output, found))
@@ -175,13 +231,15 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):
-            # What cannot be reached now is tried again; `check` tells when it matters.
+            # Where the storage cannot be reached, the next beat tries again; `check` raises when it matters.
             with contextlib.suppress(StorageError, FileNotFoundError):
                 self._renew()
 
     def _ours(self) -> bool:
-        """Whether the lease is still this run's; once it was not, it never is. Absent, it may have been another's who
-        has ended since."""
+        """Whether the lease is still this run's; once it was not, it never is again.
+
+        A missing lease is not this run's: another run may have taken it over, and ended since.
+        """
         if self.taken_by is None:
             found = self._read() or {}
             if found.get("token") != self.me["token"]:
@@ -191,7 +249,7 @@ class Lease:
 
     def _renew(self) -> None:
         asked = _now()
-        if self._ours() and _now() - asked < STALE / 2:  # else the answer is old, and the next beat asks again
+        if self._ours() and _now() - asked < STALE / 2:  # otherwise the answer is old, and the next beat asks again
             self._write()
 
     def _write(self) -> None:
@@ -201,12 +259,11 @@ class Lease:
         return json.dumps({**self.me, "beat": time.time()}).encode()
 
     def _read(self) -> dict[str, Any] | None:
-        """The lease that is there; empty: it is damaged; None: there is none."""
-        with storing(self.path):
-            try:
-                data = self.path.read_bytes() if isinstance(self.path, Path) else self.path.fs.cat_file(self.path.path)
-            except FileNotFoundError:
-                return None
+        """Return the lease that is written, an empty one where it is damaged, or None where there is none."""
+        try:
+            data = read_file(self.path)
+        except FileNotFoundError:
+            return None
         try:
             found = json.loads(data)
             return {"token": "", "beat": 0.0, **found}
@@ -215,12 +272,12 @@ class Lease:
 
 
 def _now() -> float:
-    """Seconds that go on while the machine sleeps, where the system counts them."""
+    """Return seconds of a clock that goes on while the machine sleeps, where the system has one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _dead(lease: dict[str, Any]) -> bool:
-    """Whether its holder cannot be alive: a process of this machine that is gone, or a beat of long ago."""
+    """Whether the holder cannot be alive: its process on this machine has ended, or it renewed the lease long ago."""
     if lease.get("machine") == _machine():
         if lease.get("pid") == os.getpid():
             return lease["token"] not in _mine
@@ -233,7 +290,7 @@ def _dead(lease: dict[str, Any]) -> bool:
     return time.time() - float(lease["beat"]) > STALE + SKEW
 
 
-def _who() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "pid": os.getpid(),
@@ -243,24 +300,25 @@ def _who() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """What a process number is unique in: this start of this machine, and the container."""
+    """Return what a process number is unique in: this boot of this machine, and the container."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     return f"{platform.node()} {uuid.getnode()}"
 
 
-def _read(file: TextIO) -> dict[str, Any]:
+def _read_lock(file: TextIO) -> dict[str, Any]:
     with file:
         try:
             file.seek(0)
             found = json.loads(file.read())
             return found if isinstance(found, dict) else {}
-        except ValueError:  # its holder is just writing it
+        except ValueError:  # its holder is writing it at this moment
             return {}
 
 
-def _is(path: Path, file: TextIO) -> bool:
+def _is_at(path: Path, file: TextIO) -> bool:
+    """Whether an open file is the one that the path names."""
     try:
         return path.stat().st_ino == os.fstat(file.fileno()).st_ino
     except FileNotFoundError:

@@ -1,171 +1,239 @@
-"""Part files: what workers write. A part is whole or absent, and one driver brings it into the database."""
+"""Part files, `<output>/parts/<attempt>/<kind>-<name>.parquet`: workers write them, and the store ingests them.
 
+A part is whole or absent. An attempt is one invocation of a run; it has a folder of its own. The output may be a folder
+or a URI.
+"""
+
+import contextlib
 import io
-import os
+import logging
+import tempfile
 import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
+from cnnsens_bench.store.schema import PART_KINDS, part_schema
 from cnnsens_bench.utils.errors import first_line
-from cnnsens_bench.utils.storage import StoragePath, storing, write_whole
+from cnnsens_bench.utils.storage import (
+    StoragePath,
+    is_local,
+    make_folder,
+    names_below,
+    remove_empty_folder,
+    remove_files,
+    remove_partial_files,
+    rename,
+    storing,
+    write_whole,
+)
+
+logger = logging.getLogger(__name__)
 
 RETRY = "-retry"
-"""In the name of a part whose rows another part of the same attempt may hold: see `is_retry`."""
+"""In the name of a part whose rows another part of the same attempt may hold; see `is_retry`."""
 
-KEY = ("run_id", "dataset", "image_id", "model", "architecture", "defense", "degradation")
-TEXT = pa.dictionary(pa.int32(), pa.string())
-
-
-def _required(name: str, kind: pa.DataType) -> pa.Field:
-    """A column that the database refuses NULL in: a worker hears of it, not the ingestion."""
-    return pa.field(name, kind, nullable=False)
-
-
-PREDICTIONS = pa.schema(
-    [
-        *((pa.field(name, TEXT) if name == "architecture" else _required(name, TEXT)) for name in KEY),
-        _required("level", pa.float64()),
-        _required("trial", pa.int32()),
-        ("label", pa.int32()),
-        ("prediction", pa.int32()),
-        ("confidence", pa.float32()),
-        ("true_probability", pa.float32()),
-        ("true_rank", pa.int32()),
-        ("reference_logit", pa.float32()),
-        ("reference_probability", pa.float32()),
-    ]
-)
-IMAGES = pa.schema(
-    [
-        _required("dataset", pa.string()),
-        ("split", pa.string()),
-        _required("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("label", pa.int32()),
-        ("class_name", pa.string()),
-        *((name, pa.float64()) for name in ("box_x", "box_y", "box_w", "box_h")),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("hue_entropy", pa.float64()),
-    ]
-)
-SCORED = ("run_id", "dataset", "image_id", "model", "defense", "output")
-SENSITIVITY = pa.schema(
-    [
-        *(_required(name, TEXT) for name in SCORED),
-        *(
-            (name, pa.float64())
-            for name in (
-                "value",
-                "grad_sq_norm",
-                "pepper_sum",
-                "pepper_sq_norm",
-                "shift_x",
-                "shift_y",
-                "margin",
-                "margin_grad_sq_norm",
-                "entropy",
-            )
-        ),
-    ]
-)
-SENSITIVITY_PREDICTIONS = pa.schema(
-    [
-        *(_required(name, TEXT) for name in (*SCORED, "predictor", "degradation")),
-        _required("level", pa.float64()),
-        ("passes", pa.int32()),
-        ("mean_change", pa.float64()),
-        ("deviation", pa.float64()),
-    ]
-)
-FAILURES = pa.schema(
-    [*(_required(name, pa.string()) for name in ("run_id", "dataset", "image_id", "stage")), ("error", pa.string())]
-)
-SPEED = pa.schema(
-    [
-        *(_required(name, pa.string()) for name in ("run_id", "dataset", "model", "defense", "device")),
-        ("threads", pa.int32()),
-        ("precision", pa.string()),
-        _required("images", pa.int64()),
-        _required("seconds", pa.float64()),
-    ]
-)
-SCHEMAS = {
-    "predictions": PREDICTIONS,
-    "images": IMAGES,
-    "failures": FAILURES,
-    "sensitivity": SENSITIVITY,
-    "sensitivity_predictions": SENSITIVITY_PREDICTIONS,
-    "speed": SPEED,
-}
-"""Kinds of parts: the columns of the table of the same name, in its order."""
+PREDICTIONS = part_schema("predictions")
+IMAGES = part_schema("images")
+SENSITIVITY = part_schema("sensitivity")
+SENSITIVITY_PREDICTIONS = part_schema("sensitivity_predictions")
+FAILURES = part_schema("failures")
+SPEED = part_schema("speed")
 
 
 def new_attempt(output: StoragePath) -> StoragePath:
-    """A folder for the parts of one invocation: `<output>/parts/<attempt>/`, absolute: workers are elsewhere.
+    """Make a folder for the part files of one invocation.
 
-    When the next invocation closes it, a worker that outlived its driver can write there no more; but a URI has no
-    folders, there the writer of the database leaves out what it has already.
+    The next invocation removes the folder when it has ingested the parts. A worker that outlived its driver can then
+    write there no more. At a URI there are no folders, and such a worker can still write; its parts are ingested later,
+    without the rows that the database has by then.
+
+    Returns
+    -------
+    StoragePath
+        `<output>/parts/<attempt>`, absolute, because workers have another working directory.
     """
     folder = output.absolute() / "parts" / uuid.uuid4().hex[:12]
-    if isinstance(folder, Path):
-        with storing(folder):
-            folder.mkdir(parents=True)
+    make_folder(folder)
     return folder
 
 
 def write_part(folder: StoragePath, kind: str, name: str, table: pa.Table) -> StoragePath:
-    """Write `table` as `<folder>/<kind>-<name>.parquet`, whole or not at all; a part of that name is replaced.
+    """Write a table as `<folder>/<kind>-<name>.parquet`, whole or not at all; a part of that name is replaced.
 
-    `kind`: a key of `SCHEMAS`, whose columns `table` must have, in any order. Raises `KeyError` for a column that is
-    missing, `ValueError` for one that does not fit, `FileNotFoundError` when the folder was closed, `StorageError` on
-    a full disk or a server that is gone; nothing is left behind then.
+    Parameters
+    ----------
+    folder
+        The attempt's folder, as `new_attempt` returns it.
+    kind
+        One of `schema.PART_KINDS`.
+    table
+        The rows. They have the columns of the database's table of that kind, in any order.
+
+    Raises
+    ------
+    KeyError
+        Where a column is missing.
+    ValueError
+        Where a column has another type, or NULL where the database has none.
+    FileNotFoundError
+        Where the folder is gone: the run that the caller belongs to has ended.
+    StorageError
+        On a full disk, or where a server does not answer.
     """
-    schema = SCHEMAS[kind]
-    whole = table.select(schema.names).cast(schema)
+    schema = part_schema(kind)
+    content = io.BytesIO()
+    pq.write_table(table.select(schema.names).cast(schema), content, compression="zstd")
     path = folder / f"{kind}-{name}.parquet"
-    if not isinstance(folder, Path) or not isinstance(path, Path):
-        content = io.BytesIO()
-        pq.write_table(whole, content, compression="zstd")
-        write_whole(path, content.getvalue())
-        return path
-    partial = folder / f"{kind}-{name}.{uuid.uuid4().hex[:12]}.partial"
     try:
-        with storing(path), partial.open("xb") as file:
-            pq.write_table(whole, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        # The folder is never made here: its absence is how a worker that outlived its run learns of it.
-        if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"{folder} is closed: the run that this worker belongs to has ended") from None
-        raise
+        write_whole(path, content.getvalue())
+    except FileNotFoundError:
+        if not is_local(folder):
+            raise
+        raise FileNotFoundError(f"{folder} is closed: the run that this worker belongs to has ended") from None
     return path
 
 
 def is_retry(name: str) -> bool:
-    """Whether a part of that file name was written when work was done again under another name than at first: its rows
-    are compared with those of its attempt too, which the common part need not be."""
+    """Return whether a part may hold rows that another part of its attempt holds too.
+
+    That is so where a worker repeated a task and wrote its parts under other names than before. All rows of such a part
+    are compared with those of its attempt, which other parts need not be.
+
+    Examples
+    --------
+    >>> is_retry("predictions-000012-blur-retry.parquet"), is_retry("predictions-000012-blur.parquet")
+    (True, False)
+    """
     return RETRY in name.removesuffix(".parquet")
 
 
-def kind_of(path: Path) -> str:
-    """The kind that a part's name tells."""
-    return path.name.partition("-")[0]
+def kind_of(name: str) -> str:
+    """Return the kind of part that a file name says.
+
+    Examples
+    --------
+    >>> kind_of("sensitivity_predictions-000012.parquet")
+    'sensitivity_predictions'
+    """
+    return name.partition("-")[0]
 
 
 def damage(path: Path) -> str | None:
-    """Why a part cannot be brought in; None: it can. Reads all of it."""
-    schema = SCHEMAS[kind_of(path)]
+    """Return why a part cannot be ingested, or None where it can. All of the file is read.
+
+    A part of an earlier version may lack columns that can be NULL.
+    """
+    schema = part_schema(kind_of(path.name))
+    required = {field.name for field in schema if not field.nullable}
     try:
         table = pq.ParquetFile(path).read()
-        if sorted(table.column_names) != sorted(schema.names):
+        if not required <= set(table.column_names) <= set(schema.names):
             return "its columns are not those of its table"
-        table.select(schema.names).cast(schema)
+        fields = [field for field in schema if field.name in table.column_names]
+        table.select([field.name for field in fields]).cast(pa.schema(fields))
     except (OSError, ValueError) as error:
         return first_line(error)
     return None
+
+
+class PartFiles:
+    """The part files of one output that have not been ingested yet.
+
+    Parameters
+    ----------
+    output
+        The output of a run.
+    scratch
+        The folder of this machine that parts at a URI are fetched to. The default is the system's temporary folder.
+    """
+
+    def __init__(self, output: StoragePath, scratch: Path | None = None) -> None:
+        self.folder = output / "parts"
+        self.scratch = scratch
+
+    def attempts(self) -> dict[str, list[str]]:
+        """Return the names of the whole parts by attempt, with retries (see `is_retry`) last. Raise `StorageError`."""
+        found: dict[str, list[str]] = {}
+        if is_local(self.folder):
+            for folder in sorted(path for path in self.folder.glob("*") if path.is_dir()):
+                found[folder.name] = [file.name for file in folder.glob("*.parquet")]
+        else:
+            for attempt, _, name in (path.rpartition("/") for path in names_below(self.folder)):
+                if attempt and "/" not in attempt:
+                    found.setdefault(attempt, []).append(name)
+        return {
+            attempt: sorted((name for name in names if _is_part(name)), key=lambda name: (is_retry(name), name))
+            for attempt, names in found.items()
+        }
+
+    @contextlib.contextmanager
+    def local_files(self, attempt: str, names: Sequence[str]) -> Iterator[list[Path]]:
+        """Give files of this machine with the contents of parts, in order. Raise `StorageError`.
+
+        Parts at a URI are fetched into temporary files, without being held in memory. A part that has gone meanwhile is
+        left out.
+        """
+        folder = self.folder / attempt
+        if is_local(folder):
+            yield [folder / name for name in names]
+            return
+        if not names:
+            yield []
+            return
+        with tempfile.TemporaryDirectory(dir=self.scratch, prefix="parts-") as temporary:
+            local = Path(temporary, attempt)
+            local.mkdir()
+            try:
+                _download(folder, names, local)
+            except FileNotFoundError:
+                found = set(names_below(folder))
+                names = [name for name in names if name in found]
+                _download(folder, names, local)
+            yield [local / name for name in names]
+
+    def remove(self, attempt: str, names: Sequence[str]) -> None:
+        """Remove parts that the database has. Raise `StorageError`."""
+        remove_files(self.folder / attempt, names)
+
+    def set_aside(self, attempt: str, file: Path) -> bool:
+        """Rename a part to `<name>.corrupt` if it cannot be read, and return whether it was so.
+
+        Parameters
+        ----------
+        attempt
+            The attempt of the part.
+        file
+            The part's file on this machine, as `local_files` gives it.
+        """
+        reason = damage(file)
+        if reason is None:
+            return False
+        part = self.folder / attempt / file.name
+        rename(part, part.with_suffix(".corrupt"))
+        logger.warning(
+            "a part cannot be read, its rows will be computed again: %s (%s)", part.with_suffix(".corrupt"), reason
+        )
+        return True
+
+    def close(self, attempt: str) -> None:
+        """Remove the folder of an ended attempt and its unfinished files, unless a part was set aside in it.
+
+        Where a worker that outlived its run is just writing, the folder stays until the next time.
+        """
+        folder = self.folder / attempt
+        remove_partial_files(folder)
+        remove_empty_folder(folder)
+
+
+def _is_part(name: str) -> bool:
+    return name.endswith(".parquet") and kind_of(name) in PART_KINDS
+
+
+def _download(folder: UPath, names: Sequence[str], target: Path) -> None:
+    """Copy parts onto the disk, not through memory: all parts of a transaction are too large for that."""
+    with storing(folder):
+        folder.fs.get([(folder / name).path for name in names], [str(target / name) for name in names])

@@ -1,9 +1,9 @@
 """The database while a run writes: a working copy for the writer, and the last published one for everybody else.
 
-DuckDB locks the file that a process writes to. So a run writes to `<output>/work/results.duckdb` (of a URI: in a folder
-of this machine), and from time to time puts a copy in the place of `<output>/results.duckdb`, at once and whole. At its
-end the working copy itself is moved there. Parts are removed only when what is published has them: the working copy may
-be lost at any time, and the next run goes on from what is published and the parts.
+DuckDB locks the file that a process writes to. So a run writes to `<output>/work/results.duckdb` (for a URI: to a file
+of this machine), and from time to time replaces `<output>/results.duckdb` by a whole copy. When the run ends, the
+working copy itself is moved there. Parts are removed only when the published database has their rows: the working copy
+may be lost at any time, and the next run goes on from the published database and the parts.
 """
 
 import contextlib
@@ -16,33 +16,58 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cnnsens_bench.store.database import Store, writable
-from cnnsens_bench.store.inbox import Inbox
+from cnnsens_bench.store.connection import require_openable
+from cnnsens_bench.store.database import IngestedParts, Store, require_output
 from cnnsens_bench.store.lock import FileLock, Lease, lock
+from cnnsens_bench.store.parts import PartFiles
 from cnnsens_bench.utils.errors import StorageError, UserError, cause_of
 from cnnsens_bench.utils.memory import STORE_SHARE, total_memory
-from cnnsens_bench.utils.storage import StoragePath, download, local_folder, storing, upload
+from cnnsens_bench.utils.storage import (
+    StoragePath,
+    download,
+    is_local,
+    local_folder,
+    remove_files,
+    remove_partial_files,
+    replace_file,
+    storing,
+)
 
 EVERY = 60.0
-"""Seconds between two publications, at least. Asked for each time, so that whoever tests kills can lower it."""
+"""Least seconds between two publications. It is read each time, so that tests of kills can lower it."""
 SHARE = 0.05
-"""Of a run's time that they may take: large databases are published less often."""
+"""Largest share of a run's time that publications may take: large databases are published less often."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
+"""Takes one sentence for the user."""
 
 
 @contextlib.contextmanager
-def writing(output: StoragePath, cache: str | Path | None = None, tell: Tell = lambda _: None) -> Iterator["RunStore"]:
-    """The opened store of an output that this process alone writes; what it holds at the end is published.
+def writing(
+    output: StoragePath, cache: str | Path | None = None, report: Report = lambda _: None
+) -> Iterator["RunStore"]:
+    """Give the open store of an output that this process alone writes, and publish it at the end.
 
-    `cache`: where the working copy of a URI's database lies (default: the user's cache folder); `tell`: hears one
-    sentence of what went wrong and is tried again, or of a wait. Raises `UserError` when another run writes there, or
-    as `Store.open`, and `StorageError` when what the run made cannot be published: the parts keep it.
+    Parameters
+    ----------
+    output
+        The output of a run: a folder or a URI.
+    cache
+        The folder for the working copy of a URI's database. The default is the user's cache folder.
+    report
+        Gets a sentence about each wait, and about each error after which the run goes on.
+
+    Raises
+    ------
+    UserError
+        Where another run writes to the output, or as `Store.open`.
+    StorageError
+        Where the results cannot be published; the parts keep them.
     """
-    writable(output)
-    held = lock(output, tell)
+    require_output(output)
+    held = lock(output, report)
     try:
-        store = RunStore(output, local_folder(output, cache) / "work", held, tell)
+        store = RunStore(output, local_folder(output, cache) / "work", held, report)
         try:
             store.begin()
         except BaseException:
@@ -53,8 +78,8 @@ def writing(output: StoragePath, cache: str | Path | None = None, tell: Tell = l
         except BaseException:
             try:
                 store.end()
-            except (StorageError, UserError) as error:  # the first error is the one to tell
-                tell(f"warning: {error}: what is not published yet is kept in the parts")
+            except (StorageError, UserError) as error:  # the error of the body is the one to raise
+                report(f"warning: {error}: what is not published yet is kept in the parts")
             raise
         store.end()
     finally:
@@ -62,10 +87,10 @@ def writing(output: StoragePath, cache: str | Path | None = None, tell: Tell = l
 
 
 @contextlib.contextmanager
-def holding(output: StoragePath, tell: Tell = lambda _: None) -> Iterator[None]:
-    """Keep other runs out of an output, whose database is not written. Raises `UserError`."""
-    writable(output)
-    held = lock(output, tell)
+def holding(output: StoragePath, report: Report = lambda _: None) -> Iterator[None]:
+    """Keep other runs out of an output while the body does not write its database. Raise `UserError` as `writing`."""
+    require_output(output)
+    held = lock(output, report)
     try:
         yield
     finally:
@@ -74,7 +99,7 @@ def holding(output: StoragePath, tell: Tell = lambda _: None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(database: StoragePath) -> Iterator[Store]:
-    """A store to ask. A URI's database is fetched into a temporary file. Raises `UserError` where there is none."""
+    """Give a store to ask a database, of which a URI's is fetched into a temporary file. Raise `UserError`."""
     with local_copy(database) as file:
         store = Store(database.parent, file)
         store.path = database
@@ -83,11 +108,18 @@ def reading(database: StoragePath) -> Iterator[Store]:
 
 @contextlib.contextmanager
 def local_copy(database: StoragePath) -> Iterator[Path]:
-    """A file of this machine with a database's content: itself, or a temporary one. Raises `UserError`."""
+    """Give a file of this machine with the content of a database: the database itself, or a URI's temporary copy.
+
+    Raises
+    ------
+    UserError
+        Where there is no such database, or it cannot be fetched or opened.
+    """
     absent = f"there is no database {database}: a run prints the path of its own"
-    if isinstance(database, Path):
+    if is_local(database):
         if not database.is_file():
             raise UserError(absent)
+        require_openable(database)
         yield database
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -102,165 +134,177 @@ def local_copy(database: StoragePath) -> Iterator[Path]:
 
 
 class RunStore(Store):
-    """The store of a run, between `begin` and `end`. `path` is what readers see, `database` the working copy."""
+    """The store of a run, between `begin` and `end`. Readers see the file `path`; `database` is the working copy.
 
-    def __init__(self, output: StoragePath, folder: Path, held: FileLock | Lease, tell: Tell = lambda _: None) -> None:
-        super().__init__(output, folder / "results.duckdb")
-        self.folder, self.held, self.tell = folder, held, tell
-        self.inbox = Inbox(output, folder)
-        # What does not fit goes beside the working copy, where the disk must have room anyway.
+    Parameters
+    ----------
+    output
+        The output of the run.
+    folder
+        The folder of this machine for the working copy.
+    held
+        The lock of the output.
+    report
+        As for `writing`.
+    """
+
+    def __init__(
+        self, output: StoragePath, folder: Path, held: FileLock | Lease, report: Report = lambda _: None
+    ) -> None:
+        self.working_copy = folder / "results.duckdb"
+        super().__init__(output, self.working_copy)
+        self.folder, self.held, self.report = folder, held, report
+        self.parts = PartFiles(output, folder)
+        # What does not fit into memory goes beside the working copy, whose disk must have room anyway.
         self.settings = {
             "memory_limit": f"{total_memory() * STORE_SHARE / 2**20:.0f}MiB",
             "temp_directory": str(folder.absolute() / "spilled"),
         }
-        self._shared, self._cost, self._complaint = time.monotonic(), 0.0, ""
-        self._unknown = False  # whether a run has begun that the published database does not know
+        self._published_at, self._cost, self._last_warning = time.monotonic(), 0.0, ""
+        self._has_unpublished_run = False
+        self._removable: list[IngestedParts] = []
 
     def begin(self) -> None:
-        """The published database into the working copy; its schema. Raises `UserError`, `StorageError`."""
-        assert self.database is not None
+        """Copy the published database to the working copy, and make its schema. Raise `UserError` or `StorageError`."""
         began = time.monotonic()
         with storing(self.output):
             shutil.rmtree(self.folder, ignore_errors=True)
-            # What a network file system still holds for somebody stays, but nothing that would be opened.
+            # A network file system may keep files that somebody has open, but no file that would be opened here.
             self.folder.mkdir(parents=True, exist_ok=True)
-            for file in (self.database, _journal(self.database)):
-                file.unlink(missing_ok=True)
-            if isinstance(self.output, Path):
-                for left in self.output.glob(".results.*.partial"):
-                    left.unlink()
-        there = self._fetch()
+            remove_files(self.folder, [self.working_copy.name, _journal(self.working_copy.name)])
+            remove_partial_files(self.output, ".results.*.partial")
+        exists = self._fetch()
         self.open()
-        self.changed = not there
-        # What there is not yet is published as soon as there is something to say.
-        self._shared = time.monotonic() if there else float("-inf")
+        self.changed = not exists
+        # Where nothing is published yet, the first results are published at once.
+        self._published_at = time.monotonic() if exists else float("-inf")
         self._cost = time.monotonic() - began
 
     def begin_run(
         self, run_id: str, suite: str, protocol: str, config: dict[str, Any], environment: dict[str, Any]
     ) -> None:
-        """As of every store. `share` publishes it before the run's workers write: their parts may outlive us."""
-        self._unknown |= self.query("SELECT 1 FROM runs WHERE run_id = ?", [run_id]).empty
+        """Insert a run as `Store.begin_run` does.
+
+        `share` publishes it before the run's workers write parts: these may outlive this process.
+        """
+        self._has_unpublished_run |= self.query("SELECT 1 FROM runs WHERE run_id = ?", [run_id]).empty
         super().begin_run(run_id, suite, protocol, config, environment)
 
-    def share(self, keep: StoragePath | None = None, begins: bool = False) -> None:
-        """Bring in what workers have written and publish it, if it is time to; `keep` as of `ingest`. `begins`: it is
-        time where the published database has not all runs that have begun.
+    def ingest(
+        self,
+        report_progress: Callable[[int, int], None] | None = None,
+        *,
+        keep: StoragePath | None = None,
+        patience: float = 0,
+    ) -> int:
+        """Insert the rows of all whole parts as `Store.ingest` does, and remove the parts when they are published."""
+        new = 0
+        for ingested in self._insert_parts(report_progress, keep, patience):
+            self._removable.append(ingested)
+            new += ingested.new
+        return new
 
-        What goes wrong with the storage is told, and tried again the next time. Raises `UserError` when another run
-        took the output over.
+    def share(self, keep: StoragePath | None = None, begins: bool = False) -> None:
+        """Ingest parts and publish the database, if it is time to.
+
+        An error of the storage is reported, and the next call tries again.
+
+        Parameters
+        ----------
+        keep
+            As for `ingest`.
+        begins
+            Whether to do it at once where a run has begun that the published database does not know.
+
+        Raises
+        ------
+        UserError
+            Where another run has taken the output over.
         """
         began = time.monotonic()
-        due = begins and self._unknown
-        if not due and began - self._shared < max(EVERY, self._cost / SHARE):
+        due = begins and self._has_unpublished_run
+        if not due and began - self._published_at < max(EVERY, self._cost / SHARE):
             return
         try:
             self.ingest(keep=keep)
             if self.changed:
                 self.publish()
-            self._complaint = ""
+            self._last_warning = ""
         except StorageError as error:
-            if str(error) != self._complaint:
-                self.tell(f"warning: {error}: the run goes on, and tries again to publish its results")
-                self._complaint = str(error)
-        self._shared = time.monotonic()
-        self._cost = self._shared - began
+            if str(error) != self._last_warning:
+                self.report(f"warning: {error}: the run goes on, and tries again to publish its results")
+                self._last_warning = str(error)
+        self._published_at = time.monotonic()
+        self._cost = self._published_at - began
 
     def publish(self) -> None:
-        """Put a copy of the working copy where readers look, whole. Raises `StorageError`; `UserError` as `share`."""
-        assert self.database is not None
-        self._whole()
-        if isinstance(self.path, Path):
-            partial = self.path.with_name(f".results.{uuid.uuid4().hex[:12]}.partial")
-            try:
-                with storing(self.path):
-                    shutil.copyfile(self.database, partial)
-                    _to_disk(partial)
-                    self._replace(partial)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
-        else:
-            upload(self.database, self.path)
-        self._published()
+        """Replace the published database by a copy of the working copy, and remove the parts whose rows it has.
+
+        Raises
+        ------
+        StorageError
+            Where the output cannot be written.
+        UserError
+            Where another run has taken the output over.
+        """
+        self._replace_published(move=False)
 
     def end(self) -> None:
-        """Publish what is new, and remove the working copy. Raises as `publish`."""
-        assert self.database is not None
+        """Publish what has changed, and remove the working copy. Raise as `publish`."""
         if self.changed:
-            if isinstance(self.path, Path):  # the working copy lies beside it
-                self._whole()
-                with storing(self.path):
-                    self._replace(self.database)
-                self.database = None
-                self._published()
-            else:
-                self.publish()
+            self._replace_published(move=True)
+            self.database = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _whole(self) -> None:
-        """All that was committed into the one file."""
+    def _replace_published(self, move: bool) -> None:
         self.held.check()
-        with self._connect() as connection:
-            connection.execute("CHECKPOINT")
-
-    def _replace(self, file: Path) -> None:
-        assert isinstance(self.path, Path)
-        self.held.check()  # a large copy takes a while
-        # The journal of a writer before us, which `_fetch` copied: it does not belong to the new file.
-        _journal(self.path).unlink(missing_ok=True)
-        os.replace(file, self.path)
-        _to_disk(self.path.parent)
-
-    def _published(self) -> None:
-        self.held.check()  # before parts go: whoever took over while we copied has not all of their rows
+        with self.connect() as connection:
+            connection.execute("CHECKPOINT")  # all that was committed is now in the one file
+        partial = f".results.{uuid.uuid4().hex[:12]}.partial"
+        replace_file(self.working_copy, self.path, move=move, partial=partial, before=self._before_replacing)
+        self.held.check()  # a run that took over while we copied does not have the rows of all parts
         self.changed = False
-        self._unknown = False
-        super()._settle()
+        self._has_unpublished_run = False
+        while self._removable:
+            self._remove(self._removable[0])
+            del self._removable[0]
 
-    def _settle(self) -> None:
-        """Not yet: only once they are published."""
+    def _before_replacing(self) -> None:
+        self.held.check()  # copying a large database takes a while
+        # A killed writer of an earlier version may have left a journal, which `_fetch` has copied. It does not belong
+        # to the file that comes.
+        remove_files(self.path.parent, [_journal(self.path.name)])
 
     def _fetch(self) -> bool:
-        """The published database, with what a killed writer of an earlier version left beside it; False: none."""
-        assert self.database is not None
-        partial = self.database.with_suffix(".partial")
+        """Copy the published database and its journal, if there is one, and return whether there is a database."""
+        partial = self.working_copy.with_suffix(".partial")
+        journal = _journal(self.path.name)
         try:
-            if isinstance(self.path, Path):
-                with storing(self.path):
-                    shutil.copyfile(self.path, partial)
-                    if _journal(self.path).exists():
-                        shutil.copyfile(_journal(self.path), _journal(self.database))
-            else:
-                download(self.path, partial)
+            download(self.path, partial)
         except FileNotFoundError:
             partial.unlink(missing_ok=True)
             return False
-        os.replace(partial, self.database)
+        with contextlib.suppress(FileNotFoundError):
+            download(self.path.with_name(journal), self.folder / journal)
+        os.replace(partial, self.working_copy)
         return True
 
 
-def _journal(database: Path) -> Path:
-    return database.with_name(f"{database.name}.wal")
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _journal(database: str) -> str:
+    return f"{database}.wal"
 
 
 @contextlib.contextmanager
 def storage_errors(output: StoragePath) -> Iterator[None]:
-    """An error of the body that comes from the output's storage, however wrapped by what carried it here, becomes the
-    `StorageError` itself."""
+    """Raise a `StorageError` of the body as itself, however it was wrapped by what carried it here.
+
+    Where the output's folder has vanished, every error of the body becomes the `StorageError` that says so.
+    """
     try:
         yield
     except Exception as error:
         found = cause_of(error, StorageError)
-        if found is None and isinstance(output, Path) and not output.is_dir():
+        if found is None and is_local(output) and not output.is_dir():
             found = StorageError(f"the output folder {output} has vanished")
         if found is None or found is error:
             raise

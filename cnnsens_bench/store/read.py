@@ -1,35 +1,50 @@
-"""Opening a database that somebody names: one sentence for every way in which it may be none of ours."""
+"""Databases that a user names: attaching or opening one after checking that it is a results database of this version.
+
+The leaderboard attaches databases with `attach` and sums them up in leaderboard/read.py.
+"""
 
 from pathlib import Path
 
 import duckdb
 
-from cnnsens_bench.store.database import SCHEMA_VERSION, Store
-from cnnsens_bench.store.statements import statement_of
+from cnnsens_bench.store.connection import TO_READ, file_name, opening_error, require_openable
+from cnnsens_bench.store.database import Store
+from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL
 from cnnsens_bench.utils.errors import UserError, first_line
 
-NEEDED = {"runs", "models", "predictions", "images", "failures", "meta"}
+NEEDED_TABLES = {"runs", "models", "predictions", "images", "failures", "meta"}
 
 
 def attach(connection: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
-    """Attach the database read-only as `source`; gives the names of its tables.
+    """Attach a results database as `source`, to read only.
 
-    Raises `UserError` where there is none, another process holds it, or it is not a results database of this version.
+    Parameters
+    ----------
+    connection
+        A connection that has nothing attached as `source`.
+    path
+        The database.
+
+    Returns
+    -------
+    set of str
+        The names of its tables.
+
+    Raises
+    ------
+    UserError
+        Where there is no such file, another process has it open, or it is not a results database of this version.
     """
     if not path.is_file():
         raise UserError(f"there is no database {path}: a run prints the path of its own")
+    require_openable(path)
     try:
-        connection.execute("ATTACH $path AS source (READ_ONLY)", {"path": str(path)})
+        connection.execute("ATTACH $path AS source (READ_ONLY)", {"path": file_name(path)})
     except duckdb.Error as error:
-        text = str(error)
-        if "lock" in text.lower():
-            raise UserError(f"{path} is held by another process: wait until its run has ended") from None
-        if "not a valid" in text:
-            raise UserError(f"{path} is not a DuckDB database: --db takes the results.duckdb of a run") from None
-        raise UserError(f"{path} cannot be opened ({first_line(error)})") from None
+        raise UserError(opening_error(path, error, TO_READ)) from None
     tables: set[str] = set()
     try:
-        tables = {row[0] for row in connection.execute(statement_of("source_tables")).fetchall()}
+        tables = {row[0] for row in connection.execute(SQL["source_tables"]).fetchall()}
         wrong = _fault(connection, path, tables)
     except duckdb.Error as error:
         wrong = f"{path} cannot be read ({first_line(error)}): --db takes the results.duckdb of a run"
@@ -40,25 +55,26 @@ def attach(connection: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
 
 
 def results(path: Path) -> Store:
-    """The store of a database, to ask. Raises `UserError` as `attach` does."""
+    """Return the store of a results database, to ask it. Raise `UserError` as `attach` does."""
     with duckdb.connect() as connection:
         attach(connection, path)
     return stored_at(path)
 
 
 def stored_at(path: Path) -> Store:
-    """A store whose database has a name of its own."""
+    """Return a store whose database is this file, whatever its name."""
     store = Store(path.parent)
     store.path = path
     return store
 
 
 def _fault(connection: duckdb.DuckDBPyConnection, path: Path, tables: set[str]) -> str | None:
+    """Return the sentence that says why the attached database is not a results database of this version."""
     if "meta" not in tables and "runs" in tables:
         return f"{path} was made by a version before {SCHEMA_VERSION} of the schema: run its suite again"
-    if missing := sorted(NEEDED - tables):
+    if missing := sorted(NEEDED_TABLES - tables):
         return f"{path} has no table '{missing[0]}': --db takes the results.duckdb of a run"
-    version = connection.execute(statement_of("source_version")).fetchall()[0][0]
+    version = connection.execute(SQL["source_version"]).fetchall()[0][0]
     if version != SCHEMA_VERSION:
         return f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: run its suite again"
     return None

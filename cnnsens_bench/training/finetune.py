@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.models.base import Classifier, Preprocessing, build_network, preprocessing_of, split_name
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
-from cnnsens_bench.models.weights import class_count, fit, starting_weights
+from cnnsens_bench.models.weights import class_count, load_weights, starting_weights
 from cnnsens_bench.training.data import Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trainer import Trainer
@@ -260,7 +260,7 @@ def starting_network(
     torch.manual_seed(seed)
     network = build_network(model, classes, preprocessing.input_size)
     if state is not None:
-        fit(network, state, model)
+        load_weights(network, state, model)
     return network
 
 

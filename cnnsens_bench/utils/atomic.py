@@ -40,8 +40,7 @@ def replacing(path: Path, partial: Path | None = None, sync: bool = False) -> It
     try:
         yield partial
         if sync:
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_to_disk(partial)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -52,3 +51,12 @@ def write_atomically(path: Path, content: str | bytes, sync: bool = False) -> No
     """Write a file whole or not at all; text is encoded as UTF-8. See `replacing`."""
     with replacing(path, sync=sync) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until the content of a file, or the list of names in a folder, has reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

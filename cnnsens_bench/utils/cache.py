@@ -1,4 +1,4 @@
-"""Where what is made once lies: generated data sets and trained checkpoints."""
+"""The folder that keeps what is computed once and used by many runs: generated data sets and trained checkpoints."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,18 @@ import platformdirs
 
 
 def cache_dir(named: str | Path | None = None) -> Path:
-    """`named`, else the folder that `CNNSENS_CACHE` names, else the user's cache folder of this program."""
+    """Return the cache folder, which need not exist.
+
+    Parameters
+    ----------
+    named
+        The folder that the user named, if any. The next choices are the folder that the environment variable
+        `CNNSENS_CACHE` names, and the user's cache folder of this program.
+
+    Examples
+    --------
+    >>> cache_dir("/scratch/cache").as_posix()
+    '/scratch/cache'
+    """
     named = named or os.environ.get("CNNSENS_CACHE")
     return Path(named).expanduser() if named else platformdirs.user_cache_path("cnnsens_bench")

@@ -1,4 +1,4 @@
-"""What a result was computed with: versions, commit, device."""
+"""The environment in which a result was computed: versions, commit and device."""
 
 import os
 import platform
@@ -9,8 +9,11 @@ from pathlib import Path
 
 
 def environment() -> dict[str, str | None]:
-    """Versions, commit and device: what a reader needs to repeat the run."""
-    import torch  # imported only here: the leaderboard asks for the commit alone
+    """Return the versions, commit, platform, device and time that a reader needs to repeat a run.
+
+    A package that is not installed has None as its version.
+    """
+    import torch  # imported here alone, because the leaderboard asks for the commit without torch
 
     packages = (
         *("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless"),
@@ -30,12 +33,12 @@ def environment() -> dict[str, str | None]:
 def _version(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:  # its twin may be there, such as opencv-python
+    except PackageNotFoundError:  # another distribution of it may be installed, such as opencv-python
         return None
 
 
 def commit() -> str | None:
-    """Of the program's checkout; None where there is none, or no git."""
+    """Return the git commit of the program's checkout, or None where there is no checkout or no git."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)

@@ -1,4 +1,4 @@
-"""How degradations, levels and hostile text are written for a person to read."""
+"""How levels of degradations, and text from outside the program, are written for people to read."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,17 +14,31 @@ UNITS = {
     "bayer": ("{} px", ", width of a sensor's pixel in pixels of the network's input"),
     "jpeg": ("q={}", ""),
 }
-"""How the paper's degradations write a level, and what their titles add; others' levels are bare numbers."""
+"""The form of a level and an addition to titles, for each degradation whose levels are not shown as bare numbers."""
 
 
 def level_text(degradation: str, level: float) -> str:
-    """A level as a column heading: `σ=4`, `p=0.04`, `±45°`; empty for what has no level."""
+    """Return the level of a degradation as a heading; the text is empty for a degradation without levels.
+
+    Examples
+    --------
+    >>> level_text("gaussian_rgb", 4.0), level_text("rotation", 45.0), level_text("flip_lr", 0.0)
+    ('σ=4', '±45°', '')
+    """
     form, _ = UNITS.get(degradation, ("{}" if level else "", ""))
     return form.format(f"{level:g}")
 
 
 def plain(text: str) -> str:
-    """Escapes what would steer a terminal or tear a table (line ends, ANSI codes, changes of direction)."""
+    """Return a text with all characters escaped that would control a terminal or break a table.
+
+    Such characters are line ends, ANSI codes and marks that change the direction of text.
+
+    Examples
+    --------
+    >>> print(plain("red\\x1b[31m\\nnext"))
+    red\\x1b[31m\\nnext
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 

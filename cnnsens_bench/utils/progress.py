@@ -1,24 +1,47 @@
-"""What a person sees of a run: progress while it works, as bars on a terminal and as plain lines elsewhere."""
+"""The progress that a user sees while a stage of a run works: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cnnsens_bench.utils.reporter import Reporter, TrainingProgress
+
 PLAIN_EVERY = 5.0
-"""Seconds between plain lines."""
+"""Seconds between two plain lines."""
 
 
-class Meter:
-    """Progress of one stage: `advance(n)`, `detail = "…"`."""
+class StageProgress:
+    """The progress of one stage, shown on a console.
+
+    Units that are computed again after a failure count in the speed, but what is shown as done never exceeds the total.
+
+    Parameters
+    ----------
+    console
+        Where the progress is shown.
+    title
+        The name of the stage.
+    total
+        How many units the stage has. The attribute `total` may be set later.
+    unit
+        The plural noun for what is counted, such as `evaluations`.
+
+    Attributes
+    ----------
+    done : int
+        How many units were completed, including those that were computed again.
+    detail : str
+        A short text that is shown beside the counts.
+    """
 
     def __init__(self, console: Console, title: str, total: int, unit: str) -> None:
         self.console, self.title, self.total, self.unit = console, title, total, unit
         self.done = 0
         self.detail = ""
-        self.began = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
@@ -32,41 +55,78 @@ class Meter:
             self._bar.start()
             self._task = self._bar.add_task(title, total=total, detail="")
 
-    def advance(self, n: int = 1) -> None:
-        """`n` further units are done."""
-        self.done += n
+    def advance(self, count: int = 1) -> None:
+        """Count further units as done, and show the progress where it is due."""
+        self.done += count
         if self._bar:
-            self._bar.update(self._task, completed=self.done, detail=f"{self.rate()} {self.detail}")
-        elif time.monotonic() - self._told > PLAIN_EVERY:
-            self._told = time.monotonic()
+            detail = f"{self.rate()} {self.detail}"
+            self._bar.update(self._task, total=self.total, completed=self._shown(), detail=detail)
+        elif time.monotonic() - self._last_line > PLAIN_EVERY:
+            self._last_line = time.monotonic()
             self.console.print(self.line(), highlight=False, markup=False)
 
     def rate(self) -> str:
-        """Units per second so far."""
-        return f"{self.done / max(1e-9, time.monotonic() - self.began):.4g} {self.unit}/s"
+        """Return the mean speed as text, such as `41.5 evaluations/s`."""
+        return f"{self.done / max(1e-9, time.monotonic() - self._started):.4g} {self.unit}/s"
 
     def line(self) -> str:
-        """The state in one line."""
-        elapsed = time.monotonic() - self.began
-        left = f", {elapsed * (self.total - self.done) / self.done:.0f} s left" if self.done else ""
-        share = 100 * self.done / self.total if self.total else 100.0
-        return f"{self.title}: {share:3.0f} % ({self.done}/{self.total}), {self.rate()}{left} {self.detail}"
+        """Return the progress as one line of text: its share, counts, speed and remaining time."""
+        elapsed, shown = time.monotonic() - self._started, self._shown()
+        left = f", {elapsed * (self.total - shown) / self.done:.0f} s left" if self.done else ""
+        share = 100 * shown / self.total if self.total else 100.0
+        return f"{self.title}: {share:3.0f} % ({shown}/{self.total}), {self.rate()}{left} {self.detail}"
 
     def close(self) -> None:
         """Leave the last state on the screen."""
         if self._bar:
             self._bar.stop()
         else:
-            seconds = time.monotonic() - self.began
+            seconds = time.monotonic() - self._started
             line = f"{self.title}: {self.done} {self.unit} in {seconds:.0f} s {self.detail}".rstrip()
             self.console.print(line, highlight=False, markup=False)
 
+    def _shown(self) -> int:
+        return min(self.done, self.total)
+
 
 @contextmanager
-def meter(console: Console, title: str, total: int, unit: str) -> Iterator[Meter]:
-    """A `Meter` that is closed at the end, however it comes."""
-    it = Meter(console, title, total, unit)
+def stage_progress(console: Console, title: str, total: int, unit: str) -> Iterator[StageProgress]:
+    """Give the body a `StageProgress`, which is closed when the body ends or raises.
+
+    Examples
+    --------
+    >>> with stage_progress(Console(), "sweep", 200, "evaluations") as progress:
+    ...     progress.advance(150)
+    sweep: 150 evaluations in 0 s
+    """
+    progress = StageProgress(console, title, total, unit)
     try:
-        yield it
+        yield progress
     finally:
-        it.close()
+        progress.close()
+
+
+class ConsoleReporter(Reporter):
+    """Shows evaluations and trainings as the progress of a stage, and prints messages above it.
+
+    Parameters
+    ----------
+    stage
+        The progress to advance. Messages go to its console.
+    """
+
+    def __init__(self, stage: StageProgress) -> None:
+        self.stage = stage
+
+    def evaluations(self, count: int) -> None:
+        self.stage.advance(count)
+
+    def message(self, sentence: str) -> None:
+        self.stage.console.print(sentence, markup=False, soft_wrap=True)
+
+    def training_progress(self, progress: Mapping[str, TrainingProgress]) -> None:
+        self.stage.detail = "; ".join(
+            f"{name}: " + (f"{now.done}/{now.steps} steps, loss {now.loss:.3f}" if now.steps else "decodes its images")
+            for name, now in progress.items()
+        )
+        self.stage.advance(0)

@@ -1,39 +1,61 @@
-"""Where files lie: a path, or a URI that fsspec knows, such as `s3://bucket/runs/x` of an object store.
+"""Paths of this machine and URIs that fsspec knows, such as `s3://bucket/runs/x`, behind the same functions.
 
 Credentials and endpoints are fsspec's own configuration: the environment (`FSSPEC_S3_ENDPOINT_URL`, …) or files in
-~/.config/fsspec. A URI's file appears whole or not at all, as object stores promise.
+~/.config/fsspec. Object stores have no folders, and a file at a URI appears whole or not at all.
 """
 
 import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from upath import UPath
 
+from cnnsens_bench.utils.atomic import replacing, sync_to_disk, write_atomically
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import StorageError, UserError, first_line
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
 StoragePath = Path | UPath
-"""A path of this machine, or a URI; `isinstance(place, Path)` tells them apart."""
+"""A path of this machine, or a URI; `is_local` distinguishes them."""
 
 WAITS = (0.5, 2.0, 5.0)
-"""Seconds before each further try to read where storage did not answer."""
+"""Seconds before each further attempt to read from a storage that did not answer."""
 
-OF_THE_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-REASONS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO)
-"""Errors of reading that are about this file or its name, as those above; all others are the storage's."""
+ERRORS_OF_FILES = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+CODES_OF_FILES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO)
+"""Errors of reading that concern this file or its name, as those above do; all others concern its storage."""
 
 
 def storage_path(text: str | StoragePath) -> StoragePath:
-    """What the user wrote: with `://` a URI, else a path. Raises `UserError` for a URI that nobody here reads."""
+    """Return the path or URI that a user has written.
+
+    Parameters
+    ----------
+    text
+        A URI if it contains `://`, else a path, in which `~` is the user's home folder.
+
+    Raises
+    ------
+    UserError
+        For a URI that is a pattern or a chain, or whose protocol needs a package that is not installed.
+
+    Examples
+    --------
+    >>> storage_path("runs/seed=1")
+    PosixPath('runs/seed=1')
+    >>> str(storage_path("memory://bucket/runs/"))
+    'memory://bucket/runs'
+    """
     if not isinstance(text, str):
         return text
     if "://" not in text:
@@ -54,31 +76,52 @@ def storage_path(text: str | StoragePath) -> StoragePath:
     return found
 
 
+def is_local(path: StoragePath) -> "TypeIs[Path]":
+    """Return whether this is a path of this machine, and not a URI."""
+    return isinstance(path, Path)
+
+
 def check_storage_paths(*texts: str | None) -> None:
-    """Raises `UserError` for a URI that nobody here reads."""
+    """Raise `UserError` where one of the texts is a URI that cannot be used; see `storage_path`."""
     for text in texts:
         storage_path(text or ".")
 
 
 def check_paths(**values: str | None) -> None:
-    """Raises `UserError` for a URI where a path is needed; `values` by key of the config."""
+    """Raise `UserError` where a value is a URI but must be a path. The keywords are the config keys to name."""
     for key, value in values.items():
         if value and "://" in value:
             raise UserError(f"{key} is '{value}': it must be a path on this machine, not a URI")
 
 
 def local_folder(output: StoragePath, cache: str | Path | None = None) -> Path:
-    """Where what must lie on this machine's disk goes: the output itself, or, of a URI, a folder of its own below
-    `cache` (default: the user's)."""
-    if isinstance(output, Path):
+    """Return the folder for those files of an output that must lie on this machine's disk.
+
+    It is the output itself or, for a URI, a folder below `cache` (the default is the user's) that no other output has.
+    """
+    if is_local(output):
         return output
     key = hashlib.blake2b(str(output).encode(), digest_size=8).hexdigest()
     return cache_dir(cache) / "outputs" / f"{output.name or 'output'}-{key}"
 
 
-def require_writable(folder: Path, what: str, otherwise: str) -> None:
-    """Make a folder where it is missing. Raises `UserError` when nothing can be written there: `what` names it,
-    `otherwise` how to choose another."""
+def require_writable(folder: StoragePath, what: str, otherwise: str) -> None:
+    """Make a folder where it is missing, and check that files can be written there.
+
+    A URI is not checked: object stores have no folders.
+
+    Parameters
+    ----------
+    what, otherwise
+        What the folder is, and the option that chooses another, for the sentence of the error.
+
+    Raises
+    ------
+    UserError
+        Where nothing can be written.
+    """
+    if not is_local(folder):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -88,18 +131,55 @@ def require_writable(folder: Path, what: str, otherwise: str) -> None:
         raise UserError(f"{what} {folder} cannot be written ({reason}): choose another with {otherwise}") from None
 
 
-def read_patiently(uri: str) -> bytes:
-    """What a file (a path, or a URI) holds, and that is something.
+def make_folder(folder: StoragePath) -> None:
+    """Make a folder that is not there yet, and its parents; nothing for a URI. Raise `StorageError`."""
+    if is_local(folder):
+        with storing(folder):
+            folder.mkdir(parents=True)
 
-    Where its storage does not answer it is tried again, in the end a `StorageError`. What is wrong with the file itself
-    is what Python or fsspec raises.
+
+def remove_partial_files(folder: StoragePath, pattern: str = "*.partial") -> None:
+    """Remove the temporary files that killed writers have left in a folder; a URI has none."""
+    if is_local(folder):
+        for partial in folder.glob(pattern):
+            partial.unlink(missing_ok=True)
+
+
+def remove_empty_folder(folder: StoragePath) -> None:
+    """Remove a folder if it is there and empty; nothing for a URI."""
+    if is_local(folder):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def read_file(path: StoragePath) -> bytes:
+    """Return the content of a small file in one request. Raise `FileNotFoundError` or `StorageError`."""
+    with storing(path):
+        content: bytes = path.read_bytes() if is_local(path) else path.fs.cat_file(path.path)
+        return content
+
+
+def read_patiently(uri: str) -> bytes:
+    """Return the content of a file that must not be empty, and try again where its storage does not answer.
+
+    Parameters
+    ----------
+    uri
+        A path of this machine, or a URI.
+
+    Raises
+    ------
+    StorageError
+        Where the storage does not answer after the last of `WAITS`.
+    Exception
+        What Python or fsspec raises where something is wrong with the file itself.
     """
     waits = list(WAITS)
     while True:
         try:
             return _read(uri)
         except Exception as error:
-            if _of_the_file(uri, error):
+            if _concerns_the_file(uri, error):
                 raise
             if not waits:
                 reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error, 300)
@@ -107,13 +187,13 @@ def read_patiently(uri: str) -> bytes:
         time.sleep(waits.pop(0))
 
 
-def _of_the_file(uri: str, error: Exception) -> bool:
-    """Whether an error of reading says something of the file itself, not of the storage that it lies on."""
+def _concerns_the_file(uri: str, error: Exception) -> bool:
+    """Whether an error of reading concerns the file itself, not the storage that it lies on."""
     if "://" in uri and isinstance(error, PermissionError):
-        return False  # credentials that have expired: it is so for every file from now on
-    if isinstance(error, OF_THE_FILE) or (isinstance(error, OSError) and error.errno in REASONS):
+        return False  # credentials have expired: reading any other file would fail too
+    if isinstance(error, ERRORS_OF_FILES) or (isinstance(error, OSError) and error.errno in CODES_OF_FILES):
         return True
-    # Libraries behind URIs have errors of their own for servers that do not answer.
+    # The libraries behind URIs have error classes of their own for servers that do not answer.
     known = (ValueError, TypeError, ImportError, UserError, MemoryError)
     return not isinstance(error, OSError) and ("://" not in uri or isinstance(error, known))
 
@@ -121,7 +201,7 @@ def _of_the_file(uri: str, error: Exception) -> bool:
 def _read(uri: str) -> bytes:
     if "://" in uri:
         found = UPath(uri)
-        data: bytes = found.fs.cat_file(found.path)  # in one request: its name is no pattern and no chain
+        data: bytes = found.fs.cat_file(found.path)  # one request, which takes the name neither as pattern nor chain
     else:
         if os.path.exists(uri) and not os.path.isfile(uri) and not os.path.isdir(uri):
             raise ValueError("neither a file nor a folder")  # reading a pipe would wait for ever
@@ -133,48 +213,111 @@ def _read(uri: str) -> bytes:
 
 
 def write_whole(target: StoragePath, data: bytes) -> None:
-    """Write a file whole or not at all. Raises `StorageError`."""
+    """Write a file whole or not at all; a file of that name is replaced. Raise `StorageError`.
+
+    `FileNotFoundError` is raised where the folder of a path is missing.
+    """
     with storing(target):
-        if isinstance(target, Path):
-            partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.partial")
-            try:
-                with partial.open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(partial, target)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
+        if is_local(target):
+            write_atomically(target, data, sync=True)
         else:
             target.fs.pipe_file(target.path, data)
 
 
+def create_object(target: StoragePath, data: bytes) -> None:
+    """Write a file at a URI, unless one of that name exists: then the URI's library raises an error of its own.
+
+    It also raises one where its storage cannot promise this. For a path `NotImplementedError` is raised: not every file
+    system can promise it.
+    """
+    if is_local(target):
+        raise NotImplementedError
+    target.fs.pipe_file(target.path, data, mode="create")
+
+
+def rename(source: StoragePath, target: StoragePath) -> None:
+    """Rename a file within its storage. Raise `StorageError`."""
+    with storing(source):
+        source.rename(target)  # type: ignore[arg-type]  # both are paths, or both are URIs
+
+
+def remove_files(folder: StoragePath, names: Sequence[str]) -> None:
+    """Remove files of a folder; those that are gone already do not matter. Raise `StorageError`."""
+    with storing(folder), contextlib.suppress(FileNotFoundError):
+        if is_local(folder):
+            for name in names:
+                (folder / name).unlink(missing_ok=True)
+        elif names:
+            folder.fs.rm([(folder / name).path for name in names])
+            folder.fs.invalidate_cache()
+
+
 def upload(file: Path, target: UPath) -> None:
-    """Copy a file of this machine to a URI. Raises `StorageError`."""
+    """Copy a file of this machine to a URI. Raise `StorageError`."""
     with storing(target):
         target.fs.put_file(str(file), target.path)
 
 
 def upload_folder(folder: Path, target: StoragePath) -> None:
-    """Copy the files of a folder of this machine, if there is one, to a URI; a path is where they lie already."""
-    if not isinstance(target, Path) and folder.is_dir():
+    """Copy the files of a folder of this machine to a URI; do nothing where it is missing or `target` is a path."""
+    if not is_local(target) and folder.is_dir():
         for name in names_below(folder):
             upload(folder / name, target / name)
 
 
-def download(source: UPath, file: Path) -> None:
-    """Copy a URI's file to this machine. Raises `FileNotFoundError` where there is none, `StorageError`."""
+def download(source: StoragePath, file: Path) -> None:
+    """Copy a file to a path of this machine. Raise `FileNotFoundError` or `StorageError`."""
     with storing(source):
-        source.fs.get_file(source.path, str(file))
+        if is_local(source):
+            shutil.copyfile(source, file)
+        else:
+            source.fs.get_file(source.path, str(file))
+
+
+def replace_file(file: Path, target: StoragePath, *, move: bool, partial: str, before: Callable[[], None]) -> None:
+    """Put a file of this machine in place of another one, whole or not at all.
+
+    Parameters
+    ----------
+    file
+        The file. Where it is moved, it must lie on the file system of `target`.
+    target
+        The path or URI to replace.
+    move
+        Whether a path is replaced by the file itself and not by a copy. A URI always gets a copy.
+    partial
+        The name of the temporary copy beside a path.
+    before
+        Called directly before the path is replaced, or before the upload. Nothing is replaced where it raises.
+
+    Raises
+    ------
+    StorageError
+        Where the target cannot be written.
+    """
+    if not is_local(target):
+        before()
+        upload(file, target)
+        return
+    with storing(target):
+        if move:
+            before()
+            os.replace(file, target)
+        else:
+            with replacing(target, target.with_name(partial)) as copy:
+                shutil.copyfile(file, copy)
+                sync_to_disk(copy)
+                before()
+        sync_to_disk(target.parent)
 
 
 def names_below(folder: StoragePath) -> list[str]:
-    """Of all files, however deep, as sorted paths relative to `folder`; none where there is no folder.
+    """Return the files below a folder, however deep, as sorted paths relative to it.
 
-    As it is now: listings that fsspec remembers are forgotten. Raises `StorageError`.
+    The list is up to date: listings that fsspec remembers are forgotten. It is empty where there is no such folder.
+    Raise `StorageError`.
     """
-    if isinstance(folder, Path):
+    if is_local(folder):
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     with storing(folder):
         folder.fs.invalidate_cache()
@@ -188,7 +331,7 @@ def names_below(folder: StoragePath) -> list[str]:
 
 @contextlib.contextmanager
 def storing(target: StoragePath) -> Iterator[None]:
-    """Errors of the storage in the body become a `StorageError` of one sentence; `FileNotFoundError` stays itself."""
+    """Turn errors of the storage in the body into a `StorageError` of one sentence; `FileNotFoundError` passes."""
     try:
         yield
     except (StorageError, UserError, FileNotFoundError):
@@ -196,11 +339,11 @@ def storing(target: StoragePath) -> Iterator[None]:
     except OSError as error:
         raise StorageError(_sentence(target, error)) from error
     except Exception as error:
-        if isinstance(target, Path):
+        if is_local(target):
             raise
-        raise StorageError(_sentence(target, error)) from error  # each library of fsspec's has errors of its own
+        raise StorageError(_sentence(target, error)) from error  # each library of fsspec's has error classes of its own
 
 
-def _sentence(target: Any, error: Exception) -> str:
+def _sentence(target: StoragePath, error: Exception) -> str:
     reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
     return f"{target} cannot be used now ({reason})"

@@ -1,5 +1,6 @@
--- What several databases have of one image under one condition is one thing: the one with most trials stays.
--- One database has nothing twice, and need not be sorted to know it.
+-- name: merge
+-- Several databases may have the same image under the same condition. It counts once: the row with most trials stays.
+-- Within one database nothing exists twice, so nothing needs to be sorted.
 CREATE TABLE superseded AS
 SELECT file, entrant, degradation, level, image_id
 FROM loaded

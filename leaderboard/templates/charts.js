@@ -1,6 +1,6 @@
 "use strict";
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
-/* An architecture keeps its colour and marker, on every board and in the figures; its defenses are dashed. */
+/* An architecture has the same colour and marker on every board and in the figures; its defenses differ in their dashes. */
 const colour = (one) => `var(--c${one.look[0] % 8})`;
 const dash = (one) => DASHES[(Math.floor(one.look[0] / 8) + one.look[1]) % 4];
 
@@ -41,7 +41,7 @@ function showCurves() {
   const axis = axisOf(entrants);
   $("curves").replaceChildren(...board().degradations.map((name) => panel(name, entrants, axis)));
 }
-/* One axis for all panels: accuracy down to, label change up to, the quarter that holds every interval. */
+/* All panels share one axis. That of accuracy goes down, and that of label change up, to the quarter that holds every interval. */
 function axisOf(entrants) {
   if (state.measure === "change") {
     const highest = Math.max(0.01, ...entrants.flatMap((one) => one.change.map((found) => (found ? found[2] : 0))));
@@ -74,7 +74,7 @@ function panel(name, entrants, [lowest, highest]) {
   levels.forEach((one, i) => {
     const text = one.text || (values.length > 1 ? String(one.level) : "on");
     const half = 3.2 * text.length;
-    if (x(i) - half < last + 4) return; /* labels never overlap */
+    if (x(i) - half < last + 4) return; /* A label that would overlap the one before is left out. */
     last = x(i) + half;
     svg.append(draw("text", { x: x(i), y: height - 8, "text-anchor": "middle" }, text));
   });

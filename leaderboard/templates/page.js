@@ -2,7 +2,7 @@
 const THEMES = { auto: "Theme: automatic", light: "Theme: light", dark: "Theme: dark" };
 const darkOutside = matchMedia("(prefers-color-scheme: dark)");
 let theme = "auto";
-try { theme = localStorage.getItem("theme") || "auto"; } catch { /* opened from disk without storage */ }
+try { theme = localStorage.getItem("theme") || "auto"; } catch { /* A page opened from disk may have no storage. */ }
 if (!THEMES[theme]) theme = "auto";
 
 function showTheme() {
@@ -12,7 +12,7 @@ function showTheme() {
 $("theme").addEventListener("click", () => {
   const names = Object.keys(THEMES);
   theme = names[(names.indexOf(theme) + 1) % names.length];
-  try { localStorage.setItem("theme", theme); } catch { /* as above */ }
+  try { localStorage.setItem("theme", theme); } catch { /* The choice is not kept. */ }
   showTheme();
 });
 darkOutside.addEventListener("change", showTheme);
@@ -26,7 +26,7 @@ function options(select, entries, chosen) {
 }
 const clipped = (text, most = 60) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
-/* Conditions by their degradation: gaussian_rgb σ=1, σ=4; pepper p=0.02. */
+/* Lists conditions by their degradation: gaussian_rgb σ=1, σ=4; pepper p=0.02. */
 function grouped(which, chosen) {
   return which.degradations.flatMap((name) => {
     const own = chosen.map((i) => which.conditions[i]).filter((one) => one.degradation === name);
@@ -51,9 +51,9 @@ function opening() {
     ["mean_label_change", "fewest changed labels, on average"],
     ["accuracy", "best accuracy undegraded"],
   ].map(([measure, what]) => {
-    /* Ranked ones only: a mean over other conditions is no record. */
+    /* Only ranked entrants count: a mean over other conditions is no record. */
     const ranked = which.entrants.filter((one) => one.ranks[measure]);
-    const sign = DATA.higher[measure] ? -1 : 1;
+    const sign = columnOf(measure).higher_is_better ? -1 : 1;
     ranked.sort((a, b) => sign * (stat(a, measure) - stat(b, measure)));
     const best = ranked[0];
     if (!best) return null;
@@ -62,10 +62,10 @@ function opening() {
       make("span", { class: "who" }, bdi(clipped(label(best), 80))), make("span", { class: "what" }, tied ? `tied with ${tied} ${tied === 1 ? "other" : "others"}` : ranked.length > 1 ? "clear of all others" : ""));
   });
   $("glance").replaceChildren(...facts.filter(Boolean));
-  const words = [...which.words.slice(0, 4), ["Levels", grouped(which, which.conditions.map((_, i) => i))], ...which.words.slice(4)];
-  if (which.ranked.length) words.splice(words.findIndex(([term]) => term === "Averaging"), 0, ["Means over", meansOver(which)]);
-  words.push(["Reference", which.has_reference ? `${DATA.reference}, without a defense` : `none on this board (${DATA.reference} was asked for)`], ["Protocol", which.protocol]);
-  $("words").replaceChildren(...words.flatMap(([term, text]) => [make("dt", null, term), make("dd", null, bdi(text))]));
+  const terms = [...which.terms.slice(0, 4), ["Levels", grouped(which, which.conditions.map((_, i) => i))], ...which.terms.slice(4)];
+  if (which.ranked.length) terms.splice(terms.findIndex(([term]) => term === "Averaging"), 0, ["Means over", meansOver(which)]);
+  terms.push(["Reference", which.has_reference ? `${DATA.reference}, without a defense` : `none on this board (${DATA.reference} was asked for)`], ["Protocol", which.protocol]);
+  $("terms").replaceChildren(...terms.flatMap(([term, text]) => [make("dt", null, term), make("dd", null, bdi(text))]));
 }
 
 function listEntrants() {
@@ -82,7 +82,7 @@ function listEntrants() {
 }
 function card(one) {
   const which = board();
-  const facts = [["Architecture", one.architecture], ["Parameters", one.parameters === null ? null : one.parameters.toLocaleString("en")], ["Input", one.input_size && `${one.input_size} × ${one.input_size}`], ["Images", one.images], ["Speed", one.device && `${figures(one.stats.images_per_second[0])} images/s on ${one.device}`], ["Weights", one.weights && `SHA-256 ${one.weights.slice(0, 16)}…`]];
+  const facts = [["Architecture", one.architecture], ["Parameters", one.parameters === null ? null : one.parameters.toLocaleString("en")], ["Input", one.input_size && `${one.input_size} × ${one.input_size}`], ["Images", one.images], ["Speed", one.device && `${significant(one.stats.images_per_second[0], 3)} images/s on ${one.device}`], ["Weights", one.weights && `SHA-256 ${one.weights.slice(0, 16)}…`]];
   const list = make("dl", null, ...facts.filter(([, value]) => value).flatMap(([term, value]) => [make("dt", null, term), make("dd", null, bdi(value))]));
   const fragile = make("table", null, make("tbody", null, ...one.fragile.map(([id, name, share]) => make("tr", null, make("td", null, bdi(id), name ? make("span", { class: "sub" }, bdi(name)) : null), make("td", null, `${percent(share, 0)} %`)))));
   const cells = which.conditions.map((condition, i) => {
@@ -145,7 +145,7 @@ function update() {
 }
 function boardName(one) {
   const alone = DATA.boards.filter((other) => other.dataset === one.dataset).length === 1;
-  return clipped(one.dataset) + (alone ? "" : ` · protocol ${one.protocol.slice(0, 8)} · seed ${(one.words.find(([term]) => term === "Seed") || [])[1]}`);
+  return clipped(one.dataset) + (alone ? "" : ` · protocol ${one.protocol.slice(0, 8)} · seed ${(one.terms.find(([term]) => term === "Seed") || [])[1]}`);
 }
 $("board").addEventListener("change", (event) => {
   Object.assign(state, { board: event.target.value, defense: "", entrant: "", off: new Set(), on: new Set() });
@@ -158,7 +158,7 @@ $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("skip").addEventListener("click", (event) => { event.preventDefault(); $("table").focus(); });
 for (const button of document.querySelectorAll("[data-measure]")) button.addEventListener("click", () => { state.measure = button.dataset.measure; update(); });
 for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => {
-  for (const one of filtered()) setShown(one, button.dataset.show === "all" || (button.dataset.show === "first" && one.place < FIRST));
+  for (const one of filtered()) setShown(one, button.dataset.show === "all" || (button.dataset.show === "first" && one.position < FIRST));
   update();
 });
 function fromAddress() {

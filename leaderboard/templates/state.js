@@ -22,10 +22,10 @@ function draw(tag, attributes, ...children) {
   node.append(...children);
   return node;
 }
-/* Isolated, so that a right-to-left name does not turn its neighbours around. */
+/* An isolated text, so that a right-to-left name does not turn its neighbours around. */
 const bdi = (text) => make("bdi", null, String(text));
 
-/* May break after a slash or an underscore rather than within a word. */
+/* A name that may break after a slash or an underscore rather than within a word. */
 function name(text) {
   const parts = text.split(/(?<=[/_])/);
   return make("bdi", null, ...parts.flatMap((part, i) => (i ? [make("wbr"), part] : [part])));
@@ -35,53 +35,52 @@ const percent = (value, digits = 1) => (value === null || value === undefined ? 
 const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const compact = (count) =>
   count === null ? "–" : count >= 1e9 ? `${(count / 1e9).toFixed(1)} G` : count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : count >= 1e3 ? `${(count / 1e3).toFixed(0)} k` : String(count);
-/* As the command line writes it: gaussian_filter(size=3, sigma=0.5) → gaussian_filter(3, 0.5). */
+/* A defense without the names of its arguments: gaussian_filter(size=3, sigma=0.5) → gaussian_filter(3, 0.5). */
 const shortDefense = (text) => text.replace(/([(,] ?)\w+=/g, "$1");
-const places = (ranks) => (!ranks ? "" : ranks[0] === ranks[1] ? `${ranks[0]}` : `${ranks[0]}–${ranks[1]}`);
-/* In one text with others a name is isolated (FSI … PDI), and has no control that reaches beyond itself. */
+const rankText = (ranks) => (!ranks ? "" : ranks[0] === ranks[1] ? `${ranks[0]}` : `${ranks[0]}–${ranks[1]}`);
+/* In a text with others a name is isolated (FSI … PDI), and loses the control characters that would reach beyond it. */
 const BIDI = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 const isolated = (text) => `\u2068${text.replace(BIDI, "")}\u2069`;
 const label = (one) => (one.defense === "none" ? isolated(one.model) : `${isolated(one.model)} + ${isolated(shortDefense(one.defense))}`);
 
 const board = () => DATA.boards.find((one) => one.id === state.board) || DATA.boards[0];
 function stat(one, measure) {
-  if (measure === "parameters") return one.parameters;
   const found = one.stats[measure];
   return found ? found[0] : null;
 }
-/* Best first by the mean under degradation: fixes which curves are on at first. */
+/* The entrants, best first by degraded accuracy: the first ones have their curves drawn at first. */
 function standing(which) {
   if (!which.standing) {
-    const value = (one) => stat(one, "mean_degraded_accuracy") ?? -1;
+    const value = (one) => stat(one, DEFAULTS.sort) ?? -1;
     which.standing = [...which.entrants].sort((a, b) => b.comparable - a.comparable || value(b) - value(a) || (a.id < b.id ? -1 : 1));
-    which.standing.forEach((one, i) => { one.place = i; });
+    which.standing.forEach((one, i) => { one.position = i; });
   }
   return which.standing;
 }
 function shown(one) {
   if (state.off.has(one.id)) return false;
-  return state.on.has(one.id) || one.place < FIRST;
+  return state.on.has(one.id) || one.position < FIRST;
 }
 function setShown(one, value) {
   state.off.delete(one.id);
   state.on.delete(one.id);
-  if (value !== one.place < FIRST) (value ? state.on : state.off).add(one.id);
+  if (value !== one.position < FIRST) (value ? state.on : state.off).add(one.id);
 }
 function filtered() {
-  const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
+  const terms = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   return board().entrants.filter((one) => {
     if (state.defense && one.defense !== state.defense) return false;
     const text = `${one.model} ${one.architecture || ""} ${one.defense}`.toLowerCase();
-    return words.every((word) => text.includes(word));
+    return terms.every((term) => text.includes(term));
   });
 }
 
-/* The address keeps what is chosen, so that a link shows the same. */
+/* The address keeps what the reader has chosen, so that a link shows the same. */
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
   for (const key of Object.keys(DEFAULTS)) state[key] = given.get(key) ?? DEFAULTS[key];
   for (const key of ["off", "on"]) state[key] = new Set((given.get(key) || "").split(".").filter(Boolean));
-  if (!COLUMNS.some((column) => column.key === state.sort)) state.sort = DEFAULTS.sort;
+  if (!COLUMNS.some((column) => column.name === state.sort)) state.sort = DEFAULTS.sort;
   if (!board().entrants.some((one) => one.defense === state.defense)) state.defense = "";
   if (state.measure !== "change") state.measure = "accuracy";
 }

@@ -6,14 +6,14 @@ import pytest
 
 from cnnsens_bench.config.compose import compose, suites
 from cnnsens_bench.config.schema import Config
-from cnnsens_bench.experiment.resolve import condition_configs, model_configs
+from cnnsens_bench.experiment.resolve import condition_configs, resolve_models
 from cnnsens_bench.utils.errors import UserError
 
 
 def check(words: list[str]) -> Config:
     config = compose(words)
-    model_configs(config)
-    condition_configs(config)
+    resolve_models(config)
+    condition_configs(config.degradations, config.trials)
     return config
 
 
@@ -36,10 +36,10 @@ def test_any_value_is_overridden() -> None:
     assert (config.trials, config.limit, config.dataset.name) == (3, 200, "cub200")
     assert (config.output, config.dataset.root) == ("/tmp/a, b=[c]/it's", "/data/x=1")
     assert config.defenses[1] == "gaussian_filter(size=5, sigma=1.0)"
-    first, second = model_configs(config)
+    first, second = resolve_models(config)
     assert (first.weights, first.recipe.lr_body) == ("auto", 0.1)
     assert (second.weights, second.recipe.epochs, second.recipe.lr_body) == ("random", 3, 0.1)
-    pepper, gaussian = condition_configs(config)
+    pepper, gaussian = condition_configs(config.degradations, config.trials)
     assert (pepper.levels, pepper.trials) == (None, 3)
     assert (gaussian.levels, gaussian.trials) == ((1, 2.5), 2)
 

@@ -1,4 +1,4 @@
-"""What all data sets share: the table's checks, paths that stay inside, options, downloads, no heavy imports."""
+"""What all data sets share: checks of the table, paths that stay inside, options, downloads and light imports."""
 
 import http.client
 import subprocess
@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsens_bench.datasets import Samples, datasets, load, make_samples
-from cnnsens_bench.datasets.base import DatasetSource, inside
+from cnnsens_bench.datasets.base import DatasetSource, path_below
 from cnnsens_bench.utils.errors import UserError
 
 ROWS = pd.DataFrame({"image_id": ["a", "b"], "split": ["train", "test"], "uri": ["a.jpg", "b.jpg"], "label": [0, 1]})
-PIECES = st.sampled_from(["..", ".", "/", "//", "~", "out", "loop", "a", "b.jpg", "\0", "…", "\\", "x" * 300])
+PARTS = st.sampled_from(["..", ".", "/", "//", "~", "out", "loop", "a", "b.jpg", "\0", "…", "\\", "x" * 300])
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with a link to the folder above it, and a link to itself."""
+    """Return a root that holds a link to the folder above it, and a link to itself."""
     root = tmp_path_factory.mktemp("above") / "root"
     (root / "a").mkdir(parents=True)
     (root / "out").symlink_to(root.parent)
@@ -28,10 +28,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@given(relative=st.lists(PIECES, max_size=6).map("/".join) | st.text(max_size=30))
+@given(relative=st.lists(PARTS, max_size=6).map("/".join) | st.text(max_size=30))
 def test_whatever_a_list_names_lies_below_the_root(hostile: Path, relative: str) -> None:
     try:
-        path = inside(hostile, relative, "list.txt")
+        path = path_below(hostile, relative, "list.txt")
     except UserError:
         return
     assert hostile.resolve() in path.resolve().parents
@@ -42,18 +42,18 @@ def test_whatever_a_list_names_lies_below_the_root(hostile: Path, relative: str)
 )
 def test_hostile_paths(hostile: Path, relative: str) -> None:
     with pytest.raises(UserError, match=r"list\.txt names"):
-        inside(hostile, relative, "list.txt")
+        path_below(hostile, relative, "list.txt")
 
 
 @pytest.mark.parametrize("relative", ["a/b.jpg", "a/../b.jpg", "out/root/b.jpg", "a b/ü.jpg", "~"])
 def test_paths_that_stay_inside(hostile: Path, relative: str) -> None:
-    assert inside(hostile, relative, "list.txt") == hostile / relative
+    assert path_below(hostile, relative, "list.txt") == hostile / relative
 
 
 def test_a_root_may_itself_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "root").symlink_to(tmp_path / "disk")
-    assert inside(tmp_path / "root", "b.jpg", "list.txt") == tmp_path / "root" / "b.jpg"
+    assert path_below(tmp_path / "root", "b.jpg", "list.txt") == tmp_path / "root" / "b.jpg"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_users_loader_may_take_any_option(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("name", list(datasets))
 def test_without_a_root(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table, or one sentence; `plumage` draws into the cache, here a small one."""
+    """Every data set gives a table or raises one sentence. `plumage` draws into a small cache here."""
     monkeypatch.setenv("CNNSENS_CACHE", str(tmp_path))
     options = {"train_per_class": 1, "test_per_class": 1} if name == "plumage" else {}
     if name == "plumage":
@@ -126,7 +126,7 @@ def test_a_failed_download_names_source_and_layout(
         load(name, None, None, {"download": True})
 
 
-def test_the_room_is_light() -> None:
-    """torch takes seconds to import: only a download, and models, need it."""
+def test_the_import_is_light() -> None:
+    """torch takes seconds to import, and only downloads and models need it."""
     code = "import sys, cnnsens_bench.datasets; sys.exit(bool({'torch', 'torchvision'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

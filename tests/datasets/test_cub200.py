@@ -1,4 +1,4 @@
-"""`cub200`: the official layout, whole, in part and damaged; the real one."""
+"""The data set `cub200` in its official layout: complete, in part, damaged and real."""
 
 import math
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_an_absent_folder_names_source_and_layout(tmp_path: Path) -> None:
 
 
 def test_the_real_lists(data_root: Path) -> None:
-    """Compared with the files themselves, read another way."""
+    """The table agrees with the official files, which are read in another way here."""
     folder = data_root / "CUB_200_2011"
     table = load("cub200", folder, None, {}).table.set_index("image_id")
     boxes = pd.read_csv(folder / "bounding_boxes.txt", sep=" ", header=None, index_col=0)

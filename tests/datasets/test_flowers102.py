@@ -1,4 +1,4 @@
-"""`flowers102`: MATLAB lists as they are and as they are not."""
+"""The data set `flowers102`: its MATLAB lists, complete and damaged."""
 
 from pathlib import Path
 from typing import Any

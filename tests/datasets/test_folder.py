@@ -1,4 +1,4 @@
-"""`folder`: classes, splits and boxes of anyone's own images."""
+"""The data set `folder`: classes, splits and boxes of a user's own images."""
 
 import os
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_classes_of_one_split_only(tmp_path: Path) -> None:
 
 
 def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
-    """Known answers: a change of the hash would mix training and test images of earlier checkpoints."""
+    """The splits are known answers: another hash would mix the training and test images of earlier checkpoints."""
     table = load("folder", tree(tmp_path, *(f"cat/{i}.jpg" for i in range(8))), None, {}).table
     assert table["split"].tolist() == ["test", "test", "train", "test", "train", "test", "train", "train"]
 
@@ -106,7 +106,7 @@ def test_an_absent_column_is_named(tmp_path: Path, column: str) -> None:
 
 
 def test_unusual_but_right_boxes(tmp_path: Path) -> None:
-    """A byte order mark (spreadsheets write one), other columns, quotes, a class that pandas would take for NaN."""
+    """The file has a byte order mark, further columns, quotes, and a class that pandas would read as NaN."""
     root = tree(tmp_path, "NA/a,b.jpg", "cat/2.jpg")
     text = 'note,h,w,y,x,path\nhi,4,3,2,1.25,"NA/a,b.jpg"\n\n'
     (root / "boxes.csv").write_text(text, encoding="utf-8-sig")

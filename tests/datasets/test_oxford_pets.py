@@ -1,4 +1,4 @@
-"""`oxford_pets`: lists, head boxes and trimaps, whole and damaged; the real ones."""
+"""The data set `oxford_pets`: lists, boxes of heads and trimaps, complete, damaged and real."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -90,13 +90,13 @@ def test_damaged_annotations(tmp_path: Path, xml: str, sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["images/Bengal_1.jpg", "annotations/trimaps/Bengal_1.png", "annotations/xmls/Bengal_1.xml"]
+    "relative", ["images/Bengal_1.jpg", "annotations/trimaps/Bengal_1.png", "annotations/xmls/Bengal_1.xml"]
 )
-def test_links_that_lead_outside_are_refused(tmp_path: Path, place: str) -> None:
+def test_links_that_lead_outside_are_refused(tmp_path: Path, relative: str) -> None:
     root = lay_out(tmp_path / "p")
     (root / "images").mkdir()
     (tmp_path / "secret").write_text(XML)
-    (root / place).symlink_to(tmp_path / "secret")
+    (root / relative).symlink_to(tmp_path / "secret")
     with pytest.raises(UserError, match=r"trainval\.txt names .*which lies outside"):
         load("oxford_pets", root, None, {})
 
@@ -110,7 +110,7 @@ def test_the_real_lists(data_root: Path) -> None:
     assert table.loc[table["split"] == "test", "box_x"].isna().all()
     assert table["mask_uri"].notna().all()
     assert table["uri"].map(lambda uri: Path(uri).is_file()).all()
-    # Boxes against the sizes that the annotations themselves tell.
+    # Boxes lie inside the sizes that the annotations give.
     for row in table[table["box_x"].notna()].itertuples():
         size = ElementTree.parse(folder / "annotations" / "xmls" / f"{row.image_id}.xml").find("size")
         assert size is not None

@@ -1,4 +1,4 @@
-"""`plumage`: the same pictures everywhere, drawn once, boxes that fit, pairs that look alike, marks to learn."""
+"""The data set `plumage`: equal pictures everywhere, drawn once; tight boxes; pairs that look alike; marks to learn."""
 
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def test_boxes_are_tight_around_masks_and_smaller_than_pictures(drawn: Samples) 
 
 
 def test_the_background_has_natural_texture() -> None:
-    """Power falls as 1/f² (amplitude as 1/f) over more than a decade."""
+    """The power falls as 1/f² (the amplitude as 1/f) over more than a decade."""
     powers = np.mean([abs(np.fft.fft2(pink_noise(128, np.random.default_rng(i)))) ** 2 for i in range(8)], axis=0)
     frequency = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.fftfreq(128)[None])
     fitted = (frequency > 0.02) & (frequency < 0.4)
@@ -80,7 +80,7 @@ def test_the_background_has_natural_texture() -> None:
 
 @pytest.mark.parametrize("pair", range(4))
 def test_a_pair_differs_in_its_mark_alone(pair: int) -> None:
-    """The same scene with either species of a pair: most of the picture is the same."""
+    """The same scene is drawn with either species of a pair: most of the picture is equal."""
     one, other = (draw_scene(s, 192, [5, pair]) for s in SPECIES if s.pair == pair)
     changed = np.abs(one.image.astype(int) - other.image).max(axis=2) > 12
     bird = (one.mask > 0) | (other.mask > 0)
@@ -90,7 +90,7 @@ def test_a_pair_differs_in_its_mark_alone(pair: int) -> None:
 
 @pytest.mark.parametrize("pair", range(4))
 def test_marks_can_be_learnt(pair: int) -> None:
-    """From 32 × 32 pixels of the box, by a small classical classifier that knows nothing of birds."""
+    """A small classical classifier learns them from 32 × 32 pixels of the box."""
     crops, labels = [], []
     for species in (s for s in SPECIES if s.pair == pair):
         for i in range(45):

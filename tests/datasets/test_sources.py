@@ -1,4 +1,4 @@
-"""The data sets: official layouts, hostile lists, and the real data."""
+"""All data sets: official layouts, hostile lists, and real data."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from cnnsens_bench.datasets import Samples, datasets, load
-from cnnsens_bench.datasets.base import inside
+from cnnsens_bench.datasets.base import path_below
 from cnnsens_bench.utils.errors import UserError
 
 
@@ -187,7 +187,7 @@ def test_links_that_lead_outside_are_refused(tmp_path: Path) -> None:
 def test_no_path_leads_outside(parts: list[str]) -> None:
     root = Path("/srv/data")
     try:
-        path = inside(root, "/".join(parts), "list.txt")
+        path = path_below(root, "/".join(parts), "list.txt")
     except UserError:
         return
     assert path.resolve().is_relative_to(root)

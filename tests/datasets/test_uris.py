@@ -1,4 +1,4 @@
-"""Data sets at a URI: the same sample tables as in a folder, and nothing outside it."""
+"""Data sets at a URI have the same tables as in a folder, and read nothing outside it."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from upath import UPath
 
 from cnnsens_bench import images
 from cnnsens_bench.datasets import load
-from cnnsens_bench.datasets.base import inside
+from cnnsens_bench.datasets.base import path_below
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import names_below, storage_path
 
@@ -105,7 +105,7 @@ def test_folders_and_splits(pictures: Path, tmp_path: Path, bucket: UPath) -> No
 )
 def test_nothing_outside_is_read(name: str, bucket: UPath) -> None:
     with pytest.raises(UserError, match=r"images\.txt names '.*', which is no file below memory://"):
-        inside(bucket, name, "images.txt")
+        path_below(bucket, name, "images.txt")
 
 
 def test_a_list_that_climbs(tmp_path: Path, bucket: UPath) -> None:

@@ -1,4 +1,4 @@
-"""Every registered defense keeps its contract; names and arguments are read, or refused with one sentence."""
+"""What every registered defense must fulfil, and how their texts are read or refused."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def batch(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", [*defenses, JOINED])
 def test_the_contract(name: str) -> None:
-    """Shape, range and memory layout are kept, the input too; an image's bits depend on that image alone."""
+    """Shape, range, memory layout and the input are kept, and an image's bits depend on that image alone."""
     defense = parse_defense(name)
     assert parse_defense(defense.name).name == defense.name
     if defense.prefilter is None:

@@ -1,4 +1,4 @@
-"""The filters against scipy and OpenCV, on images of any shape; both ways to compute them."""
+"""The filters against scipy and OpenCV on images of any shape, in both implementations."""
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ def filtered(text: str, pixels: torch.Tensor) -> np.ndarray:
 
 
 def batch(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
-    """Half of the values are whole, so that there are ties."""
+    """Return a batch in which half of the values are whole, so that there are ties."""
     values = np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32)
     return torch.from_numpy(np.where(values < 128, values.round(), values))
 

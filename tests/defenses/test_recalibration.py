@@ -10,7 +10,7 @@ from cnnsens_bench.defenses.recalibration import batch_norm_layers, recalibrate,
 
 
 def small() -> nn.Sequential:
-    """Two convolutions and a head, each with batch norm whose statistics are not its input's."""
+    """Return two convolutions and a head, each with batch norm whose statistics differ from its input's."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4),
@@ -23,7 +23,7 @@ def small() -> nn.Sequential:
 
 
 def by_hand(network: nn.Sequential, pixels: torch.Tensor, prior: float) -> list[np.ndarray]:
-    """The formula in float64, the network run layer by layer with the statistics just found."""
+    """Compute the formula in float64, running the network layer by layer with the statistics found so far."""
     found = []
     values = pixels.double()
     n = len(pixels)
@@ -64,7 +64,7 @@ def test_without_a_prior_it_is_torchs_batch_norm() -> None:
     with torch.no_grad():
         theirs(pixels)
         recalibrate(network, pixels, 0)
-    # torch normalises with the biased variance while training, so later layers differ by a part in their count.
+    # While training, torch normalises with the biased variance, so later layers differ by the factor n / (n − 1).
     for ours, other in zip(statistics(batch_norm_layers(network)), statistics(batch_norm_layers(theirs)), strict=True):
         torch.testing.assert_close(ours, other, rtol=2e-2, atol=2e-3)
 

@@ -1,4 +1,4 @@
-"""albumentations' transforms as degradations."""
+"""Transforms of albumentations as degradations."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ NEEDS_MORE = {
     *("GridElasticDeform", "TextImage", "TemplateTransform", "Lambda"),
     *("FromFloat", "Normalize", "ToFloat", "ToTensorV2", "CubicSymmetry"),
 }
-"""They change the size, need a second image, a mask, boxes or an argument, or make no picture."""
+"""Transforms that change the size, need a second image, a mask, boxes or an argument, or return no picture."""
 USABLE = sorted(
     name for name in transforms() if name not in NEEDS_MORE and "3D" not in name and name != "CubicSymmetry"
 )
@@ -110,8 +110,8 @@ def test_values_that_the_library_would_change_are_refused(text: str, sentence: s
         at_four()
 
 
-def test_importing_it_asks_nobody_for_news() -> None:
-    """In a process of its own, where nothing has told it not to."""
+def test_importing_it_uses_no_network() -> None:
+    """Import it in another process, without the environment variable that turns the version check off."""
     code = "import os, socket; socket.getaddrinfo = lambda *_, **__: os._exit(3); import cnnsens_bench.degradations"
     environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)

@@ -1,4 +1,4 @@
-"""What cheap cameras do, against the physics that each names."""
+"""Degradations by cheap cameras against the physics that their definitions name."""
 
 import io
 
@@ -46,7 +46,7 @@ def test_the_curve_is_srgbs_and_its_own_inverse() -> None:
 
 @pytest.mark.parametrize(
     ("kelvin", "x", "y"),
-    # Planck's law under the CIE 1931 observer.
+    # The values are from Planck's law and the CIE 1931 observer.
     [
         (2000, 0.5267, 0.4133),
         (2856, 0.4476, 0.4074),
@@ -98,14 +98,14 @@ def test_flicker_swings_by_its_per_cent_about_the_mean() -> None:
 
 
 def masks(size: int) -> np.ndarray:
-    """(3, size, size): where an RGGB sensor sees each colour."""
+    """Return which pixels of an RGGB sensor see each colour: (3, size, size)."""
     red, green, blue = np.zeros((3, size, size), bool)
     red[::2, ::2] = blue[1::2, 1::2] = green[::2, 1::2] = green[1::2, ::2] = True
     return np.stack([red, green, blue])
 
 
 def test_demosaicing_is_malvar_he_and_cutlers() -> None:
-    """Masks and convolutions over the whole picture, as the method's description reads."""
+    """Compare with masks and convolutions over the whole picture, as the method is described."""
     given = noise(30)[0].double().numpy()
     red, green, blue = masks(30)
     raw = np.where(red, given[0], np.where(green, given[1], given[2]))

@@ -12,7 +12,7 @@ EDGES = [[0, 0, 1], [255, 254, 255], [1, 1, 1], [128, 128, 128], [254, 255, 255]
 
 
 def colours(count: int = 1_000_000) -> Tensor:
-    """(1, 3, 1000, 1000): random colours, whole and between, with corners, black, gray and white."""
+    """Return random colours, whole and fractional, with corners, black, gray and white: (1, 3, 1000, 1000)."""
     rng = np.random.default_rng(5)
     random = rng.uniform(0, 255, (count, 3))
     random[::2] = random[::2].round()
@@ -23,16 +23,16 @@ def colours(count: int = 1_000_000) -> Tensor:
 
 
 def textbook_hsi(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gonzalez & Woods' H in radians, S, I, of colours in [0, 1]; float64."""
+    """Return H in radians, S and I of colours in [0, 1] as in Gonzalez & Woods, in float64."""
     r, g, b = np.moveaxis(rgb, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        # The arc tangent of the same triangle: near its ends their arc cosine loses half its digits.
+        # This is the arc tangent of the same triangle, because their arc cosine loses half its digits near its ends.
         hue = np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b) % (2 * np.pi)
         return hue, 1 - 3 * rgb.min(-1) / rgb.sum(-1), rgb.mean(-1)
 
 
 def textbook_rgb(hue: np.ndarray, saturation: np.ndarray, intensity: np.ndarray) -> np.ndarray:
-    """Back, sector by sector."""
+    """Return the colours of H, S and I, sector by sector."""
     sector = np.floor(hue / (2 * np.pi / 3)).astype(int) % 3
     inner = hue - sector * 2 * np.pi / 3
     low = intensity * (1 - saturation)
@@ -60,7 +60,7 @@ def test_a_million_colours_equal_the_textbooks(name: str, level: float) -> None:
     noise = draw.expand(1, 1, *given.shape[-2:])[0, 0].double().numpy() * level
     hue, saturation, intensity = textbook_hsi(rgb)
     black, gray = rgb.max(-1) == 0, rgb.max(-1) == rgb.min(-1)
-    # Black and gray have no hue, black no saturation: the limits that the definition names.
+    # Black and gray have no hue and black has no saturation; the definition names these limits.
     saturation = np.where(gray, 0.0, saturation)
     if name == "gaussian_intensity":
         intensity = np.clip(intensity + noise / 255, 0, 1)

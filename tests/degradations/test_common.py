@@ -25,7 +25,7 @@ NAMES = [name for name in degradations if name.startswith("common:")]
 
 
 def photograph() -> np.ndarray:
-    """(SIZE, SIZE, 3) uint8: smooth shapes, edges, and texture."""
+    """Return a picture with smooth shapes, edges and texture: (SIZE, SIZE, 3) uint8."""
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     rng = np.random.default_rng(3)
     channels = [120 + 90 * np.sin(5 * x + c) * np.cos(4 * y - c) + 60 * (x + y * c > 0.9) for c in range(3)]
@@ -71,13 +71,13 @@ def glass_blur(x: np.ndarray, draw: Tensor, severity: int) -> np.ndarray:
         for h in range(SIZE - delta, delta, -1):
             for w in range(SIZE - delta, delta, -1):
                 dx, dy = (int(u * np.float32(2 * delta)) - delta for u in numbers[n, h, w])
-                # The published exchange: the right side is two views, so that only the first half happens.
+                # The published code exchanges two views, so that only the first half of the exchange takes effect.
                 shuffled[h, w], shuffled[h + dy, w + dx] = shuffled[h + dy, w + dx], shuffled[h, w]
     return np.clip(gaussian(shuffled / 255.0, sigma=sigma, channel_axis=2), 0, 1) * 255
 
 
 def magick_motion_blur(x: np.ndarray, radius: float, sigma: float, degrees: float) -> np.ndarray:
-    """ImageMagick's MotionBlurImage, pixel by pixel of the kernel, as its source reads."""
+    """Compute ImageMagick's MotionBlurImage, pixel by pixel of the kernel, as in its source."""
     width = int(2 * math.ceil(radius) + 1)
     kernel = np.exp(-(np.arange(width) ** 2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
     kernel /= kernel.sum()
@@ -166,7 +166,7 @@ def elastic_transform(x: np.ndarray, draw: tuple[Tensor, Tensor], severity: int)
     before = np.float32([centre + side, [centre[0] + side, centre[1] - side], centre - side])
     after = before + (draw[0][0].numpy() * 2 - 1) * np.float32(corners)
     matrix = cv2.getAffineTransform(before, after.astype(np.float32))
-    # OpenCV rounds places to 1/32 px; the exact ones are taken here.
+    # OpenCV rounds positions to 1/32 px; the exact ones are taken here.
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
     rows, columns = np.mgrid[:SIZE, :SIZE].astype(float)
     source = np.einsum("ij,jhw->ihw", inverse, np.stack([columns, rows, np.ones_like(rows)]))
@@ -202,9 +202,9 @@ WEATHER = (snow, frost, fog, brightness)
 DIGITAL = (contrast, elastic_transform, pixelate, jpeg_compression)
 PUBLISHED: dict[str, Callable] = {f.__name__: f for f in NOISE + BLUR + WEATHER + DIGITAL}
 CLOSE = {"pixelate": 1.01, "elastic_transform": 2e-2}
-"""In gray levels; else 0.002. Pillow rounds to 8 bits after each axis."""
+"""The tolerance in gray levels where it is not 0.002; Pillow rounds to 8 bits after each axis."""
 RARE = {"glass_blur": 1e-2}
-"""Share of values that may be off, else 0.001: a rounding flips a step of 8-bit flakes or glass, or a photon."""
+"""The share of values that may differ where it is not 0.001; a rounding can change a step of 8 bits or a photon."""
 
 
 def test_all_fifteen_are_here() -> None:
@@ -234,7 +234,7 @@ def test_severities_are_whole_numbers_from_one_to_five() -> None:
 
 
 def test_worse_is_worse() -> None:
-    """Each severity changes more than the one before, but for those whose published parameters do not order so."""
+    """Each severity changes more than the one before, except where the published parameters are not in that order."""
     image = torch.from_numpy(photograph()).permute(2, 0, 1)[None].float()
     unordered = {"elastic_transform", "fog", "frost", "glass_blur", "snow"}
     for name in set(PUBLISHED) - unordered:

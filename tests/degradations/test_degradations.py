@@ -1,4 +1,4 @@
-"""The degradations: each registered one keeps the contract, and each does what its definition says."""
+"""What every registered degradation must fulfil, and the exact bits of the built-in ones."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def levels(name: str) -> tuple[float, ...]:
 
 
 def flat(draw: Any) -> Tensor:
-    """All numbers of a draw, a row an image."""
+    """Return all numbers of a draw, one row per image."""
     return torch.cat([part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts(draw)], dim=1)
 
 
@@ -66,7 +66,7 @@ def test_shape_and_input_are_kept(name: str) -> None:
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_bits_do_not_depend_on_the_batch(name: str) -> None:
-    """Odd sizes too: vector and scalar code must round alike."""
+    """Sizes are also odd, because vector and scalar code must round alike."""
     for size in (24, 17):
         batch = pixels(size=size)
         whole = apply(name, levels(name)[-1], batch=batch)
@@ -92,7 +92,7 @@ def test_bits_do_not_depend_on_threads(name: str) -> None:
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_operations_on_tensors_give_the_bits_of_the_loops(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU runs, run here."""
+    """Run on the CPU what a GPU runs."""
     batch = pixels(size=40)
     for level in levels(name):
         loops = apply(name, level, batch=batch)
@@ -122,7 +122,7 @@ def test_trials_differ_and_repeat(name: str) -> None:
 
 
 def golden() -> dict[str, str]:
-    """Hashes of each degradation's pixels at its first and last level."""
+    """Return hashes of each degradation's pixels at its first and last level."""
     found = {}
     picture = images.Decoded(pixels(1, 90)[0].permute(1, 2, 0).byte().numpy(), 0, 0, 90, 90, (20.0, 15.5, 48.0, 60.0))
     for name, d in degradations.items():
@@ -137,9 +137,9 @@ def golden() -> dict[str, str]:
 
 
 def test_golden_bits() -> None:
-    """The same bits on every machine, today and later: a change here is a change of the protocol's version.
+    """The bits are the same on every machine; if they change, the version of the protocol must change.
 
-    `python -m tests.degradations.test_degradations` writes the file anew.
+    `python -m tests.degradations.test_degradations` writes the file again.
     """
     assert golden() == json.loads(GOLDEN.read_text())
 

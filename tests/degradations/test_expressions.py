@@ -1,6 +1,5 @@
-"""What a config can write, and what it may not."""
+"""Expressions and config entries that describe degradations, and those that are refused."""
 
-import ast
 import contextlib
 
 import pytest
@@ -8,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsens_bench.degradations import Streams, degradations, expression, parse_degradation
+from cnnsens_bench.degradations import Streams, degradations, parse_degradation, write_expression
 from cnnsens_bench.degradations.chain import Chain
-from cnnsens_bench.degradations.expressions import _tree
+from cnnsens_bench.degradations.expressions import SYNTAX
 from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.spec_parser import parse_spec
 
 IDS = ["a", "b", "c"]
 PIXELS = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
@@ -22,7 +22,7 @@ def draw_of(text: str, trial: int = 0) -> object:
 
 
 @pytest.mark.parametrize(
-    ("written", "text"),
+    ("entry", "text"),
     [
         ("pepper", "pepper"),
         ({"name": "pepper", "level": 0.02}, "pepper(0.02)"),
@@ -35,8 +35,8 @@ def draw_of(text: str, trial: int = 0) -> object:
          "albumentations:Posterize(num_bits=4, p=0.5)"),
     ],
 )  # fmt: skip
-def test_entries_of_a_config_as_one_text(written: object, text: str) -> None:
-    assert expression(written) == text
+def test_entries_of_a_config_as_one_text(entry: object, text: str) -> None:
+    assert write_expression(entry) == text
     parse_degradation(text)
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_meant_is_one_sentence(text: str, sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "sentence"),
+    ("entry", "sentence"),
     [
         (3, "neither a name"),
         ({"level": 3}, "neither a name"),
@@ -100,13 +100,13 @@ def test_what_cannot_be_meant_is_one_sentence(text: str, sentence: str) -> None:
         ({"name": "albumentations:Blur", "arguments": 3}, "must be a mapping"),
     ],
 )
-def test_entries_that_are_none(written: object, sentence: str) -> None:
+def test_entries_that_are_none(entry: object, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        expression(written)
+        write_expression(entry)
 
 
 @pytest.mark.parametrize(
-    ("written", "sentence"),
+    ("entry", "sentence"),
     [
         ([{"name": "gaussian_intensity", "level": 4}, {"name": "pepper", "levl": 0.02}],
          "unknown key 'levl' of 'pepper': did you mean 'level'"),
@@ -115,17 +115,17 @@ def test_entries_that_are_none(written: object, sentence: str) -> None:
         ({"name": "pepper", "levl": 3}, "unknown key 'levl' of 'pepper': did you mean 'level'"),
     ],
 )  # fmt: skip
-def test_keys_that_mean_nothing_are_refused(written: object, sentence: str) -> None:
+def test_keys_that_mean_nothing_are_refused(entry: object, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        expression(written)
+        write_expression(entry)
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])
 def test_what_is_quoted_is_no_name(quote: str) -> None:
     text = f"albumentations:Mine(text={quote}a:b it{chr(92)}'s c:d{quote}, other=level)"
-    tree = ast.unparse(_tree(text + " + common:fog"))
-    assert ast.literal_eval(ast.parse(tree).body[0].value.left.keywords[0].value) == "a:b it's c:d"  # type: ignore[attr-defined]
-    assert tree.endswith(" + common.fog")
+    mine, fog = parse_spec(text + " + common:fog", SYNTAX)
+    assert mine.arguments["text"] == "a:b it's c:d"
+    assert fog.name == "common:fog"
 
 
 @given(st.text(max_size=40))
@@ -136,7 +136,7 @@ def test_any_text_is_a_degradation_or_a_sentence(text: str) -> None:
 
 
 def test_a_chain_is_its_members_one_after_the_other_on_their_own_draws() -> None:
-    """The paper's combination (section 5)."""
+    """This is the combination in section 5 of the paper."""
     both = parse_degradation("gaussian_intensity(4) + pepper(0.02)")
     assert isinstance(both, Chain)
     assert both.random

@@ -91,13 +91,13 @@ def test_poisson_quantiles_are_scipys(rate: float) -> None:
     assert (ours.numpy() == expected).mean() > (0.998 if rate < 1e4 else 0.95)
     assert abs(ours.mean(dtype=torch.float64) - expected.mean()) < 1e-4 * max(rate, 1)
     assert abs(ours.double().std() - expected.std()) < 1e-3 * max(rate**0.5, 0.1)
-    # In the tails normal draws come from 65,536 bins.
+    # Normal draws come from 65,536 bins, which shows in the tails.
     inner = np.abs(uniform.numpy() - 0.5) < 0.49
     assert np.abs(ours.numpy() - expected)[inner].max() <= max(1, 2e-3 * rate**0.5)
 
 
 def published_plasma(numbers: np.ndarray, decay: float, mapsize: int = 256) -> np.ndarray:
-    """The diamond-square algorithm point by point, as its definition reads, in float64."""
+    """Compute the diamond-square algorithm point by point, as it is defined, in float64."""
     heights = np.zeros((mapsize, mapsize))
     step, wobble, used = mapsize, 100.0, 0
 

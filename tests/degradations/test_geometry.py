@@ -1,4 +1,4 @@
-"""Moved, turned and bent views land where they should, and nothing is invented inside the original frame."""
+"""Moved, turned and bent views show the right part of the image, and repeat edges only outside the frame."""
 
 import numpy as np
 import pytest
@@ -21,15 +21,15 @@ def decoded(pixels: np.ndarray, box: images.Box = BOX) -> Decoded:
     return Decoded(pixels, 0, 0, pixels.shape[1], pixels.shape[0], box)
 
 
-def dots(places: np.ndarray) -> Decoded:
-    """A dark full image with a soft bright dot at each (x, y)."""
+def dots(points: np.ndarray) -> Decoded:
+    """Return a dark full image with a soft bright dot at each (x, y)."""
     y, x = np.mgrid[:SIDE, :SIDE] + 0.5
-    total = sum(np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * DOT**2)) for px, py in places)
+    total = sum(np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * DOT**2)) for px, py in points)
     return decoded(np.repeat((20 + 200 * np.clip(total, 0, 1)).round().astype(np.uint8)[..., None], 3, 2))
 
 
 def centre_of(view: np.ndarray, near: np.ndarray, reach: int = 9) -> np.ndarray:
-    """(x, y) of the dot next to `near`: the centre of gravity of what is brighter than the ground."""
+    """Return the (x, y) of the dot next to `near`: the centre of gravity of pixels brighter than the background."""
     left, top = np.round(near - reach).astype(int)
     window = view[top : top + 2 * reach, left : left + 2 * reach, 0].astype(float)
     weights = np.clip(window - 26, 0, None)
@@ -37,10 +37,10 @@ def centre_of(view: np.ndarray, near: np.ndarray, reach: int = 9) -> np.ndarray:
     return np.array([left + x + 0.5, top + y + 0.5])
 
 
-def on_input(places: np.ndarray) -> np.ndarray:
-    """Where (x, y) of the full image lies on the network's input."""
+def on_input(points: np.ndarray) -> np.ndarray:
+    """Return the positions on the network's input of points (x, y) of the full image."""
     x, y, w, h = BOX
-    return (places - [x, y]) * [SIZE / w, SIZE / h]
+    return (points - [x, y]) * [SIZE / w, SIZE / h]
 
 
 GRID = np.array([(x, y) for x in (330, 450, 570) for y in (290, 440, 590)], float)
@@ -50,15 +50,15 @@ CENTRE = np.array([BOX[0] + BOX[2] / 2, BOX[1] + BOX[3] / 2])
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.37, -0.61), (-12.25, 7.5), (30.0, 25.0)])
 def test_translation_lands_where_it_should(shift: tuple[float, float]) -> None:
     view = render(dots(GRID), SIZE, *shift)
-    for place in on_input(GRID) - shift:
-        if (place > 12).all() and (place < SIZE - 12).all():
-            np.testing.assert_allclose(centre_of(view, place), place, atol=0.1)
+    for point in on_input(GRID) - shift:
+        if (point > 12).all() and (point < SIZE - 12).all():
+            np.testing.assert_allclose(centre_of(view, point), point, atol=0.1)
 
 
-def turned(places: np.ndarray, degrees: float) -> np.ndarray:
-    """What is seen turns counter-clockwise, y pointing down."""
+def turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Return points turned counter-clockwise about the centre of the box, with y pointing down."""
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    x, y = (places - CENTRE).T
+    x, y = (points - CENTRE).T
     return np.stack([c * x + s * y, -s * x + c * y], 1) + CENTRE
 
 
@@ -66,9 +66,9 @@ def turned(places: np.ndarray, degrees: float) -> np.ndarray:
 def test_rotation_lands_where_it_should(degrees: float) -> None:
     view = render(dots(GRID), SIZE, angle=degrees)
     found = 0
-    for place in on_input(turned(GRID, degrees)):
-        if (place > 12).all() and (place < SIZE - 12).all():
-            np.testing.assert_allclose(centre_of(view, place), place, atol=0.1)
+    for point in on_input(turned(GRID, degrees)):
+        if (point > 12).all() and (point < SIZE - 12).all():
+            np.testing.assert_allclose(centre_of(view, point), point, atol=0.1)
             found += 1
     assert found >= 5
 
@@ -79,14 +79,14 @@ def test_radial_distortion_lands_where_its_formula_says(percent: float) -> None:
     motion = degradations["radial_distortion"].motion(None, percent)
     view = render(dots(GRID), SIZE, *motion.views(1)[0])
     corner = np.hypot(BOX[2], BOX[3]) / 2
-    for place in GRID:
-        true = np.linalg.norm(place - CENTRE) / corner
+    for point in GRID:
+        true = np.linalg.norm(point - CENTRE) / corner
         seen = true
         for _ in range(200):  # r = r₀ · (1 − k r²), by fixed-point iteration
             seen = true * (1 - percent / 100 * seen**2)
-        expected = CENTRE + (place - CENTRE) * (seen / true if true else 1)
-        where = on_input(expected[None])[0]
-        np.testing.assert_allclose(centre_of(view, where), where, atol=0.1)
+        expected = CENTRE + (point - CENTRE) * (seen / true if true else 1)
+        position = on_input(expected[None])[0]
+        np.testing.assert_allclose(centre_of(view, position), position, atol=0.1)
 
 
 WIDE = (130.0, 390.0, 640.0, 130.0)
@@ -94,7 +94,7 @@ TALL = (420.0, 60.0, 90.0, 760.0)
 
 
 def source_of(box: images.Box, degrees: float, percent: float) -> tuple[np.ndarray, np.ndarray]:
-    """The (x, y) of the full image that each pixel of a turned and bent view shows."""
+    """Return the (x, y) of the full image that each pixel of a turned and bent view shows."""
     x, y, w, h = box
     steps = (np.arange(SIZE) + 0.5) / SIZE - 0.5
     across, down = np.meshgrid(steps * w, steps * h)
@@ -106,10 +106,10 @@ def source_of(box: images.Box, degrees: float, percent: float) -> tuple[np.ndarr
 
 @pytest.mark.parametrize("box", [BOX, WIDE, TALL])
 @pytest.mark.parametrize(("degrees", "percent"), [(13.0, 0.0), (45.0, 0.0), (-45.0, 0.0), (90.0, 0.0), (0.0, 10.0)])
-def test_views_invent_nothing_inside_the_frame_and_lie_where_they_should(
+def test_views_show_the_right_pixels_also_in_the_corners_of_the_box(
     box: images.Box, degrees: float, percent: float
 ) -> None:
-    """A smooth picture, moved exactly by scipy's splines from the full image, also in the corners of the box."""
+    """scipy's splines move a smooth picture exactly, from the full image."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(float)
     wave = 127 + 60 * np.sin(x / 31) * np.cos(y / 23) + 50 * np.sin((x + y) / 57)
     picture = decoded(np.repeat(wave.round().astype(np.uint8)[..., None], 3, 2), box)
@@ -124,7 +124,7 @@ def test_views_invent_nothing_inside_the_frame_and_lie_where_they_should(
 
 
 def grating(side: int, period: float, degrees: float) -> np.ndarray:
-    """Stripes of that period in pixels through the middle; of 0 degrees they are upright."""
+    """Return stripes with a period in pixels; at 0 degrees they are upright."""
     x = np.arange(side) + 0.5 - side / 2
     turn = np.deg2rad(degrees)
     stripes = 128 + 100 * np.cos(2 * np.pi / period * (np.cos(turn) * x + np.sin(turn) * x[:, None]))
@@ -132,7 +132,7 @@ def grating(side: int, period: float, degrees: float) -> np.ndarray:
 
 
 def contrast_of(pixels: np.ndarray, width: int, height: int, degrees: float = 0.0) -> float:
-    """Of the middle of that size, as a view turned by `degrees` shows it."""
+    """Return the contrast of the middle of an image, in a view turned by `degrees`."""
     side = len(pixels)
     box = ((side - width) / 2, (side - height) / 2, float(width), float(height))
     return float(render(decoded(pixels, box), SIZE // 2, angle=degrees)[..., 0].std())
@@ -143,7 +143,7 @@ def contrast_of(pixels: np.ndarray, width: int, height: int, degrees: float = 0.
 def test_turned_views_show_no_stripes_that_are_too_fine_for_them(
     width: int, height: int, period: float, stripes: float
 ) -> None:
-    """As a photograph that is turned itself, upright in the view: what the view cannot show is gray, no moiré."""
+    """A turned photograph in an upright view looks alike: stripes too fine for the view are gray, without moiré."""
     given = grating(1024, period, stripes)
     for degrees in (1e-6, 5.0, 45.0, 80.0):
         upright = contrast_of(grating(1024, period, stripes - degrees), width, height)
@@ -169,7 +169,7 @@ def test_outside_the_full_image_its_edges_repeat() -> None:
     pixels[:, :5] = 200
     whole = decoded(pixels, (0, 0, 60, 60))
     for view in (render(whole, 64, angle=45), render(whole, 64, -30)):
-        # Nothing but the two colours, and what a bicubic filter overshoots at an edge.
+        # Only the two colours are seen, and the overshoot of a bicubic filter at an edge.
         assert view.min() >= 88
         assert view.max() <= 212
 

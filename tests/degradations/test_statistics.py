@@ -1,4 +1,4 @@
-"""What random degradations do on average, over a million draws, before anything is clamped."""
+"""The statistics of random degradations over a million draws, before anything is clamped."""
 
 import itertools
 from typing import Any
@@ -19,7 +19,7 @@ SIDE = 1000
 
 
 def degraded(name: str, level: float, colour: tuple[float, float, float], side: int = SIDE) -> np.ndarray:
-    """(3, side²) of an image of one colour."""
+    """Return the degraded pixels of an image of one colour: (3, side²)."""
     d = degradations[name]
     image = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, side, side)
     draw = d.draw(Streams(1, "data", ["a"], 0), side)
@@ -27,7 +27,7 @@ def degraded(name: str, level: float, colour: tuple[float, float, float], side: 
 
 
 def agrees(sample: np.ndarray, mean: float, deviation: float) -> None:
-    """Within five standard errors of what was promised."""
+    """Check that mean and deviation are within five standard errors of the expected ones."""
     sample = sample.ravel()
     count = sample.size
     assert abs(sample.mean() - mean) < 5 * deviation / count**0.5
@@ -67,7 +67,7 @@ def test_hue_local(level: float) -> None:
 
 
 def million_images(name: str) -> Any:
-    """The draw of a degradation that takes a number or two an image."""
+    """Return the draw for a million images of a degradation that takes one or two numbers per image."""
     streams = Streams(1, "data", [str(i) for i in range(MILLION)], 0, degradation=name)
     streams.on_host = False  # the same bits, of all images at once
     few = degradations[name].draw(Streams(1, "data", streams.image_ids[:99], 0), 8)
@@ -142,7 +142,7 @@ def test_common_noise(severity: int) -> None:
 
 @pytest.mark.parametrize("electrons", [10.0, 300.0, 10_000.0])
 def test_shot_noise_counts_electrons_of_linear_light(electrons: float) -> None:
-    """Mean λ and variance λ; undone with the exact curve of IEC 61966-2-1."""
+    """Mean and variance are λ, after the exact curve of IEC 61966-2-1 is undone."""
     result = degraded("shot_noise", electrons, (140.0, 140.0, 140.0)) / 255
     light = np.where(result <= 0.04045, result / 12.92, ((result + 0.055) / 1.055) ** 2.4)
     rate = float(LIGHT[140]) * electrons

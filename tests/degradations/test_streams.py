@@ -1,4 +1,4 @@
-"""Random numbers: what they depend on, and that they are what they claim to be."""
+"""What random numbers depend on, and their distributions."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cnnsens_bench.degradations.streams import NORMAL_MAX, Streams, normal_table, philox_words
+from cnnsens_bench.degradations.streams import NORMAL_MAX, Streams, normal_table, philox_uint64s
 
 
 def streams(ids: list[str], trial: int = 0, **changes: object) -> Streams:
@@ -17,16 +17,16 @@ def streams(ids: list[str], trial: int = 0, **changes: object) -> Streams:
 
 @given(key=st.tuples(*[st.integers(0, 2**64 - 1)] * 2), call=st.integers(1, 9), count=st.integers(1, 40))
 @settings(max_examples=40, deadline=None)
-def test_torch_philox_gives_numpys_words(key: tuple[int, int], call: int, count: int) -> None:
+def test_torch_philox_gives_numpys_numbers(key: tuple[int, int], call: int, count: int) -> None:
     keys = np.array([key], dtype=np.uint64)
     expected = np.random.Philox(key=keys[0], counter=[0, call, 0, 0]).random_raw(count)
-    words = philox_words(torch.from_numpy(keys.view(np.int64)), call, count)
-    np.testing.assert_array_equal(words.numpy().view(np.uint64)[0], expected)
+    numbers = philox_uint64s(torch.from_numpy(keys.view(np.int64)), call, count)
+    np.testing.assert_array_equal(numbers.numpy().view(np.uint64)[0], expected)
 
 
 @pytest.mark.parametrize("method", ["normal", "uniform"])
 def test_the_device_path_gives_the_same_bits(method: str) -> None:
-    """What a GPU runs, run here: the torch arithmetic on the CPU."""
+    """Run on the CPU the torch arithmetic that a GPU runs."""
     here, there = streams(["a", "b"]), streams(["a", "b"])
     there.on_host = False
     assert torch.equal(getattr(here, method)(5, 7), getattr(there, method)(5, 7))

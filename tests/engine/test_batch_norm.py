@@ -12,7 +12,8 @@ from cnnsens_bench import images
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Streams, parse_degradation
-from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
+from cnnsens_bench.engine.evaluate import Evaluator
+from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import CalibrationImage, Condition, Entrant, Sweep
 from tests.conftest import tiny_checkpoint
 
@@ -42,7 +43,7 @@ def decoded(sweep: Sweep, rows: list) -> list[images.Decoded]:
 
 
 @pytest.fixture(scope="module")
-def chunk(sweep: Sweep, samples: Samples) -> tuple[list[str], list[int], list[images.Decoded]]:
+def batch(sweep: Sweep, samples: Samples) -> tuple[list[str], list[int], list[images.Decoded]]:
     table = samples.table.iloc[::4]
     return table["image_id"].tolist(), table["label"].tolist(), decoded(sweep, list(table.itertuples()))
 
@@ -54,9 +55,9 @@ def evaluator(sweep: Sweep) -> Evaluator:
 
 
 def run(
-    made: Evaluator, chunk: tuple, wanted: np.ndarray | None = None, order: list[int] | None = None
+    made: Evaluator, batch: tuple, wanted: np.ndarray | None = None, order: list[int] | None = None
 ) -> pd.DataFrame:
-    ids, labels, pictures = ([part[i] for i in order] for part in chunk) if order else chunk
+    ids, labels, pictures = ([part[i] for i in order] for part in batch) if order else batch
     if wanted is None:
         wanted = np.ones((len(ids), len(made.entrants), len(made.cells)), bool)
     frames = [
@@ -71,8 +72,8 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def whole(sweep: Sweep, chunk: tuple) -> pd.DataFrame:
-    return run(evaluator(sweep), chunk)
+def whole(sweep: Sweep, batch: tuple) -> pd.DataFrame:
+    return run(evaluator(sweep), batch)
 
 
 def by_hand(network: nn.Module, pixels: torch.Tensor, prior: float) -> None:
@@ -107,8 +108,8 @@ def degraded(sweep: Sweep, ids: list[str], pictures: list, size: int, cell: tupl
 
 
 @pytest.mark.parametrize("model", [0, 1])
-def test_it_equals_a_network_recalibrated_by_hand(sweep: Sweep, chunk: tuple, whole: pd.DataFrame, model: int) -> None:
-    ids, _, pictures = chunk
+def test_it_equals_a_network_recalibrated_by_hand(sweep: Sweep, batch: tuple, whole: pd.DataFrame, model: int) -> None:
+    ids, _, pictures = batch
     name, size = list(SIZES.items())[model]
     seen = [image.image_id for image in sweep.calibration]
     seen_pictures = decoded(sweep, list(sweep.calibration))
@@ -129,46 +130,46 @@ def test_it_equals_a_network_recalibrated_by_hand(sweep: Sweep, chunk: tuple, wh
             np.testing.assert_allclose(rows["confidence"], logits.softmax(1).amax(1), rtol=2e-3)
 
 
-def test_other_entrants_are_as_without_it(sweep: Sweep, chunk: tuple, whole: pd.DataFrame) -> None:
+def test_other_entrants_are_as_without_it(sweep: Sweep, batch: tuple, whole: pd.DataFrame) -> None:
     plain = tuple(e for e in sweep.entrants if e.defense == PLAIN)
-    alone = run(evaluator(dataclasses.replace(sweep, entrants=plain, calibration=())), chunk)
+    alone = run(evaluator(dataclasses.replace(sweep, entrants=plain, calibration=())), batch)
     here = whole[whole.index.get_level_values("entrant").isin([0, len(DEFENSES)])]
     np.testing.assert_array_equal(alone.to_numpy(), here.to_numpy())
     recalibrated = whole[whole.index.get_level_values("entrant") == 1]
     assert (recalibrated["confidence"].to_numpy() != here.head(len(recalibrated))["confidence"].to_numpy()).mean() > 0.9
 
 
-def test_order_grouping_and_what_came_before_change_no_bit(sweep: Sweep, chunk: tuple, whole: pd.DataFrame) -> None:
-    order = list(reversed(range(len(chunk[0]))))
-    pd.testing.assert_frame_equal(run(evaluator(sweep), chunk, order=order), whole, check_exact=True)
+def test_order_grouping_and_what_came_before_change_no_bit(sweep: Sweep, batch: tuple, whole: pd.DataFrame) -> None:
+    order = list(reversed(range(len(batch[0]))))
+    pd.testing.assert_frame_equal(run(evaluator(sweep), batch, order=order), whole, check_exact=True)
     made = evaluator(sweep)
-    thirds = [tuple(part[i::3] for part in chunk) for i in (2, 0, 1)]
+    thirds = [tuple(part[i::3] for part in batch) for i in (2, 0, 1)]
     grouped = pd.concat([run(made, third) for third in thirds]).sort_index()
     pd.testing.assert_frame_equal(grouped, whole.sort_index(), check_exact=True)
     # A resume asks for some cells of some images only.
-    wanted = np.random.default_rng(0).random((len(chunk[0]), len(sweep.entrants), len(sweep.cells()))) < 0.1
-    some = run(evaluator(sweep), chunk, wanted)
+    wanted = np.random.default_rng(0).random((len(batch[0]), len(sweep.entrants), len(sweep.cells()))) < 0.1
+    some = run(evaluator(sweep), batch, wanted)
     assert len(some) == wanted.sum()
     pd.testing.assert_frame_equal(some, whole.loc[some.index], check_exact=True)
 
 
 def test_batches_of_another_size_and_more_entrants_change_little(
-    sweep: Sweep, chunk: tuple, whole: pd.DataFrame
+    sweep: Sweep, batch: tuple, whole: pd.DataFrame
 ) -> None:
     """As everywhere a batch of another shape may round differently, but nothing is computed from other images."""
-    other = run(evaluator(dataclasses.replace(sweep, batch_size=5)), chunk)
+    other = run(evaluator(dataclasses.replace(sweep, batch_size=5)), batch)
     np.testing.assert_allclose(other.to_numpy(float), whole.to_numpy(float), rtol=1e-3, atol=1e-3)
 
 
-def test_statistics_are_made_once_a_cell(sweep: Sweep, chunk: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_are_made_once_a_cell(sweep: Sweep, batch: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     from cnnsens_bench.engine import batch_norm
 
     calls = []
     original = batch_norm.recalibrate
     monkeypatch.setattr(batch_norm, "recalibrate", lambda *a: (calls.append(1), original(*a)))
     made = evaluator(sweep)
-    run(made, chunk)
-    run(made, chunk)
+    run(made, batch)
+    run(made, batch)
     assert len(calls) == len(SIZES) * (len(DEFENSES) - 1) * len(sweep.cells())
 
 
@@ -179,7 +180,7 @@ def test_weights_are_shared_and_statistics_are_not(sweep: Sweep) -> None:
     assert not any(a is b for a, b in zip(plain.buffers(), copied.buffers(), strict=True))
 
 
-def test_images_that_cannot_be_degraded_are_left_out(sweep: Sweep, chunk: tuple) -> None:
+def test_images_that_cannot_be_degraded_are_left_out(sweep: Sweep, batch: tuple) -> None:
     from cnnsens_bench.degradations import degradation, degradations
     from cnnsens_bench.degradations.base import uniform_per_image
 
@@ -195,6 +196,6 @@ def test_images_that_cannot_be_degraded_are_left_out(sweep: Sweep, chunk: tuple)
         seen = made.recalibrated[1].calibration
         assert len(seen.pixels(9, 48, 1)) == int((draw >= 0.5).sum()) < 9
         assert len(seen.pixels(9, 48, 2)) == 0
-        assert run(made, chunk)["confidence"].notna().all()
+        assert run(made, batch)["confidence"].notna().all()
     finally:
         del degradations._items["test_broken"]  # type: ignore[attr-defined]

@@ -11,7 +11,6 @@ from torch import Tensor
 from cnnsens_bench.defenses import Defense
 from cnnsens_bench.degradations import Motion, Streams, degradation, degradations
 from cnnsens_bench.degradations.base import normal_per_value, uniform_per_image
-from cnnsens_bench.degradations.levels import levels_of
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.utils.errors import UserError
@@ -27,7 +26,7 @@ def forget() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", sorted(degradations))
 def test_every_built_in_one_passes(name: str) -> None:
-    probe([Condition(name, levels_of(degradations[name]), 1)], [32, 49])
+    probe([Condition(name, degradations[name].resolve_levels(), 1)], [32, 49])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Memory that runs out beside the networks' passes: fewer images at a time, and the same bits."""
+"""Memory that runs out around the networks' passes: fewer images at a time, and the same bits."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,13 +15,14 @@ from cnnsens_bench.defenses import Defense, parse_defense
 from cnnsens_bench.degradations import Reach, degradation, degradations
 from cnnsens_bench.engine import batch_norm, evaluate
 from cnnsens_bench.engine.batch_norm import Recalibrated
-from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
+from cnnsens_bench.engine.evaluate import Evaluator
+from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import CalibrationImage, Condition, Entrant, Sweep
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Classifier
 from cnnsens_bench.runtime.plan_store import Task
-from cnnsens_bench.runtime.worker import Outcome, Worker
-from tests.conftest import TINY, tiny_checkpoint
+from cnnsens_bench.runtime.worker import TaskOutcome, Worker
+from tests.conftest import TINY, RecordingReporter, tiny_checkpoint
 
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 KEYS = ["image_id", "model", "degradation", "level", "trial"]
@@ -29,7 +30,7 @@ IMAGES = 7
 
 
 class Room:
-    """How many images fit, of all and of those named; where it is asked for."""
+    """How many images fit (`most`) at the step `at`, and how many were tried."""
 
     def __init__(self) -> None:
         self.most, self.at, self.seen = 99, "", list[int]()
@@ -71,19 +72,22 @@ SWEEP = Sweep(
 )  # fmt: skip
 
 
-Ran = tuple[Outcome, list[str], dict[str, pd.DataFrame]]
+Ran = tuple[TaskOutcome, list[str], dict[str, pd.DataFrame]]
 
 
 def ran(samples: Samples, parts: Path, sweep: Sweep = SWEEP) -> Ran:
-    """What a worker makes of an item: outcome, notes, and kind → its rows, those of repeated parts once."""
+    """Return what a worker makes of a task: outcome, messages, and kind → rows, with those of repeated parts once."""
     parts.mkdir()
     notes: list[str] = []
     checkpoints = {key: tiny_checkpoint(i, input_size=32) for i, key in enumerate("ab")}
-    worker = Worker(sweep, checkpoints, parts, "cpu", note=notes.append)
+    reporter = RecordingReporter(notes)
+    worker = Worker(sweep, checkpoints, parts, "cpu", reporter=reporter)
     rows = samples.table.iloc[::5].head(IMAGES).to_dict("records")
-    shape = (IMAGES, len(sweep.entrants), len(sweep.cells()) + len(sweep.score_cells()))
-    item = Task(0, rows, np.ones(shape, bool), np.ones(IMAGES, bool))
-    outcome = worker(item, [decode_row(row, Reach()) for row in rows])
+    wanted, wanted_scores = (np.repeat(needed[None], IMAGES, axis=0) for needed in sweep.needed())
+    task = Task(0, rows, wanted, wanted_scores, np.ones(IMAGES, bool))
+    outcome = worker.compute(task, [decode_row(row, Reach()) for row in rows])
+    # Each evaluation is reported once, however often it is computed.
+    assert outcome.evaluations <= reporter.total <= wanted.sum() + wanted_scores.sum()
     worker.close()
     found = {}
     for kind in ("images", "predictions", "sensitivity", "failures"):
@@ -100,18 +104,18 @@ def ran(samples: Samples, parts: Path, sweep: Sweep = SWEEP) -> Ran:
 
 @pytest.fixture(scope="module")
 def whole(samples: Samples, registered: Room, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """With room for all."""
+    """A run with room for all images."""
     return ran(samples, tmp_path_factory.mktemp("whole") / "parts")
 
 
 @pytest.mark.parametrize("at", ["draw", "apply"])
-def test_an_item_is_split_and_gives_the_same_bits(
+def test_a_task_is_split_and_gives_the_same_bits(
     samples: Samples, room: Room, whole: Ran, tmp_path: Path, at: str
 ) -> None:
     expected = whole
     room.at, room.most = at, 2
     outcome, notes, found = ran(samples, tmp_path / "parts")
-    assert outcome == expected[0] == Outcome(IMAGES, IMAGES * 2 * (1 + 2 + 4 + 1 + 1), 0)
+    assert outcome == expected[0] == TaskOutcome(IMAGES, IMAGES * 2 * (1 + 2 + 4 + 1 + 1), 0)
     for kind, table in found.items():
         pd.testing.assert_frame_equal(table, expected[2][kind], check_exact=True)
     assert notes == [
@@ -150,7 +154,7 @@ def test_an_image_that_does_not_fit_in_any_way_is_a_failure(
 
     monkeypatch.setattr(evaluate, "Degrader", degrader)
     outcome, _, found = ran(samples, tmp_path / "parts", replace(SWEEP, sensitivity=False))
-    assert outcome == Outcome(IMAGES - 1, (IMAGES - 1) * 2 * (1 + 2 + 4 + 1), 1)
+    assert outcome == TaskOutcome(IMAGES - 1, (IMAGES - 1) * 2 * (1 + 2 + 4 + 1), 1)
     kept = expected[expected["image_id"] != large].reset_index(drop=True)
     pd.testing.assert_frame_equal(found["predictions"], kept, check_exact=True)
     ((image_id, stage, error),) = found["failures"][["image_id", "stage", "error"]].to_numpy().tolist()
@@ -166,7 +170,7 @@ def entrants(prefilter: Callable[[Tensor], Tensor]) -> list[LoadedEntrant]:
 def predicted(samples: Samples, loaded: list[LoadedEntrant], sweep: Sweep) -> tuple[pd.DataFrame, list, list[str]]:
     rows = samples.table.iloc[::5].head(IMAGES).to_dict("records")
     notes: list[str] = []
-    evaluator = Evaluator(sweep, loaded, note=notes.append)
+    evaluator = Evaluator(sweep, loaded, reporter=RecordingReporter(notes))
     wanted = np.ones((IMAGES, 2, len(sweep.cells())), bool)
     decoded = [image for row in rows if not isinstance(image := decode_row(row, Reach()), str)]
     results = list(evaluator.evaluate([str(row["image_id"]) for row in rows], [0] * IMAGES, decoded, wanted))
@@ -206,15 +210,15 @@ def test_a_network_that_has_no_room_on_the_device(
 ) -> None:
     """Its images are failures, of scores too; the others' rows are the same."""
     expected = whole[2]
-    real, asked = evaluate._prepared, [0]
+    real, asked = evaluate.to_device, [0]
 
-    def prepared(*arguments: object) -> Classifier:
+    def to_device(*arguments: object) -> Classifier:
         asked[0] += 1
         if asked[0] == 1:
             raise GPU
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(evaluate, "_prepared", prepared)
+    monkeypatch.setattr(evaluate, "to_device", to_device)
     outcome, notes, found = ran(samples, tmp_path / "parts")
     assert not notes
     assert outcome.failures == IMAGES

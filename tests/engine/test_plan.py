@@ -1,4 +1,4 @@
-"""The plan: everything once, nothing twice, in chunks."""
+"""The plan asks for everything once and nothing twice, in full image batches."""
 
 import numpy as np
 import pandas as pd
@@ -31,11 +31,11 @@ def test_cells_are_in_the_order_of_draws() -> None:
     ]
 
 
-def test_a_fresh_plan_wants_everything_in_full_chunks() -> None:
-    chunks = list(plan(SWEEP, IMAGES, None))
-    assert [len(chunk.rows) for chunk in chunks] == [4, 4, 3]
-    assert sum(chunk.evaluations for chunk in chunks) == 11 * 2 * 6
-    assert [i for chunk in chunks for i in chunk.rows["image_id"]] == list(IMAGES["image_id"])
+def test_a_fresh_plan_wants_everything_in_full_batches() -> None:
+    batches = list(plan(SWEEP, IMAGES))
+    assert [len(batch.rows) for batch in batches] == [4, 4, 3]
+    assert sum(batch.evaluations for batch in batches) == 11 * 2 * 6
+    assert [i for batch in batches for i in batch.rows["image_id"]] == list(IMAGES["image_id"])
 
 
 @settings(deadline=None)
@@ -51,10 +51,10 @@ def test_a_resumed_plan_wants_what_is_missing(done: set[tuple[int, int, int]]) -
         return product[[tuple(row) not in gone for row in product.itertuples(index=False, name=None)]]
 
     left = set()
-    for chunk in plan(SWEEP, IMAGES, missing):
-        assert chunk.wanted.any(axis=(1, 2)).all()
-        numbers = [int(image_id[1:]) for image_id in chunk.rows["image_id"]]
-        left |= {(numbers[i], e, c) for i, e, c in np.argwhere(chunk.wanted).tolist()}
+    for batch in plan(SWEEP, IMAGES, missing):
+        assert batch.wanted.any(axis=(1, 2)).all()
+        numbers = [int(image_id[1:]) for image_id in batch.rows["image_id"]]
+        left |= {(numbers[i], e, c) for i, e, c in np.argwhere(batch.wanted).tolist()}
     everything = {(i, e, c) for i in range(11) for e in range(2) for c in range(6)}
     assert left == everything - done
 
@@ -74,9 +74,9 @@ def test_the_store_is_asked_as_rarely_as_the_answers_allow(
         return pd.DataFrame({"image_id": ids[-1:]}).merge(wanted.iloc[:2], how="cross")
 
     images = pd.DataFrame({"image_id": [f"i{n}" for n in range(1000)]})
-    chunks = list(plan(SWEEP, images, missing))
+    batches = list(plan(SWEEP, images, missing))
     assert (asked, len(calls)) == (images["image_id"].tolist(), questions)
-    assert sum(chunk.evaluations for chunk in chunks) == 2 * questions
+    assert sum(batch.evaluations for batch in batches) == 2 * questions
 
 
 def test_the_reach_is_the_largest_shift_as_a_share_of_the_box() -> None:

@@ -1,4 +1,4 @@
-"""Scores of a chunk against a plain loop, and what they must not depend on."""
+"""Scores of an image batch against a plain loop, and what they must not depend on."""
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,10 @@ import torch
 from cnnsens_bench import images
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
-from cnnsens_bench.engine.evaluate import Evaluator, LoadedEntrant
-from cnnsens_bench.engine.plan import SENSITIVITY, Condition, Entrant, Sweep
-from cnnsens_bench.engine.score import Scored, Scorer
+from cnnsens_bench.engine.evaluate import Evaluator
+from cnnsens_bench.engine.networks import LoadedEntrant
+from cnnsens_bench.engine.plan import Condition, Entrant, ScoreCell, Sweep
+from cnnsens_bench.engine.score import ScoredNetwork, Scorer
 from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, outputs_of
 from tests.conftest import tiny_checkpoint
 
@@ -39,17 +40,17 @@ def loaded(sweep: Sweep) -> list[LoadedEntrant]:
 
 
 @pytest.fixture(scope="module")
-def chunk(samples: Samples) -> tuple[list[str], list[images.Decoded]]:
+def batch(samples: Samples) -> tuple[list[str], list[images.Decoded]]:
     table = samples.table.iloc[::6]
     reach = make_sweep().reach(32)
     decoded = [images.decode(r.uri, (r.box_x, r.box_y, r.box_w, r.box_h), *reach) for r in table.itertuples()]
     return table["image_id"].tolist(), decoded
 
 
-def frames(sweep: Sweep, chunk: tuple, wanted: np.ndarray | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    ids, decoded = chunk
+def frames(sweep: Sweep, batch: tuple, wanted: np.ndarray | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    ids, decoded = batch
     evaluator = Evaluator(sweep, loaded(sweep))
-    scored = [Scored(e.network(), e.classifier.preprocessing.input_size) for e in evaluator.entrants]
+    scored = [ScoredNetwork(e.network(), e.classifier.preprocessing.input_size) for e in evaluator.entrants]
     with ThreadPoolExecutor(2) as pool:
         scorer = Scorer(sweep, scored, torch.device("cpu"), pool)
         if wanted is None:
@@ -69,15 +70,14 @@ def frames(sweep: Sweep, chunk: tuple, wanted: np.ndarray | None = None) -> tupl
 
 
 @pytest.fixture(scope="module")
-def scores(chunk: tuple) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return frames(make_sweep(), chunk)
+def scores(batch: tuple) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return frames(make_sweep(), batch)
 
 
 def test_cells_of_scores_follow_the_sweep() -> None:
     sweep = make_sweep()
     cells = sweep.score_cells()
-    assert sweep.cells()[-len(cells) :] == cells
-    assert cells[0].degradation == SENSITIVITY
+    assert cells == [ScoreCell(), *sweep.predicted_cells()]
     # 2 + 1 levels of noise, 1 of translation; the clamp is of Gaussian noise alone.
     assert len(cells) == 1 + 2 + 3 + 3 + 1
     assert make_sweep(sensitivity=False).score_cells() == []
@@ -86,15 +86,18 @@ def test_cells_of_scores_follow_the_sweep() -> None:
 def test_networks_that_follow_the_cell_are_not_scored() -> None:
     entrants = tuple(Entrant("s/a", "a", d, "a") for d in ("none", "batch_norm_recalibration(images=64, prior=16)"))
     sweep = make_sweep(entrants=entrants)
-    asked = sweep.asked()
-    assert asked[0].all()
-    assert asked[1].tolist() == [True] * (len(sweep.cells()) - 10) + [False] * 10
-    assert len(sweep.wanted_table()) == asked.sum()
+    cells, scores = sweep.needed()
+    assert cells.shape == (2, len(sweep.cells()))
+    assert cells.all()
+    assert scores.tolist() == [[True] * 10, [False] * 10]
+    assert len(sweep.cell_table()) == cells.sum()
+    assert len(sweep.score_table()) == scores.sum()
+    assert sweep.evaluations_per_image() == cells.sum() + scores.sum()
 
 
-def test_scores_equal_a_plain_loop(chunk: tuple, scores: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+def test_scores_equal_a_plain_loop(batch: tuple, scores: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     """Image by image, with autograd of the plainest kind."""
-    ids, decoded = chunk
+    ids, decoded = batch
     sweep, table = make_sweep(), scores[0].set_index(["image", "entrant", "output"])
     assert len(table) == len(ids) * 6 * 3
     for position, entrant in enumerate(loaded(sweep)):
@@ -128,8 +131,8 @@ def test_scores_equal_a_plain_loop(chunk: tuple, scores: tuple[pd.DataFrame, pd.
                 assert row["entropy"] == pytest.approx(float(-(probabilities * probabilities.log()).sum()), rel=1e-5)
 
 
-def test_scores_do_not_depend_on_the_batch(chunk: tuple, scores: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    ids, decoded = chunk
+def test_scores_do_not_depend_on_the_batch(batch: tuple, scores: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    ids, decoded = batch
     order = np.random.default_rng(0).permutation(len(ids))
     parts = [order[:1], order[1:4], order[4:]]
     found = [frames(make_sweep(), ([ids[i] for i in part], [decoded[i] for i in part])) for part in parts]
@@ -138,12 +141,12 @@ def test_scores_do_not_depend_on_the_batch(chunk: tuple, scores: tuple[pd.DataFr
         pd.testing.assert_frame_equal(together, scores[kind], check_exact=True)
 
 
-def test_only_what_is_wanted_is_scored(chunk: tuple, scores: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    ids, _ = chunk
+def test_only_what_is_wanted_is_scored(batch: tuple, scores: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    ids, _ = batch
     sweep = make_sweep()
     shape = (len(ids), len(sweep.entrants), len(sweep.score_cells()))
     wanted = np.random.default_rng(1).random(shape) < 0.2
-    some = frames(sweep, chunk, wanted)
+    some = frames(sweep, batch, wanted)
     for kind, keys in ((0, ["image", "entrant", "output"]), (1, ["image", "entrant", "predicted", "output"])):
         every = scores[kind]
         image = every["image"].map({image_id: i for i, image_id in enumerate(ids)})
@@ -152,11 +155,11 @@ def test_only_what_is_wanted_is_scored(chunk: tuple, scores: tuple[pd.DataFrame,
         pd.testing.assert_frame_equal(some[kind], kept.sort_values(keys).reset_index(drop=True), check_exact=True)
 
 
-def test_draws_are_none_of_the_sweeps(chunk: tuple) -> None:
+def test_draws_are_none_of_the_sweeps(batch: tuple) -> None:
     """A predictor that saw the noise it is measured by would be no predictor."""
-    ids, decoded = chunk
+    ids, decoded = batch
     sweep = make_sweep(predictors=("sampling(copies=2)",), entrants=(Entrant("s/a", "a", "none", "a"),))
-    predicted = frames(sweep, chunk)[1]
+    predicted = frames(sweep, batch)[1]
     wanted = np.ones((len(ids), 1, len(sweep.cells())), bool)
     rows = []
     for prediction in Evaluator(sweep, loaded(sweep)).evaluate(ids, [0] * len(ids), decoded, wanted):
@@ -164,14 +167,14 @@ def test_draws_are_none_of_the_sweeps(chunk: tuple) -> None:
     table = pd.concat(rows)
     measured = table[(table["degradation"] == "gaussian_rgb") & (table["level"] == 8)]
     deviation = measured.groupby("image")["reference_logit"].std()
-    index = sweep.predicted().index(("sampling(copies=2)", "gaussian_rgb", 8.0))
+    index = sweep.predicted_cells().index(ScoreCell("sampling(copies=2)", "gaussian_rgb", 8.0))
     own = predicted[(predicted["predicted"] == index) & (predicted["output"] == OUTPUTS.index("logit"))]
     own = own.set_index("image")["deviation"][[ids[i] for i in deviation.index]]
     assert np.abs(own.to_numpy() / deviation.to_numpy() - 1).min() > 1e-4
 
 
-def test_no_finite_gradient_is_a_failure(chunk: tuple) -> None:
-    ids, decoded = chunk
+def test_no_finite_gradient_is_a_failure(batch: tuple) -> None:
+    ids, decoded = batch
     sweep = make_sweep(entrants=(Entrant("s/a", "a", "none", "a"),))
 
     def broken(pixels: torch.Tensor) -> torch.Tensor:
@@ -180,7 +183,7 @@ def test_no_finite_gradient_is_a_failure(chunk: tuple) -> None:
         return pixels.flatten(1)[:, :3] * factor
 
     with ThreadPoolExecutor(2) as pool:
-        scorer = Scorer(sweep, [Scored(broken, 32)], torch.device("cpu"), pool)
+        scorer = Scorer(sweep, [ScoredNetwork(broken, 32)], torch.device("cpu"), pool)
         wanted = np.ones((len(ids), 1, len(sweep.score_cells())), bool)
         scores = scorer.score(ids, decoded, wanted)
     assert scores.failures == [(1, "score", "s/a has no finite gradient on it")]

@@ -1,4 +1,4 @@
-"""What counts as an entrant's speed: which images, which seconds, in words on which device. No timing is tested."""
+"""What counts as an entrant's speed: which images, which seconds, on which device. No timing is tested."""
 
 import itertools
 from pathlib import Path
@@ -13,29 +13,30 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine import timing
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.plan import plan
-from cnnsens_bench.engine.timing import Stopwatch, device_words
+from cnnsens_bench.engine.timing import Stopwatch, device_name
 from cnnsens_bench.runtime.local import run_local
+from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.plan_store import stored_plan
 from cnnsens_bench.store import PREDICTIONS, SPEED, Store, new_attempt, write_part
 from tests.conftest import tiny_checkpoint
-from tests.engine.test_evaluate import chunk, loaded, make_sweep  # noqa: F401
+from tests.engine.test_evaluate import batch, loaded, make_sweep  # noqa: F401
 
 
-def test_seconds_are_those_of_rows_that_were_asked_for(chunk: tuple, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_seconds_are_those_of_rows_that_were_asked_for(batch: tuple, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """With a clock that ticks at each look, a pass of a network takes a second, and one behind a filter two."""
     sweep = make_sweep()
-    wanted = np.random.default_rng(0).random((len(chunk[0]), 4, len(sweep.cells()))) < 0.6
+    wanted = np.random.default_rng(0).random((len(batch[0]), 4, len(sweep.cells()))) < 0.6
     evaluator = Evaluator(sweep, loaded(sweep))
     ticks = itertools.count()
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(ticks)))
     every = np.ones_like(wanted)
-    list(evaluator.evaluate(*chunk, every))
+    list(evaluator.evaluate(*batch, every))
     found = evaluator.stopwatch.take()
     warming = sweep.batch_size  # the first pass of each is left out
     assert {e: images for e, (images, _) in found.items()} == dict.fromkeys(range(4), every[:, 0].sum() - warming)
     for entrant, (images, seconds) in found.items():
         assert seconds == pytest.approx((1 + entrant % 2) * images / sweep.batch_size)
-    list(evaluator.evaluate(*chunk, wanted))
+    list(evaluator.evaluate(*batch, wanted))
     found = evaluator.stopwatch.take()
     assert {e: images for e, (images, _) in found.items()} == {e: wanted[:, e].sum() for e in range(4)}
     for entrant, (images, seconds) in found.items():
@@ -71,13 +72,13 @@ def test_devices_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nmodel name\t: A Chip: 3 GHz\nprocessor\t: 1\nmodel name\t: A Chip: 3 GHz\n")
     monkeypatch.setattr(timing, "CPU_INFO", info)
-    assert device_words(torch.device("cpu")) == "A Chip: 3 GHz"
+    assert device_name(torch.device("cpu")) == "A Chip: 3 GHz"
     info.write_text("processor\t: 0\n")  # as on ARM
-    assert device_words(torch.device("cpu"))
+    assert device_name(torch.device("cpu"))
     monkeypatch.setattr(timing, "CPU_INFO", tmp_path / "none")
-    assert device_words(torch.device("cpu"))
+    assert device_name(torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
-    assert device_words(torch.device("cuda")) == "A GPU"
+    assert device_name(torch.device("cuda")) == "A GPU"
 
 
 def swept(store: Store, run_id: str, images: pd.DataFrame) -> None:
@@ -85,22 +86,22 @@ def swept(store: Store, run_id: str, images: pd.DataFrame) -> None:
     store.begin_run(run_id, "test", "p", {}, {})
     checkpoints = {"a": tiny_checkpoint(0), "b": tiny_checkpoint(1, input_size=32)}
     parts = new_attempt(store.output)
-    with stored_plan(sweep, plan(sweep, images, None), parts) as work:
-        list(run_local(sweep, work, checkpoints, parts, torch.get_num_threads()))
+    with stored_plan(sweep, plan(sweep, images), parts) as stored:
+        list(run_local(sweep, stored, checkpoints, parts, ExecutionOptions(threads=torch.get_num_threads())))
     store.ingest()
 
 
 def test_a_run_stores_its_timings_and_a_resumed_one_adds_to_them(samples: Samples, tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.open()
-    cells, batch = len(make_sweep().cells()), make_sweep().batch_size
+    cells, size = len(make_sweep().cells()), make_sweep().batch_size
     swept(store, "r1", samples.table.iloc[:12])
     first = store.query("FROM speed")
     assert list(first.columns) == SPEED.names
-    assert len(first) == 2 * 4  # chunks × entrants
-    assert first.groupby(["model", "defense"])["images"].sum().tolist() == [12 * cells - batch] * 4
+    assert len(first) == 2 * 4  # tasks × entrants
+    assert first.groupby(["model", "defense"])["images"].sum().tolist() == [12 * cells - size] * 4
     assert (first["threads"] == torch.get_num_threads()).all()
-    assert (first["device"] == device_words(torch.device("cpu"))).all()
+    assert (first["device"] == device_name(torch.device("cpu"))).all()
     assert (first["seconds"] > 0).all()
     swept(store, "r2", samples.table.iloc[12:28])
     both = store.query("FROM speed")
@@ -114,7 +115,7 @@ def test_a_database_from_before_the_table(tmp_path: Path) -> None:
     """It gets the table and the new view when it is opened."""
     store = Store(tmp_path)
     store.open()
-    with store._connect() as connection:
+    with store.connect() as connection:
         connection.execute("DROP VIEW leaderboard; DROP TABLE speed; CREATE VIEW leaderboard AS FROM accuracy")
     assert "images_per_second" not in store.query("FROM leaderboard LIMIT 0")
     store.open()

@@ -1,4 +1,4 @@
-"""Who enters: which checkpoints models and defenses need, who is left out, which images recalibrate."""
+"""Pairs of models and defenses: which checkpoints they need, which pairs are left out, which images recalibrate."""
 
 import dataclasses
 from pathlib import Path
@@ -13,18 +13,18 @@ from cnnsens_bench.experiment.entrants import (
     pair_entrants,
     same_training,
 )
-from cnnsens_bench.experiment.resolve import ModelConfig, model_configs
+from cnnsens_bench.experiment.resolve import ModelConfig, resolve_models
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY
 
 PLAIN = "torchvision/squeezenet1_1"
-"""Without batch norm."""
+"""A model without batch norm."""
 ALL = ["none", "gaussian_filter", "input_dropout(p=0.1)", "input_dropout + median_filter", "noise_training(sigma=4)"]
 RECALIBRATION = "batch_norm_recalibration(images=64, prior=16)"
 
 
 def models(*names: str, **recipe: object) -> list[ModelConfig]:
-    found = model_configs(compose([f"models=[{','.join(names)}]"]))
+    found = resolve_models(compose([f"models=[{','.join(names)}]"]))
     return [dataclasses.replace(m, recipe=dataclasses.replace(m.recipe, **recipe)) for m in found]
 
 

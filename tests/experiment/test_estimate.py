@@ -1,4 +1,4 @@
-"""The cost model against what a run then computes; no timing is judged."""
+"""Estimates are compared with what a run then computes; no timing is judged."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ from tests.test_run import words as request_words
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One call a timing."""
+    """Let each timing take one call only."""
     monkeypatch.setattr(profiling, "LEAST", 0.0)
 
 

@@ -1,4 +1,4 @@
-"""The parts of a suite that need no run: limits, protocols, the choice of engine, the progress lines."""
+"""What of a suite can be tested without a run: limits, protocols, the choice of engine, the progress lines."""
 
 import dataclasses
 import io
@@ -12,11 +12,12 @@ from cnnsens_bench.config.schema import ClusterConfig
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray, promised
 from cnnsens_bench.experiment.prepare import limited, protocol_hash, resolve_conditions
-from cnnsens_bench.experiment.runner import environment
+from cnnsens_bench.experiment.resolve import RunSettings, resolve_settings
 from cnnsens_bench.runtime.resources import Machine
 from cnnsens_bench.utils import progress as console_room
+from cnnsens_bench.utils.environment import environment
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.progress import meter
+from cnnsens_bench.utils.progress import stage_progress
 
 
 def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
@@ -29,18 +30,22 @@ def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
     assert large["image_id"].tolist() == [i for i in table["image_id"] if i in set(large["image_id"])]
 
 
+def settings(*words: str) -> RunSettings:
+    return resolve_settings(compose(words))
+
+
 def test_a_protocol_is_what_a_prediction_means(samples: Samples) -> None:
-    base = protocol_hash(compose([]), samples)
+    base = protocol_hash(settings(), samples)
     for same in ("trials=3", "models=[timm/resnet18]", "limit=5", "output=/tmp/x", "degradations=[pepper]"):
-        assert protocol_hash(compose([same]), samples) == base
+        assert protocol_hash(settings(same), samples) == base
     for other in ("seed=1", "quantize=true", "precision=bfloat16", "input_size=99"):
-        assert protocol_hash(compose([other]), samples) != base
+        assert protocol_hash(settings(other), samples) != base
     moved = dataclasses.replace(samples, table=samples.table.assign(box_x=0.0))
-    assert protocol_hash(compose([]), moved) != base
+    assert protocol_hash(settings(), moved) != base
 
 
 def test_conditions_take_the_papers_levels_and_one_trial_of_what_is_not_random() -> None:
-    gaussian, flip = resolve_conditions(compose(["degradations=[gaussian_rgb,flip_lr]", "trials=4"]))
+    gaussian, flip = resolve_conditions(["gaussian_rgb", "flip_lr"], 4)
     assert (gaussian.levels, gaussian.trials) == ((1, 2, 4, 8, 16, 32, 64), 4)
     assert (flip.levels, flip.trials) == ((0.0,), 1)
 
@@ -61,7 +66,7 @@ def test_the_choice_of_engine(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", environment_address)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert over_ray(compose(words)) == expected
+    assert over_ray(compose(words).cluster) == expected
 
 
 def test_the_environment_is_what_a_reader_needs_to_repeat_a_run() -> None:
@@ -71,7 +76,7 @@ def test_the_environment_is_what_a_reader_needs_to_repeat_a_run() -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console_room, "PLAIN_EVERY", -1.0)
     said = io.StringIO()
-    with meter(Console(file=said, width=100), "sweep", 200, "evaluations") as progress:
+    with stage_progress(Console(file=said, width=100), "sweep", 200, "evaluations") as progress:
         progress.detail = "3/10 images"
         progress.advance(50)
         progress.advance(150)
@@ -85,13 +90,13 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.
 
 def test_progress_is_a_bar_on_a_terminal() -> None:
     said = io.StringIO()
-    with meter(Console(file=said, force_terminal=True, width=120), "sweep", 200, "evaluations") as progress:
+    with stage_progress(Console(file=said, force_terminal=True, width=120), "sweep", 200, "evaluations") as progress:
         progress.advance(200)
     assert "200/200" in said.getvalue()
 
 
 def test_a_cluster_that_grows_is_laid_out_for_what_it_will_be() -> None:
-    """A head without cores, and GPU nodes that come as workers ask for them."""
+    """The head node has no cores, and GPU nodes come as workers ask for them."""
     head, node = Machine(1), Machine(64, 8)
     with pytest.raises(UserError, match=r"gpus_per_worker is 1, but the cluster has 0 GPUs"):
         layout_of(ClusterConfig(workers=4, gpus_per_worker=1), [head])

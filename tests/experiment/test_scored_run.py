@@ -79,7 +79,7 @@ def test_the_same_command_again_computes_nothing(
 
 @pytest.mark.slow
 def test_more_of_the_same_adds_only_what_is_new(whole: Path, pictures: Path, cache: Path, tmp_path: Path) -> None:
-    """First without scores, then few images with one predictor, then everything."""
+    """A run without scores, then one of few images with one predictor, then the whole one."""
     assert main(words(pictures, cache, tmp_path, "sensitivity=off")) == 0
     assert not len(tables(tmp_path)[1])
     assert main(words(pictures, cache, tmp_path, "sensitivity.predictors=[cubature]", "limit=5")) == 0

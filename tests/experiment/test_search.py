@@ -11,7 +11,7 @@ from cnnsens_bench import tune
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment import search
-from cnnsens_bench.experiment.resolve import model_configs
+from cnnsens_bench.experiment.resolve import resolve_models, resolve_settings
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trial import RecipeSearch, Trial, TrialLog
 from cnnsens_bench.utils.errors import UserError
@@ -94,7 +94,7 @@ def test_an_interrupted_search_goes_on_with_more_trials(
 def test_the_folder_of_a_search_says_nothing_of_the_number_of_trials(samples: Samples, tmp_path: Path) -> None:
     def searched(*more: str) -> RecipeSearch:
         config = compose([f"output={tmp_path}", f"models=[{TINY}]", "weights=random", *more])
-        return search.plan_search(config, model_configs(config)[0], samples, ())
+        return search.plan_search(resolve_settings(config), resolve_models(config)[0], samples, ())
 
     one = searched("search.trials=3")
     assert one.folder == searched("search.trials=4").folder

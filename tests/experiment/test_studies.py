@@ -1,4 +1,4 @@
-"""A suite of several sweeps: what a study may have of its own, and one run of them into one database."""
+"""Suites of several studies: which keys a study may have of its own, and a run of several into one database."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnnsens_bench.config.compose import compose
-from cnnsens_bench.experiment.studies import studies_of
+from cnnsens_bench.experiment.resolve import resolve_studies
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
@@ -20,7 +20,7 @@ SMALL = f"models=[{{name: {TINY}, weights: random}},{{name: timm/test_efficientn
 
 def test_each_study_differs_from_the_suite_in_its_own_keys() -> None:
     config = compose(["suite=paper", "limit=7", "trials=3", "seed=5"])
-    studies = {study.study: study for study in studies_of(config)}
+    studies = {study.study: study for study in resolve_studies(config)}
     assert list(studies) == ["architectures", "depth", "flowers", "pets", "defenses", "sensitivity"]
     assert {name: study.dataset.name for name, study in studies.items()} == {
         **dict.fromkeys(("architectures", "depth", "defenses", "sensitivity"), "cub200"),
@@ -36,20 +36,20 @@ def test_each_study_differs_from_the_suite_in_its_own_keys() -> None:
 
 
 def test_models_of_the_command_line_are_those_of_every_study() -> None:
-    studies = studies_of(compose(["suite=paper", "models=[timm/a,timm/b]"]))
+    studies = resolve_studies(compose(["suite=paper", "models=[timm/a,timm/b]"]))
     assert [study.models for study in studies] == [["timm/a", "timm/b"]] * 2 + [["timm/a"]] * 4
 
 
 def test_a_study_takes_keys_of_its_own_from_the_command_line() -> None:
     words = ["suite=paper", "studies.flowers.dataset=plumage", "studies.pets.trials=2", "only=[pets,flowers]"]
-    flowers, pets = studies_of(compose(words))
+    flowers, pets = resolve_studies(compose(words))
     assert (flowers.study, flowers.dataset.name, flowers.trials) == ("flowers", "plumage", 10)
     assert (pets.study, pets.dataset.name, pets.trials) == ("pets", "oxford_pets", 2)
 
 
 def test_a_suite_without_studies_is_one() -> None:
     config = compose(["suite=quick"])
-    assert studies_of(config) == [config]
+    assert resolve_studies(config) == [config]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,7 @@ def test_a_suite_without_studies_is_one() -> None:
         (["suite=paper", "studies.pets.trials=x"], "studies.pets: config key 'trials'"),
         (["suite=paper", "studies.pets.trials=0"], "trials is 0"),
         (["suite=paper", "studies.pets=3"], "studies.pets is 3: it must be a mapping"),
+        (["suite=paper", "studies.pets=3", "models=[timm/a]"], "studies.pets is 3: it must be a mapping"),
         (["suite=paper", "studies.pets.first=0"], "studies.pets.first is 0"),
         (["suite=paper", "dataset=plumage"], "'dataset=plumage': suite paper has studies of several data sets"),
         (["suite=paper", "dataset.root=/x"], "'dataset.root=/x': suite paper has studies of several data sets"),
@@ -68,7 +69,7 @@ def test_a_suite_without_studies_is_one() -> None:
 )
 def test_one_sentence_for_what_is_wrong(words: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
-        studies_of(compose(words))
+        resolve_studies(compose(words))
     assert "\n" not in str(caught.value)
 
 
@@ -91,10 +92,10 @@ def test_a_data_set_that_is_not_there_is_told_before_anything_runs(
     ],
 )
 def test_the_command_that_a_page_tells_makes_the_same_run(words: list[str]) -> None:
-    [study] = studies_of(compose(["suite=paper", *words]))
+    [study] = resolve_studies(compose(["suite=paper", *words]))
     line = command("paper", json.loads(json.dumps(dataclasses.asdict(study))))
     assert line is not None
-    [again] = studies_of(compose(shlex.split(line)[3:]))
+    [again] = resolve_studies(compose(shlex.split(line)[3:]))
     assert again.run_id == study.run_id
 
 

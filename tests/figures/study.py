@@ -1,4 +1,4 @@
-"""A store as `suite=paper` leaves it, with made-up predictions: three architectures on birds, one on two other sets."""
+"""A store as `suite=paper` leaves it, with made-up predictions: four models on birds, one on two other data sets."""
 
 import itertools
 import zlib
@@ -25,7 +25,7 @@ IMAGES = 30
 
 
 def entrants() -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """(dataset, model, defense, degradations)."""
+    """Return the data set, model, defense and degradations of each entrant."""
     some = ("gaussian_rgb", "gaussian_intensity", "pepper", "translation")
     return [
         *(("cub200", model, "none", tuple(LEVELS)) for model in list(MODELS)[:2]),
@@ -36,7 +36,7 @@ def entrants() -> list[tuple[str, str, str, tuple[str, ...]]]:
 
 
 def paper_store(store: Store) -> Store:
-    """Fill it."""
+    """Fill a store with the made-up predictions, and return it."""
     store.open()
     rows = []
     for dataset, model, defense, degradations in entrants():

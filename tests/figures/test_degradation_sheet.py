@@ -1,4 +1,4 @@
-"""The contact sheet of degradations: what is on it, that it is what a network sees, and what is refused."""
+"""The contact sheet of degradations: what it shows, that a network sees the same, and what is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +10,15 @@ from PIL import Image
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, degradations
-from cnnsens_bench.degradations.__main__ import chosen, main
+from cnnsens_bench.degradations.__main__ import main
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.preview import previews
+from cnnsens_bench.experiment.degradation_sheet import choose_conditions
 from cnnsens_bench.figures import degradation_sheet as drawing
-from cnnsens_bench.figures.degradation_sheet import Row, degradation_sheet, tile_text
+from cnnsens_bench.figures.degradation_sheet import SheetRow, degradation_sheet, tile_text
 
 SMALL = ["--size", "48", "--tile", "32"]
-# Whatever is registered while other tests run, a user's included.
+# Other tests may register degradations of users.
 BUILT_IN = [name for name, d in degradations.items() if d.function.__module__.startswith("cnnsens_bench.")]
 
 
@@ -28,7 +29,7 @@ def photo(pictures: Path) -> str:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """All texts that a sheet writes."""
+    """Return the list of all texts that a sheet writes."""
     texts: list[str] = []
     original: Callable = drawing._write
 
@@ -53,9 +54,9 @@ def test_every_registered_degradation_is_a_row_with_all_its_levels(
     assert set(BUILT_IN) <= set(labels)
     for heading in ("The paper's (Rodner et al. 2016)", "Beyond the paper", "00.png"):
         assert heading in drawn
-    rows = [(c, unit) for c, unit in chosen(None, None) if c.degradation in BUILT_IN]
+    rows = [(c, unit) for c, unit in choose_conditions(None, None) if c.degradation in BUILT_IN]
     for condition, unit in rows:
-        row = Row(condition.degradation, unit, condition.levels, ())
+        row = SheetRow(condition.degradation, unit, condition.levels, ())
         assert {tile_text(row, level) for level in condition.levels} <= set(drawn)
     assert Image.open(out).mode == "RGB"
 
@@ -63,9 +64,9 @@ def test_every_registered_degradation_is_a_row_with_all_its_levels(
 def test_rows_are_named_by_expressions_and_patterns_in_their_order(
     photo: str, tmp_path: Path, drawn: list[str]
 ) -> None:
-    words = ["pepper", "hue_*", "gaussian_intensity(4) + pepper", "pepper"]
+    arguments = ["pepper", "hue_*", "gaussian_intensity(4) + pepper", "pepper"]
     out = tmp_path / "sheet.svg"
-    assert main(["--image", photo, "--degradations", *words, "--out", str(out), *SMALL]) == 0
+    assert main(["--image", photo, "--degradations", *arguments, "--out", str(out), *SMALL]) == 0
     labels = [text for text in drawn if text.startswith(("pepper", "hue", "gaussian"))]
     assert labels == ["pepper", "hue_global", "hue_local", "gaussian_intensity(4)\n+ pepper"]
     assert drawn.count("p=0.02") == 2
@@ -74,8 +75,8 @@ def test_rows_are_named_by_expressions_and_patterns_in_their_order(
 
 def test_levels_in_place_of_its_own(photo: str, tmp_path: Path, drawn: list[str]) -> None:
     swept = "albumentations:Posterize(num_bits=level)"
-    words = ["--degradations", swept, "flip_lr", "--levels", "1", "3"]
-    assert main(["--image", photo, *words, "--out", str(tmp_path / "a.pdf"), *SMALL]) == 0
+    arguments = ["--degradations", swept, "flip_lr", "--levels", "1", "3"]
+    assert main(["--image", photo, *arguments, "--out", str(tmp_path / "a.pdf"), *SMALL]) == 0
     assert {"1", "3", "albumentations:\nPosterize(num_bits=\nlevel)"} <= set(drawn)
 
 
@@ -93,7 +94,7 @@ def test_a_tile_is_what_a_network_sees(photo: str) -> None:
 
 def test_tiles_stand_where_they_should(tmp_path: Path) -> None:
     colours = [np.full((8, 8, 3), value, np.uint8) for value in ((255, 0, 0), (0, 160, 0), (0, 0, 255))]
-    rows = [Row("a", "σ", (1.0, 2.0), (colours[1], colours[2]))]
+    rows = [SheetRow("a", "σ", (1.0, 2.0), (colours[1], colours[2]))]
     degradation_sheet(rows, colours[0], "$t", "$n", tmp_path / "a.png", tile=40, grouped=False)
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     corners = []
@@ -106,11 +107,11 @@ def test_tiles_stand_where_they_should(tmp_path: Path) -> None:
 
 
 def test_colours_are_kept(tmp_path: Path) -> None:
-    """A few vivid tiles among many dull ones: what a palette would turn gray."""
+    """A vivid tile among many dull ones keeps its colours, which a palette would turn gray."""
     rng = np.random.default_rng(0)
     tiles = [rng.integers(90, 140, (40, 40, 3)).astype(np.uint8) for _ in range(19)]
     tiles.append(np.clip(rng.normal((230, 30, 200), 8, (40, 40, 3)), 0, 255).astype(np.uint8))
-    rows = [Row(f"r{i}", "level", (1.0,) * 10, tuple(tiles[10 * i : 10 * i + 10])) for i in range(2)]
+    rows = [SheetRow(f"r{i}", "level", (1.0,) * 10, tuple(tiles[10 * i : 10 * i + 10])) for i in range(2)]
     found = {}
     for step in (1, 5):
         degradation_sheet(rows, tiles[0], "t", "n", tmp_path / "a.png", tile=40, grouped=False, step=step)
@@ -125,7 +126,7 @@ def test_colours_are_kept(tmp_path: Path) -> None:
 def test_many_rows_are_laid_out_in_two_columns(tmp_path: Path) -> None:
     tile = np.zeros((8, 8, 3), np.uint8)
     for names in (list(drawing.ORDER) + [f"common:c{i}" for i in range(15)], [f"own_{i}" for i in range(26)]):
-        rows = [Row(name, "level", (1.0,), (tile,)) for name in names]
+        rows = [SheetRow(name, "level", (1.0,), (tile,)) for name in names]
         degradation_sheet(rows, tile, "t", "n", tmp_path / "a.png", tile=40)
         width, height = Image.open(tmp_path / "a.png").size
         assert height < 17 * 60 + 120
@@ -136,13 +137,13 @@ def test_rows_of_one_tile_share_a_line_where_they_fit() -> None:
     tile = np.zeros((8, 8, 3), np.uint8)
     one, five = (1.0,), (1.0,) * 5
     names = {"a": five, "flip_lr": one, "flip_ud": one, "c": one, "d": one, "e" * 21: one, "f": one, "g": five}
-    rows = [Row(name, "level", levels, (tile,) * len(levels)) for name, levels in names.items()]
+    rows = [SheetRow(name, "level", levels, (tile,) * len(levels)) for name, levels in names.items()]
     lines = [[row.name for row in line] for line in drawing._lines(rows, 5, 80)]
     assert lines == [["a"], ["flip_lr", "flip_ud", "c"], ["d"], ["e" * 21, "f"], ["g"]]
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (["--image", "/nowhere/a.jpg"], "/nowhere/a.jpg: no such file"),
         (["--image", __file__], "not an image that Pillow can read"),
@@ -167,9 +168,9 @@ def test_rows_of_one_tile_share_a_line_where_they_fit() -> None:
     ],
 )
 def test_what_cannot_be_drawn(
-    words: list[str], sentence: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], sentence: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [{"PHOTO": photo, "FOLDER": str(Path(photo).parents[1])}.get(word, word) for word in words]
+    given = [{"PHOTO": photo, "FOLDER": str(Path(photo).parents[1])}.get(text, text) for text in arguments]
     assert main(["--out", str(tmp_path / "a.png"), *given]) == 2
     error = capsys.readouterr().err
     assert sentence in error
@@ -184,9 +185,9 @@ def test_a_users_that_would_spoil_other_tiles_is_refused(
     code += "degradation('sheet_in_place', levels=(3,))(lambda pixels, draw, level: pixels.add_(level))\n"
     (tmp_path / "sheet_plugin.py").write_text(code)
     monkeypatch.chdir(tmp_path)
-    words = ["--image", photo, "--plugins", "sheet_plugin", "--degradations", "sheet_in_place", "flip_lr"]
+    arguments = ["--image", photo, "--plugins", "sheet_plugin", "--degradations", "sheet_in_place", "flip_lr"]
     try:
-        assert main(["--out", str(tmp_path / "a.png"), *words, *SMALL]) == 2
+        assert main(["--out", str(tmp_path / "a.png"), *arguments, *SMALL]) == 2
         assert "it changes its input in place" in capsys.readouterr().err
     finally:
         del degradations._items["sheet_in_place"]  # type: ignore[attr-defined]
@@ -194,6 +195,6 @@ def test_a_users_that_would_spoil_other_tiles_is_refused(
 
 def test_an_image_of_a_data_set_has_its_box(photo: str, tmp_path: Path, drawn: list[str]) -> None:
     root = str(Path(photo).parents[1])
-    words = ["--dataset", "folder", "--root", root, "--degradations", "flip_lr", "--out", str(tmp_path / "a.png")]
-    assert main([*words, *SMALL]) == 0
+    arguments = ["--dataset", "folder", "--root", root, "--degradations", "flip_lr", "--out", str(tmp_path / "a.png")]
+    assert main([*arguments, *SMALL]) == 0
     assert drawn[0].startswith("folder: class_0")

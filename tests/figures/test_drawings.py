@@ -1,4 +1,4 @@
-"""Figures are drawn from a store or a data set, and refuse what they cannot draw."""
+"""Figures from a store or a data set, and the sentences for what cannot be drawn."""
 
 import itertools
 from pathlib import Path
@@ -87,9 +87,9 @@ def test_levels_of_any_sign_and_long_names(
         expected |= {"gaussian_rgb": "log", "saturation": "linear", "white_balance": "linear"}
     assert found == expected
     texts = [*(axis.title for axis in figure.axes), figure._suptitle]  # type: ignore[attr-defined]
-    places = [text.get_window_extent() for text in texts]
-    assert all(place.x0 >= 0 and place.x1 <= figure.bbox.x1 and place.y1 <= figure.bbox.y1 for place in places)
-    for left, right in itertools.pairwise(sorted(places[:-1], key=lambda place: place.x0)):
+    extents = [text.get_window_extent() for text in texts]
+    assert all(extent.x0 >= 0 and extent.x1 <= figure.bbox.x1 and extent.y1 <= figure.bbox.y1 for extent in extents)
+    for left, right in itertools.pairwise(sorted(extents[:-1], key=lambda extent: extent.x0)):
         assert left.x1 < right.x0
 
 
@@ -103,15 +103,15 @@ def test_levels_of_any_sign_and_long_names(
 def test_what_cannot_be_drawn(
     store: Store, tmp_path: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(store.path) if word == "DB" else word for word in arguments]
-    assert main(["curves", *words, "--out", str(tmp_path / "a.png")]) == 2
+    given = [str(store.path) if text == "DB" else text for text in arguments]
+    assert main(["curves", *given, "--out", str(tmp_path / "a.png")]) == 2
     assert sentence in capsys.readouterr().err
 
 
 def test_defenses_are_drawn_of_one_model(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "d.svg"
-    words = ["defenses", "--db", str(store.path), "--out", str(out)]
-    assert main(words) == 2
+    command = ["defenses", "--db", str(store.path), "--out", str(out)]
+    assert main(command) == 2
     assert "has 0 models with defenses" in capsys.readouterr().err
     rows = store.query("SELECT * FROM predictions").assign(defense="input_dropout(p=0.1) + median_filter(size=3)")
     for i, model in enumerate(("b", "<a>")):
@@ -119,15 +119,15 @@ def test_defenses_are_drawn_of_one_model(store: Store, tmp_path: Path, capsys: p
         write_part(new_attempt(store.output), "predictions", f"more{i}", chosen)
         store.ingest()
         if i == 0:
-            assert main(words) == 0
+            assert main(command) == 0
             text = out.read_text()
             assert "<!-- none -->" in text
             assert "<!-- input_dropout(0.1) + median_filter(3) -->" in text
             assert "<!-- gaussian_rgb -->" in text
-    assert main(words) == 2
+    assert main(command) == 2
     assert "has 2 models with defenses: --model names one, s/<a> or s/b" in capsys.readouterr().err
-    assert main([*words, "--model", "s/b"]) == 0
-    assert main([*words, "--model", "moat"]) == 2
+    assert main([*command, "--model", "s/b"]) == 0
+    assert main([*command, "--model", "moat"]) == 2
     assert "has no model 'moat': it has s/<a>, s/b" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""The picture of where the sensitivity sits: its numbers, and that every photograph gets one of its own."""
+"""The heatmap of a photograph: its numbers, and that every photograph has a file of its own."""
 
 import json
 from pathlib import Path
@@ -11,50 +11,53 @@ from PIL import Image
 from cnnsens_bench import images
 from cnnsens_bench.engine.photo_prediction import LabelChangePredictor, PhotoPrediction
 from cnnsens_bench.engine.plan import Condition
-from cnnsens_bench.figures.heatmap import caption, heatmap, relative, steps
-from cnnsens_bench.models.ready import ready
-from cnnsens_bench.predict import heatmap_name, main
+from cnnsens_bench.experiment.photographs import heatmap_name
+from cnnsens_bench.figures.heatmap import caption, heatmap, relative, tick_values
+from cnnsens_bench.models.loading import load_network
+from cnnsens_bench.predict import main
 from cnnsens_bench.sensitivity.gradients import differentiate
 from tests.conftest import tiny_checkpoint
 
 SIZE = 48
 
 
-def test_the_stake_is_the_gradient_of_the_margin(checkpoint: Path, pictures: Path) -> None:
-    """Its sum is the variance of the margin under noise of σ = 1."""
+def test_the_map_is_the_squared_gradient_of_the_margin(checkpoint: Path, pictures: Path) -> None:
+    """The sum of the map is the variance of the margin under noise of σ = 1."""
     path = str(pictures / "class_0" / "00.png")
-    foreteller = LabelChangePredictor(ready(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], stakes=True)
-    [found] = foreteller([path])
+    predictor = LabelChangePredictor(
+        load_network(checkpoint=checkpoint), [Condition("gaussian_rgb", (1.0,), 1)], maps=True
+    )
+    [found] = predictor([path])
     assert isinstance(found, PhotoPrediction)
-    assert found.stake is not None
+    assert found.sensitivity_map is not None
     view = images.render(images.decode(path), SIZE)
-    np.testing.assert_array_equal(found.stake.pixels, view)
+    np.testing.assert_array_equal(found.sensitivity_map.pixels, view)
     pixels = torch.from_numpy(view.copy()).permute(2, 0, 1)[None].float()
     gradient = differentiate(tiny_checkpoint(1).classifier(), pixels).gradients[-1][0]
     expected = (gradient**2).sum(0).numpy()
-    np.testing.assert_allclose(found.stake.stake, expected, rtol=1e-3, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(found.sensitivity_map.variance, expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
 def test_units() -> None:
-    stake = np.zeros((64, 64), np.float32)
-    assert relative(stake).max() == 0
-    assert caption(stake) == "To first order no pixel moves the margin."
-    stake[20, 30] = 1e-30
-    ratio = relative(stake)
+    sensitivity = np.zeros((64, 64), np.float32)
+    assert relative(sensitivity).max() == 0
+    assert caption(sensitivity) == "To first order no pixel moves the margin."
+    sensitivity[20, 30] = 1e-30
+    ratio = relative(sensitivity)
     assert ratio.mean() == pytest.approx(1)
     assert np.unravel_index(ratio.argmax(), ratio.shape) == (20, 30)
-    assert "sits in 0.024 % of the pixels" in caption(stake)
+    assert "sits in 0.024 % of the pixels" in caption(sensitivity)
     assert "sits in 50 % of the pixels" in caption(np.ones((64, 64)))
-    assert steps(36) == [0, 1, 2, 5, 10, 20]
-    assert steps(1) == pytest.approx([0, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
+    assert tick_values(36) == [0, 1, 2, 5, 10, 20]
+    assert tick_values(1) == pytest.approx([0, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
 
 
-@pytest.mark.parametrize("stake", [np.zeros((32, 32)), np.eye(32)], ids=["nowhere", "diagonal"])
-def test_the_same_picture_gives_the_same_file(stake: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sensitivity", [np.zeros((32, 32)), np.eye(32)], ids=["nowhere", "diagonal"])
+def test_the_same_picture_gives_the_same_file(sensitivity: np.ndarray, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     for file in files:
-        heatmap(pixels, stake, "$x$ \x1b[2J 鳥", file)
+        heatmap(pixels, sensitivity, "$x$ \x1b[2J 鳥", file)
     assert files[0].read_bytes() == files[1].read_bytes()
     assert Image.open(files[0]).size == (820, 435)
 

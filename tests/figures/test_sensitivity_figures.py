@@ -1,4 +1,4 @@
-"""Figures 5 and 6, predictors and label change, from a store alone; the tables that end a run with scores."""
+"""Figures 5 and 6, predictors and label change from a store, and the report that ends a run with scores."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from rich.console import Console
 from scipy import stats
 
 from cnnsens_bench.figures.__main__ import main
-from cnnsens_bench.figures.fragile import hue_test
+from cnnsens_bench.figures.fragile import compare_hues
 from cnnsens_bench.figures.label_change import label_change_check
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
-from cnnsens_bench.measures import brier_score, foretellings
+from cnnsens_bench.measures.skill import brier_score, prediction_skill
 from cnnsens_bench.store import Store
 from tests.store.scored import IMAGES, predicted_rows, score_rows, scored_store, sweep_rows
 
@@ -88,17 +88,17 @@ def test_a_store_without_scores(tmp_path: Path, figure: str, capsys: pytest.Capt
 def test_the_hues_of_both_ends() -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"hue_entropy": np.concatenate([rng.normal(6, 1, 400), rng.normal(5, 1, 400)])})
-    many = hue_test(table)
+    many = compare_hues(table)
     least, most = table["hue_entropy"][:100], table["hue_entropy"][-100:]
     assert (many.n, many.least, many.most) == (100, pytest.approx(least.mean()), pytest.approx(most.mean()))
     expected = stats.mannwhitneyu(least, most, use_continuity=False, method="asymptotic").pvalue
     assert many.p == pytest.approx(expected, rel=1e-6)
     assert "sixths" not in many.sentence()
-    few = hue_test(table.iloc[::10])
+    few = compare_hues(table.iloc[::10])
     assert few.n == 80 // 6
     assert "(the outer sixths)" in few.sentence()
     with pytest.raises(ValueError, match="too few"):
-        hue_test(table.head(5))
+        compare_hues(table.head(5))
 
 
 def test_label_change_check_is_what_the_measures_say(store: Store) -> None:
@@ -108,7 +108,7 @@ def test_label_change_check_is_what_the_measures_say(store: Store) -> None:
     row = check.loc[("gaussian_rgb", 4.0, "gradient")]
     own = own.sort_values("image_id")
     scores = {"gradient": own["predicted"], "confidence": -own["confidence"]}
-    expected = foretellings(scores, "confidence", own["measured"], own["n_trials"])["gradient"]
+    expected = prediction_skill(scores, "confidence", own["measured"], own["n_trials"])["gradient"]
     assert row["auroc"] == pytest.approx(expected.auroc)
     assert (row["low"], row["gain"], row["gain_high"]) == pytest.approx(
         (expected.low, expected.gain, expected.gain_high)
@@ -134,7 +134,7 @@ def test_the_report_of_a_run(store: Store, tmp_path: Path) -> None:
 
 
 def test_users_own_noises_and_several_protocols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A predictor of a degradation that nobody here knows; the same model under two protocols."""
+    """One predictor is of a user's degradation, and the same model was evaluated under two protocols."""
     scores = score_rows()
     rows = sweep_rows().replace({"degradation": {"flip_lr": "mine"}})
     own = predicted_rows(scores).assign(degradation="mine", level=0.0)
@@ -144,7 +144,7 @@ def test_users_own_noises_and_several_protocols(tmp_path: Path, capsys: pytest.C
     assert len(files) == len(FIGURES) - 1  # fig5 has no pictures
     assert "mine" in console.export_text()
     made.begin_run("other", "test", "q", {}, {})
-    with made._connect() as connection:
+    with made.connect() as connection:
         for question in (
             "INSERT INTO sensitivity SELECT * REPLACE ('other' AS run_id) FROM sensitivity",
             "INSERT INTO predictions SELECT * REPLACE ('other' AS run_id) FROM predictions",

@@ -1,4 +1,4 @@
-"""The tables that end a run: what is in them, how wide they are, and that no name can steer the terminal."""
+"""The tables at the end of a run: their numbers, their width, and that no name can control the terminal."""
 
 import io
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from cnnsens_bench.utils.formatting import level_text, plain
 from rich.cells import cell_len
 from rich.console import Console
 
 from cnnsens_bench.figures.summary import interval, print_summary, short_defense, summary_tables
 from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.utils.formatting import level_text, plain
 
 FILTER = "gaussian_filter(size=3, sigma=0.5)"
 LEVELS = {
@@ -23,7 +23,7 @@ HOSTILE = f"[red]<script>\n{ESCAPE}\u202eabc"
 
 
 def fill(output: Path, models: dict[str, tuple[str, float]], dataset: str = "plumage", skip: str = "") -> Store:
-    """`models`: name → (architecture, chance that a degraded prediction is wrong)."""
+    """Fill a store; `models` maps a name to its architecture and the chance that a degraded prediction is wrong."""
     store = Store(output)
     store.open()
     store.begin_run("r", "test", "p", {}, {})
@@ -84,13 +84,13 @@ def test_the_best_come_first(store: Store) -> None:
     order = store.query("SELECT architecture FROM leaderboard ORDER BY n_conditions DESC, mean_degraded_accuracy DESC")[
         "architecture"
     ]
-    for part in printed(store, 120).split("\n\n")[1:]:
-        names = [word for word in part.split() if word in set(order)]
+    for table in printed(store, 120).split("\n\n")[1:]:
+        names = [word for word in table.split() if word in set(order)]
         assert names == sorted(names, key=list(order).index)
 
 
 def test_rows_of_unlike_conditions_are_told_apart(tmp_path: Path) -> None:
-    """The networks with most conditions first, though the other has the better mean."""
+    """The network with most conditions comes first, though the other one has the better mean."""
     easy = fill(tmp_path / "unlike", {"timm/a": ("a", 0.5), "timm/b": ("b", 0.05)}, skip="timm/b")
     assert easy.query("FROM leaderboard ORDER BY mean_degraded_accuracy DESC")["architecture"].tolist()[0] == "b"
     ranking = printed(easy, 120).split("\n\n")[0]
@@ -140,7 +140,7 @@ def test_nothing_is_no_table(store: Store) -> None:
     assert summary_tables(store, "another", "plumage") == []
 
 
-def test_words() -> None:
+def test_short_texts() -> None:
     assert [level_text(*pair) for pair in (("hue_local", 4.0), ("pepper", 0.001), ("rotation", 45.0))] == [
         "σ=4", "p=0.001", "±45°",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Databases for the leaderboard's tests: rows made up, with everything that real ones may lack."""
+"""Databases for the leaderboard's tests, with made-up rows that lack whatever real ones may lack."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,10 @@ def sweep(
     defenses: Sequence[str] = DEFENSES,
     conditions: dict[tuple[str, float], int] = CONDITIONS,
 ) -> pd.DataFrame:
-    """Rows of `predictions`; timm/c lacks pepper noise, image 7 its undegraded row, image 3 a trial of each."""
+    """Return rows of `predictions`.
+
+    The model timm/c lacks pepper noise, image 7 its undegraded row, and image 3 a trial of each condition.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for strength, model in enumerate(models):
@@ -45,13 +48,13 @@ def sweep(
 
 
 def timings(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Rows of `speed` for every entrant of `rows`: unequal chunks on two devices, of timm/b mostly on the GPU."""
+    """Return rows of `speed` for every entrant of `rows`: unequal batches on two devices, for timm/b mostly a GPU."""
     rng = np.random.default_rng(seed)
     found = []
     entrants = rows[["run_id", "dataset", "model", "defense"]].drop_duplicates()
     for run_id, dataset, model, defense in entrants.itertuples(index=False):
-        for chunk in range(8):
-            gpu = chunk < (5 if model == "timm/b" else 2)
+        for batch in range(8):
+            gpu = batch < (5 if model == "timm/b" else 2)
             images = int(rng.integers(20, 33))
             seconds = images * (0.002 if gpu else 0.02 + 0.001 * len(defense)) * rng.uniform(0.9, 1.1)
             device = ("A GPU", None) if gpu else ("A processor", 2)
@@ -68,7 +71,7 @@ def write(
     config: dict | None = None,
     speed: pd.DataFrame | None = None,
 ) -> Path:
-    """A database of them. `protocols`: run → its protocol."""
+    """Write a database of rows of `predictions`, and return its path; `protocols` maps each run to its protocol."""
     store = Store(folder)
     store.open()
     for run_id, protocol in protocols.items():

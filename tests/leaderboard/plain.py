@@ -1,4 +1,4 @@
-"""The numbers of a page once more, from single predictions, in plain pandas."""
+"""Computes the numbers of a page a second time, from single predictions, in plain pandas."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ PROTOCOLS = {"r1": "p", "r2": "p", "r3": "q"}
 
 
 def entrants(content: dict[str, Any], rows: pd.DataFrame) -> list[tuple[dict, dict, pd.DataFrame, pd.DataFrame]]:
-    """(board, entrant, its rows, the board's rows)."""
+    """Return (board, entrant, its rows, the board's rows) for every entrant of a page."""
     every = []
     for board in content["boards"]:
         own = rows[(rows["dataset"] == board["dataset"]) & (rows["run_id"].map(PROTOCOLS) == board["protocol"])]
@@ -19,7 +19,7 @@ def entrants(content: dict[str, Any], rows: pd.DataFrame) -> list[tuple[dict, di
 
 
 def per_image(rows: pd.DataFrame) -> pd.DataFrame:
-    """Shares per condition and image, with p_Δ against the undegraded prediction."""
+    """Return shares per condition and image, with p_Δ against the undegraded prediction."""
     still = rows[rows["degradation"] == "none"].set_index("image_id")["prediction"]
     rows = rows.assign(
         hit=(rows["prediction"] == rows["label"]).astype(float),
@@ -33,14 +33,14 @@ def per_image(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen(every: pd.DataFrame, own: pd.DataFrame) -> tuple[set[tuple[str, float]], bool]:
-    """The conditions that an entrant's means are over, and whether it may be ranked; `every`: the board's rows."""
+    """Return the conditions that an entrant's means are over, and whether it is ranked; `every`: the board's rows."""
     degraded = every[every["degradation"] != "none"]
     sets = {
         key: frozenset(zip(part["degradation"], part["level"], strict=True))
         for key, part in degraded.groupby(["model", "defense"])
     }
-    voters = {key: those for key, those in sets.items() if key[1] == "none"} or sets
-    scores = [(sum(s <= v for v in voters.values()) * len(s) ** 2, len(s), s) for s in sets.values()]
+    undefended = {key: own for key, own in sets.items() if key[1] == "none"} or sets
+    scores = [(sum(s <= v for v in undefended.values()) * len(s) ** 2, len(s), s) for s in sets.values()]
     best = [s for *score, s in scores if score == max(score for *score, _ in scores)]
     shared = min(best, key=sorted)
     mine = {pair for pair in zip(own["degradation"], own["level"], strict=True) if pair[0] != "none"}
@@ -48,22 +48,22 @@ def chosen(every: pd.DataFrame, own: pd.DataFrame) -> tuple[set[tuple[str, float
 
 
 def averaged(values: pd.Series) -> float:
-    """`values` by (degradation, level): over levels, then over degradations."""
+    """Average values that are indexed by (degradation, level): over levels, then over degradations."""
     return float(values.drop("none", level=0, errors="ignore").groupby(level=0).mean().mean())
 
 
 def images_per_second(board: dict, one: dict, speed: pd.DataFrame) -> tuple[float, str, pd.DataFrame]:
-    """On the device that computed most of the entrant's images, its words, and its chunks."""
+    """Return the speed on the device that computed most of the entrant's images, its label, and its batches."""
     own = speed[(speed["dataset"] == board["dataset"]) & (speed["run_id"].map(PROTOCOLS) == board["protocol"])]
     own = own[(own["model"] == one["model"]) & (own["defense"] == one["defense"])]
     sums = own.groupby("device")[["images", "seconds"]].sum()
     device = sums["images"].idxmax()
-    words = device if device == "A GPU" else f"{device}, 2 threads"
-    return sums["images"][device] / sums["seconds"][device], words, own[own["device"] == device]
+    label = device if device == "A GPU" else f"{device}, 2 threads"
+    return sums["images"][device] / sums["seconds"][device], label, own[own["device"] == device]
 
 
 def relative_measures(shares: pd.DataFrame, every: pd.DataFrame) -> dict[str, float]:
-    """mCE, relative mCE and mean flip rate; `shares`: hit and changed by (degradation, level)."""
+    """Return mCE, relative mCE and mean flip rate; `shares`: hit and changed by (degradation, level)."""
     reference = every[(every["model"] == "torchvision/alexnet") & (every["defense"] == "none")]
     base = per_image(reference).groupby(["degradation", "level"])[["hit", "changed"]].mean()
     plain, relative, flips = [], [], []

@@ -1,4 +1,4 @@
-"""The page as a person uses it, in headless Chromium."""
+"""The page as a reader uses it, in headless Chromium."""
 
 import json
 import shutil
@@ -30,9 +30,11 @@ ARGUMENTS = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two data sets; one with names that nobody should have."""
+    """Build a page of two data sets, one of which has hostile names; give its address."""
     folder = tmp_path_factory.mktemp("site")
-    ours = sweep("r1", "d", range(20), 0, models=(*MODELS, "timm/d"))  # more than the hostile: it is the first board
+    ours = sweep(
+        "r1", "d", range(20), 0, models=(*MODELS, "timm/d")
+    )  # more entrants than the hostile board, so that it is the first
     rows = pd.concat([ours, sweep("r2", "e", range(8), 1, models=HOSTILE, defenses=["none"])], ignore_index=True)
     speed = timings(rows[rows["run_id"] == "r1"])
     path = write(
@@ -51,14 +53,14 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     driver.get("about:blank")
-    driver.get_log("performance")  # its own first page
+    driver.get_log("performance")  # drops the requests of the browser's own first page
     yield driver
     driver.quit()
 
 
 @pytest.fixture
 def browser(chromium: Any, site: str) -> Iterator[Any]:
-    """The page, wide and light; at the end no console message and nothing asked of a network."""
+    """Open the page, wide and light; check at the end that it logged nothing and asked nothing of a network."""
     screen(chromium, 1600)
     scheme(chromium, "light")
     visit(chromium, site)
@@ -73,7 +75,7 @@ def browser(chromium: Any, site: str) -> Iterator[Any]:
 
 
 def visit(browser: Any, address: str) -> None:
-    browser.get("about:blank")  # a change of the hash alone would not load
+    browser.get("about:blank")  # otherwise a change of the hash alone would not load the page
     browser.get(address)
 
 
@@ -114,7 +116,7 @@ def in_order(browser: Any, measure: str, descending: bool) -> list[str]:
 def test_sorting(browser: Any) -> None:
     assert shown(browser) == in_order(browser, "mean_degraded_accuracy", True)
     press(browser, "[data-sort=mean_label_change]")
-    assert shown(browser) == in_order(browser, "mean_label_change", False)  # the best first
+    assert shown(browser) == in_order(browser, "mean_label_change", False)  # the best one comes first
     head = find(browser, "th[aria-sort]")
     assert head.get_attribute("aria-sort") == "ascending"
     assert len(browser.find_elements(By.CSS_SELECTOR, "th[aria-sort]")) == 1
@@ -149,7 +151,7 @@ def test_speed(browser: Any, site: str) -> None:
         assert ("other device" in text) != one["same_device"]
         value = one["stats"]["images_per_second"][0]
         assert (f"{value:.0f}" if value >= 100 else f"{value:.1f}") in text
-    visit(browser, f"{site}#board={without['id']}")  # has no timings
+    visit(browser, f"{site}#board={without['id']}")  # this board has no timings
     for row in browser.find_elements(By.CSS_SELECTOR, "#rows tr"):
         assert row.text.endswith("–")
 
@@ -222,7 +224,7 @@ def test_dark_and_light(browser: Any) -> None:
     colour = "return getComputedStyle(document.body).backgroundColor"
 
     def becomes(good: Callable[[str], bool]) -> str:
-        """A change of the scheme reaches the page a moment later."""
+        """Wait, because a change of the scheme reaches the page a moment later."""
         return WebDriverWait(browser, 10).until(lambda b: good(c := b.execute_script(colour)) and c)
 
     light = browser.execute_script(colour)
@@ -231,7 +233,7 @@ def test_dark_and_light(browser: Any) -> None:
     press(browser, "#theme")
     assert find(browser, "#theme").text == "Theme: light"
     becomes(lambda c: c == light)
-    visit(browser, browser.current_url)  # the choice stays
+    visit(browser, browser.current_url)  # the choice is kept
     becomes(lambda c: c == light)
     press(browser, "#theme")
     becomes(lambda c: c == dark)
@@ -261,7 +263,7 @@ def test_hostile_names_show_as_text(browser: Any, site: str) -> None:
 
 
 def test_keyboard_alone(browser: Any) -> None:
-    """Tab reaches every control, Enter sorts, the space bar switches a curve, and focus stays where it was."""
+    """Tab reaches every control, Enter sorts, the space bar switches a curve, and the focus stays where it was."""
     reached = set()
     for _ in range(70):
         browser.switch_to.active_element.send_keys(Keys.TAB)

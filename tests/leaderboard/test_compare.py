@@ -1,4 +1,4 @@
-"""Paired comparisons against SciPy, a hand-made Holm and the plain way."""
+"""Paired comparisons equal those of SciPy, of Holm's correction by hand, and of plain pandas."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, false_discovery_control
 
-from cnnsens_bench import measures
+from cnnsens_bench.measures import accuracy_gain
 from leaderboard.__main__ import main
 from leaderboard.compare import comparisons, holm
 from leaderboard.read import read
@@ -42,23 +42,24 @@ def test_differences_and_tests(store: Path, rows: pd.DataFrame) -> None:
             zip(pairs["degradation"], pairs["level"], strict=True)
         )
         for one in differences:
-            those = pairs[(pairs["degradation"] == one.degradation) & (pairs["level"] == one.level)]
-            gain = measures.accuracy_gain(those["image_id"], those["hit"], those["hit_second"])
+            own = pairs[(pairs["degradation"] == one.degradation) & (pairs["level"] == one.level)]
+            gain = accuracy_gain(own["image_id"], own["hit"], own["hit_second"])
             assert (one.difference, one.low, one.high) == pytest.approx((gain.value, gain.low, gain.high))
             assert (one.n_images, one.n_trials) == (gain.n_images, gain.n_trials)
             assert one.first - one.second == pytest.approx(one.difference)
-            net = those.groupby("image_id")["hit"].sum() - those.groupby("image_id")["hit_second"].sum()
+            net = own.groupby("image_id")["hit"].sum() - own.groupby("image_id")["hit_second"].sum()
             wins, losses = int((net > 0).sum()), int((net < 0).sum())
             assert (one.images_for_first, one.images_for_second) == (wins, losses)
             assert one.p == pytest.approx(binomtest(wins, wins + losses).pvalue if wins + losses else 1)
             if one.n_trials == 1:  # McNemar's discordant pairs
-                assert wins == (those["hit"] & ~those["hit_second"]).sum()
+                assert wins == (own["hit"] & ~own["hit_second"]).sum()
             wanted_p.append(one.p)
         assert [one.p_holm for one in differences] == pytest.approx(by_hand(wanted_p))
 
 
 def by_hand(p: list[float]) -> list[float]:
-    """Holm: a hypothesis falls with all that have a smaller p, each against α over the number of those left."""
+    """Correct by Holm's definition: a hypothesis is rejected at level α if every one with a smaller p-value is, each at
+    α divided by the number of hypotheses left."""
     return [min(1, max((len(p) - sum(r < q for r in p)) * q for q in p if q <= own)) for own in p]
 
 
@@ -82,9 +83,9 @@ def test_the_other_way_round(store: Path) -> None:
 def test_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out.json"
     assert main(["compare", *PAIR, "--db", str(store), "--json", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert "undegraded" in told
-    assert "gaussian_rgb σ=4" in told
+    printed = capsys.readouterr().out
+    assert "undegraded" in printed
+    assert "gaussian_rgb σ=4" in printed
     found = json.loads(out.read_text())
     assert [table["protocol"] for table in found] == ["p", "q"]
     assert len(found[0]["differences"]) == 4
@@ -95,7 +96,7 @@ def test_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Other numbers of trials, and conditions of one alone."""
+    """Conditions with other numbers of trials, and those that one entrant alone has, are named."""
     shared = {("gaussian_rgb", 4.0): 2, ("pepper", 0.04): 1}
     rows = pd.concat(
         [
@@ -105,13 +106,13 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture)
     )
     path, out = write(tmp_path, rows, {"r": "p"}), tmp_path / "out.json"
     assert main(["compare", "timm/a", "timm/b", "--db", str(path), "--json", str(out)]) == 0
-    told = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
     (found,) = json.loads(out.read_text())
     assert found["left_out"] == [
         "Left out, for A has 2 and B 3 trials of an image: gaussian_rgb σ=4 (8 images).",
         "Left out, for only A was measured under it: flip_lr.",
     ]
-    assert all(sentence in told for sentence in found["left_out"])
+    assert all(sentence in printed for sentence in found["left_out"])
     assert [one["degradation"] for one in found["differences"]] == ["none", "pepper"]
     assert main(["compare", "timm/a", "timm/b", "--db", str(path), "--json", str(tmp_path / "missing" / "x")]) == 2
     assert "choose another --json" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Databases that another process holds, that are not there, or somebody else's: one sentence each, and exit code 2."""
+"""Databases that another process holds, that do not exist or are not of ours give one sentence and exit code 2."""
 
 import subprocess
 import sys
@@ -42,22 +42,22 @@ def held(database: Path) -> Iterator[Path]:
         holder.communicate("")
 
 
-def told(command: str, database: Path, path: Path, new: Path, capsys: pytest.CaptureFixture) -> str:
+def error_of(command: str, database: Path, path: Path, new: Path, capsys: pytest.CaptureFixture) -> str:
     capsys.readouterr()
-    call, words = COMMANDS[command]
-    filled = [word.format(new=new, submission=database.parent / "submission") for word in words]
+    call, arguments = COMMANDS[command]
+    filled = [argument.format(new=new, submission=database.parent / "submission") for argument in arguments]
     assert call([*filled, "--db", str(path)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert len(said.err.splitlines()) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert len(printed.err.splitlines()) == 1
     assert not list(new.parent.glob(f"{new.name}*"))
-    return said.err
+    return printed.err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_held_by_another_process(command: str, held: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert f"{held} is held by another process" in told(command, held, held, tmp_path / "new", capsys)
+    assert f"{held} is held by another process" in error_of(command, held, held, tmp_path / "new", capsys)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -70,8 +70,8 @@ def test_absent_or_foreign(command: str, database: Path, tmp_path: Path, capsys:
             connection.execute(f"CREATE TABLE {table} (i INTEGER)")
     text.write_text("not a database" * 100)
     new = tmp_path / "new"
-    assert "has no table 'failures'" in told(command, database, foreign, new, capsys)
-    assert "is not a DuckDB database" in told(command, database, text, new, capsys)
-    assert "odd.duckdb cannot be read" in told(command, database, odd, new, capsys)
+    assert "has no table 'failures'" in error_of(command, database, foreign, new, capsys)
+    assert "is not a DuckDB database" in error_of(command, database, text, new, capsys)
+    assert "odd.duckdb cannot be read" in error_of(command, database, odd, new, capsys)
     if command != "import":
-        assert "there is no database" in told(command, database, tmp_path / "none.duckdb", new, capsys)
+        assert "there is no database" in error_of(command, database, tmp_path / "none.duckdb", new, capsys)

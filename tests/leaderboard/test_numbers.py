@@ -1,4 +1,4 @@
-"""Every number of the page against an independent computation from the predictions, with pandas and scikit-learn."""
+"""Every number of the page equals an independent computation from the predictions, with pandas and scikit-learn."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from cnnsens_bench import measures
+from cnnsens_bench.measures import measures
+from cnnsens_bench.measures.predictions import expected_calibration_error, mce, mean_flip_rate, relative_mce
 from cnnsens_bench.store import Store
 from leaderboard.aggregate import Resampler
 from leaderboard.page import data
-from leaderboard.ranking import HIGHER_IS_BETTER, UNDEGRADED
 from leaderboard.read import read
 from tests.leaderboard.made import CONDITIONS, DEFENSES, MODELS, sweep, timings, write
 from tests.leaderboard.plain import (
@@ -26,7 +26,7 @@ from tests.leaderboard.plain import (
 )
 
 CLOSE = 2e-6
-"""Numbers of the page are rounded to six digits."""
+"""The page rounds its numbers to six decimals."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,10 @@ def test_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFrame
 
 
 def unlike() -> pd.DataFrame:
-    """Defenses under one degradation, two networks under three, one of them under a fourth, another under one."""
+    """Return rows of entrants under unlike conditions.
+
+    Defenses have one degradation, two networks three, one of these a fourth, and another network one.
+    """
     few, most = ({key: CONDITIONS[key] for key in list(CONDITIONS)[:many]} for many in (2, 4))
     filters = ("closing(size=3)", "median_filter(size=3)", "mean_filter(size=3)")
     parts = [
@@ -89,7 +92,7 @@ def unlike() -> pd.DataFrame:
 
 
 def test_values_where_conditions_differ(tmp_path: Path) -> None:
-    """The networks are ranked by what they share, though most entrants share less and one has more."""
+    """Networks are ranked by the conditions that they share, though most entrants share fewer and one has more."""
     rows = unlike()
     speed = timings(rows)
     content = data(read([write(tmp_path, rows, {"r1": "p"}, speed=speed)]), "torchvision/alexnet")
@@ -101,7 +104,7 @@ def test_values_where_conditions_differ(tmp_path: Path) -> None:
     assert names == {("torchvision/alexnet", "none"), ("timm/b", "none")}
     first = next(one for one in board["entrants"] if one["reference"])
     assert first["stats"]["mce"][0] == 1
-    assert "pepper_pixel" in first["by_degradation"]  # shown, though no part of the means
+    assert "pepper_pixel" in first["by_degradation"]  # it is shown, but it is no part of the means
     assert None not in first["accuracy"]
 
 
@@ -115,7 +118,7 @@ def check_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFram
             lambda part: balanced_accuracy_score(part["label"], part["prediction"])
         )
         ece = conditions[["confidence", "label", "prediction"]].apply(
-            lambda part: measures.ece(
+            lambda part: expected_calibration_error(
                 part["confidence"].astype("float32").to_numpy(), (part["label"] == part["prediction"]).to_numpy()
             )
         )
@@ -136,6 +139,7 @@ def check_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFram
             "nll": shares["nll"]["none", 0],
             "nll_degraded": averaged(shares["nll"][used]),
             "images_per_second": images_per_second(board, one, speed)[0],
+            "parameters": 1000 * len(one["model"]),
             **relative_measures(shares[used], every),
         }
         found = {name: value[0] for name, value in one["stats"].items()}
@@ -153,7 +157,7 @@ def check_values(content: dict[str, Any], rows: pd.DataFrame, speed: pd.DataFram
 
 
 def test_conditions_equal_the_views(content: dict[str, Any], rows: pd.DataFrame, store: Path) -> None:
-    """The store's views compute the same in SQL: accuracy, p_Δ, their intervals, and the leaderboard's means."""
+    """The page equals the store's views: accuracy, p_Δ, their intervals, and the means of the view `leaderboard`."""
     db = Store(store.parent)
     views = {"accuracy": db.query("SELECT * FROM accuracy"), "change": db.query("SELECT * FROM label_change")}
     leaders = db.query("SELECT * FROM leaderboard").set_index(["protocol", "dataset", "model", "defense"])
@@ -175,12 +179,12 @@ def test_conditions_equal_the_views(content: dict[str, Any], rows: pd.DataFrame,
             assert one["stats"][name][0] == pytest.approx(row[name], abs=CLOSE)
         assert one["stats"]["images_per_second"][0] == pytest.approx(row["images_per_second"], rel=1e-6)
         assert one["device"] == row["device"] + ("" if pd.isna(row["threads"]) else ", 2 threads")
-        # Of several that are equally bad, rounding decides.
+        # Where several conditions are equally bad, rounding decides which one is named.
         assert one["accuracy"][one["worst"]][0] == pytest.approx(row["worst_accuracy"], abs=CLOSE)
 
 
 def test_bootstrap_over_images(content: dict[str, Any], rows: pd.DataFrame) -> None:
-    """The plain way: resample by resample of a table of images × conditions."""
+    """Intervals equal those of a plain loop over resamples of a table of images × conditions."""
     for board, one, own, every in entrants(content, rows)[::5]:
         images = sorted(every["image_id"].unique())
         draws = np.random.default_rng(0).multinomial(len(images), np.full(len(images), 1 / len(images)), 1000)
@@ -200,7 +204,7 @@ def test_bootstrap_over_images(content: dict[str, Any], rows: pd.DataFrame) -> N
             averages = by_level.groupby(level=0).mean().mean()
             ours = Resampler(len(images)).means(table.to_numpy())
             assert ours[1:201] == pytest.approx(np.array(means), abs=1e-6)
-            # The page's 1000 draws and these 200 of them agree as far as their number lets them.
+            # The page has 1000 resamples, so these 200 of them agree with it only roughly.
             low, high = np.quantile(averages, [0.025, 0.975])
             assert one["stats"][name][1:] == pytest.approx([low, high], abs=0.35 * (high - low))
             assert board["n_images"] == len(images)
@@ -210,8 +214,10 @@ def test_intervals_hold_their_values_and_ranks_are_the_places_they_allow(content
     for board in content["boards"]:
         usual = [one for one in board["entrants"] if one["comparable"]]
         assert {one["model"] for one in usual} == {"torchvision/alexnet", "timm/b"}  # timm/c lacks a degradation
-        for name, higher in HIGHER_IS_BETTER.items():
-            ranked = board["entrants"] if name in UNDEGRADED else usual
+        for name, spec in measures.items():
+            if spec.ranked_among is None:
+                continue
+            ranked = board["entrants"] if spec.ranked_among == "same_images" else usual
             if name == "images_per_second":
                 assert board["device"] == "A processor, 2 threads"
                 ranked = [one for one in board["entrants"] if one["model"] != "timm/b"]
@@ -227,7 +233,7 @@ def test_intervals_hold_their_values_and_ranks_are_the_places_they_allow(content
                     continue
                 others = [other["stats"][name] for other in ranked]
                 above, below = sum(o[1] > high for o in others), sum(o[2] < low for o in others)
-                better, worse = (above, below) if higher else (below, above)
+                better, worse = (above, below) if spec.higher_is_better else (below, above)
                 assert one["ranks"][name] == [better + 1, len(ranked) - worse]
 
 
@@ -245,7 +251,7 @@ def test_fragile_images(content: dict[str, Any], rows: pd.DataFrame) -> None:
 def test_merged_databases_give_what_one_would(
     rows: pd.DataFrame, speed: pd.DataFrame, content: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Split by run, and with half of one run in both: each image, and each chunk's time, counts once."""
+    """The databases split the runs and share half of one: each image and each timed batch counts once."""
     first = write(
         tmp_path / "a", rows[rows["run_id"] != "r2"], {"r1": "p", "r3": "q"}, speed=speed[speed["run_id"] != "r2"]
     )
@@ -257,7 +263,7 @@ def test_merged_databases_give_what_one_would(
 
 
 def test_entrants_summed_a_few_at_a_time(store: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As large databases are, for their memory: the same numbers."""
+    """Large databases are summed up in several statements to save memory, which gives the same numbers."""
     monkeypatch.setattr("leaderboard.read.AT_ONCE", 300)
     assert data(read([store]), "torchvision/alexnet")["boards"] == content["boards"]
 
@@ -268,7 +274,7 @@ def test_the_same_name_with_other_weights_is_another_entrant(rows: pd.DataFrame,
     second = write(tmp_path / "b", some, {"r3": "q"}, weights="bbbbbbbb")
     (board,) = data(read([first, second]), "torchvision/alexnet")["boards"]
     assert len(board["entrants"]) == 6
-    assert not board["has_reference"]  # which of the two would be chance
+    assert not board["has_reference"]  # it would be chance which of the two is meant
     (named,) = data(read([first, second]), "torchvision/alexnet@aaaaaaaa")["boards"]
     assert named["has_reference"]
     assert {one["model"] for one in board["entrants"] if "timm/b" in one["model"]} == {
@@ -289,7 +295,7 @@ def test_no_reference_no_mce(rows: pd.DataFrame, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["as it is", "levels missing", "a perfect reference", "no undegraded rows"])
 def test_page_measures_and_macro_say_the_same(rows: pd.DataFrame, case: str, tmp_path: Path) -> None:
-    """mCE, relative mCE and mean flip rate, in Python, SQL and pandas."""
+    """mCE, relative mCE and mean flip rate are equal in Python, SQL and pandas."""
     own = rows[rows["run_id"] != "r2"].copy()
     reference = (own["model"] == "torchvision/alexnet") & (own["defense"] == "none")
     if case == "levels missing":
@@ -324,11 +330,11 @@ def test_page_measures_and_macro_say_the_same(rows: pd.DataFrame, case: str, tmp
         ]
         degradation = np.array([condition["degradation"] for condition in board["conditions"]])
         calls = {
-            "mce": measures.mce(1 - arrays[0][0], 1 - arrays[0][1], degradation),
-            "relative_mce": measures.relative_mce(1 - arrays[0][0], 1 - arrays[0][1], degradation),
-            "mean_flip_rate": measures.mean_flip_rate(*arrays[1], degradation),
+            "mce": mce(1 - arrays[0][0], 1 - arrays[0][1], degradation),
+            "relative_mce": relative_mce(1 - arrays[0][0], 1 - arrays[0][1], degradation),
+            "mean_flip_rate": mean_flip_rate(*arrays[1], degradation),
         }
-        assert calls == pytest.approx(wanted, nan_ok=True, abs=1e-4)  # of numbers that the page has rounded
+        assert calls == pytest.approx(wanted, nan_ok=True, abs=1e-4)  # the page has rounded its numbers
         if all(used):
             assert row["degradations"] == one["relative_of"]["mce"]
         found += sum(not np.isnan(value) for value in wanted.values())
@@ -336,7 +342,7 @@ def test_page_measures_and_macro_say_the_same(rows: pd.DataFrame, case: str, tmp
 
 
 def test_the_least_there_can_be(rows: pd.DataFrame, tmp_path: Path) -> None:
-    """One model, one image, no degradation; and only degraded predictions."""
+    """A board may have one model, one image and no degradation, or only degraded predictions."""
     one = rows[(rows["image_id"] == "i001") & (rows["run_id"] == "r3") & (rows["model"] == "timm/b")]
     for name, part in (("a", one[one["degradation"] == "none"]), ("b", one[one["degradation"] != "none"])):
         (board,) = data(read([write(tmp_path / name, part, {"r3": "q"})]), "timm/b")["boards"]

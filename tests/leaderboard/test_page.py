@@ -1,4 +1,4 @@
-"""The file that `build` writes, what it says of odd databases, and the command it gives."""
+"""The file that `build` writes, what `build` says about odd databases, and the commands that the page shows."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from leaderboard.__main__ import main
 from leaderboard.page import data, page
-from leaderboard.provenance import command, protocol_words
+from leaderboard.provenance import command, protocol_terms
 from leaderboard.read import read
 from tests.leaderboard.made import sweep, write
 
@@ -33,7 +33,7 @@ HOSTILE = (
 
 
 class Scripts(HTMLParser):
-    """The elements of a page, and the text of its data."""
+    """Collects the elements of a page and the text of its data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,11 +96,11 @@ def test_many_entrants_stay_small_and_quick(tmp_path: Path) -> None:
 
 def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     assert main(list(arguments)) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("error: ")
-    assert len(told.err.strip().splitlines()) == 1
-    return told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert len(printed.err.strip().splitlines()) == 1
+    return printed.err
 
 
 def test_databases_that_cannot_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         [],
         ["seed=3", "trials=2", "quantize=true", "limit=50"],
@@ -141,8 +141,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
         ["defenses=[none,'gaussian_filter(size=3, sigma=0.5)']", "training.lr_head=0.002", "input_size=null"],
     ],
 )
-def test_the_command_makes_the_same_config(words: list[str]) -> None:
-    config = compose(["suite=quick", *words, "output=elsewhere", "tracking=off"])
+def test_the_command_makes_the_same_config(overrides: list[str]) -> None:
+    config = compose(["suite=quick", *overrides, "output=elsewhere", "tracking=off"])
     line = command("quick", json.loads(json.dumps(dataclasses.asdict(config))))
     assert line is not None
     start, *again = shlex.split(line)[2:]
@@ -168,8 +168,8 @@ def test_an_architecture_has_one_colour_and_its_defenses_are_dashed(tmp_path: Pa
     looks = {(one["architecture"], one["defense"]): one["look"] for one in birds["entrants"]}
     expected = architecture_styles(["alexnet", "b", "c"])
     for (architecture, defense), look in looks.items():
-        assert look == [expected[architecture].place, int(defense != "none")]
-    # Of a single architecture the defenses have the colours.
+        assert look == [expected[architecture].position, int(defense != "none")]
+    # On a board of a single architecture, the defenses differ in their colours.
     assert sorted(one["look"] for one in pets["entrants"]) == [[0, 0], [1, 0]]
 
 
@@ -183,14 +183,14 @@ def test_trials_are_said_of_the_rows(tmp_path: Path) -> None:
         ]
     )
     path = write(tmp_path, rows, {"r": "p"}, config={"limit": 4})
-    words = dict(data(read([path]), "timm/a")["boards"][0]["words"])
-    assert words["Trials"].startswith(
+    terms = dict(data(read([path]), "timm/a")["boards"][0]["terms"])
+    assert terms["Trials"].startswith(
         "1 for each image and level; 10 for gaussian_rgb σ=1, σ=4 of some entrants; draws depend"
     )
-    assert words["Images"] == "4 test images of d, chosen by the hash of their id"
-    told = dict(protocol_words("d", [{"batch_size": 8}, {"batch_size": 16}], [("pepper", "p=1", 3, 3)], 2))
-    assert "in batches of 8 or 16" in told["Speed"]
-    assert told["Trials"].startswith("3 for each image and level; draws")
+    assert terms["Images"] == "4 test images of d, chosen by the hash of their id"
+    terms = dict(protocol_terms("d", [{"batch_size": 8}, {"batch_size": 16}], [("pepper", "p=1", 3, 3)], 2))
+    assert "in batches of 8 or 16" in terms["Speed"]
+    assert terms["Trials"].startswith("3 for each image and level; draws")
 
 
 def test_boards_with_most_entrants_come_first_and_files_are_told_apart(tmp_path: Path) -> None:
@@ -210,5 +210,4 @@ def test_a_database_without_a_column_or_view(tmp_path: Path, capsys: pytest.Capt
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE TABLE p AS SELECT * EXCLUDE (true_rank) FROM predictions")
         connection.execute("DROP TABLE predictions; ALTER TABLE p RENAME TO predictions")
-    told = refused(capsys, "build", "--db", str(path), "--out", str(tmp_path / "site"))
-    assert "true_rank" in told
+    assert "true_rank" in refused(capsys, "build", "--db", str(path), "--out", str(tmp_path / "site"))

@@ -1,4 +1,4 @@
-"""Who is ranked: boards whose entrants were measured under different conditions."""
+"""Which entrants are ranked on boards whose entrants were measured under different conditions."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ def test_a_page_of_the_paper_ranks_the_architectures(birds: dict[str, Any]) -> N
 
 
 def sets(**groups: tuple[int, int]) -> tuple[dict[int, frozenset[int]], set[int]]:
-    """`<name>=(entrants, degraded conditions)`, nested; condition 0 is undegraded; undefended unless named filter…"""
+    """Return nested sets of conditions for groups `<name>=(entrants, degraded conditions)`, and who is undefended.
+
+    Condition 0 is the undegraded one. The groups whose names begin with `filter` have a defense.
+    """
     made: dict[int, frozenset[int]] = {}
     undefended: set[int] = set()
     for name, (count, size) in groups.items():
@@ -42,8 +45,8 @@ def sets(**groups: tuple[int, int]) -> tuple[dict[int, frozenset[int]], set[int]
     [
         ({"networks": (3, 37), "deeper": (4, 22), "filters": (5, 8), "one": (1, 39)}, 37),
         ({"networks": (1, 10), "others": (9, 4)}, 4),  # 10 × 16 against 1 × 100
-        ({"networks": (1, 20), "others": (3, 10)}, 20),  # as good: the larger
-        ({"filters": (4, 2), "filters_more": (1, 3)}, 2),  # no network without a defense: all count
+        ({"networks": (1, 20), "others": (3, 10)}, 20),  # a tie, which the larger set wins
+        ({"filters": (4, 2), "filters_more": (1, 3)}, 2),  # without undefended networks all entrants count
         ({"networks": (2, 0)}, 0),
     ],
 )
@@ -54,5 +57,5 @@ def test_the_conditions_that_are_ranked(groups: dict[str, tuple[int, int]], size
 
 def test_equals_do_not_depend_on_the_order() -> None:
     pair = [frozenset({0, 1, 3}), frozenset({0, 1, 2})]
-    for those in (pair, pair[::-1]):
-        assert ranked_conditions(dict(enumerate(those)), {0, 1}, frozenset({0})) == {0, 1, 2}
+    for order in (pair, pair[::-1]):
+        assert ranked_conditions(dict(enumerate(order)), {0, 1}, frozenset({0})) == {0, 1, 2}

@@ -1,4 +1,4 @@
-"""Images per second: the interval, the choice of a device, and databases that have no timings."""
+"""Images per second: the interval, the choice of the device, and databases that have no timings."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from leaderboard.speed import rate, rates
 from tests.leaderboard.made import sweep, timings, write
 
 
-def test_the_interval_of_equal_chunks_is_students() -> None:
-    """Of seconds per image, inverted, by scipy."""
+def test_the_interval_of_equal_batches_is_students() -> None:
+    """It equals scipy's interval of the seconds per image, inverted."""
     seconds = np.random.default_rng(0).uniform(0.5, 0.7, 9)
     found = rate(np.full(9, 32), seconds)
     per_image = seconds / 32
@@ -24,8 +24,8 @@ def test_the_interval_of_equal_chunks_is_students() -> None:
     assert found == pytest.approx((1 / per_image.mean(), 1 / high, 1 / low))
 
 
-def test_the_interval_of_unequal_chunks_covers() -> None:
-    """Chunks of 4 to 32 images, whose seconds scatter: the true rate is within it in about 95 % of repetitions."""
+def test_the_interval_of_unequal_batches_covers() -> None:
+    """With batches of 4 to 32 images, it contains the true rate in about 95 % of repetitions."""
     rng = np.random.default_rng(1)
     inside = 0
     for _ in range(800):
@@ -36,32 +36,32 @@ def test_the_interval_of_unequal_chunks_covers() -> None:
     assert 0.91 <= inside / 800 <= 0.98
 
 
-def test_too_few_chunks_have_no_interval() -> None:
+def test_too_few_batches_have_no_interval() -> None:
     value, low, high = rate(np.array([32]), np.array([0.5]))
     assert value == 64
     assert np.isnan([low, high]).all()
-    # So unlike that they allow any speed.
+    # These two batches are so unlike that they allow any speed.
     assert np.isnan(rate(np.array([1, 1]), np.array([0.1, 9.0]))[1:]).all()
     assert np.isnan(rate(np.array([5]), np.array([0.0]))).all()
 
 
 def test_the_device_with_most_images_counts() -> None:
-    chunks = pd.DataFrame(
+    batches = pd.DataFrame(
         [(0, "a", 1.0, 30, 3.0), (0, "a", 2.0, 40, 2.0), (0, "b", np.nan, 39, 1.0), (1, "b", np.nan, 10, 0.5)],
         columns=["entrant", "device", "threads", "images", "seconds"],
     )
-    found, usual = rates(chunks)
+    found, usual = rates(batches)
     assert {entrant: (device, value[0]) for entrant, (device, value) in found.items()} == {
         0: ("a, 2 threads", 20.0),
         1: ("b", 20.0),
     }
-    assert usual == "b"  # 49 images
-    assert rates(chunks.iloc[:0]) == ({}, None)
+    assert usual == "b"  # it computed 49 images
+    assert rates(batches.iloc[:0]) == ({}, None)
 
 
 @pytest.mark.parametrize("left", ["no table", "no rows"])
 def test_databases_without_timings(tmp_path: Path, left: str) -> None:
-    """Beside one that has them, and alone."""
+    """A database may have no timings, alone or beside another that has them."""
     rows = sweep("r", "d", range(6), 0)
     path = write(tmp_path / "a", rows, {"r": "p"})
     if left == "no table":

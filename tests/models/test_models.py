@@ -1,4 +1,4 @@
-"""Networks: every way to their weights, safely; and the normalisation inside."""
+"""Networks: safe ways to their weights, checkpoints, and the normalisation inside."""
 
 import pickle
 from pathlib import Path
@@ -16,7 +16,14 @@ from cnnsens_bench.models import (
     load_checkpoint,
     split_name,
 )
-from cnnsens_bench.models.weights import PACKAGES, fit, package_file, read_state_dict, starting_weights, state_digest
+from cnnsens_bench.models.weights import (
+    PACKAGES,
+    load_weights,
+    package_file,
+    read_state_dict,
+    starting_weights,
+    state_digest,
+)
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, tiny_checkpoint
 
@@ -63,7 +70,7 @@ def test_misspelt_models(model: str, sentence: str) -> None:
 
 
 def test_normalisation_is_inside_and_per_pixel_unit() -> None:
-    """Against torchvision's own; the gradient is per unit of [0, 255]."""
+    """The result agrees with torchvision's normalisation, and the gradient is per unit of [0, 255]."""
     preprocessing = Preprocessing(8, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     classifier = Classifier(torch.nn.Identity(), preprocessing)
     pixels = torch.rand(2, 3, 8, 8) * 255
@@ -80,7 +87,7 @@ def test_the_package_weights_fit_timms_network() -> None:
     state, identity = starting_weights("timm/tf_efficientnet_lite0", "auto")
     assert identity == f"package:{path.name}"
     network = timm.create_model("tf_efficientnet_lite0")
-    assert fit(network, state, "timm/tf_efficientnet_lite0")
+    assert load_weights(network, state, "timm/tf_efficientnet_lite0")
     packaged = list(torch.load(path, weights_only=True).values())
     for ours, theirs in zip(network.state_dict().values(), packaged, strict=True):
         assert torch.equal(ours, theirs)
@@ -92,7 +99,7 @@ def test_a_new_head_starts_at_zero_and_the_body_is_kept() -> None:
     state = tiny_checkpoint(classes=5).state_dict
     source, name = split_name(TINY)
     network = source.build(name, 3, 48)
-    assert not fit(network, dict(state), TINY)
+    assert not load_weights(network, dict(state), TINY)
     own = network.state_dict()
     changed = [key for key in own if own[key].shape != state[key].shape]
     assert sorted(changed) == ["fc.bias", "fc.weight"]
@@ -104,11 +111,11 @@ def test_weights_of_another_network_are_refused() -> None:
     state = torchvision.models.squeezenet1_1().state_dict()
     source, name = split_name(TINY)
     with pytest.raises(UserError, match="not of 'timm/test_resnet'"):
-        fit(source.build(name, 3, 48), state, TINY)
+        load_weights(source.build(name, 3, 48), state, TINY)
 
 
 def test_the_librarys_cache_is_used_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file where torch.hub keeps downloads is loaded without any network."""
+    """A file in the folder in which torch.hub keeps downloads is loaded without a network connection."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     weights = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT
     network = torchvision.models.squeezenet1_1()
@@ -179,7 +186,7 @@ def test_a_checkpoint_carries_all_it_needs(tmp_path: Path) -> None:
         with torch.inference_mode():
             assert torch.equal(again.classifier()(pixels), checkpoint.classifier()(pixels))
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["c.pt"]
-    # It is also a weights file to start from.
+    # A checkpoint is also a file of weights to start from.
     assert starting_weights(TINY, str(tmp_path / "deep" / "c.pt"))[0].keys() == checkpoint.state_dict.keys()
 
 

@@ -1,4 +1,4 @@
-"""What dies around the computing itself: while networks are loaded, while pictures are packed."""
+"""Processes that die around the computing itself: while networks are loaded, or images packed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,11 +11,12 @@ from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import serialization
-from cnnsens_bench.runtime.crash_tracker import KILLS, CrashTracker, FileCrashTracker
+from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS, CrashTracker, FileCrashTracker
 from cnnsens_bench.runtime.executor import TaskExecutor, decode_task, pack_task
+from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import Task
-from cnnsens_bench.runtime.worker import Outcome
+from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, tiny_checkpoint
 
@@ -27,31 +28,35 @@ GROUPS = [NetworkGroup((0,), 1), NetworkGroup((1,), 1)]
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Stands for the end of the process."""
 
 
-def item_of(samples: Samples, group: int = 0) -> Task:
+def task_of(samples: Samples, group: int = 0) -> Task:
     rows = samples.table.head(3).to_dict("records")
-    return Task(group, rows, np.ones((3, 1, len(SWEEP.cells())), bool), np.ones(3, bool))
+    wanted, scores = np.ones((3, 1, len(SWEEP.cells())), bool), np.ones((3, 1, 0), bool)
+    return Task(group, rows, wanted, scores, np.ones(3, bool))
 
 
 @pytest.fixture
 def executors(tmp_path: Path) -> Iterator[Callable[..., TaskExecutor]]:
     made = []
 
-    def make(load: Callable[[str], Checkpoint], crash_tracker: CrashTracker, who: str = "") -> TaskExecutor:
-        made.append(TaskExecutor(SWEEP, GROUPS, load, tmp_path, "cpu", crash_tracker, "again so", 1.5, who=who))
-        return made[-1]
+    def make(load: Callable[[str], Checkpoint], crash_tracker: CrashTracker, name: str = "") -> TaskExecutor:
+        executor = TaskExecutor(
+            SWEEP, GROUPS, load, tmp_path, "cpu", crash_tracker=crash_tracker, retry_hint="again so",
+            options=ExecutionOptions(weights_budget=1.5), name=name,
+        )  # fmt: skip
+        made.append(executor)
+        return executor
 
     yield make
     for executor in made:
-        for worker in executor.workers.values():
-            worker.close()
+        executor.close()
 
 
-def computed(executor: TaskExecutor, item: Task) -> Outcome:
+def computed(executor: TaskExecutor, task: Task) -> TaskOutcome:
     crash_tracker = executor.crash_tracker
-    return executor(item, decode_task(item, Reach(), crash_tracker, "decode"), "compute")
+    return executor.compute(task, decode_task(task, Reach(), crash_tracker, "decode"), "compute")
 
 
 def test_a_loading_that_kills_is_one_sentence_and_no_image_is_blamed(
@@ -63,22 +68,22 @@ def test_a_loading_that_kills_is_one_sentence_and_no_image_is_blamed(
         return tiny_checkpoint()
 
     path = tmp_path / "begun.json"
-    for _ in range(KILLS):
+    for _ in range(MAX_DEATHS):
         with pytest.raises(Killed):
-            computed(executors(load, FileCrashTracker(path)), item_of(samples, 1))
+            computed(executors(load, FileCrashTracker(path)), task_of(samples, 1))
     crash_tracker = FileCrashTracker(path)
     executor = executors(load, crash_tracker)
-    assert computed(executor, item_of(samples, 0)) == Outcome(3, 6, 0)  # another group's networks
+    assert computed(executor, task_of(samples, 0)) == TaskOutcome(3, 6, 0)  # another group's networks
     with pytest.raises(UserError) as caught:
-        computed(executor, item_of(samples, 1))
+        computed(executor, task_of(samples, 1))
     assert str(caught.value) == (
         "the process that loaded b was killed 3 times (out of memory, or a crash in a library): lower "
         "cluster.weights_gb or cluster.workers, or leave out what does not fit; again so"
     )
-    assert not {row["image_id"] for row in item_of(samples).rows} & crash_tracker.poisoned
+    assert not {row["image_id"] for row in task_of(samples).rows} & crash_tracker.set_aside
 
 
-def test_a_loading_that_ends_clears_it_and_crews_do_not_meet(
+def test_a_loading_that_ends_is_cleared_and_executors_do_not_share_deaths(
     samples: Samples, executors: Callable[..., TaskExecutor]
 ) -> None:
     crash_tracker, fatal = CrashTracker(), [True]
@@ -88,72 +93,72 @@ def test_a_loading_that_ends_clears_it_and_crews_do_not_meet(
             raise Killed
         return tiny_checkpoint()
 
-    for _ in range(KILLS - 1):
+    for _ in range(MAX_DEATHS - 1):
         with pytest.raises(Killed):
-            computed(executors(load, crash_tracker, "one"), item_of(samples))
-    # Others load the same networks at the same time: that they are under way there says nothing.
-    for i in range(2 * KILLS):
+            computed(executors(load, crash_tracker, "one"), task_of(samples))
+    # Others load the same networks at the same time: that they have begun there says nothing.
+    for i in range(2 * MAX_DEATHS):
         with pytest.raises(Killed):
-            computed(executors(load, crash_tracker, f"another {i}"), item_of(samples))
+            computed(executors(load, crash_tracker, f"another {i}"), task_of(samples))
     fatal[0] = False
-    assert computed(executors(load, crash_tracker, "one"), item_of(samples)).failures == 0
-    assert not crash_tracker.poisoned
-    assert not [key for key in (*crash_tracker.killed, *crash_tracker.under_way) if key[0] == "load one"]
+    assert computed(executors(load, crash_tracker, "one"), task_of(samples)).failures == 0
+    assert not crash_tracker.set_aside
+    assert not [key for key in (*crash_tracker.deaths, *crash_tracker.begun) if key[0] == "load one"]
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_picture_whose_packing_kills_is_set_aside(
+def test_an_image_whose_packing_kills_is_set_aside(
     alone: bool, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is found among the others; where only all of them together kill (of memory), all are set aside."""
-    crash_tracker, item = CrashTracker(), item_of(samples)
-    fatal = item.ids[1]
+    crash_tracker, task = CrashTracker(), task_of(samples)
+    fatal = task.ids[1]
     real = serialization.pack
 
-    def killing(number: int, of: Task, decoded: Sequence) -> object:
-        good = {i for i, image in zip(of.ids, decoded, strict=True) if not isinstance(image, str)}
+    def killing(number: int, packed: Task, decoded: Sequence) -> object:
+        good = {i for i, image in zip(packed.ids, decoded, strict=True) if not isinstance(image, str)}
         if (fatal in good) if alone else len(good) == 3:
             raise Killed
-        return real(number, of, decoded)
+        return real(number, packed, decoded)
 
     monkeypatch.setattr(serialization, "pack", killing)
     deaths, block = 0, None
     while block is None:
         try:
-            block = pack_task(5, item, decode_task(item, Reach(), crash_tracker, "decode"), crash_tracker, "pack")
+            block = pack_task(5, task, decode_task(task, Reach(), crash_tracker, "decode"), crash_tracker, "pack")
         except Killed:
             deaths += 1
-            assert deaths <= 2 * KILLS + 1
+            assert deaths <= 2 * MAX_DEATHS + 1
     ((_, _, unpacked),) = serialization.unpack(block)
     sentences = [image if isinstance(image, str) else "" for image in unpacked]
     said = "set aside: the process that packed it was killed 3 times"
     assert sentences == (["", said, ""] if alone else [said] * 3)
-    assert crash_tracker.begin("compute", [fatal]) == [KILLS]  # nobody else dies on it
+    assert crash_tracker.begin("compute", [fatal]) == [MAX_DEATHS]  # no other process dies on it
 
 
-def test_pictures_are_unpacked_while_their_image_is_under_way(
+def test_images_are_unpacked_once_they_have_begun(
     samples: Samples, executors: Callable[..., TaskExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that kills while it is unpacked is found and set aside; the others are computed."""
-    crash_tracker, item = CrashTracker(), item_of(samples)
-    block = serialization.pack(5, item, decode_task(item, Reach(), crash_tracker, "decode"))
-    fatal = item.ids.index(sorted(item.ids)[1])
-    real = serialization.LazyPictures.__getitem__
+    """An image that kills while it is unpacked is found and set aside; the others are computed."""
+    crash_tracker, task = CrashTracker(), task_of(samples)
+    block = serialization.pack(5, task, decode_task(task, Reach(), crash_tracker, "decode"))
+    fatal = task.ids.index(sorted(task.ids)[1])
+    real = serialization.LazyImages.__getitem__
 
-    def killing(self: serialization.LazyPictures, place: int) -> object:
-        if place == fatal:
+    def killing(self: serialization.LazyImages, position: int) -> object:
+        if position == fatal:
             raise Killed
-        return real(self, place)
+        return real(self, position)
 
-    monkeypatch.setattr(serialization.LazyPictures, "__getitem__", killing)
+    monkeypatch.setattr(serialization.LazyImages, "__getitem__", killing)
     outcome = None
-    for _ in range(2 * KILLS):
+    for _ in range(2 * MAX_DEATHS):
         executor = executors(lambda _: tiny_checkpoint(), crash_tracker)
         ((_, unpacked, decoded),) = serialization.unpack(block)
         try:
-            outcome = executor(unpacked, decoded, "compute")
+            outcome = executor.compute(unpacked, decoded, "compute")
             break
         except Killed:
             continue
-    assert outcome == Outcome(2, 4, 1)
-    assert crash_tracker.poisoned == {item.ids[fatal]}
+    assert outcome == TaskOutcome(2, 4, 1)
+    assert crash_tracker.set_aside == {task.ids[fatal]}

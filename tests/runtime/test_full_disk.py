@@ -1,4 +1,4 @@
-"""A disk that fills under a worker of a cluster: the run ends with its sentence, no image is to blame, and goes on."""
+"""A disk that fills under a worker of a cluster ends the run with one sentence; no image fails, and the run resumes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""An image that kills the process which computes it: found, set aside into `failures`, and the run goes on."""
+"""An image that kills the process which computes it is found and set aside as a failure, and the run goes on."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ if os.environ.get("POISON") == "outage":
 if os.environ.get("POISON") == "load":
     from cnnsens_bench.engine import evaluate
 
-    evaluate._prepared = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    evaluate.to_device = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 KILLED = -9
 
@@ -88,8 +88,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def compare(output: Path, whole: Path, said: str) -> None:
-    """Everything but the poisoned image's is as in the undisturbed run."""
-    table, expected = (Store(place).query(ROWS) for place in (output, whole))
+    """Assert that all rows but the poisoned image's are as in the undisturbed run."""
+    table, expected = (Store(run_output).query(ROWS) for run_output in (output, whole))
     kept = expected[expected["image_id"] != "class_1/03.png"].reset_index(drop=True)
     assert 0 < len(kept) < len(expected)
     others = table[table["image_id"] != "class_1/03.png"].reset_index(drop=True)
@@ -103,18 +103,18 @@ def compare(output: Path, whole: Path, said: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["degrade", "decode"])
-def test_in_this_process_the_same_command_gets_past_it(pictures: Path, folder: Path, where: str) -> None:
+@pytest.mark.parametrize("stage", ["degrade", "decode"])
+def test_in_this_process_the_same_command_gets_past_it(pictures: Path, folder: Path, stage: str) -> None:
     whole, output = folder / "whole", folder / "output"
     assert run(command(pictures, whole), folder, "")[0] == 0
     for _ in range(3):
-        assert run(command(pictures, output), folder, where)[0] == KILLED
-    code, said = run(command(pictures, output), folder, where)
+        assert run(command(pictures, output), folder, stage)[0] == KILLED
+    code, said = run(command(pictures, output), folder, stage)
     assert code == 1, said
     compare(output, whole, said)
     assert f"delete {output / 'parts' / 'begun.json'}" in Store(output).query("FROM failures")["error"][0]
-    # It is left alone, until it is asked for.
-    assert run(command(pictures, output), folder, where)[0] == 1
+    # The image is left alone until the file is deleted.
+    assert run(command(pictures, output), folder, stage)[0] == 1
     (output / "parts" / "begun.json").unlink()
     assert run(command(pictures, output), folder, "")[0] == 0
     pd.testing.assert_frame_equal(Store(output).query(ROWS), Store(whole).query(ROWS))
@@ -122,11 +122,11 @@ def test_in_this_process_the_same_command_gets_past_it(pictures: Path, folder: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["degrade", "decode"])
-def test_over_ray_the_run_gets_past_it(pictures: Path, folder: Path, where: str) -> None:
+@pytest.mark.parametrize("stage", ["degrade", "decode"])
+def test_over_ray_the_run_gets_past_it(pictures: Path, folder: Path, stage: str) -> None:
     whole, output = folder / "whole", folder / "output"
     assert run(command(pictures, whole), folder, "")[0] == 0
-    code, said = run(command(pictures, output, "cluster.engine=ray", "cluster.workers=2"), folder, where)
+    code, said = run(command(pictures, output, "cluster.engine=ray", "cluster.workers=2"), folder, stage)
     assert code == 1, said
     compare(output, whole, said)
 
@@ -146,8 +146,8 @@ def test_networks_that_kill_while_they_are_loaded_end_the_run(pictures: Path, fo
     assert code == 2, said
     assert sentence in said
     assert "Traceback" not in said
-    for place in (output, folder / "ray"):
-        assert Store(place).query("FROM failures").empty
+    for database in (output, folder / "ray"):
+        assert Store(database).query("FROM failures").empty
 
 
 @pytest.mark.slow

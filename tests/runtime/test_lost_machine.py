@@ -1,4 +1,4 @@
-"""A machine that is lost for good: a run that waits for it in vain goes on with what is left."""
+"""Where a machine is lost for good, a run that waits for it in vain goes on with those that are left."""
 
 import signal
 import threading
@@ -13,6 +13,7 @@ import ray
 from cnnsens_bench.run import main
 from cnnsens_bench.runtime import cluster
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.reporter import Reporter
 from tests.conftest import TINY
 from tests.test_run import ROWS, words
 
@@ -21,14 +22,14 @@ from tests.test_run import ROWS, words
 def test_a_run_that_waits_in_vain_begins_a_new_round(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second machine is there in name alone, and no news comes while the first starts its worker."""
+    """The second machine is only named, and no news comes while the first one starts its worker."""
     asked: list[int] = []
 
     def machines() -> set[str]:
         asked.append(1)
         return {"here", "lost"} if len(asked) == 1 else {"here"}
 
-    monkeypatch.setattr(cluster, "_alive", machines)
+    monkeypatch.setattr(cluster, "alive_nodes", machines)
     monkeypatch.setattr(cluster, "PATIENCE", 2.0)
     request = ("training.epochs=0", f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]",
                "cluster.threads=1", "tracking=off", "limit=8")  # fmt: skip
@@ -43,12 +44,12 @@ def test_a_run_that_waits_in_vain_begins_a_new_round(
     said = capsys.readouterr().out
     assert said.count("note: the cluster has lost a machine") == 1
     assert main(words(pictures, tmp_path / "cache", tmp_path / "here", *request)) == 0
-    one, other = (Store(tmp_path / place).query(ROWS) for place in ("here", "there"))
+    one, other = (Store(tmp_path / name).query(ROWS) for name in ("here", "there"))
     pd.testing.assert_frame_equal(other, one)
 
 
-def test_only_who_waits_for_an_outcome_is_interrupted() -> None:
-    watch = cluster.Watch()
+def test_only_a_driver_that_waits_for_an_outcome_is_interrupted() -> None:
+    monitor = cluster.SweepMonitor(None, Reporter())
 
     def outcomes() -> Iterator[int]:
         yield 1
@@ -56,16 +57,16 @@ def test_only_who_waits_for_an_outcome_is_interrupted() -> None:
 
     before = signal.signal(cluster.WAKE, signal.default_int_handler)
     try:
-        waited = watch.each(outcomes())
+        waited = monitor.outcomes(outcomes())
         assert next(waited) == 1
-        assert not watch.interrupt()  # the driver does something else
-        assert not watch.stalled
-        threading.Timer(0.2, watch.interrupt).start()
+        assert not monitor.interrupt()  # the driver does something else
+        assert not monitor.stalled
+        threading.Timer(0.2, monitor.interrupt).start()
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             next(waited)
         assert time.monotonic() - began < 30
-        assert watch.stalled
-        assert not watch.waiting
+        assert monitor.stalled
+        assert not monitor.waiting
     finally:
         signal.signal(cluster.WAKE, before)

@@ -1,6 +1,7 @@
-"""The Ray pipeline: how it lies on a cluster, and that it computes what one process computes."""
+"""How the Ray pipeline lies on a cluster, and that it computes what one process computes."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from cnnsens_bench.runtime.cluster import connect
 from cnnsens_bench.runtime.crash_tracker import CrashTracker
 from cnnsens_bench.runtime.executor import decode_task
 from cnnsens_bench.runtime.plan_store import Task
-from cnnsens_bench.runtime.resources import Machine, lay_out
+from cnnsens_bench.runtime.ray_pipeline import outcome_dataset
+from cnnsens_bench.runtime.resources import Layout, Machine, lay_out
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY
@@ -88,7 +90,7 @@ def test_layouts_of_several_machines(machines: list, workers: int | None, expect
     st.one_of(st.none(), st.integers(1, 40)),
 )
 def test_what_is_asked_of_ray_can_be_had(machines: list, workers: int | None, threads: int | None) -> None:
-    """All workers start at once, but where GPUs are too few for those that were asked for."""
+    """All workers start at once, except where there are too few GPUs for those that were asked for."""
     there = [Machine(*m) for m in machines]
     layout = lay_out(there, workers, None, threads)
     room = sum(
@@ -98,24 +100,39 @@ def test_what_is_asked_of_ray_can_be_had(machines: list, workers: int | None, th
     assert room >= min(layout.workers, sum(m.gpus for m in there) or layout.workers)
 
 
-def test_parcels_carry_the_plan_and_the_pixels(pictures: Path) -> None:
+def test_packed_tasks_carry_the_plan_and_the_pixels(pictures: Path) -> None:
     from cnnsens_bench.datasets import load
 
     rows = load("folder", pictures, None, {}).table.head(5).copy()
     rows.loc[2, "uri"] = "/nowhere.png"
     rng = np.random.default_rng(0)
-    item = Task(3, rows.to_dict("records"), rng.random((5, 3, 7)) < 0.5, rng.random(5) < 0.5)
+    wanted, wanted_scores = (rng.random((5, 3, n)) < 0.5 for n in (7, 2))
+    task = Task(3, rows.to_dict("records"), wanted, wanted_scores, rng.random(5) < 0.5)
     ((number, back, decoded),) = serialization.unpack(
-        serialization.pack(17, item, decode_task(item, Reach(0.5), CrashTracker(), "d"))
+        serialization.pack(17, task, decode_task(task, Reach(0.5), CrashTracker(), "d"))
     )
-    assert (number, back.group, back.ids) == (17, 3, item.ids)
-    assert np.array_equal(back.wanted, item.wanted)
-    assert np.array_equal(back.first, item.first)
+    assert (number, back.group, back.ids) == (17, 3, task.ids)
+    assert np.array_equal(back.wanted, task.wanted)
+    assert np.array_equal(back.wanted_scores, task.wanted_scores)
+    assert np.array_equal(back.first, task.first)
     assert [isinstance(image, str) for image in decoded] == [False, False, True, False, False]
     box = (rows["box_x"][0], rows["box_y"][0], rows["box_w"][0], rows["box_h"][0])
     expected = images.decode(rows["uri"][0], box, 0.5)
     assert np.array_equal(decoded[0].pixels, expected.pixels)
     assert decoded[0].box == expected.box
+
+
+@pytest.mark.parametrize("gpus", [0.0, 1.0])
+def test_ray_data_keeps_decoding_and_computing_apart(gpus: float, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fused into one stage, a GPU's worker would decode its images itself; and no option is used that Ray gives up."""
+    connect(None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*will be removed in Ray")
+        dataset = outcome_dataset([np.array([0])], None, Layout(1, threads=2, gpus=gpus, reserved_cpus=1), cores=2)
+        dataset.explain()
+    plan = capsys.readouterr().out.partition("Physical Plan (Optimized)")[2]
+    assert "ActorPoolMapOperator[MapBatches(RayWorker)]" in plan
+    assert "TaskPoolMapOperator[Read_TaskSource]" in plan
 
 
 DEFENDED = "defenses=[none,'batch_norm_recalibration(images=9)',input_dropout]"
@@ -142,7 +159,7 @@ def test_a_plugin_that_only_the_driver_finds_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The folder is named to this process alone, after the cluster has started."""
+    """Only this process knows the folder, and only after the cluster has started."""
     connect(None)
     folder, output = tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("out")
     (folder / "found_here_only.py").write_text("x = 1\n")
@@ -159,6 +176,7 @@ def test_a_plugin_that_only_the_driver_finds_is_one_sentence(
 
 PLUGIN = """
 import os
+import warnings
 from pathlib import Path
 
 from cnnsens_bench.degradations import Motion, degradation
@@ -180,7 +198,7 @@ def aside(draw, level):
 def test_users_degradations_come_from_their_module_on_the_workers(
     pictures: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It lies beside where the run is started, as the README says."""
+    """The module lies in the folder in which the run is started, as the docs say."""
     cache = tmp_path_factory.getbasetemp() / "ray-cache"
     here, there, folder = (tmp_path_factory.mktemp(name) for name in ("here", "there", "folder"))
     (folder / "a_plugin_over_ray.py").write_text(PLUGIN)

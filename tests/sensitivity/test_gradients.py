@@ -1,4 +1,4 @@
-"""Gradients and the scores of section 4 against closed forms, finite differences and samples."""
+"""Gradients and the scores of section 4 of the paper against closed forms, finite differences and samples."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ ARCHITECTURES = ["timm/test_resnet", "torchvision/alexnet", "timm/tf_efficientne
 
 
 class Linear(nn.Module):
-    """Normalised pixels → logits, by one matrix."""
+    """A network that maps normalised pixels to logits by one matrix."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,10 +58,10 @@ def network_of(model: str, size: int = 64, classes: int = 5) -> Classifier:
 
 @pytest.mark.parametrize("degradation", FIRST_ORDER)
 def test_a_linear_network_is_predicted_exactly(linear: Classifier, degradation: str) -> None:
-    """Against 100,000 samples, within their sampling error, and the closed form; normalisation in the chain."""
+    """Compare with 100,000 samples within their sampling error and with the closed form, through the normalisation."""
     generator = np.random.default_rng(5)
     samples, level = 100_000, {"gaussian_rgb": 4.0, "pepper_pixel": 0.02, "translation": 2.0}[degradation]
-    # A ramp, which translation shifts exactly; the other two have no need of it.
+    # The image is a ramp, which a translation shifts exactly; the other two work on any image.
     ys, xs = torch.meshgrid(*(torch.arange(-1, SIZE + 1).double(),) * 2, indexing="ij")
     slopes = torch.tensor([[3.0, -2.0], [1.0, 4.0], [-2.5, 0.5]]).double()
     wide = 120 + slopes[:, :1, None] * xs + slopes[:, 1:, None] * ys
@@ -90,11 +90,11 @@ def test_a_linear_network_is_predicted_exactly(linear: Classifier, degradation: 
     logit = OUTPUTS.index("logit")
     assert float(change.deviation[logit, 0]) == pytest.approx(float(closed), rel=1e-9)
     assert float(change.mean[logit, 0]) == pytest.approx(mean, rel=1e-9, abs=1e-9)
-    # The deviation of a sample's deviation, by its fourth moment.
+    # This is the standard error of a sample's deviation, from its fourth moment.
     centred = changes - changes.mean()
     error = float((((centred**4).mean() / centred.var() ** 2 - 1) / (4 * samples)) ** 0.5)
     assert float(changes.std()) == pytest.approx(float(closed), rel=4 * error)
-    # V of the paper is the second moment.
+    # The paper's V is the second moment.
     assert float((changes**2).mean()) == pytest.approx(float(closed) ** 2 + mean**2, rel=10 * error)
 
 
@@ -125,7 +125,7 @@ def test_gradients_equal_finite_differences(model: str) -> None:
 
 
 def test_a_confident_network_in_single_precision_has_the_gradient_of_double() -> None:
-    """Where 1 − p is below the rounding of single precision."""
+    """1 − p is below the rounding of single precision here."""
     torch.manual_seed(0)
     weight = torch.randn(3, 3 * SIZE * SIZE) / 20
     pixels = images_of(4).float()

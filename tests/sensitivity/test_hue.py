@@ -1,4 +1,4 @@
-"""Hue entropy of pictures whose hues are known."""
+"""The hue entropy of pictures with known hues."""
 
 import colorsys
 

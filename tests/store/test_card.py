@@ -13,7 +13,7 @@ from cnnsens_bench.store.submission.card import (
     CARD,
     FORMAT,
     FORMAT_VERSION,
-    SHAPE,
+    Card,
     check_files,
     digest,
     read_card,
@@ -77,7 +77,7 @@ def asked(folder: Path, card: bytes) -> str | None:
 
 def test_the_good_card(folder: Path) -> None:
     assert asked(folder, json.dumps(GOOD).encode()) is None
-    assert set(GOOD) == set(SHAPE)
+    assert set(GOOD) == set(Card.model_fields)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -135,9 +135,12 @@ def test_json_that_is_refused(text: str, sentence: str) -> None:
         ("format", "another", "its format is not 'cnnsens_bench submission'"),
         ("format_version", 2, "its format_version is 2, this program reads 1"),
         ("schema_version", True, "its schema_version is True, this program reads 1"),
-        ("by", "\ud800", "card.json, by: it is not Unicode text"),
-        ("note", "x" * 20_000, "card.json, note: it is longer than 10000 letters"),
-        ("protocols", [{"protocol": "p"}], "card.json, protocols[0]: the key"),
+        ("by", "\ud800", "card.json, by: Input should be a valid string, unable to parse raw data as a unicode string"),
+        ("note", "x" * 20_000, "card.json, note: String should have at most 10000 characters"),
+        ("protocols", [{"protocol": "p"}], "card.json, protocols[0].dataset: Field required"),
+        ("by", 1, "card.json, by: Input should be a valid string"),
+        ("files", {"x": {"rows": True}}, "card.json, files.x.rows: Input should be a valid integer"),
+        ("more", 1, "card.json, more: Extra inputs are not permitted"),
     ],
 )
 def test_what_a_card_may_not_say(folder: Path, key: str, value: Any, sentence: str) -> None:

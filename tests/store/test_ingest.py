@@ -272,7 +272,7 @@ def test_the_version_is_in_the_database(store: Store) -> None:
 def test_a_database_of_the_first_layout_goes_on(tmp_path: Path) -> None:
     """It had no `meta`, and `parts` had no `rows`."""
     store = opened(tmp_path)
-    with store._connect() as connection:
+    with store.connect() as connection:
         connection.execute("DROP TABLE meta; ALTER TABLE parts DROP COLUMN rows")
     store.open()
     write_part(new_attempt(tmp_path), "predictions", "a", table(["i"]))

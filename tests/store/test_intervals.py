@@ -99,7 +99,7 @@ def test_a_score_computed_twice_counts_once(tmp_path: Path) -> None:
     store.ingest()
     scores = pd.DataFrame({"dataset": "d", "image_id": [f"i{i}" for i in range(9)], "model": "m", "defense": "none"})
     scores = scores.assign(output="logit", grad_sq_norm=rng.random(9))
-    with store._connect() as connection:
+    with store.connect() as connection:
         for run_id in ("a", "b"):
             connection.register("scores", scores.assign(run_id=run_id))
             connection.execute("INSERT INTO sensitivity BY NAME SELECT * FROM scores")

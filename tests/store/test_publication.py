@@ -1,6 +1,7 @@
 """Working copy and published database: what readers see, when, and what a kill, a full disk or a thief leaves."""
 
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from upath import UPath
 
 from cnnsens_bench.store import RunStore, Store, lock, new_attempt, reading, write_part, writing
 from cnnsens_bench.store import publish as publish_module
-from cnnsens_bench.store.inbox import Inbox
+from cnnsens_bench.store.parts import PartFiles
+from cnnsens_bench.utils import storage
 from cnnsens_bench.utils.errors import StorageError, UserError
 from cnnsens_bench.utils.memory import total_memory
 from cnnsens_bench.utils.storage import storage_path
@@ -142,20 +144,20 @@ def full(*_: object, **__: object) -> None:
 
 
 def test_a_disk_that_fills_while_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     monkeypatch.setattr(publish_module, "EVERY", 0.0)
     monkeypatch.setattr(publish_module, "SHARE", 1e9)
-    with writing(tmp_path, tell=told.append) as store:
+    with writing(tmp_path, report=reported.append) as store:
         begun(store)
         store.share()
         folder = new_attempt(tmp_path)
         part = write_part(folder, "predictions", "a", table(["i"]))
         with monkeypatch.context() as patch:
-            patch.setattr(publish_module.shutil, "copyfile", full)
+            patch.setattr(shutil, "copyfile", full)
             store.share(folder)
             store.share(folder)
-        assert len(told) == 1  # said once
-        assert f"{tmp_path / 'results.duckdb'} cannot be used now (No space left on device)" in told[0]
+        assert len(reported) == 1  # said once
+        assert f"{tmp_path / 'results.duckdb'} cannot be used now (No space left on device)" in reported[0]
         assert (there(tmp_path), part.exists()) == ([], True)
         assert left(tmp_path)[-2:] == ["run.lock", "work/results.duckdb"]
         store.share(folder)
@@ -176,7 +178,7 @@ def test_who_loses_the_output_while_it_copies_replaces_nothing(tmp_path: Path, m
             (tmp_path / "run.lock").unlink()
             return copy(*words)
 
-        monkeypatch.setattr(publish_module.shutil, "copyfile", robbed)
+        monkeypatch.setattr(shutil, "copyfile", robbed)
         store.publish()
     assert there(tmp_path) == []
     assert [name.rpartition("/")[2] for name in left(tmp_path)] == [
@@ -187,7 +189,7 @@ def test_who_loses_the_output_while_it_copies_replaces_nothing(tmp_path: Path, m
 def test_who_loses_the_output_while_it_uploads_removes_no_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT", 1.0)
     output = storage_path("memory://publication/robbed")
-    send = publish_module.upload
+    send = storage.upload
 
     def robbed(file: Path, target: UPath) -> None:
         send(file, target)
@@ -197,7 +199,7 @@ def test_who_loses_the_output_while_it_uploads_removes_no_parts(monkeypatch: pyt
         begun(store)
         part = write_part(new_attempt(output), "predictions", "a", table(["i"]))
         store.ingest()
-        monkeypatch.setattr(publish_module, "upload", robbed)
+        monkeypatch.setattr(storage, "upload", robbed)
         store.publish()
     assert part.exists()
 
@@ -211,7 +213,7 @@ def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.Monk
         begun(store)
         write_part(new_attempt(tmp_path), "predictions", "a", table(["i"]))
         store.ingest()
-        patch.setattr(publish_module.os, "replace", full)
+        patch.setattr(os, "replace", full)
     assert [name for name in left(tmp_path) if name.startswith("parts/")]
     with writing(tmp_path) as store:
         begun(store)
@@ -220,33 +222,33 @@ def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     with (  # noqa: PT012
         monkeypatch.context() as patch,
         pytest.raises(KeyboardInterrupt),
-        writing(tmp_path, tell=told.append) as store,
+        writing(tmp_path, report=reported.append) as store,
     ):
         begun(store)
-        patch.setattr(publish_module.os, "replace", full)
+        patch.setattr(os, "replace", full)
         raise KeyboardInterrupt
-    assert "No space left" in told[0]
+    assert "No space left" in reported[0]
     with writing(tmp_path):  # let in again
         pass
 
 
 def test_an_output_that_vanishes(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    told: list[str] = []
+    reported: list[str] = []
     with (  # noqa: PT012
         pytest.raises(StorageError, match="has vanished"),
-        writing(output, tell=told.append) as store,
+        writing(output, report=reported.append) as store,
         publish_module.storage_errors(output),
     ):
         begun(store)
         folder = new_attempt(output)
         shutil.rmtree(output)
         write_part(folder, "predictions", "a", table(["i"]))
-    assert len(told) == 1
+    assert len(reported) == 1
 
 
 def test_what_is_no_database_is_no_working_copy(tmp_path: Path) -> None:
@@ -297,10 +299,10 @@ def test_parts_at_a_uri_are_fetched_without_being_in_memory(tmp_path: Path) -> N
     names = [f"predictions-{i:02}.parquet" for i in range(20)]
     for name in names:
         output.fs.pipe_file((output / "parts" / "attempt" / name).path, name.encode() * 100_000)
-    inbox = Inbox(output, tmp_path)
+    parts = PartFiles(output, tmp_path)
     tracemalloc.start()
     try:
-        with inbox.at_hand("attempt", [*names, "predictions-gone.parquet"]) as files:
+        with parts.local_files("attempt", [*names, "predictions-gone.parquet"]) as files:
             most = tracemalloc.get_traced_memory()[1]
             assert [file.name for file in files] == names
             assert files[3].read_bytes() == names[3].encode() * 100_000
@@ -319,7 +321,7 @@ def test_a_working_folder_that_cannot_be_removed_whole(tmp_path: Path, monkeypat
     (work / ".nfs0001").touch()
     shutil.copyfile(tmp_path / "old" / "results.duckdb", work / "results.duckdb")
     (work / "results.duckdb.wal").write_bytes(b"of another")
-    monkeypatch.setattr(publish_module.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     with writing(tmp_path) as store:
         begun(store)
     with reading(tmp_path / "results.duckdb") as read:

@@ -220,15 +220,15 @@ def test_scores_of_a_resumed_run_count_once(
 def test_what_is_missing(store: Store) -> None:
     wanted = pd.DataFrame(
         [
-            ("s/m", "none", "sensitivity", 0.0, 0),
-            ("s/m", "none", "sampling(copies=3) of gaussian_rgb", 4.0, 0),
-            ("s/m", "none", "sampling(copies=3) of gaussian_rgb", 1.0, 0),
-            ("s/m", "none", "cubature of translation", 0.5, 0),
+            ("s/m", "none", "", "none", 0.0),
+            ("s/m", "none", "sampling(copies=3)", "gaussian_rgb", 4.0),
+            ("s/m", "none", "sampling(copies=3)", "gaussian_rgb", 1.0),
+            ("s/m", "none", "cubature", "translation", 0.5),
         ],
-        columns=["model", "defense", "degradation", "level", "trial"],
+        columns=["model", "defense", "predictor", "degradation", "level"],
     )
-    missing = store.missing("p", "d", ["i0", "new"], wanted)
-    found = set(missing[["image_id", "degradation", "level"]].itertuples(index=False, name=None))
-    absent = {("sampling(copies=3) of gaussian_rgb", 1.0), ("cubature of translation", 0.5)}
-    both = {("sensitivity", 0.0), ("sampling(copies=3) of gaussian_rgb", 4.0)}
+    missing = store.missing_scores("p", "d", ["i0", "new"], wanted)
+    found = set(missing[["image_id", "predictor", "degradation", "level"]].itertuples(index=False, name=None))
+    absent = {("sampling(copies=3)", "gaussian_rgb", 1.0), ("cubature", "translation", 0.5)}
+    both = {("", "none", 0.0), ("sampling(copies=3)", "gaussian_rgb", 4.0)}
     assert found == {("i0", *c) for c in absent} | {("new", *c) for c in absent | both}

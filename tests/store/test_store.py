@@ -248,8 +248,8 @@ def test_values_survive_the_way(store: Store) -> None:
 
 def test_ctrl_c_while_the_database_works_stops_the_run_and_is_no_fault(store: Store) -> None:
     """DuckDB makes a `RuntimeError` of it, where it notices a signal during a query."""
-    with pytest.raises(KeyboardInterrupt), store._connect():
+    with pytest.raises(KeyboardInterrupt), store.connect():
         raise RuntimeError("Query interrupted")
-    with pytest.raises(RuntimeError, match="something else"), store._connect():
+    with pytest.raises(RuntimeError, match="something else"), store.connect():
         raise RuntimeError("something else")
     assert store.query("SELECT count(*) AS n FROM runs")["n"].tolist() == [1]

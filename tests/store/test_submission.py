@@ -12,9 +12,9 @@ import pytest
 
 from cnnsens_bench.store import Store
 from cnnsens_bench.store.read import results
-from cnnsens_bench.store.submission import check as submission_check_module
+from cnnsens_bench.store.schema import SQL
 from cnnsens_bench.store.submission.card import digest
-from cnnsens_bench.store.submission.transfer import Moved, Wanted, bring_in, export
+from cnnsens_bench.store.submission.transfer import Selection, TransferCounts, export, import_submission
 from cnnsens_bench.utils.errors import UserError
 from leaderboard.__main__ import main
 from leaderboard.page import data
@@ -75,7 +75,7 @@ def test_the_card_says_what_is_there(original: Path, exported: Path) -> None:
 
 
 def test_nothing_of_the_makers_machine_leaves(exported: Path, tmp_path: Path) -> None:
-    bring_in(exported, tmp_path / "b.duckdb")
+    import_submission(exported, tmp_path / "b.duckdb")
     told = json.dumps(everything(tmp_path / "b.duckdb"))
     assert "/home" not in told
     assert "maker" not in told
@@ -86,13 +86,13 @@ def test_nothing_of_the_makers_machine_leaves(exported: Path, tmp_path: Path) ->
 
 def test_a_part_of_a_database(original: Path, tmp_path: Path) -> None:
     out, board = tmp_path / "submission", tmp_path / "board.duckdb"
-    export(original, out, Wanted(datasets=["birds"], models=["timm/b"], protocols=["p1"]))
-    bring_in(out, board)
+    export(original, out, Selection(datasets=["birds"], models=["timm/b"], protocols=["p1"]))
+    import_submission(out, board)
     found = results(board).query("SELECT DISTINCT protocol, dataset, model, defense FROM leaderboard ORDER BY ALL")
     assert found.to_numpy().tolist() == [["p1", "birds", "timm/b", defense] for defense in sorted(DEFENSES)]
     whole = tmp_path / "whole"
-    export(original, whole, Wanted())
-    assert bring_in(whole, board).new == moved(whole) - moved(out)
+    export(original, whole, Selection())
+    assert import_submission(whole, board).new == moved(whole) - moved(out)
     assert sorted(everything(board)["predictions"]) == everything(original)["predictions"]
 
 
@@ -104,55 +104,48 @@ def test_merged_with_a_second_database(original: Path, exported: Path, tmp_path:
     rows = sweep("r3", "birds", IMAGES, 5, models=["timm/d"])
     second = write(tmp_path / "second", rows, {"r3": "p1"}, config=CONFIG)
     both = shown(original, second)
-    bring_in(exported, second)
+    import_submission(exported, second)
     assert shown(second)["boards"] == both["boards"]
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     name = "data & <b>set</b>\n\u202eabc'; DROP TABLE runs; --"
     path = write(tmp_path / "a", sweep("r", name, range(4), 0, models=HOSTILE, defenses=("none",)), {"r": "p'\"\n"})
-    export(path, tmp_path / "submission", Wanted(datasets=[name]))
-    bring_in(tmp_path / "submission", tmp_path / "b.duckdb")
+    export(path, tmp_path / "submission", Selection(datasets=[name]))
+    import_submission(tmp_path / "submission", tmp_path / "b.duckdb")
     assert everything(tmp_path / "b.duckdb") == everything(path) | {"parts": []}
 
 
 def test_scores_and_an_old_database(tmp_path: Path) -> None:
     store, scores = scored(tmp_path / "a"), score_rows()
-    export(store.path, tmp_path / "new", Wanted())
+    export(store.path, tmp_path / "new", Selection())
     board = tmp_path / "board.duckdb"
     for _ in range(2):
-        bring_in(tmp_path / "new", board)
+        import_submission(tmp_path / "new", board)
         pd.testing.assert_frame_equal(
             results(board).query("FROM sensitivity_predictions ORDER BY ALL"),
             store.query("FROM sensitivity_predictions ORDER BY ALL"),
         )
     with duckdb.connect(str(store.path)) as connection:
         connection.execute("ALTER TABLE sensitivity DROP COLUMN entropy; DROP TABLE sensitivity_predictions")
-    export(store.path, tmp_path / "old", Wanted())
-    bring_in(tmp_path / "old", tmp_path / "old.duckdb")
+    export(store.path, tmp_path / "old", Selection())
+    import_submission(tmp_path / "old", tmp_path / "old.duckdb")
     brought = everything(tmp_path / "old.duckdb")
     assert len(brought["sensitivity"]) == len(scores)
     assert brought["sensitivity_predictions"] == []
-    assert bring_in(tmp_path / "new", store.path) == Moved(len(sweep_rows()), 0, 1)
+    assert import_submission(tmp_path / "new", store.path) == TransferCounts(len(sweep_rows()), 0, 1)
     assert len(everything(store.path)["sensitivity_predictions"]) == len(scores)
 
 
 def test_a_table_that_the_schema_gains_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnnsens_bench.store import database
-
-    def with_another(name: str) -> str:
-        more = "CREATE TABLE IF NOT EXISTS pace (run_id VARCHAR NOT NULL, model VARCHAR NOT NULL, per_s DOUBLE);"
-        return (more if name == "schema" else "") + known(name)
-
-    known = database.statement_of
-    monkeypatch.setattr(database, "statement_of", with_another)
-    monkeypatch.setattr(submission_check_module, "statement_of", with_another)
+    more = "CREATE TABLE IF NOT EXISTS pace (run_id VARCHAR NOT NULL, model VARCHAR NOT NULL, per_s DOUBLE);"
+    monkeypatch.setitem(SQL, "schema", f"{more}\n{SQL['schema']}")
     path = made(tmp_path / "a")
     with duckdb.connect(str(path)) as connection:
         connection.execute("INSERT INTO pace VALUES ('r1', 'timm/b', 9.5), ('r1', 'gone', 1), ('r2', 'timm/b', 8.5)")
-    export(path, tmp_path / "submission", Wanted(protocols=["p1"]))
+    export(path, tmp_path / "submission", Selection(protocols=["p1"]))
     for _ in range(2):
-        bring_in(tmp_path / "submission", tmp_path / "b.duckdb")
+        import_submission(tmp_path / "submission", tmp_path / "b.duckdb")
         assert results(tmp_path / "b.duckdb").query("FROM pace").to_dict("records") == [
             {"run_id": "r1", "model": "timm/b", "per_s": 9.5}
         ]
@@ -181,7 +174,7 @@ def recard(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def refused(folder: Path, sentence: str, board: Path) -> None:
     before = everything(board)
     with pytest.raises(UserError, match=sentence):
-        bring_in(folder, board)
+        import_submission(folder, board)
     assert everything(board) == before
 
 
@@ -206,35 +199,35 @@ def test_databases_that_are_none(exported: Path, tmp_path: Path, original: Path)
     with duckdb.connect(str(foreign)) as connection:
         connection.execute("CREATE TABLE birds (i INTEGER)")
     with pytest.raises(UserError, match="has no table 'failures'"):
-        bring_in(exported, foreign)
+        import_submission(exported, foreign)
     with duckdb.connect(str(foreign)) as connection:
         assert connection.execute("SHOW TABLES").fetchall() == [("birds",)]
     text = tmp_path / "text.duckdb"
     text.write_text("no database" * 100)
-    for call in (lambda: bring_in(exported, text), lambda: export(text, tmp_path / "out", Wanted())):
+    for call in (lambda: import_submission(exported, text), lambda: export(text, tmp_path / "out", Selection())):
         with pytest.raises(UserError, match="is not a DuckDB database"):
             call()
     with pytest.raises(UserError, match=r"ends in \.duckdb"):
-        bring_in(exported, tmp_path / "board.db")
+        import_submission(exported, tmp_path / "board.db")
     with pytest.raises(UserError, match="choose another --db"):
-        bring_in(exported, text / "board.duckdb")
+        import_submission(exported, text / "board.duckdb")
     store = Store(tmp_path / "empty")
     store.open()
     with pytest.raises(UserError, match="has no predictions yet"):
-        export(store.path, tmp_path / "out", Wanted())
+        export(store.path, tmp_path / "out", Selection())
     with pytest.raises(UserError, match=r"no predictions of model 'timm/bb'.*timm/b"):
-        export(original, tmp_path / "out", Wanted(models=["timm/bb"]))
+        export(original, tmp_path / "out", Selection(models=["timm/bb"]))
     with pytest.raises(UserError, match="no predictions of these together"):
-        export(original, tmp_path / "out", Wanted(datasets=["birds"], protocols=["p2"]))
+        export(original, tmp_path / "out", Selection(datasets=["birds"], protocols=["p2"]))
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("")
     with pytest.raises(UserError, match="exists: choose another --out"):
-        export(original, tmp_path / "out", Wanted())
+        export(original, tmp_path / "out", Selection())
 
 
 def test_what_an_import_would_refuse_is_not_exported(tmp_path: Path) -> None:
     path = write(tmp_path / "a", sweep("r", "d", range(9), 0), {"r": "p"})
     with pytest.raises(UserError, match=r"would refuse: predictions\.parquet: there are degraded rows"):
-        export(path, tmp_path / "out", Wanted())
+        export(path, tmp_path / "out", Selection())
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a"]

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from cnnsens_bench.store.submission.card import digest
-from cnnsens_bench.store.submission.transfer import Wanted, bring_in, export
+from cnnsens_bench.store.submission.transfer import Selection, export, import_submission
 from cnnsens_bench.utils.errors import UserError
 from tests.store.submissions import made, scored
 
@@ -19,7 +19,7 @@ from tests.store.submissions import made, scored
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported")
-    export(made(out / "original"), out / "submission", Wanted())
+    export(made(out / "original"), out / "submission", Selection())
     return out / "submission"
 
 
@@ -53,7 +53,7 @@ def refused(folder: Path, sentence: str) -> None:
     """With this sentence, in one line, and nothing is left of it."""
     board = folder.parent / "board.duckdb"
     with pytest.raises(UserError, match=sentence) as caught:
-        bring_in(folder, board)
+        import_submission(folder, board)
     assert len(str(caught.value).splitlines()) == 1
     assert not list(folder.parent.glob("board*"))
 
@@ -139,7 +139,7 @@ def test_scores_that_no_run_writes(tmp_path: Path) -> None:
         ("sensitivity_predictions", "UPDATE t SET deviation = -1", "row 1, column deviation: it must be 0 or more"),
     ):
         shutil.rmtree(tmp_path / "submission", ignore_errors=True)
-        export(store.path, tmp_path / "submission", Wanted())
+        export(store.path, tmp_path / "submission", Selection())
         tampered(tmp_path / "submission", table, change)
         refused(tmp_path / "submission", sentence)
 

@@ -72,7 +72,7 @@ def table() -> pd.DataFrame:
     return frame().assign(protocol=lambda t: t["run_id"].map({"r1": "p", "r2": "p", "r3": "q"}))
 
 
-def check(view: pd.DataFrame, expected: dict[tuple, measures.Estimate]) -> None:
+def check(view: pd.DataFrame, expected: dict[tuple, measures.IntervalEstimate]) -> None:
     assert len(view) == len(expected)
     for row in view.itertuples():
         estimate = expected[tuple(getattr(row, key) for key in GROUP)]
@@ -183,7 +183,7 @@ def test_sensitivity_check(tmp_path: Path) -> None:
 
 
 def insert_sensitivity(store: Store, scores: pd.DataFrame) -> None:
-    with store._connect() as connection:
+    with store.connect() as connection:
         for output in ("logit", "probability"):
             connection.register("scores", scores.assign(output=output))
             connection.execute("INSERT INTO sensitivity BY NAME SELECT * FROM scores")

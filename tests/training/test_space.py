@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,11 @@ from cnnsens_bench.config.compose import compose
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
-from cnnsens_bench.experiment.resolve import model_configs
+from cnnsens_bench.experiment.resolve import resolve_models
+from cnnsens_bench.runtime.resources import Machine, lay_out_trials
 from cnnsens_bench.training.holdout import hold_out
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes, write_recipes
-from cnnsens_bench.training.search import allot
 from cnnsens_bench.training.space import SearchConfig, axes, degraded, recipe_of
 from cnnsens_bench.training.trial import Trial, TrialLog
 from cnnsens_bench.utils.errors import UserError
@@ -101,7 +100,7 @@ def test_recipes_are_written_and_read(tmp_path: Path) -> None:
     write_recipes(file, recipes, {"timm/resnet18": "objective 0.5"})
     assert read_recipes(file) == recipes
     config = compose([f"recipe={file}", "models=[timm/resnet18,timm/resnet34]", "training.epochs=9"])
-    assert [model.recipe.epochs for model in model_configs(config)] == [3, 9]
+    assert [model.recipe.epochs for model in resolve_models(config)] == [3, 9]
     # What shapes a run is the recipe, not the path of its file.
     moved = tmp_path / "other.yaml"
     moved.write_bytes(file.read_bytes())
@@ -130,7 +129,7 @@ def test_bad_files_of_recipes(text: str, sentence: str, tmp_path: Path) -> None:
     file = tmp_path / "recipes.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=sentence) as caught:
-        model_configs(compose([f"recipe={file}", "models=[timm/resnet18]"]))
+        resolve_models(compose([f"recipe={file}", "models=[timm/resnet18]"]))
     assert "\n" not in str(caught.value)
 
 
@@ -157,15 +156,13 @@ def test_the_search_shapes_a_run_only_where_it_is_asked_for() -> None:
     ],
 )
 def test_a_trial_fits_into_a_machine(nodes: tuple[int, ...], keys: dict, expected: tuple[int, int]) -> None:
-    recipe_search = SimpleNamespace(search=SearchConfig(**keys), recipe=Recipe())
-    found = allot(recipe_search, sum(nodes), 0.0, nodes)  # type: ignore[arg-type]
-    assert (found.concurrent, found.cpus) == expected
+    found = lay_out_trials(SearchConfig(**keys), Recipe().batch_size, [Machine(cores) for cores in nodes])
+    assert (found.workers, found.threads) == expected
 
 
 def test_a_trial_that_fits_no_machine_is_refused() -> None:
-    recipe_search = SimpleNamespace(search=SearchConfig(cpus_per_trial=4), recipe=Recipe())
     with pytest.raises(UserError, match="a trial would need 4 cores, the cluster has 8, its largest machine 2"):
-        allot(recipe_search, 8, 0.0, (2, 2, 2, 2))  # type: ignore[arg-type]
+        lay_out_trials(SearchConfig(cpus_per_trial=4), Recipe().batch_size, [Machine(2)] * 4)
 
 
 @pytest.mark.parametrize("key", ["input_dropout", "weight_decay"])

@@ -1,6 +1,7 @@
-"""`plumage`: a fine-grained task drawn by this program, so that everything runs without a download.
+"""The data set `plumage`: birds that this program draws, so that a run needs no download.
 
-Eight species of birds in look-alike pairs; labels, boxes and masks; drawn once and kept in the cache.
+It has eight species in four pairs that look alike, with labels, boxes and masks. `birds.py` draws a bird, and
+`scene.py` the photograph around it.
 """
 
 import functools
@@ -24,7 +25,7 @@ from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import UserError
 
 VERSION = 1
-"""Raised when the drawing changes, so that older pictures are not taken for it."""
+"""The version of the drawing, which is part of the name of the folder in the cache."""
 SPLITS = ("train", "test")
 
 
@@ -32,10 +33,26 @@ SPLITS = ("train", "test")
 def plumage(
     root: Path | None, *, seed: int = 0, train_per_class: int = 100, test_per_class: int = 25, size: int = 224
 ) -> Samples:
-    """`root`: where pictures are kept (None: the cache); `size`: side of the square pictures in pixels, above 160.
+    """Return the samples of the drawn pictures. The first call with some options draws them into a folder.
 
-    A picture depends only on (seed, split, species, index): more per class adds pictures, and changes none.
-    Raises `UserError` for impossible parameters.
+    A picture depends only on the seed, the split, the species and its index, so that a larger number of pictures adds
+    some and changes none.
+
+    Parameters
+    ----------
+    root
+        The folder that keeps the pictures; None for the cache.
+    seed
+        The seed of the drawing, at least 0.
+    train_per_class, test_per_class
+        The number of training and of test pictures of each species, at least 1.
+    size
+        The side of the square pictures in pixels, above 160.
+
+    Raises
+    ------
+    UserError
+        If an option is out of its range.
     """
     if size <= 160:
         raise UserError(f"plumage: size is {size}: pictures must be larger than 160 px")
@@ -55,40 +72,40 @@ def plumage(
 
 
 def _draw_all(folder: Path, parameters: dict[str, int]) -> None:
-    """Draw into a folder beside, then rename: an interrupted drawing leaves nothing that looks whole."""
+    """Draw all pictures into a temporary folder and rename it, so that no folder is ever incomplete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".drawing-"))
     try:
-        jobs = [
+        pictures = [
             (split, label, index)
             for split in SPLITS
             for label in range(len(SPECIES))
             for index in range(parameters[split])
         ]
-        draw = functools.partial(draw_one, work, parameters["size"], parameters["seed"])
-        if len(jobs) < 64 or (os.cpu_count() or 1) < 2:
-            rows = [draw(job) for job in jobs]
+        draw = functools.partial(_draw_picture, work, parameters["size"], parameters["seed"])
+        if len(pictures) < 64 or (os.cpu_count() or 1) < 2:
+            rows = [draw(picture) for picture in pictures]
         else:
-            # Not forked: torch's threads may be running already.
+            # The processes are not forked, because torch's threads may be running already.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-                rows = list(pool.map(draw, jobs, chunksize=16))
+                rows = list(pool.map(draw, pictures, chunksize=16))
         pd.DataFrame(rows).to_csv(work / "samples.csv", index=False)
         try:
             work.rename(folder)
         except OSError:
             if not folder.is_dir():
-                raise  # else another process was first: its pictures are the same
+                raise  # otherwise another process was faster, and its pictures are the same
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def draw_one(folder: Path, size: int, seed: int, job: tuple[str, int, int]) -> dict[str, object]:
-    """Draw picture and mask of one (split, label, index) into `folder`; gives its row of the sample table."""
-    split, label, index = job
+def _draw_picture(folder: Path, size: int, seed: int, picture: tuple[str, int, int]) -> dict[str, object]:
+    """Draw the picture of a (split, label, index) and its mask into a folder, and return its row of the samples."""
+    split, label, index = picture
     species = SPECIES[label]
-    # The pair's number, not the species': the two of a pair share poses and places, and differ in their mark.
-    # Test pictures come from another branch than training pictures.
+    # Both species of a pair draw from the same kind of random states, so that they differ in their field mark alone.
+    # Training and test pictures have different states.
     scene = draw_scene(species, size, [seed, SPLITS.index(split), species.pair, 2 * index + label % 2])
     name = f"{species.name}_{split}_{index:04d}"
     Image.fromarray(scene.image).save(folder / f"{name}.jpg", quality=95, subsampling=0)

@@ -1,7 +1,8 @@
-"""The birds of `plumage`: species in look-alike pairs, their anatomy, and how one is drawn.
+"""The birds of `plumage`: the species, their anatomy, and the drawing of one bird.
 
-A bird is drawn facing right in a unit frame (x right, y down, body about one unit long, its centre at 0), then
-posed. Shapes are filled at three times the resolution and averaged down, so that all edges are anti-aliased.
+A bird has its shape in a unit frame, in which it faces right: x points right, y points down, the body is about one unit
+long and has its centre at 0. A pose maps this frame to pixels. Shapes are filled at three times the resolution and
+averaged, so that all edges are anti-aliased.
 """
 
 from dataclasses import dataclass
@@ -12,15 +13,29 @@ from PIL import Image, ImageDraw
 SUPERSAMPLING = 3
 Colour = tuple[int, int, int]
 Points = np.ndarray
-"""(K, 2) float: x, y."""
+"""The x and y of K points, (K, 2) float."""
 
 
 @dataclass(frozen=True)
 class Species:
-    """A species; the two of one `pair` differ in their field mark alone.
+    """A species of birds. The two species of a pair differ in their field mark alone.
 
-    `mark`: "breast" (its colour), "bar" (white wing bar), "streaks" (on the breast) or "crest"; `marked`: whether
-    this one has it. Colours are of back, breast, belly, bill. `stout` widens the body, `tail` and `bill` lengthen.
+    Attributes
+    ----------
+    name : str
+        The name of the class.
+    pair : int
+        The number of the pair, from 0.
+    field_mark : str
+        What tells this species from the other one of its pair, in words.
+    mark : str
+        The kind of the field mark: `breast` (its colour), `bar` (on the wing), `streaks` (on the breast) or `crest`.
+    marked : bool
+        Whether this species has the mark.
+    back, breast, belly, beak : tuple of int
+        RGB colours in [0, 255].
+    stout, tail, bill : float
+        Factors of the width of the body and of the lengths of tail and bill.
     """
 
     name: str
@@ -38,6 +53,7 @@ class Species:
 
 
 def _pair(number: int, names: tuple[str, str], marks: tuple[str, str], mark: str, **look: object) -> list[Species]:
+    """Return the two species of a pair, of which the first has the mark."""
     breasts = look.pop("breasts", (look.get("breast"),) * 2)
     both = zip(names, marks, (True, False), breasts, strict=True)  # type: ignore[call-overload]
     return [Species(name, number, text, mark, marked, **{**look, "breast": b}) for name, text, marked, b in both]
@@ -65,66 +81,69 @@ SPECIES: tuple[Species, ...] = (
         stout=1.0, tail=1.25, bill=0.8,
     ),
 )  # fmt: skip
-"""Eight species in four pairs; `field_mark` says what a person must look for."""
+"""The eight species in the order of their labels."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A bird on a frame of H × W: `colour` (H, W, 3) float in [0, 255], `alpha` (H, W) float in [0, 1]."""
+class BirdImage:
+    """A bird on an otherwise transparent canvas of H × W pixels.
+
+    Attributes
+    ----------
+    colour : numpy.ndarray
+        RGB in [0, 255], (H, W, 3) float.
+    alpha : numpy.ndarray
+        The coverage by the bird in [0, 1], (H, W) float.
+    feet : numpy.ndarray
+        The x and y of both feet in pixels, (2, 2) float.
+    """
 
     colour: np.ndarray
     alpha: np.ndarray
     feet: Points
 
 
-def draw_bird(species: Species, size: int, rng: np.random.Generator, texture: np.ndarray) -> Drawn:
-    """A bird of `species` in a random pose on a frame of `size` × `size` pixels.
+def draw_bird(species: Species, size: int, rng: np.random.Generator, texture: np.ndarray) -> BirdImage:
+    """Draw a bird in a random pose.
 
-    `texture`: (size, size) noise of deviation 1, which becomes its feathers. The same `rng` state gives the same pose
-    and light for both species of a pair.
+    Parameters
+    ----------
+    species
+        The species of the bird.
+    size
+        The side of the canvas in pixels.
+    rng
+        The source of all that is random. With the same state, both species of a pair have the same pose and light.
+    texture
+        Noise of standard deviation 1, which becomes the feathers; (size, size) float.
     """
     pose = _Pose(size, rng)
     jitter = rng.normal(0, 9, (4, 3)) + rng.normal(0, 7, (4, 1))
     stout = species.stout * rng.uniform(0.93, 1.08)
-    marks = np.random.default_rng(rng.integers(2**63))
+    mark_rng = np.random.default_rng(rng.integers(2**63))
     colours = np.array([species.back, species.breast, species.belly, species.beak], float) + jitter
     back, breast, belly, beak = np.clip(colours, 0, 255)
-    frame = _Frame(size)
-    body = pose.body(_spline(_BODY * (1, stout)))
-    head_centre, head_radius = np.array([0.27, -0.25]), 0.155
-    head = pose.head(_circle(head_centre, head_radius))
-    legs = [pose.body(np.array([[x, 0.2 * stout], [x + 0.03, 0.3 * stout], [x + 0.01, 0.4]])) for x in (-0.06, 0.06)]
-    for leg in legs:
-        frame.line(leg, 0.022 * pose.scale, beak * 0.8 + 30)
-    frame.paint(pose.tail(_TAIL * (species.tail, 1)), back * 0.72)
-    frame.line(pose.tail(np.array([[-0.42, 0.09], [-0.42 - 0.4 * species.tail, 0.19]])), 0.01 * pose.scale, back * 0.5)
+    canvas = _Canvas(size)
+    legs = _draw_legs(canvas, pose, beak, stout)
+    _draw_tail(canvas, pose, species, back)
     if species.mark == "crest" and species.marked:
-        for shift in (0.0, 0.05, 0.1):
-            crest = np.array([[0.14 + shift, -0.34], [0.02 + shift * 1.3, -0.62 + shift * 0.6], [0.25 + shift, -0.39]])
-            frame.paint(pose.head(_spline(crest, 6)), back * (0.85 - shift))
-    outline = frame.union(body, head)
-    # From the back's colour down to the belly's, by how deep a pixel lies under the back's line.
+        _draw_crest(canvas, pose, back)
+    outline = canvas.union(pose.body(_spline(_BODY * (1, stout))), pose.head(_circle(_HEAD, 0.155)))
+    # The colour goes over from the back's to the belly's with the depth of a pixel under the line of the back.
     across, depth = pose.local(size)
     shade = np.clip((depth / stout + 0.1 + 0.35 * across) / 0.3, 0, 1)[..., None]
     front = np.clip((across - 0.02) / 0.18, 0, 1)[..., None]
     under = belly * (1 - front) + breast * front
-    frame.blend(outline, back * (1 - shade) + under * shade)
+    canvas.blend(outline, back * (1 - shade) + under * shade)
     if species.mark == "streaks" and species.marked:
-        _streaks(frame, pose, outline, stout, marks)
-    cap = frame.mask(
-        pose.head(_spline(np.array([[0.11, -0.24], [0.2, -0.42], [0.36, -0.38], [0.43, -0.27], [0.27, -0.27]])))
-    )
-    frame.blend(cap * outline, back * 0.9)
-    _wing(frame, pose, species, back, stout)
-    tip = 0.42 + 0.13 * species.bill
-    frame.paint(pose.head(np.array([[0.4, -0.29], [tip, -0.235], [0.4, -0.2]])), beak)
-    frame.line(pose.head(np.array([[0.4, -0.245], [tip, -0.235]])), 0.008 * pose.scale, beak * 0.5)
-    frame.paint(pose.head(_circle(np.array([0.325, -0.275]), 0.034)), np.array([24, 18, 16]))
-    frame.paint(pose.head(_circle(np.array([0.334, -0.287]), 0.011)), np.array([250, 250, 250]))
-    # Roundness: lit from above, darker towards the belly's rim; feathers as fine texture.
+        _draw_streaks(canvas, pose, outline, stout, mark_rng)
+    canvas.blend(canvas.mask(pose.head(_spline(_CAP))) * outline, back * 0.9)
+    _draw_wing(canvas, pose, species, back, stout)
+    _draw_face(canvas, pose, species, beak)
+    # The body is lit from above and darker towards the rim of the belly. Feathers are a fine texture.
     roundness = 1.08 - 0.32 * np.clip(depth / stout / 0.26, -0.5, 1) ** 2 - 0.1 * (depth > 0.1)
-    frame.colour *= (roundness * (1 + 0.045 * texture))[..., None]
-    return Drawn(np.clip(frame.colour, 0, 255), frame.alpha, np.stack([leg[-1] for leg in legs]))
+    canvas.colour *= (roundness * (1 + 0.045 * texture))[..., None]
+    return BirdImage(np.clip(canvas.colour, 0, 255), canvas.alpha, np.stack([leg[-1] for leg in legs]))
 
 
 _BODY = np.array(
@@ -133,41 +152,69 @@ _BODY = np.array(
 )  # fmt: skip
 _TAIL = np.array([[-0.34, 0.02], [-0.82, 0.11], [-0.84, 0.21], [-0.36, 0.15]])
 _WING = np.array(
-    [
-        [0.17, -0.1],
-        [0.02, -0.17],
-        [-0.22, -0.09],
-        [-0.5, 0.06],
-        [-0.6, 0.15],
-        [-0.32, 0.14],
-        [-0.06, 0.13],
-        [0.13, 0.05],
-    ]
-)
+    [[0.17, -0.1], [0.02, -0.17], [-0.22, -0.09], [-0.5, 0.06], [-0.6, 0.15], [-0.32, 0.14], [-0.06, 0.13],
+     [0.13, 0.05]]
+)  # fmt: skip
+_CAP = np.array([[0.11, -0.24], [0.2, -0.42], [0.36, -0.38], [0.43, -0.27], [0.27, -0.27]])
+_HEAD = np.array([0.27, -0.25])
+"""Outlines in the unit frame, and the centre of the head."""
 
 
-def _wing(frame: "_Frame", pose: "_Pose", species: Species, back: np.ndarray, stout: float) -> None:
-    wing = frame.mask(pose.body(_spline(_WING * (1, stout))))
-    frame.blend(wing, back * 0.74)
-    for i in range(5):
-        start = np.array([0.02 - 0.1 * i, -0.09 + 0.03 * i])
-        feather = (start + np.array([[0, 0], [-0.16, 0.1], [-0.34, 0.17 - 0.012 * i]])) * (1, stout)
-        frame.blend(frame.stroke(pose.body(_spline_open(feather)), 0.012 * pose.scale) * wing, back * 0.48)
-    if species.mark == "bar" and species.marked:
-        bar = np.array([[0.07, -0.16], [-0.03, -0.18], [-0.13, 0.16], [-0.02, 0.16]]) * (1, stout)
-        frame.blend(frame.mask(pose.body(bar)) * wing, np.array([244, 242, 232]))
+def _draw_legs(canvas: "_Canvas", pose: "_Pose", beak: np.ndarray, stout: float) -> list[Points]:
+    """Draw both legs, and return their points in pixels, the feet last."""
+    legs = [pose.body(np.array([[x, 0.2 * stout], [x + 0.03, 0.3 * stout], [x + 0.01, 0.4]])) for x in (-0.06, 0.06)]
+    for leg in legs:
+        canvas.line(leg, 0.022 * pose.scale, beak * 0.8 + 30)
+    return legs
 
 
-def _streaks(frame: "_Frame", pose: "_Pose", outline: np.ndarray, stout: float, rng: np.random.Generator) -> None:
+def _draw_tail(canvas: "_Canvas", pose: "_Pose", species: Species, back: np.ndarray) -> None:
+    canvas.paint(pose.tail(_TAIL * (species.tail, 1)), back * 0.72)
+    quill = np.array([[-0.42, 0.09], [-0.42 - 0.4 * species.tail, 0.19]])
+    canvas.line(pose.tail(quill), 0.01 * pose.scale, back * 0.5)
+
+
+def _draw_crest(canvas: "_Canvas", pose: "_Pose", back: np.ndarray) -> None:
+    for shift in (0.0, 0.05, 0.1):
+        crest = np.array([[0.14 + shift, -0.34], [0.02 + shift * 1.3, -0.62 + shift * 0.6], [0.25 + shift, -0.39]])
+        canvas.paint(pose.head(_spline(crest, 6)), back * (0.85 - shift))
+
+
+def _draw_streaks(
+    canvas: "_Canvas", pose: "_Pose", outline: np.ndarray, stout: float, rng: np.random.Generator
+) -> None:
+    """Draw dark streaks on the breast."""
     lines = []
     for _ in range(26):
         x, y = rng.uniform(-0.12, 0.36), rng.uniform(-0.12, 0.22)
         lines.append(pose.body(np.array([[x, y], [x - 0.03, y + 0.065]]) * (1, stout)))
-    frame.blend(frame.strokes(lines, 0.026 * pose.scale) * outline, np.array([58, 38, 26]))
+    canvas.blend(canvas.strokes(lines, 0.026 * pose.scale) * outline, np.array([58, 38, 26]))
+
+
+def _draw_wing(canvas: "_Canvas", pose: "_Pose", species: Species, back: np.ndarray, stout: float) -> None:
+    """Draw the wing with its feathers, and with a white bar where that is the field mark."""
+    wing = canvas.mask(pose.body(_spline(_WING * (1, stout))))
+    canvas.blend(wing, back * 0.74)
+    for i in range(5):
+        start = np.array([0.02 - 0.1 * i, -0.09 + 0.03 * i])
+        feather = (start + np.array([[0, 0], [-0.16, 0.1], [-0.34, 0.17 - 0.012 * i]])) * (1, stout)
+        canvas.blend(canvas.stroke(pose.body(_spline_open(feather)), 0.012 * pose.scale) * wing, back * 0.48)
+    if species.mark == "bar" and species.marked:
+        bar = np.array([[0.07, -0.16], [-0.03, -0.18], [-0.13, 0.16], [-0.02, 0.16]]) * (1, stout)
+        canvas.blend(canvas.mask(pose.body(bar)) * wing, np.array([244, 242, 232]))
+
+
+def _draw_face(canvas: "_Canvas", pose: "_Pose", species: Species, beak: np.ndarray) -> None:
+    """Draw the bill and the eye."""
+    tip = 0.42 + 0.13 * species.bill
+    canvas.paint(pose.head(np.array([[0.4, -0.29], [tip, -0.235], [0.4, -0.2]])), beak)
+    canvas.line(pose.head(np.array([[0.4, -0.245], [tip, -0.235]])), 0.008 * pose.scale, beak * 0.5)
+    canvas.paint(pose.head(_circle(np.array([0.325, -0.275]), 0.034)), np.array([24, 18, 16]))
+    canvas.paint(pose.head(_circle(np.array([0.334, -0.287]), 0.011)), np.array([250, 250, 250]))
 
 
 class _Pose:
-    """Where a bird stands: unit frame → pixels, with head and tail turned about their joints."""
+    """A random pose of a bird, which maps points of the unit frame to pixels. Head and tail turn about their joints."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.scale = size * rng.uniform(0.40, 0.56)
@@ -191,15 +238,15 @@ class _Pose:
         return self.body(_rotated(points, self.tail_angle, np.array([-0.36, 0.08])))
 
     def local(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Every pixel's x and y in the bird's unit frame, (size, size) each."""
+        """Return the x and y of every pixel in the unit frame of the body, (size, size) each."""
         rows, columns = np.mgrid[:size, :size] + 0.5
         x, y = (columns - self.centre[0]) / self.scale * self.mirror, (rows - self.centre[1]) / self.scale
         cosine, sine = np.cos(self.angle), np.sin(self.angle)
         return x * cosine + y * sine, y * cosine - x * sine
 
 
-class _Frame:
-    """Colour and coverage that shapes are blended into, in their order."""
+class _Canvas:
+    """The colour and coverage that shapes are blended into, one over the other."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -213,36 +260,37 @@ class _Frame:
         self.blend(self.stroke(points, width), colour)
 
     def blend(self, coverage: np.ndarray, colour: np.ndarray) -> None:
-        """Over what is there; `colour` one colour or one per pixel."""
+        """Blend a colour, or one colour for each pixel, over what is drawn, in proportion to the coverage in [0, 1]."""
         rows, columns = np.flatnonzero(coverage.any(axis=1)), np.flatnonzero(coverage.any(axis=0))
         if not len(rows):
             return
-        here = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        cover, below = coverage[here], self.alpha[here]
+        window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        cover, below = coverage[window], self.alpha[window]
         total = cover + below * (1 - cover)
         share = (cover / np.maximum(total, 1e-9))[..., None]
-        over = colour[here] if colour.ndim == 3 else colour
-        self.colour[here] = self.colour[here] * (1 - share) + over * share
-        self.alpha[here] = total
+        over = colour[window] if colour.ndim == 3 else colour
+        self.colour[window] = self.colour[window] * (1 - share) + over * share
+        self.alpha[window] = total
 
     def union(self, *polygons: Points) -> np.ndarray:
-        return _coverage(self.size, lambda draw: [draw.polygon(_flat(p), fill=255) for p in polygons])
+        """Return the coverage of several polygons together, (size, size) in [0, 1]."""
+        large = Image.new("L", (self.size * SUPERSAMPLING, self.size * SUPERSAMPLING))
+        for polygon in polygons:
+            ImageDraw.Draw(large).polygon(_flat(polygon), fill=255)
+        return np.asarray(large.reduce(SUPERSAMPLING)) / 255.0
 
     def mask(self, polygon: Points) -> np.ndarray:
         return self.union(polygon)
 
     def strokes(self, lines: list[Points], width: float) -> np.ndarray:
-        thick = max(1, round(width * SUPERSAMPLING))
-        return _coverage(self.size, lambda draw: [draw.line(_flat(p), fill=255, width=thick) for p in lines])
+        """Return the coverage of lines of a width in pixels, (size, size) in [0, 1]."""
+        large = Image.new("L", (self.size * SUPERSAMPLING, self.size * SUPERSAMPLING))
+        for line in lines:
+            ImageDraw.Draw(large).line(_flat(line), fill=255, width=max(1, round(width * SUPERSAMPLING)))
+        return np.asarray(large.reduce(SUPERSAMPLING)) / 255.0
 
     def stroke(self, line: Points, width: float) -> np.ndarray:
         return self.strokes([line], width)
-
-
-def _coverage(size: int, paint: object) -> np.ndarray:
-    canvas = Image.new("L", (size * SUPERSAMPLING, size * SUPERSAMPLING))
-    paint(ImageDraw.Draw(canvas))  # type: ignore[operator]
-    return np.asarray(canvas.reduce(SUPERSAMPLING)) / 255.0
 
 
 def _flat(points: Points) -> list[tuple[float, float]]:
@@ -260,12 +308,13 @@ def _circle(centre: np.ndarray, radius: float) -> Points:
 
 
 def _spline(points: Points, steps: int = 8) -> Points:
-    """The closed Catmull-Rom curve through `points`."""
+    """Return points on the closed Catmull-Rom curve through the given points."""
     before, here, after, later = (np.roll(points, k, axis=0)[:, None] for k in (1, 0, -1, -2))
     return _catmull_rom(before, here, after, later, steps).reshape(-1, 2)
 
 
 def _spline_open(points: Points, steps: int = 6) -> Points:
+    """Return points on the open Catmull-Rom curve through the given points."""
     padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])[:, None]
     return _catmull_rom(padded[:-3], padded[1:-2], padded[2:-1], padded[3:], steps).reshape(-1, 2)
 

@@ -1,4 +1,4 @@
-"""The scenes of `plumage`: backgrounds with natural 1/f texture, clutter, a perch, light."""
+"""The photographs of `plumage`: a background with natural 1/f texture, clutter, a perch, a bird and light."""
 
 import functools
 from dataclasses import dataclass
@@ -12,19 +12,38 @@ GROUNDS = np.array(
     [(92, 124, 70), (132, 140, 92), (150, 128, 96), (120, 150, 178), (168, 176, 172), (84, 96, 84), (158, 118, 84)],
     float,
 )
-"""Foliage, meadow, earth, sky, haze, wood, autumn."""
+"""RGB colours of foliage, meadow, earth, sky, haze, wood and autumn leaves, in [0, 255]."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """`image` (H, W, 3) uint8; `mask` (H, W) uint8, 255 where the bird is seen."""
+    """A drawn photograph of one bird.
+
+    Attributes
+    ----------
+    image : numpy.ndarray
+        The photograph, (H, W, 3) uint8.
+    mask : numpy.ndarray
+        255 where the bird is visible, else 0; (H, W) uint8.
+    """
 
     image: np.ndarray
     mask: np.ndarray
 
 
 def draw_scene(species: Species, size: int, entropy: list[int]) -> Scene:
-    """One photograph of one bird; all of it follows from `entropy`, which the two of a pair can share."""
+    """Draw one photograph of one bird.
+
+    Parameters
+    ----------
+    species
+        The species of the bird.
+    size
+        The side of the photograph in pixels.
+    entropy
+        The numbers that determine all that is random. With the same numbers, both species of a pair have the same
+        background, pose and light.
+    """
     rng = np.random.default_rng(entropy)
     ground = background(size, rng)
     texture = pink_noise(size, rng, exponent=0.4)
@@ -43,7 +62,10 @@ def draw_scene(species: Species, size: int, entropy: list[int]) -> Scene:
 
 
 def pink_noise(size: int, rng: np.random.Generator, exponent: float = 1.0) -> np.ndarray:
-    """(size, size) noise of mean 0 and deviation 1 whose amplitude falls as 1/f^exponent, as in natural images."""
+    """Return noise whose amplitude falls with the frequency f as 1/f^exponent, as it does in natural images.
+
+    It has mean 0, standard deviation 1 and the shape (size, size).
+    """
     spectrum = np.fft.rfft2(rng.standard_normal((size, size)))
     noise = np.fft.irfft2(spectrum * _falloff(size, exponent), s=(size, size))
     return noise / noise.std()
@@ -57,7 +79,7 @@ def _falloff(size: int, exponent: float) -> np.ndarray:
 
 
 def background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """(size, size, 3) float: two grounds that run into each other, under 1/f texture in light and in colour."""
+    """Draw two colours that blend into each other under a 1/f texture of brightness; (size, size, 3) float."""
     first, second = GROUNDS[rng.choice(len(GROUNDS), 2, replace=False)] + rng.normal(0, 12, (2, 3))
     blend = 1 / (1 + np.exp(-2.5 * (pink_noise(size, rng, 1.4) + rng.normal(0, 0.5))))
     brightness = pink_noise(size, rng) * rng.uniform(14, 30)
@@ -65,7 +87,7 @@ def background(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def clutter(ground: np.ndarray, rng: np.random.Generator) -> None:
-    """Out-of-focus discs, twigs and leaves, drawn into `ground`."""
+    """Draw discs and twigs out of focus, and leaves in focus, into the background."""
     size = len(ground)
     canvas = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas, "RGBA")
@@ -87,7 +109,7 @@ def clutter(ground: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def perch(ground: np.ndarray, feet: np.ndarray, rng: np.random.Generator) -> None:
-    """A branch under the feet, lighter on top."""
+    """Draw a branch under the feet, lighter on its upper side, into the background."""
     size = len(ground)
     through, slope = feet.mean(axis=0), rng.uniform(-0.25, 0.25)
     width = rng.uniform(0.03, 0.06) * size
@@ -100,7 +122,7 @@ def perch(ground: np.ndarray, feet: np.ndarray, rng: np.random.Generator) -> Non
 
 
 def light(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, warmth, and a slow gradient across the frame."""
+    """Return the canvas under a random brightness, colour temperature and gradient of light."""
     size = len(canvas)
     warmth = rng.normal(0, 0.045)
     gains = rng.uniform(0.72, 1.12) * np.array([1 + warmth, 1.0, 1 - warmth])
@@ -111,14 +133,14 @@ def light(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _leaf(size: int, rng: np.random.Generator, centre: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
-    """A leaf's colour (3,) and coverage (size, size)."""
+    """Return the colour (3,) of a random leaf and its coverage (size, size) in [0, 1]."""
     along = np.linspace(0, np.pi, 14)
     half = np.stack([-np.cos(along), 0.34 * np.sin(along)], axis=1)
     outline = np.concatenate([half, half[::-1] * (1, -1)]) * length * size
     turn = rng.uniform(0, 2 * np.pi)
-    spin = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     canvas = Image.new("L", (2 * size, 2 * size))
-    ImageDraw.Draw(canvas).polygon([tuple(2 * p) for p in outline @ spin + centre], fill=255)
+    ImageDraw.Draw(canvas).polygon([tuple(2 * p) for p in outline @ rotation + centre], fill=255)
     colour = np.array([84, 124, 56]) + rng.normal(0, 22, 3)
     return colour, np.asarray(canvas.reduce(2)) / 255.0
 

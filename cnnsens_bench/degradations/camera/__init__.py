@@ -1,5 +1,1 @@
-"""Degradations of cheap cameras: their sensors, lenses, shutters and white balance."""
-
-from cnnsens_bench.degradations.camera import sensor
-
-__all__ = ["sensor"]
+"""Degradations by cheap cameras: their sensors, lenses, shutters and white balance."""

@@ -1,7 +1,7 @@
-"""The light behind the pixels: the sRGB curve (IEC 61966-2-1) and the colour of black bodies.
+"""The light that pixels stand for: the sRGB curve (IEC 61966-2-1) and the colours of black bodies.
 
 The curve is a table with linear interpolation between its entries, so that every device computes the same bits; the
-powers of libraries differ in the last.
+power functions of libraries differ in the last bit.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,13 @@ def _encoded(light: np.ndarray) -> np.ndarray:
 
 
 LIGHT = _decoded(np.arange(256) / 255).astype(np.float32)
-"""Linear light in [0, 1] of the pixel values 0 to 255."""
+"""The linear light in [0, 1] of the pixel values 0 to 255."""
 PIXEL = (255 * _encoded(np.arange(STEPS + 1) / STEPS)).astype(np.float32)
-"""Pixel value of the linear light i / STEPS; between its entries it is nowhere further than 0.002 from the curve."""
+"""The pixel values of the linear light i / STEPS; interpolation is nowhere further than 0.002 from the curve."""
 
 
 def to_light(maths: Maths) -> Callable[[Any], Any]:
-    """The formula: a pixel value in [0, 255] → linear light in [0, 1]."""
+    """Return the formula: pixel value in [0, 255] → linear light in [0, 1]."""
     lookup = maths.lookup
 
     def formula(value):  # type: ignore[no-untyped-def]
@@ -40,7 +40,7 @@ def to_light(maths: Maths) -> Callable[[Any], Any]:
 
 
 def to_pixel(maths: Maths) -> Callable[[Any], Any]:
-    """The formula: linear light, clipped to [0, 1] → a pixel value in [0, 255]."""
+    """Return the formula: linear light, which is clipped to [0, 1] → pixel value in [0, 255]."""
     lookup, clip, steps = maths.lookup, maths.clip, np.float32(STEPS)
 
     def formula(light):  # type: ignore[no-untyped-def]
@@ -50,16 +50,16 @@ def to_pixel(maths: Maths) -> Callable[[Any], Any]:
 
 
 DAYLIGHT = 6504.0
-"""Colour temperature of D65, the white of sRGB, in kelvin."""
+"""The colour temperature of D65, the white of sRGB, in kelvin."""
 COLDEST, HOTTEST = 1910.0, 25_000.0
-"""Between these the locus below is good to 1e-3 in x and y, and all three gains are positive: below 1903 K a black body
-is redder than any colour of sRGB."""
+"""The colour temperatures in kelvin between which `planckian` is accurate to 1e-3 in x and y and all three gains are
+positive: below 1903 K a black body is redder than any colour of sRGB."""
 
 XYZ_TO_RGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
 
 
 def planckian(kelvin: float) -> tuple[float, float]:
-    """CIE 1931 x, y of a black body of 1667 to 25,000 K (Kim et al., US patent 7,024,034, 2006)."""
+    """Return the CIE 1931 x and y of a black body of 1667 to 25,000 K (Kim et al., US patent 7,024,034, 2006)."""
     t = 1e3 / kelvin
     if kelvin <= 4000:
         x = ((-0.2661239 * t - 0.2343589) * t + 0.8776956) * t + 0.179910
@@ -75,8 +75,18 @@ def planckian(kelvin: float) -> tuple[float, float]:
 
 
 def illuminant_gains(kelvin: float) -> np.ndarray:
-    """(3,) float32: the linear sRGB of a white surface under a black body, by a camera balanced for `DAYLIGHT`, its
-    green as there."""
+    """Return the gains of the linear red, green and blue of a camera balanced for `DAYLIGHT` under a black body.
+
+    Parameters
+    ----------
+    kelvin
+        The temperature of the black body, between `COLDEST` and `HOTTEST`.
+
+    Returns
+    -------
+    array
+        (3,) float32; the gain of green is 1.
+    """
 
     def rgb(temperature: float) -> np.ndarray:
         x, y = planckian(temperature)

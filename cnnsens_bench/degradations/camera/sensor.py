@@ -1,4 +1,4 @@
-"""What real cheap cameras do to a picture, each at a physical level."""
+"""What cheap cameras do to a picture, each at a level with a physical meaning."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from torch import Tensor
 from cnnsens_bench.degradations.base import degradation, uniform_per_image, uniform_per_value
 from cnnsens_bench.degradations.camera.light import COLDEST, DAYLIGHT, HOTTEST, illuminant_gains, to_light, to_pixel
 from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, resize
-from cnnsens_bench.degradations.kernels.pixelwise import Maths, Value, valuewise
+from cnnsens_bench.degradations.kernels.pixelwise import Maths, ValueFormula, valuewise
 from cnnsens_bench.degradations.kernels.poisson import quantile
 
 
@@ -24,11 +24,11 @@ from cnnsens_bench.degradations.kernels.poisson import quantile
     high=1e7,
 )
 @valuewise
-def shot_noise(maths: Maths) -> Value:
-    """Photons come one by one: a pixel counts a Poisson number of electrons, `level` of them on average at white.
+def shot_noise(maths: Maths) -> ValueFormula:
+    """Count photons one by one: a Poisson number of electrons per value, `level` of them on average at white.
 
-    The count is of linear light (the sRGB curve is undone before and done after), as in the photon transfer of
-    EMVA 1288 and Foi et al. (TIP 2008). A phone's pixel holds some 5000 electrons; at dusk it sees 100, or fewer.
+    The count is of linear light: the sRGB curve is undone before it and applied after it, as in the photon transfer of
+    EMVA 1288 and in Foi et al. (TIP 2008). A pixel of a phone holds some 5000 electrons; at dusk it sees 100 or fewer.
     """
     light, pixel, count = (maths.function(make(maths)) for make in (to_light, to_pixel, quantile))
 
@@ -39,8 +39,8 @@ def shot_noise(maths: Maths) -> Value:
 
 
 @valuewise
-def exposed(maths: Maths) -> Value:
-    """The picture with its linear light times the draw, a number per value; the level has no part in it."""
+def exposed(maths: Maths) -> ValueFormula:
+    """Multiply the linear light of each value by its number; the level is not used."""
     light, pixel = maths.function(to_light(maths)), maths.function(to_pixel(maths))
 
     def value(given, gain, level):  # type: ignore[no-untyped-def]
@@ -57,10 +57,10 @@ def exposed(maths: Maths) -> Value:
     high=HOTTEST - DAYLIGHT,
 )
 def white_balance(pixels: Tensor, draw: None, level: float) -> Tensor:
-    """A camera balanced for daylight of 6504 K under a black body of `level` K more (bluer) or less (redder).
+    """Balance the white for daylight of 6504 K under a black body of `level` K more (bluer) or less (redder).
 
-    Its channels' gains are those of the Planckian locus (Kim et al. 2006) in linear sRGB, green kept. A bulb
-    has 2700 K (level −3800), shade at noon 8000 K (+1500).
+    The gains of the channels are those of the Planckian locus (Kim et al. 2006) in linear sRGB, and green keeps its
+    value. A light bulb has 2700 K (level −3800), shade at noon 8000 K (level +1500).
     """
     if level == 0:
         return pixels
@@ -68,8 +68,10 @@ def white_balance(pixels: Tensor, draw: None, level: float) -> Tensor:
     return exposed(pixels, gains.view(1, 3, 1, 1), 0.0)
 
 
-MAINS_FLICKER, READOUT = 100.0, 1 / 30
-"""In hertz, twice that of the mains; in seconds, of a whole frame line by line."""
+MAINS_FLICKER = 100.0
+"""The frequency of a lamp's flicker in hertz, twice that of the mains."""
+READOUT = 1 / 30
+"""The seconds in which a frame is read line by line."""
 
 
 @degradation(
@@ -80,11 +82,11 @@ MAINS_FLICKER, READOUT = 100.0, 1 / 30
     high=100.0,
 )
 def rolling_exposure(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
-    """A rolling shutter under a lamp that flickers: each line is exposed at another moment of the mains' cycle.
+    """Expose line by line under a lamp that flickers: each line meets another moment of the mains' cycle.
 
-    Light swings by ± `level` per cent about its mean (percent flicker, IEEE 1789-2015: a bulb 10 to 20, a
-    fluorescent tube 30 to 40, a cheap LED lamp 100) at 100 Hz, lines are read over 1/30 s, so 3⅓ bands cross
-    the frame; exposures are short and the phase is random.
+    The light swings by ± `level` per cent about its mean at 100 Hz. (This is the percent flicker of IEEE 1789-2015:
+    10 to 20 for a bulb, 30 to 40 for a fluorescent tube, 100 for a cheap LED lamp.) The lines are read over 1/30 s, so
+    3⅓ bands cross the frame. Exposures are short, and the phase is random.
     """
     height = pixels.shape[-2]
     cycles = np.arange(height) / height * READOUT * MAINS_FLICKER
@@ -93,7 +95,7 @@ def rolling_exposure(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
     return exposed(pixels, gains.view(-1, 1, height, 1), 0.0)
 
 
-# Malvar, He and Cutler (ICASSP 2004), figure 2, in eighths.
+# The filters of Malvar, He and Cutler (ICASSP 2004), figure 2, which are in eighths there.
 GREEN = np.array([[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]) / 8
 BESIDE = np.array([[0, 0, 0.5, 0, 0], [0, -1, 0, -1, 0], [-1, 4, 5, 4, -1], [0, -1, 0, -1, 0], [0, 0, 0.5, 0, 0]]) / 8
 ACROSS = np.array([[0, 0, -1.5, 0, 0], [0, 2, 0, 2, 0], [-1.5, 0, 6, 0, -1.5], [0, 2, 0, 2, 0], [0, 0, -1.5, 0, 0]]) / 8
@@ -101,10 +103,10 @@ ACROSS = np.array([[0, 0, -1.5, 0, 0], [0, 2, 0, 2, 0], [-1.5, 0, 6, 0, -1.5], [
 
 @degradation("bayer", levels=(1, 2, 3, 4), level_name="pitch", low=1.0, high=32.0)
 def bayer(pixels: Tensor, draw: None, level: float) -> Tensor:
-    """One colour a pixel, the others guessed: an RGGB sensor whose pixels are `level` pixels of the input wide.
+    """Keep one colour per pixel and interpolate the others: an RGGB sensor with pixels `level` input pixels wide.
 
-    The light of a sensor's pixel is averaged, the mosaic filled in by Malvar, He and Cutler (2004), as cheap cameras
-    do, and the picture resized back bilinearly. Level 1 is a sensor that has as many pixels as the network.
+    A pixel of the sensor averages its light. The mosaic is filled in by the method of Malvar, He and Cutler (2004), as
+    in cheap cameras, and the picture is resized back bilinearly. At level 1 the sensor has as many pixels as the input.
     """
     size = pixels.shape[-1]
     sensor = max(2, round(size / level))
@@ -113,7 +115,7 @@ def bayer(pixels: Tensor, draw: None, level: float) -> Tensor:
 
 
 def mosaic(pixels: Tensor) -> Tensor:
-    """(N, 3, H, W) → (N, 1, H, W): what an RGGB sensor keeps."""
+    """Return the values that an RGGB sensor keeps of images (N, 3, H, W): (N, 1, H, W)."""
     kept = pixels[:, 1:2].clone()
     kept[:, 0, ::2, ::2] = pixels[:, 0, ::2, ::2]
     kept[:, 0, 1::2, 1::2] = pixels[:, 2, 1::2, 1::2]
@@ -121,12 +123,12 @@ def mosaic(pixels: Tensor) -> Tensor:
 
 
 def demosaiced(raw: Tensor) -> Tensor:
-    """(N, 1, H, W) of an RGGB sensor → (N, 3, H, W), in [0, 255]."""
+    """Fill in the mosaic (N, 1, H, W) of an RGGB sensor: (N, 3, H, W) in [0, 255]."""
     green, beside, above, across = (correlate(raw, kernel, MIRROR) for kernel in (GREEN, BESIDE, BESIDE.T, ACROSS))
     red, middle, blue = raw.clone(), raw.clone(), raw.clone()
     for row, column in ((0, 0), (1, 1)):
         middle[..., row::2, column::2] = green[..., row::2, column::2]
-    # Beside a red pixel lie, in its row, greens whose red neighbours are left and right; blue is likewise.
+    # In the row of a red pixel lie green ones, whose red neighbours are left and right; the same holds for blue.
     for colour, row, column in ((red, 0, 0), (blue, 1, 1)):
         other_row, other_column = 1 - row, 1 - column
         colour[..., row::2, other_column::2] = beside[..., row::2, other_column::2]
@@ -136,7 +138,7 @@ def demosaiced(raw: Tensor) -> Tensor:
 
 
 def area_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exact mean over each result pixel's area, to fewer pixels; as `box_weights`."""
+    """Return weights like `box_weights` for the exact mean over the area of each result pixel, to fewer pixels."""
     scale = source / result
     left = np.arange(result) * scale
     first = np.minimum(left.astype(int), source - 1)
@@ -146,7 +148,7 @@ def area_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def linear_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
-    """Linear interpolation between pixel centres, edges repeated; as `box_weights`."""
+    """Return weights like `box_weights` for linear interpolation between pixel centres, with edges repeated."""
     centres = ((np.arange(result) + 0.5) * source / result - 0.5).clip(0, source - 1)
     first = np.minimum(centres.astype(int), max(source - 2, 0))
     right = centres - first
@@ -155,7 +157,7 @@ def linear_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
 
 @degradation("jpeg", levels=(90, 70, 50, 30, 20, 10, 5), level_name="quality", low=1.0, high=100.0, whole=True)
 def jpeg(pixels: Tensor, draw: None, level: float) -> Tensor:
-    """Rounded to 8 bits and through JPEG at that quality (the IJG's scale, colour halved in both directions)."""
+    """Round to 8 bits and compress as JPEG of quality `level` (the IJG's scale, with colour at half the resolution)."""
     images = pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
     def coded(image: np.ndarray) -> np.ndarray:

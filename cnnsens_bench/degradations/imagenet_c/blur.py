@@ -1,4 +1,4 @@
-"""Blur of Hendrycks & Dietterich (2019)."""
+"""The blurs of Hendrycks & Dietterich (2019)."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from cnnsens_bench.degradations.streams import Streams
 
 @common(((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)))
 def defocus_blur(pixels: Tensor, draw: None, lens: tuple[int, float]) -> Tensor:
-    """Out of focus: a disk of that radius, its rim softened by that much."""
+    """Blur with the disk of a lens out of focus; `lens` is its radius and the σ that softens its rim, in pixels."""
     return correlate(pixels, disk(*lens), MIRROR)
 
 
@@ -35,22 +35,22 @@ ROUNDS = max(rounds for _, _, rounds in GLASS)
 
 
 def glass_draw(streams: Streams, size: int) -> Tensor:
-    """(N, rounds, size, size, 2) uniform in [0, 1): where each pixel looks in each round, x and y."""
+    """Draw from which neighbour each pixel is taken in each round: (N, rounds, size, size, x and y) in [0, 1)."""
     return streams.uniform(ROUNDS, size, size, 2)
 
 
 @common(GLASS, draw=glass_draw)
 def glass_blur(pixels: Tensor, draw: Tensor, glass: tuple[float, int, int]) -> Tensor:
-    """Frosted glass: blurred by σ, shuffled among neighbours up to a distance, blurred again.
+    """Blur by σ, shuffle pixels among neighbours up to a distance, and blur again, as frosted glass does.
 
-    ImageNet-C's code means to swap two pixels, but its NumPy views make it copy the one over the other; so do we.
+    The code of ImageNet-C means to swap two pixels, but its NumPy views copy one over the other; so does this function.
     """
     sigma, distance, rounds = glass
-    # Cut to whole values, as there; a thousandth keeps flat regions from falling below theirs.
+    # Values are cut to whole numbers, as there; a thousandth is added so that flat regions keep their value.
     blurred = torch.floor(gaussian_blur(pixels.clamp(0, 255), sigma) + 1e-3)
-    places = np.stack([_shuffle_loop()(numbers, distance, rounds) for numbers in draw.cpu().numpy()])
+    origins = np.stack([_shuffle_loop()(numbers, distance, rounds) for numbers in draw.cpu().numpy()])
     count, channels, height, width = pixels.shape
-    index = torch.from_numpy(places).to(pixels.device).view(count, 1, -1).expand(-1, channels, -1)
+    index = torch.from_numpy(origins).to(pixels.device).view(count, 1, -1).expand(-1, channels, -1)
     shuffled = blurred.reshape(count, channels, -1).gather(2, index).view(count, channels, height, width)
     return gaussian_blur(shuffled, sigma)
 
@@ -60,20 +60,28 @@ def _shuffle_loop() -> Callable[..., np.ndarray]:
     @numba.njit(nogil=True)
     def loop(numbers, distance, rounds):  # type: ignore[no-untyped-def]
         size = numbers.shape[1]
-        places = np.arange(size * size).reshape(size, size)
+        origins = np.arange(size * size).reshape(size, size)
         for n in range(rounds):
             for h in range(size - distance, distance, -1):
                 for w in range(size - distance, distance, -1):
                     x = int(numbers[n, h, w, 0] * np.float32(2 * distance)) - distance
                     y = int(numbers[n, h, w, 1] * np.float32(2 * distance)) - distance
-                    places[h, w] = places[h + y, w + x]
-        return places
+                    origins[h, w] = origins[h + y, w + x]
+        return origins
 
     return loop
 
 
 def motion_blurred(pixels: Tensor, radius: int, sigma: float, degrees: list[float]) -> Tensor:
-    """ImageMagick's motion blur, an angle an image: half a Gaussian of 2 · radius + 1 taps along a line."""
+    """Blur each image along a line, with half a Gaussian of 2 · radius + 1 taps, like ImageMagick's motion blur.
+
+    Parameters
+    ----------
+    radius, sigma
+        The length of the line and the σ of the Gaussian, in pixels.
+    degrees
+        The direction for each image.
+    """
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
     weights /= weights.sum()
@@ -87,7 +95,7 @@ def motion_blurred(pixels: Tensor, radius: int, sigma: float, degrees: list[floa
 
 @common(((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)), draw=uniform_per_image)
 def motion_blur(pixels: Tensor, draw: Tensor, motion: tuple[int, float]) -> Tensor:
-    """Moved while exposed, in a direction uniform in ± 45°."""
+    """Blur by a motion during the exposure, in a direction uniform in ± 45°; `motion` is its radius and σ in pixels."""
     return motion_blurred(pixels, *motion, [90 * u - 45 for u in draw.tolist()])
 
 
@@ -101,7 +109,7 @@ def motion_blur(pixels: Tensor, draw: Tensor, motion: tuple[int, float]) -> Tens
     )
 )
 def zoom_blur(pixels: Tensor, draw: None, factors: Any) -> Tensor:
-    """Moved towards while exposed: the mean of the image and of its magnifications."""
+    """Blur by a motion towards the object during the exposure: take the mean of the image and its magnifications."""
     total = pixels
     for factor in factors:
         total = total + magnified(pixels, float(factor))
@@ -109,12 +117,12 @@ def zoom_blur(pixels: Tensor, draw: None, factors: Any) -> Tensor:
 
 
 def magnified(pixels: Tensor, factor: float) -> Tensor:
-    """The middle of square images `factor` times larger, as `scipy.ndimage.zoom` of order 1 does it."""
+    """Magnify the middle of square images `factor` times, as `scipy.ndimage.zoom` of order 1 does."""
     size = pixels.shape[-1]
     part = math.ceil(size / factor)
     result = round(part * factor)
     steps = np.arange(size) + (result - size) // 2
-    line = (size - part) // 2 + steps * (part - 1) / max(1, result - 1)
-    where = torch.from_numpy(line.astype(np.float32)).to(pixels.device)
-    rows, columns = where.view(1, -1, 1).expand(1, size, size), where.view(1, 1, -1).expand(1, size, size)
+    positions = (size - part) // 2 + steps * (part - 1) / max(1, result - 1)
+    line = torch.from_numpy(positions.astype(np.float32)).to(pixels.device)
+    rows, columns = line.view(1, -1, 1).expand(1, size, size), line.view(1, 1, -1).expand(1, size, size)
     return sample(pixels, rows, columns, SYMMETRIC)

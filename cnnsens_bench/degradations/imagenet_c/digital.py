@@ -1,4 +1,4 @@
-"""Digital corruptions of Hendrycks & Dietterich (2019)."""
+"""The digital corruptions of Hendrycks & Dietterich (2019)."""
 
 from functools import lru_cache
 
@@ -10,21 +10,21 @@ from torch import Tensor
 from cnnsens_bench.degradations.camera.sensor import jpeg
 from cnnsens_bench.degradations.imagenet_c.severity import common
 from cnnsens_bench.degradations.kernels.filters import MIRROR, SYMMETRIC, box_weights, resize, sample
-from cnnsens_bench.degradations.kernels.pixelwise import Maths, Pixel, pixelwise
+from cnnsens_bench.degradations.kernels.pixelwise import Maths, PixelFormula, pixelwise
 from cnnsens_bench.degradations.streams import Streams
 
 ZERO, FULL = np.float32(0), np.float32(255)
 
 
 @pixelwise
-def brighter(maths: Maths) -> Pixel:
-    """V of HSV raised by that much of its range, up to its end."""
+def brighter(maths: Maths) -> PixelFormula:
+    """Raise V of HSV by the share `more` of its range, at most to its end; a formula for `brightness`."""
     maximum, clip, where = maths.maximum, maths.clip, maths.where
 
     def pixel(red, green, blue, one, more):  # type: ignore[no-untyped-def]
         value = maximum(red, maximum(green, blue))
         raised = clip(value + more * FULL * one, ZERO, FULL)
-        # Black has no hue: it becomes gray.
+        # Black has no hue, and becomes gray.
         black = value == ZERO
         gain = where(black, ZERO, raised / value)
         gray = where(black, raised, ZERO)
@@ -35,24 +35,24 @@ def brighter(maths: Maths) -> Pixel:
 
 @common((0.1, 0.2, 0.3, 0.4, 0.5))
 def brightness(pixels: Tensor, draw: None, more: float) -> Tensor:
-    """V of HSV raised by that much of its range, up to its end; H and S stay."""
+    """Raise V of HSV by the share `more` of its range, at most to its end; H and S stay."""
     return brighter(pixels, torch.ones(len(pixels), 1, 1, 1, device=pixels.device), more)
 
 
 @common((0.4, 0.3, 0.2, 0.1, 0.05))
 def contrast(pixels: Tensor, draw: None, kept: float) -> Tensor:
-    """Every channel drawn towards its mean over the image; that share of the difference is kept."""
+    """Move every value towards the mean of its channel over the image; the share `kept` of the difference stays."""
     mean = pixels.mean((2, 3), keepdim=True, dtype=torch.float64).float()
     return (pixels - mean) * kept + mean
 
 
 def elastic_draw(streams: Streams, size: int) -> tuple[Tensor, Tensor]:
-    """(N, 3, 2) and (N, 2, size, size) uniform in [0, 1): three corners' shifts, and x and y of the field."""
+    """Draw the shifts of three corners, (N, 3, 2), and x and y of a field, (N, 2, size, size), uniform in [0, 1)."""
     return streams.uniform(3, 2), streams.uniform(2, size, size)
 
 
 @common(
-    # 244 is the published figure, not 224.
+    # 244 is the number in the published code, not 224.
     tuple(
         (244 * strength, 244 * smoothness, 244 * corners)
         for strength, smoothness, corners in (
@@ -62,7 +62,10 @@ def elastic_draw(streams: Streams, size: int) -> tuple[Tensor, Tensor]:
     draw=elastic_draw,
 )  # fmt: skip
 def elastic_transform(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: tuple[float, float, float]) -> Tensor:
-    """A random affine map, then a smooth random displacement, both bilinear."""
+    """Apply a random affine map, then a smooth random displacement, both with bilinear interpolation.
+
+    `parameters` are the strength of the displacement, its smoothness and the largest shift of the corners, in pixels.
+    """
     strength, smoothness, corners = parameters
     size = pixels.shape[-1]
     moved, field = draw
@@ -70,14 +73,14 @@ def elastic_transform(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: t
     rows, columns = (torch.from_numpy(maps[:, i]).to(pixels.device) for i in (1, 0))
     turned = sample(pixels, rows, columns, MIRROR)
     smooth = torch.from_numpy(_smoothing(size, smoothness)).to(pixels.device)
-    # One image at a time: a product of matrices rounds by how many there are.
+    # Images are multiplied one at a time, because the rounding of a product depends on how many there are.
     steps = torch.stack([smooth @ (one.double() * 2 - 1) @ smooth.T for one in field]) * strength
     grid = torch.arange(size, device=pixels.device, dtype=torch.float32)
     return sample(turned, grid[:, None] + steps[:, 1].float(), grid + steps[:, 0].float(), SYMMETRIC)
 
 
 def _affine(shift: np.ndarray, size: int) -> np.ndarray:
-    """(2, size, size) float32: x and y in the image of each pixel, where three corners moved by `shift` (3, 2)."""
+    """Return the x and y that each pixel is taken from, (2, size, size), if three corners move by `shift` (3, 2)."""
     centre, reach = size // 2, size // 3
     corners = np.array(
         [[centre + reach, centre + reach], [centre + reach, centre - reach], [centre - reach] * 2], float
@@ -91,18 +94,18 @@ def _affine(shift: np.ndarray, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _smoothing(size: int, sigma: float) -> np.ndarray:
-    """(size, size): Gaussian smoothing along an axis, cut at 3 σ, borders repeated backwards."""
+    """Return the matrix (size, size) that smooths along an axis by a Gaussian, cut at 3 σ, with mirrored borders."""
     return gaussian_filter1d(np.eye(size), sigma, axis=0, mode="reflect", truncate=3)
 
 
 @common((0.6, 0.5, 0.4, 0.3, 0.25))
 def pixelate(pixels: Tensor, draw: None, share: float) -> Tensor:
-    """Averaged down to that share of the side, and enlarged without smoothing."""
+    """Average down to the share `share` of the side, and enlarge without smoothing."""
     size = pixels.shape[-1]
     return resize(resize(pixels, max(1, int(size * share)), box_weights), size, box_weights)
 
 
 @common((25, 18, 15, 10, 7))
 def jpeg_compression(pixels: Tensor, draw: None, quality: int) -> Tensor:
-    """Through JPEG at that quality."""
+    """Compress as JPEG of that quality."""
     return jpeg(pixels, None, quality)

@@ -1,4 +1,4 @@
-"""What the fifteen have in common: a name with a prefix, and whole severities from 1 to 5."""
+"""How the fifteen corruptions are registered: with a prefix, and whole severities from 1 to 5 as levels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,15 @@ SEVERITIES = (1, 2, 3, 4, 5)
 def common(
     parameters: Sequence[Any], draw: DrawFunction | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register `common:<function's name>`: a function (pixels, draw, parameter), its parameter by severity."""
+    """Register the decorated function as the degradation `common:<its name>`.
+
+    Parameters
+    ----------
+    parameters
+        The function's third argument, in place of a level, for the severities 1 to 5.
+    draw
+        As in `degradation`.
+    """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         def at_severity(pixels: Any, draw: Any, level: float) -> Any:

@@ -1,4 +1,4 @@
-"""Weather of Hendrycks & Dietterich (2019)."""
+"""The weather of Hendrycks & Dietterich (2019)."""
 
 import math
 
@@ -15,7 +15,7 @@ from cnnsens_bench.degradations.streams import Streams
 
 @common(((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)), draw=plasma_draw)
 def fog(pixels: Tensor, draw: Tensor, parameters: tuple[float, float]) -> Tensor:
-    """A plasma of that strength and decay over the image in [0, 1], then as bright as before at its brightest."""
+    """Add a plasma of some strength and decay to the image in [0, 1], and scale it so that its maximum stays."""
     strength, decay = parameters
     brightest = pixels.amax((1, 2, 3), keepdim=True)
     hazy = pixels + plasma(draw, pixels.shape[-1], decay) * (255 * strength)
@@ -23,23 +23,24 @@ def fog(pixels: Tensor, draw: Tensor, parameters: tuple[float, float]) -> Tensor
 
 
 def frost_draw(streams: Streams, size: int) -> tuple[Tensor, Tensor]:
-    """Two plasmas' numbers: of the ice's thickness and of its needles."""
+    """Draw the numbers of two plasmas, one for the thickness of the ice and one for its needles."""
     return plasma_draw(streams, size), plasma_draw(streams, size)
 
 
 NEEDLES = (20.0, 80.0, 140.0)
-"""Directions in degrees; 60 apart, as ice grows."""
-SLENDER = 7
+"""The directions of the needles in degrees; ice grows at angles of 60."""
+SLENDERNESS = 7
+"""How many times longer than wide a needle is."""
 
 
 def frost_texture(draw: tuple[Tensor, Tensor], size: int) -> Tensor:
-    """(N, 3, size, size) in [0, 255]: bluish ice, thin here and thick there, where bright needles cross."""
+    """Return bluish ice of varying thickness, crossed by bright needles: (N, 3, size, size) in [0, 255]."""
     ice = plasma(draw[0], size, 1.8)
     field = plasma(draw[1], size, 1.4)
     steps = np.arange(size) * (224 / size)
     needles = torch.zeros_like(ice)
     for direction in np.deg2rad(NEEDLES):
-        along = np.add.outer(steps * math.sin(direction), steps * math.cos(direction)) / SLENDER
+        along = np.add.outer(steps * math.sin(direction), steps * math.cos(direction)) / SLENDERNESS
         across = np.add.outer(steps * math.cos(direction), -steps * math.sin(direction))
         rows, columns = (torch.from_numpy(part.astype(np.float32)[None]).to(ice.device) for part in (across, along))
         streaks = sample(field, rows, columns, SYMMETRIC)
@@ -52,13 +53,16 @@ def frost_texture(draw: tuple[Tensor, Tensor], size: int) -> Tensor:
 
 @common(((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)), draw=frost_draw)
 def frost(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: tuple[float, float]) -> Tensor:
-    """The image and ice, weighted. The ice is generated: ImageNet-C's photographs of it are not ours to ship."""
-    of_image, of_ice = parameters
-    return pixels * of_image + frost_texture(draw, pixels.shape[-1]) * of_ice
+    """Return a weighted sum of the image and of ice.
+
+    The ice is generated, because this package has no right to distribute ImageNet-C's photographs of ice.
+    """
+    image_weight, ice_weight = parameters
+    return pixels * image_weight + frost_texture(draw, pixels.shape[-1]) * ice_weight
 
 
 def snow_draw(streams: Streams, size: int) -> tuple[Tensor, Tensor]:
-    """(N, 1, size, size) N(0, 1) and (N,) uniform: flakes, and the wind."""
+    """Draw the flakes, (N, 1, size, size) from N(0, 1), and the direction of the wind, (N,) uniform in [0, 1)."""
     return streams.normal(1, size, size), streams.uniform(1)[:, 0]
 
 
@@ -73,7 +77,7 @@ def snow_draw(streams: Streams, size: int) -> tuple[Tensor, Tensor]:
     draw=snow_draw,
 )
 def snow(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: tuple) -> Tensor:
-    """Flakes (the largest of magnified noise, blown along a line) over an image that is whitened by that share."""
+    """Add flakes, the largest values of magnified noise, blurred along a line, to a whitened image."""
     mean, deviation, zoom, threshold, radius, sigma, kept = parameters
     normal, wind = draw
     flakes = magnified(normal * deviation + mean, zoom)

@@ -1,1 +1,1 @@
-"""Numerical kernels that several degradations share. They register nothing."""
+"""Numerical building blocks that several degradations share. No degradation is registered here."""

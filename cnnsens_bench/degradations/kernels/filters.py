@@ -1,6 +1,6 @@
-"""Filters whose bits are the same on every machine: sums of products in one written order, never a library's blocks.
+"""Filters with the same bits on every machine: the order of every sum is fixed, which libraries leave open.
 
-On a CPU they are compiled loops over channels_last memory, elsewhere the same operations on tensors.
+On a CPU they are compiled loops over channels_last memory, on other devices the same operations on tensors.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from torch import Tensor
 from cnnsens_bench.degradations.kernels import pixelwise
 
 EDGE, MIRROR, SYMMETRIC = "edge", "reflect", "symmetric"
-"""How images go on beyond their border, as `numpy.pad` names it: a a|a b c, c b|a b c, b a|a b c."""
+"""How an image a b c continues to the left of its border, by the names of `numpy.pad`: a a|, c b| and b a|."""
 
 
 def pad(pixels: Tensor, before: int, after: int, border: str) -> Tensor:
-    """(N, C, H, W), continued by `before` rows and columns above and left, `after` below and right."""
+    """Continue images (N, C, H, W) by `before` rows and columns above and left, and `after` below and right."""
     rows, columns = (
         torch.from_numpy(np.pad(np.arange(side), (before, after), mode=border)).to(pixels.device)  # type: ignore[call-overload]
         for side in pixels.shape[-2:]
@@ -28,7 +28,17 @@ def pad(pixels: Tensor, before: int, after: int, border: str) -> Tensor:
 
 
 def correlate(pixels: Tensor, kernel: np.ndarray, border: str) -> Tensor:
-    """`pixels` (N, C, H, W) float32 under `kernel` (odd, odd): the weight in its middle is the pixel's own."""
+    """Correlate images with a kernel.
+
+    Parameters
+    ----------
+    pixels
+        (N, C, H, W) float32.
+    kernel
+        Weights of odd height and width; the one in the middle is the pixel's own.
+    border
+        `EDGE`, `MIRROR` or `SYMMETRIC`.
+    """
     taps = [(int(y), int(x), np.float32(kernel[y, x])) for y, x in np.argwhere(kernel)]
     tall, wide = kernel.shape
     around = max(tall, wide) // 2
@@ -37,17 +47,18 @@ def correlate(pixels: Tensor, kernel: np.ndarray, border: str) -> Tensor:
 
 
 def shifted_sum(pixels: Tensor, shifts: list[tuple[int, int]], weights: np.ndarray) -> Tensor:
-    """Σ weight · image moved by (rows, columns) up and left, its edge pixels repeated; (N, C, H, W) float32."""
+    """Sum copies of images (N, C, H, W), each weighted and moved by (rows, columns) up and left, edges repeated."""
     around = max(abs(step) for shift in shifts for step in shift)
     taps = [(y + around, x + around, np.float32(w)) for (y, x), w in zip(shifts, weights, strict=True)]
     return _summed(pad(pixels, around, around, EDGE), taps, pixels.shape[-2:])
 
 
 Taps = list[tuple[int, int, np.float32]]
-"""(row, column, weight) from the upper left corner of what a pad makes of an image."""
+"""The weights of a sum and their positions: (row, column, weight), counted from the corner of the padded image."""
 
 
 def _summed(padded: Tensor, taps: Taps, size: tuple[int, ...]) -> Tensor:
+    """Sum the weighted windows of padded images, in the order of the taps."""
     height, width = size
     if not pixelwise.on_cpu(padded):
         total = torch.zeros_like(padded[:, :, :height, :width])
@@ -84,7 +95,7 @@ def _sum_loop() -> Callable[..., None]:
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
-    """As skimage's `gaussian`: cut at 4 σ, edge pixels repeated; rows and columns one after the other."""
+    """Blur like `skimage.filters.gaussian`: cut at 4 σ, with edge pixels repeated, along y first and then along x."""
     radius = int(4 * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     weights /= weights.sum()
@@ -92,9 +103,22 @@ def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
 
 
 def disk(radius: int, alias_blur: float) -> np.ndarray:
-    """A disk with a softened rim, the kernel of a lens out of focus; (17, 17), or (2r + 1, 2r + 1) above a radius of 8.
+    """Return the kernel of a lens out of focus, a disk with a softened rim.
 
-    Softened as Hendrycks & Dietterich do: where the disk touches the kernel's border the sum comes out at 1.01.
+    The rim is softened as in the code of Hendrycks & Dietterich (2019), by which the weights sum to 1.01 where the
+    disk touches the kernel's border.
+
+    Parameters
+    ----------
+    radius
+        The radius of the disk in pixels.
+    alias_blur
+        The σ of the Gaussian that softens the rim, in pixels.
+
+    Returns
+    -------
+    array
+        (17, 17), or (2 · radius + 1, 2 · radius + 1) for a radius above 8.
     """
     small = radius <= 8
     steps = np.arange(-8, 9) if small else np.arange(-radius, radius + 1)
@@ -105,9 +129,21 @@ def disk(radius: int, alias_blur: float) -> np.ndarray:
 
 
 def sample(pixels: Tensor, rows: Tensor, columns: Tensor, border: str) -> Tensor:
-    """`pixels` (N, C, H, W) at the points (`rows`, `columns`), each (N or 1, h, w) float32, bilinear: (N, C, h, w).
+    """Interpolate images bilinearly at points between their pixels.
 
-    `border`: `MIRROR` or `SYMMETRIC`.
+    Parameters
+    ----------
+    pixels
+        (N, C, H, W).
+    rows, columns
+        The points, (N, h, w) float32, or (1, h, w) if all images share them.
+    border
+        `MIRROR` or `SYMMETRIC`, for points outside the image.
+
+    Returns
+    -------
+    Tensor
+        (N, C, h, w).
     """
     if not pixelwise.on_cpu(pixels):
         return _sample_tensors(pixels, rows, columns, border)
@@ -132,8 +168,8 @@ def _sample_tensors(pixels: Tensor, rows: Tensor, columns: Tensor, border: str) 
     flat = pixels.reshape(count, channels, -1)
 
     def at(y: Tensor, x: Tensor) -> Tensor:
-        place = (inside(y, height) * width + inside(x, width)).expand(count, *rows.shape[1:]).reshape(count, 1, -1)
-        return flat.gather(2, place.expand(-1, channels, -1)).view(count, channels, *rows.shape[1:])
+        index = (inside(y, height) * width + inside(x, width)).expand(count, *rows.shape[1:]).reshape(count, 1, -1)
+        return flat.gather(2, index.expand(-1, channels, -1)).view(count, channels, *rows.shape[1:])
 
     top, left = rows.floor(), columns.floor()
     down, right = (rows - top)[:, None], (columns - left)[:, None]
@@ -158,10 +194,10 @@ def _sample_loop() -> Callable[..., None]:
     def loop(source, rows, columns, beyond, target, first, last):  # type: ignore[no-untyped-def]
         height, width, channels = source.shape[1:]
         for image in range(first, last):
-            map_of = image if len(rows) > 1 else 0
+            own = image if len(rows) > 1 else 0
             for y in range(target.shape[1]):
                 for x in range(target.shape[2]):
-                    row, column = rows[map_of, y, x], columns[map_of, y, x]
+                    row, column = rows[own, y, x], columns[own, y, x]
                     top, left = np.floor(row), np.floor(column)
                     down, right = row - top, column - left
                     y0, y1 = inside(int(top), height, beyond), inside(int(top) + 1, height, beyond)
@@ -175,20 +211,37 @@ def _sample_loop() -> Callable[..., None]:
 
 
 def box_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pillow's BOX filter along one axis, from `source` to `result` pixels: (taps, result) indices and weights."""
+    """Return the weights of Pillow's BOX filter along one axis.
+
+    Parameters
+    ----------
+    source, result
+        The numbers of pixels along the axis before and after.
+
+    Returns
+    -------
+    indices, weights
+        Two arrays (taps, result): which source pixels a result pixel is made of, and their shares.
+    """
     scale = source / result
     centres = (np.arange(result) + 0.5) * scale
     half = 0.5 * max(scale, 1.0)
     first = np.maximum((centres - half + 0.5).astype(int), 0)
     last = np.minimum((centres + half + 0.5).astype(int), source)
-    places = first + np.arange((last - first).max())[:, None]
-    distance = (places - centres + 0.5) * (1 / max(scale, 1.0))
-    inside = (places < last) & (distance > -0.5) & (distance <= 0.5)
-    return np.minimum(places, source - 1), (inside / inside.sum(0)).astype(np.float32)
+    indices = first + np.arange((last - first).max())[:, None]
+    distance = (indices - centres + 0.5) * (1 / max(scale, 1.0))
+    inside = (indices < last) & (distance > -0.5) & (distance <= 0.5)
+    return np.minimum(indices, source - 1), (inside / inside.sum(0)).astype(np.float32)
 
 
 def resize(pixels: Tensor, size: int, weights: Callable[[int, int], tuple[np.ndarray, np.ndarray]]) -> Tensor:
-    """`pixels` (N, C, H, W) to `size` × `size` by the taps that `weights(source, result)` gives, columns first."""
+    """Resize images (N, C, H, W) to `size` × `size`, columns first.
+
+    Parameters
+    ----------
+    weights
+        A function like `box_weights`.
+    """
     for axis in (3, 2):
         indices, shares = weights(pixels.shape[axis], size)
         view = [-1 if dimension == axis else 1 for dimension in range(4)]
@@ -207,5 +260,5 @@ def _empty(count: int, channels: int, height: int, width: int) -> Tensor:
 
 
 def _flat_rows(pixels: Tensor) -> np.ndarray:
-    """(N, H, W·C) of channels_last memory."""
+    """Return the channels_last memory of images as (N, H, W · C)."""
     return pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(2).numpy()

@@ -1,8 +1,25 @@
-"""Pixel formulas at the speed of memory.
+"""Formulas of one pixel that run as fast as the memory allows. Plain degradations do not need them.
 
-A formula of one pixel, written once, runs as one compiled loop over the memory on a CPU (a chain of tensor
-operations would pass over it twenty times) and as tensor operations on other devices. Both do the same IEEE
-operations in the same order and contract nothing, so their bits are equal.
+A torch function such as `pixels + level * draw` is a complete degradation. On a CPU, though, each tensor operation
+passes over the whole memory once, and a formula like a turn of the hue takes twenty of them. Here a formula is written
+once for one pixel, and runs as one compiled loop on a CPU and as tensor operations on other devices. Both do the same
+IEEE operations in the same order and fuse none, so their bits are equal.
+
+    WHITE = np.float32(255)
+
+    @degradation("salt_pixel", draw=uniform_per_pixel, levels=(0.01, 0.1), high=1.0)
+    @pixelwise
+    def salt_pixel(maths):
+        where = maths.where
+
+        def pixel(red, green, blue, number, level):
+            kept = number >= level
+            return where(kept, red, WHITE), where(kept, green, WHITE), where(kept, blue, WHITE)
+
+        return pixel
+
+The outer function gets `maths`, the operations that exist in both worlds (see `Maths`), and returns the formula. The
+formula uses arithmetic, those operations and float32 constants; a Python number would lift the loop to float64.
 """
 
 import functools
@@ -17,32 +34,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Pixel = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any]]
-"""(red, green, blue, number, level) → (red, green, blue), `number` being the draw's: arithmetic, float32 constants and
-the functions of `Maths`."""
+PixelFormula = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any]]
+"""(red, green, blue, number, level) → (red, green, blue) of one pixel, where `number` is from the draw."""
 
-Value = Callable[[Any, Any, Any], Any]
-"""(value, number, level) → value, likewise."""
+ValueFormula = Callable[[Any, Any, Any], Any]
+"""(value, number, level) → value of one channel of one pixel."""
 
 Maths = Any
-"""What a formula may call: `minimum(a, b)`, `maximum(a, b)`, `absolute(a)`, `floor(a)`, `root(a)`,
-`clip(a, low, high)`, `where(condition, a, b)`, `quotient(a, constant)`, the same bits on every device, and
-`lookup(table, a)`, which interpolates in a float32 table. A function of its own that a formula calls goes through
-`function(f)`; `scalar` tells a loop from tensors."""
+"""The operations that a formula may call, with the same bits on every device.
+
+They are `minimum(a, b)`, `maximum(a, b)`, `absolute(a)`, `floor(a)`, `root(a)`, `clip(a, low, high)`,
+`where(condition, a, b)`, `quotient(a, constant)` and `lookup(table, a)`, which interpolates linearly in a float32 array
+at the position a. A function that a formula calls must be wrapped first, `f = maths.function(f)`. The flag
+`maths.scalar` is true in a compiled loop, which sees single numbers, and false where the arguments are tensors.
+"""
 
 SMALLEST_SHARE = 1 << 15
-"""Pixels below which another thread costs more than it gives."""
+"""The number of pixels below which another thread costs more time than it saves."""
 
 
 def on_cpu(pixels: Tensor) -> bool:
-    """Whether compiled loops run here, and not operations on tensors."""
+    """Return whether compiled loops run on these pixels, and not tensor operations."""
     return pixels.device.type == "cpu"
 
 
-def pixelwise(factory: Callable[[Maths], Pixel]) -> Callable[[Tensor, Tensor, float], Tensor]:
-    """A degradation's function (pixels, draw, level) from the factory of its formula.
+def pixelwise(factory: Callable[[Maths], PixelFormula]) -> Callable[[Tensor, Tensor, float], Tensor]:
+    """Turn the factory of a pixel's formula into the function of a degradation; used as a decorator.
 
-    The draw has one number per pixel, (N, 1, H, W), or per image, (N, 1, 1, 1).
+    Parameters
+    ----------
+    factory
+        `maths -> formula`, where the formula computes a pixel's three channels from each other.
+
+    Returns
+    -------
+    function
+        (pixels, draw, level) → pixels; the draw has one number per pixel, (N, 1, H, W), or per image, (N, 1, 1, 1).
     """
     loops = functools.cache(lambda: _compiled(factory))
 
@@ -69,8 +96,19 @@ def pixelwise(factory: Callable[[Maths], Pixel]) -> Callable[[Tensor, Tensor, fl
     return apply
 
 
-def valuewise(factory: Callable[[Maths], Value]) -> Callable[[Tensor, Tensor, float], Tensor]:
-    """As `pixelwise`, of a formula of one channel's value; the draw is of the pixels' shape, or expands to it."""
+def valuewise(factory: Callable[[Maths], ValueFormula]) -> Callable[[Tensor, Tensor, float], Tensor]:
+    """Turn the factory of a value's formula into the function of a degradation; used as a decorator.
+
+    Parameters
+    ----------
+    factory
+        `maths -> formula`, where the formula computes one channel of a pixel from that channel alone.
+
+    Returns
+    -------
+    function
+        (pixels, draw, level) → pixels; the draw has the pixels' shape (N, 3, H, W), or expands to it.
+    """
     loop = functools.cache(lambda: _compiled_value(factory))
 
     @functools.wraps(factory)
@@ -94,9 +132,16 @@ def _scalar(level: float, beside: Tensor) -> Tensor:
 
 
 def share(count: int, pixels_each: int, work: Callable[[int, int], None]) -> None:
-    """Call `work(first, last)` on shares of `range(count)`, over as many threads as torch uses.
+    """Call `work(first, last)` on parts of `range(count)`, in as many threads as torch uses.
 
-    `pixels_each`: how much work one of `count` is, in pixels.
+    Parameters
+    ----------
+    count
+        How many units of work there are.
+    pixels_each
+        The size of one unit in pixels, which decides how many threads pay.
+    work
+        Does the units from `first` up to `last`, which is left out.
     """
     shares = max(1, min(torch.get_num_threads(), count, count * pixels_each // SMALLEST_SHARE))
     if shares == 1:
@@ -111,8 +156,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def _compiled(factory: Callable[[Maths], Pixel]) -> tuple[Any, Any]:
-    """The loops of one formula. Flat unsigned indices are what lets LLVM use vector instructions here."""
+def _compiled(factory: Callable[[Maths], PixelFormula]) -> tuple[Any, Any]:
+    """Compile the two loops of a formula. With flat unsigned indices LLVM uses vector instructions here."""
     formula = numba.njit(inline="always", error_model="numpy")(factory(_scalars()))
     three, one, two = np.uint64(3), np.uint64(1), np.uint64(2)
 
@@ -140,7 +185,7 @@ def _compiled(factory: Callable[[Maths], Pixel]) -> tuple[Any, Any]:
     return per_pixel, per_image
 
 
-def _compiled_value(factory: Callable[[Maths], Value]) -> Any:
+def _compiled_value(factory: Callable[[Maths], ValueFormula]) -> Any:
     formula = numba.njit(error_model="numpy")(factory(_scalars()))
 
     @numba.njit(nogil=True, error_model="numpy")
@@ -170,7 +215,7 @@ TENSORS = SimpleNamespace(
     root=torch.sqrt,
     clip=lambda a, low, high: torch.clamp(a, float(low), float(high)),
     where=torch.where,
-    # On CUDA a tensor is not divided by a Python number, but multiplied by its rounded reciprocal.
+    # CUDA divides by a Python number as a multiplication by its rounded reciprocal, hence the tensor.
     quotient=lambda a, constant: a / torch.tensor(constant, device=a.device),
     lookup=_lookup_in_tensor,
     function=lambda f: f,
@@ -183,7 +228,7 @@ def _scalars() -> SimpleNamespace:
     inline = numba.njit(inline="always", error_model="numpy")
     zero = np.float32(0)
 
-    # Written as selections: the built-in functions' care for NaN and signs would keep loops from being vectorised.
+    # These are selections, because the built-in functions' care for NaN and signs would prevent vector instructions.
     @inline
     def minimum(a, b):  # type: ignore[no-untyped-def]
         return a if a < b else b
@@ -206,7 +251,7 @@ def _scalars() -> SimpleNamespace:
         return high if raised > high else raised
 
     @inline
-    def where(condition, a, b):  # type: ignore[no-untyped-def]
+    def select(condition, a, b):  # type: ignore[no-untyped-def]
         return a if condition else b
 
     @inline
@@ -230,4 +275,4 @@ def _scalars() -> SimpleNamespace:
         "root": root,
         "quotient": quotient,
     }
-    return SimpleNamespace(**named, clip=clip, where=where, lookup=lookup, function=inline, scalar=True)
+    return SimpleNamespace(**named, clip=clip, where=select, lookup=lookup, function=inline, scalar=True)

@@ -1,8 +1,9 @@
-"""Moved, turned, bent and mirrored boxes (paper, section 2, Table 1 and section 5)."""
+"""Moved, turned, bent and mirrored views (paper, section 2, Table 1 and section 5)."""
 
 from torch import Tensor
 
-from cnnsens_bench.degradations.base import Motion, Reach, degradation, normal_shift, uniform_per_image
+from cnnsens_bench.degradations.base import degradation, normal_shift, uniform_per_image
+from cnnsens_bench.degradations.motion import Motion, Reach
 from cnnsens_bench.degradations.streams import NORMAL_MAX
 
 
@@ -15,7 +16,7 @@ from cnnsens_bench.degradations.streams import NORMAL_MAX
     reach=lambda level: Reach(shift=NORMAL_MAX * level),
 )
 def translation(draw: Tensor, level: float) -> Motion:
-    """The box moves by N(0, σ²) in x and in y, in pixels of the network's input, and is cropped from the full image."""
+    """Move the box by N(0, σ²) in x and in y, in pixels of the network's input, and crop it from the full image."""
     return Motion(dx=draw[:, 0] * level, dy=draw[:, 1] * level)
 
 
@@ -29,7 +30,7 @@ def translation(draw: Tensor, level: float) -> Motion:
     reach=lambda level: Reach(radius=1.0),
 )
 def rotation(draw: Tensor, level: float) -> Motion:
-    """Turned by an angle uniform in [−level, level], about the box's centre, taken from the full image."""
+    """Turn the view by an angle uniform in [−level, level] about the box's centre; its corners are from the image."""
     return Motion(angle=(draw * 2 - 1) * level)
 
 
@@ -43,23 +44,23 @@ def rotation(draw: Tensor, level: float) -> Motion:
     reach=lambda level: Reach(radius=1 / (1 - max(level, 0.0) / 100)),
 )
 def radial_distortion(draw: None, level: float) -> Motion:
-    """Barrel distortion of `level` per cent at the box's corners (negative: pincushion), the lens's axis at its centre.
+    """Distort like a barrel by `level` per cent at the box's corners (negative: like a pincushion), about its centre.
 
-    The usual figure of a lens with its sign reversed, so that more is worse: (r₀ − r) / r₀ of an image point at the
-    radius r that belongs at r₀ (ISO 17850 has r − r₀, by which barrel is negative), with the division model
-    r₀ = r / (1 − level/100 · (r/R)²), R half the diagonal (Fitzgibbon, CVPR 2001). A webcam has 1 to 5 %, a wide-angle
-    camera 20 to 40 %.
+    The level is (r₀ − r) / r₀ of an image point at the radius r that belongs at r₀. That is the usual figure of a lens
+    with its sign reversed, so that more is worse (ISO 17850 has r − r₀, by which a barrel is negative). The model is
+    the division model r₀ = r / (1 − level/100 · (r/R)²), with R half the diagonal (Fitzgibbon, CVPR 2001). A webcam has
+    1 to 5 %, a wide-angle camera 20 to 40 %.
     """
     return Motion(bend=-level / 100)
 
 
 @degradation("flip_lr")
 def flip_lr(pixels: Tensor, draw: None, level: float) -> Tensor:
-    """Mirrored left to right."""
+    """Mirror left to right."""
     return pixels.flip(3)
 
 
 @degradation("flip_ud")
 def flip_ud(pixels: Tensor, draw: None, level: float) -> Tensor:
-    """Upside down."""
+    """Turn upside down by mirroring top to bottom."""
     return pixels.flip(2)

@@ -1,9 +1,13 @@
-"""Impulse noise (paper, section 2)."""
+"""Impulse noise (paper, section 2).
+
+The functions here return formulas of one value or pixel, which `kernels/pixelwise.py` compiles; that module explains
+the form, and that a plain torch function is a degradation too.
+"""
 
 import numpy as np
 
 from cnnsens_bench.degradations.base import degradation, uniform_per_pixel, uniform_per_value
-from cnnsens_bench.degradations.kernels.pixelwise import Maths, Pixel, Value, pixelwise, valuewise
+from cnnsens_bench.degradations.kernels.pixelwise import Maths, PixelFormula, ValueFormula, pixelwise, valuewise
 
 PROBABILITIES = (0.001, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 ZERO = np.float32(0)
@@ -11,8 +15,8 @@ ZERO = np.float32(0)
 
 @degradation("pepper", draw=uniform_per_value, levels=PROBABILITIES, level_name="p", high=1.0)
 @valuewise
-def pepper(maths: Maths) -> Value:
-    """Each channel value of each pixel is 0 with probability p, independently."""
+def pepper(maths: Maths) -> ValueFormula:
+    """Set each channel value of each pixel to 0 with probability p, independently."""
     where = maths.where
 
     def value(given, uniform, p):  # type: ignore[no-untyped-def]
@@ -23,8 +27,8 @@ def pepper(maths: Maths) -> Value:
 
 @degradation("pepper_pixel", draw=uniform_per_pixel, levels=PROBABILITIES, level_name="p", high=1.0)
 @pixelwise
-def pepper_pixel(maths: Maths) -> Pixel:
-    """Each pixel is black with probability p (the form that section 4 of the paper analyses)."""
+def pepper_pixel(maths: Maths) -> PixelFormula:
+    """Turn each pixel black with probability p (the form that section 4 of the paper analyses)."""
     where = maths.where
 
     def pixel(red, green, blue, uniform, p):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""What may leave the maker's machine: no path of it."""
+"""Removal of paths of the maker's machine from what a submission or a page shows."""
 
 import json
 import re
@@ -12,15 +12,21 @@ LONGEST_ERROR = 1000
 _START = r"(?:[A-Za-z][A-Za-z0-9+.-]*://|~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)"
 _WHOLE = re.compile(_START)
 _INSIDE = re.compile(
-    # What begins a sentence or stands in quotes may hold blanks;
+    # A path that begins a sentence or stands in quotes may hold blanks;
     rf"^{_START}[^:\n]*(?=: )|(?<=')(?:{_START})[^'\n]*(?=')|(?<=\")(?:{_START})[^\"\n]*(?=\")"
-    # elsewhere a path ends at one. After a letter or what closes something there is none (`timm/resnet18`).
+    # elsewhere a path ends at a blank. No path begins after a letter or a closing sign (`timm/resnet18`).
     rf"|(?<![\w.\-<>)\]/\\]){_START}[^\s'\"<>|,;()\[\]{{}}]*[^\s'\"<>|,;:.()\[\]{{}}]"
 )
 
 
 def shortened(text: str) -> str:
-    """A path or URI without its folders: `<folder>/name`; relative ones stay."""
+    """Return a path or URI without its folders; a relative path is returned as it is.
+
+    Examples
+    --------
+    >>> shortened("/home/maker/photos/cat.jpg"), shortened("photos/cat.jpg")
+    ('<folder>/cat.jpg', 'photos/cat.jpg')
+    """
     if not _WHOLE.match(text):
         return text
     path = text.split("://", 1)[-1]
@@ -29,12 +35,12 @@ def shortened(text: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """A sentence whose absolute paths are shortened."""
+    """Return a sentence whose absolute paths are shortened."""
     return _INSIDE.sub(lambda found: shortened(found[0]), text)
 
 
 def public(value: Any) -> Any:
-    """A value of JSON whose strings are without absolute paths, keys too."""
+    """Return a value of JSON whose strings, keys included, have no absolute paths."""
     if isinstance(value, str):
         return shortened(value) if _WHOLE.match(value) else without_paths(value)
     if isinstance(value, list):
@@ -45,11 +51,11 @@ def public(value: Any) -> Any:
 
 
 def public_json(text: str) -> str:
-    """The same of a config or environment in JSON, without the keys that change no number."""
+    """Return a config or environment in JSON without absolute paths, and without the keys that change no result."""
     content = json.loads(text)
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if key not in MACHINE_KEYS}
-        # Relative ones too: they are of one machine as well.
+        # These two folders are shortened even where they are relative: they belong to one machine too.
         for holder, key in ((content, "data_root"), (content.get("dataset"), "root")):
             if isinstance(holder, dict) and isinstance(holder.get(key), str):
                 holder[key] = f"{FOLDER}/{PurePath(holder[key]).name}"
@@ -57,5 +63,5 @@ def public_json(text: str) -> str:
 
 
 def public_error(text: str) -> str:
-    """The same of an error's text, cut where it is very long."""
+    """Return the text of an error without absolute paths, cut where it is very long."""
     return without_paths(text)[:LONGEST_ERROR]

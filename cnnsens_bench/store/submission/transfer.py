@@ -1,7 +1,7 @@
-"""Submissions: a folder that takes results from one database to another, by way of people who do not know each other.
+"""Export of results to a submission, and its import into another database.
 
-A submission is `card.json` and a Parquet file of each table that its rows need. It is checked whole before a row of it
-enters a database, by `export` too: what is written can be read.
+A submission is a folder with `card.json` and a Parquet file of each table that its rows need. All of it is checked
+before a row enters a database. An export checks it too, so that what is written can be imported.
 """
 
 import contextlib
@@ -15,23 +15,27 @@ from pathlib import Path
 import duckdb
 
 from cnnsens_bench import __version__
-from cnnsens_bench.store.database import SCHEMA_VERSION, Store
+from cnnsens_bench.store.connection import file_name, unopenable
+from cnnsens_bench.store.database import Store
+from cnnsens_bench.store.ingestion import insert_rows
 from cnnsens_bench.store.publish import holding
 from cnnsens_bench.store.read import attach, results, stored_at
-from cnnsens_bench.store.statements import literal, statement_of
+from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL, TableSchema, with_names
 from cnnsens_bench.store.submission.card import CARD, FORMAT, FORMAT_VERSION, digest, file_of, refuse
-from cnnsens_bench.store.submission.check import NEEDED, Table, check, scratch, sql, summary, tables_of, view
+from cnnsens_bench.store.submission.check import NEEDED, check, scratch, submittable_tables, summary, view
 from cnnsens_bench.store.submission.redact import public_error, public_json
 from cnnsens_bench.utils.errors import UserError, first_line
 from cnnsens_bench.utils.registry import near
 
-CHOSEN = ("run_id", "dataset", "model", "defense")
+ENTRANT = ("run_id", "dataset", "model", "defense")
+"""Columns of the table `selected`, which says whose rows are exported."""
 PATIENCE = 10
+"""Seconds to wait while another process has the database open."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is exported: of each kind the names, or all where there are none."""
+class Selection:
+    """The names of data sets, models and protocols whose results are exported; all of a kind where none is named."""
 
     datasets: Sequence[str] = ()
     models: Sequence[str] = ()
@@ -39,50 +43,80 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Moved:
-    """Rows of `predictions` that a submission holds, how many of them were new, and its entrants."""
+class TransferCounts:
+    """The predictions that a submission holds, how many of them were new to the database, and the entrants."""
 
     predictions: int
     new: int
     entrants: int
 
 
-def export(path: Path, out: Path, wanted: Wanted, by: str = "", note: str = "", commit: str | None = None) -> Moved:
-    """Write what `wanted` says of a database as the folder `out`, whole or not at all.
+def export(
+    path: Path, out: Path, selection: Selection, by: str = "", note: str = "", commit: str | None = None
+) -> TransferCounts:
+    """Write results of a database as a submission, whole or not at all.
 
-    Absolute paths of images, configs and errors are shortened to `<folder>/name`. `commit`: of this program. Raises
-    `UserError` for a database that cannot be read, for names that it has not, an `out` that is there, and rows that
-    `bring_in` would refuse.
+    Absolute paths of images, configs and errors are shortened to `<folder>/name`.
+
+    Parameters
+    ----------
+    path
+        The database.
+    out
+        The folder to write. It must not exist, or be empty.
+    selection
+        What is exported.
+    by, note
+        Who submits, and what a reader should know.
+    commit
+        The commit of this program, where it is known.
+
+    Raises
+    ------
+    UserError
+        For a database that cannot be read, names that it does not have, an `out` that exists, and rows that
+        `import_submission` would refuse.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists: choose another --out, or remove it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
-            folder = Path(place) / "submission"
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            folder = Path(temporary) / "submission"
             folder.mkdir()
-            moved = _write(path, folder, wanted, {"by": by, "note": note, "commit": commit or ""}, Path(place))
+            about = {"by": by, "note": note, "commit": commit or ""}
+            counts = _write(path, folder, selection, about, Path(temporary))
             folder.rename(out)  # over an empty folder too
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another --out") from None
-    return moved
+    return counts
 
 
-def bring_in(folder: Path, path: Path) -> Moved:
-    """Bring a submission into the database `path`, which may be new: all of it or nothing, and every row once.
+def import_submission(folder: Path, path: Path) -> TransferCounts:
+    """Insert the rows of a submission into a database: all of them or none, and every row once.
 
-    Raises `UserError` for a submission that is not as `export` writes it, for a `path` that is no results database, and
-    where the two do not go together: other weights, labels or protocols under the same name.
+    Parameters
+    ----------
+    folder
+        The submission.
+    path
+        The database, which is made where there is none.
+
+    Raises
+    ------
+    UserError
+        For a submission that is not as `export` writes it, for a file that is not a results database, and where both
+        have the same name for other weights, labels or protocols.
     """
-    if path.suffix != ".duckdb" or "?" in str(path):
-        raise UserError(f"--db {path}: a database's name ends in .duckdb and has no '?'")
-    with tempfile.TemporaryDirectory() as place, scratch(Path(place)) as connection:
+    if path.suffix != ".duckdb" or unopenable(path):
+        raise UserError(f"--db {path}: a database's name ends in .duckdb and has no '?' and no '\\'")
+    with tempfile.TemporaryDirectory() as temporary, scratch(Path(temporary)) as connection:
         card = check(connection, folder)
-        tables = [table for name, table in tables_of(connection).items() if file_of(name) in card["files"]]
+        tables = [table for name, table in submittable_tables(connection).items() if file_of(name) in card.files]
     known = path.exists()
     store = results(path) if known else stored_at(path)
     try:
-        # A run that writes there would publish its own copy over what is brought in.
+        # A run that writes there would replace the database by its own copy, without these rows.
         with holding(path.parent) if path.name == "results.duckdb" else contextlib.nullcontext():
             store.open()
             new = _insert(store, folder, tables)
@@ -97,21 +131,22 @@ def bring_in(folder: Path, path: Path) -> Moved:
         if isinstance(error, duckdb.Error):
             raise UserError(f"{folder} cannot be brought into {path} ({first_line(error, 300)})") from None
         raise
-    return Moved(card["files"][file_of("predictions")]["rows"], new, len(card["entrants"]))
+    return TransferCounts(card.files[file_of("predictions")].rows, new, len(card.entrants))
 
 
-def _write(path: Path, folder: Path, wanted: Wanted, told: dict[str, str], place: Path) -> Moved:
-    with scratch(place) as connection:
+def _write(path: Path, folder: Path, selection: Selection, about: dict[str, str], temporary: Path) -> TransferCounts:
+    """Write the tables and the card, and check them."""
+    with scratch(temporary) as connection:
         attach(connection, path)
         for function in (public_json, public_error):
             connection.create_function(function.__name__, function, ["VARCHAR"], "VARCHAR")
         try:
-            _choose(connection, path, wanted)
-            held = [table for table in tables_of(connection).values() if _copy(connection, folder, table)]
+            _select(connection, path, selection)
+            held = [table for table in submittable_tables(connection).values() if _copy(connection, folder, table)]
         except duckdb.Error as error:
             raise UserError(f"{path} cannot be exported ({first_line(error, 300)})") from None
         view(connection, folder, held)
-        connection.execute(sql("prepare"))
+        connection.execute(SQL["summarize_predictions"])
         found = summary(connection)
         rows = {table.name: _rows(connection, f"in_{table.name}") for table in held}
     files = {
@@ -126,80 +161,79 @@ def _write(path: Path, folder: Path, wanted: Wanted, told: dict[str, str], place
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "schema_version": SCHEMA_VERSION,
-        "program": {"version": __version__, "commit": told["commit"]},
+        "program": {"version": __version__, "commit": about["commit"]},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "by": told["by"],
-        "note": told["note"],
+        "by": about["by"],
+        "note": about["note"],
         **found,
         "files": files,
     }
     (folder / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     try:
-        with scratch(place) as connection:
+        with scratch(temporary) as connection:
             check(connection, folder)
     except UserError as error:
         raise UserError(f"{path} has rows that an import would refuse: {error}") from None
-    return Moved(rows["predictions"], rows["predictions"], len(found["entrants"]))
+    return TransferCounts(rows["predictions"], rows["predictions"], len(found["entrants"]))
 
 
-def _choose(connection: duckdb.DuckDBPyConnection, path: Path, wanted: Wanted) -> None:
-    """The temporary table `chosen`. Raises `UserError` for a name that the database has not, or no rows."""
-    named = connection.execute(sql("names")).fetchall()[0]
-    for kind, asked, known in zip(
-        ("dataset", "model", "protocol"), (wanted.datasets, wanted.models, wanted.protocols), named, strict=True
-    ):
-        for name in asked:
+def _select(connection: duckdb.DuckDBPyConnection, path: Path, selection: Selection) -> None:
+    """Make the temporary table `selected`. Raise `UserError` where it is empty or a name is unknown."""
+    known_names = connection.execute(SQL["names_in_source"]).fetchall()[0]
+    named = (selection.datasets, selection.models, selection.protocols)
+    for kind, names, known in zip(("dataset", "model", "protocol"), named, known_names, strict=True):
+        for name in names:
             if name not in (known or ()):
                 raise UserError(f"{path} has no predictions of {kind} '{name}'{near(name, sorted(known or ()))}")
-    parameters = {"datasets": wanted.datasets, "models": wanted.models, "protocols": wanted.protocols}
-    connection.execute(sql("chosen"), {key: list(names) for key, names in parameters.items()})
-    if not _rows(connection, "chosen"):
-        what = "of these together" if any(parameters.values()) else "yet: a run brings them, cnnsens_bench.run"
+    parameters = {key: list(names) for key, names in zip(("datasets", "models", "protocols"), named, strict=True)}
+    connection.execute(SQL["select_entrants"], parameters)
+    if not _rows(connection, "selected"):
+        what = "of these together" if any(named) else "yet: a run brings them, cnnsens_bench.run"
         raise UserError(f"{path} has no predictions {what}")
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, folder: Path, table: Table) -> bool:
-    """Write the chosen rows of a table, streamed; whether there are any, or must be."""
-    stored = {row[0] for row in connection.execute(statement_of("source_columns"), {"table": table.name}).fetchall()}
+def _copy(connection: duckdb.DuckDBPyConnection, folder: Path, table: TableSchema) -> bool:
+    """Write the selected rows of a table, as a stream. Return whether a submission holds the table."""
+    stored = {row[0] for row in connection.execute(SQL["source_columns"], {"table": table.name}).fetchall()}
     if not stored:
         return False
-    special = f"rows_{table.name}"
-    statement = _with_names(
-        special if table.name in ("runs", "images", "failures") else "rows",
+    statement = with_names(
+        f"export_{table.name}" if table.name in ("runs", "images", "failures") else "export_rows",
         table=[table.name],
         columns=table.columns,
         stored=[column for column in table.columns if column in stored],
-        key=[column for column in CHOSEN if column in table.columns],
+        key=[column for column in ENTRANT if column in table.columns],
     )
     file = folder / file_of(table.name)
-    count = connection.execute(statement, {"file": str(file)}).fetchall()[0][0]
+    count = connection.execute(statement, {"file": file_name(file)}).fetchall()[0][0]
     if not count and table.name not in NEEDED:
         file.unlink(missing_ok=True)
         return False
     return True
 
 
-def _insert(store: Store, folder: Path, tables: list[Table]) -> int:
-    """In one transaction; gives the number of new predictions."""
+def _insert(store: Store, folder: Path, tables: list[TableSchema]) -> int:
+    """Insert the rows of all tables in one transaction, and return the number of new predictions."""
     first = [table for name in ("runs", "images", "models") for table in tables if table.name == name]
-    with store._connect(PATIENCE) as connection:
+    with store.connect(PATIENCE) as connection:
         connection.execute("SET preserve_insertion_order = false")
         view(connection, folder, tables)
         connection.begin()
         try:
-            for name, sentence in (
-                ("runs", "the run"),
-                ("models", "the destination holds other weights under the name of"),
-                ("images", "the destination holds another label of"),
+            for kind, sentence in (
+                ("run", "the run"),
+                ("model", "the destination holds other weights under the name of"),
+                ("image", "the destination holds another label of"),
             ):
-                if found := connection.execute(sql(f"clash_{name}")).fetchall():
+                if found := connection.execute(SQL[f"conflicting_{kind}"]).fetchall():
                     raise refuse(
-                        file_of(name),
+                        file_of(f"{kind}s"),
                         f"{sentence} {found[0][0]}: import it into a --db of its own, leaderboard build takes several",
                     )
             for table in first:
-                connection.execute(_with_names(f"insert_{table.name}", columns=table.columns))
-            new = _insert_predictions(connection, folder)
+                connection.execute(with_names(f"import_{table.name}", columns=table.columns))
+            # As parts of a run are ingested.
+            new = insert_rows(connection, "predictions", [file_name(folder / file_of("predictions"))])
             for table in tables:
                 if table not in first and table.name != "predictions":
                     _insert_rows(connection, table)
@@ -210,28 +244,14 @@ def _insert(store: Store, folder: Path, tables: list[Table]) -> int:
     return new
 
 
-def _insert_predictions(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
-    """As parts of a run are brought in."""
-    parameters = {"files": [literal(str(folder / file_of("predictions")))]}
-    overlap = connection.execute(statement_of("overlap"), parameters).fetchall()[0][0]
-    statement = statement_of("ingest_predictions_again" if overlap else "ingest_predictions")
-    return int(connection.execute(statement, parameters).fetchall()[0][0])
+def _insert_rows(connection: duckdb.DuckDBPyConnection, table: TableSchema) -> None:
+    """Insert the rows whose key is not stored yet. The key consists of the columns that are never empty.
 
-
-def _insert_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Of a row its key is what is never empty; of what is asked per image, the protocol in place of the run."""
+    For rows about one image of one network, the protocol replaces the run in the key.
+    """
     key = [column for column in table.required if column != "run_id"]
     key = ["protocol", *key] if table.per_image else ["run_id", *key]
-    connection.execute(_with_names("insert", table=[table.name], columns=table.columns, stored=key, key=key))
-
-
-def _with_names(statement: str, **names: list[str]) -> str:
-    """A statement whose tables and columns are filled in, which cannot be parameters: names of our schema, quoted."""
-    text = sql(statement)
-    for mark, every in names.items():
-        quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in every)
-        text = text.replace(f"in_<{mark}>", f'"in_{every[0]}"').replace(f"<{mark}>", quoted)
-    return text
+    connection.execute(with_names("import_rows", table=[table.name], columns=table.columns, key=key))
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:

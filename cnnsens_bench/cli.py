@@ -1,0 +1,124 @@
+"""The console script `cnnsens-bench`: each of its commands is a module that `python -m` runs too."""
+
+import contextlib
+import importlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+
+from cnnsens_bench import __version__
+from cnnsens_bench.utils.registry import near
+
+COMMANDS = {
+    "run": ("cnnsens_bench.run", "run a suite: train, degrade, predict, and bring the results into a database"),
+    "tune": ("cnnsens_bench.tune", "search for the fine-tuning recipe of a network"),
+    "predict": ("cnnsens_bench.predict", "say what a network sees in photographs, and how stable that is"),
+    "figures": ("cnnsens_bench.figures.__main__", "draw figures and tables from a database"),
+    "degradations": ("cnnsens_bench.degradations.__main__", "draw a contact sheet of degradations"),
+    "leaderboard": ("leaderboard.__main__", "build the page, compare two entrants, export and import results"),
+}
+SHELLS = ("bash", "zsh", "fish")
+HELP = "\n".join(
+    [
+        "usage: cnnsens-bench COMMAND [argument ...]",
+        "",
+        "How often does a network's label change when the picture gets worse?",
+        "",
+        *(f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items()),
+        f"  {'completion':<13} print the completions for a shell: {', '.join(SHELLS)}",
+        "",
+        "cnnsens-bench COMMAND --help says what a command takes.",
+        "Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 130 stopped.",
+        "",
+    ]
+)
+BASH = """_cnnsens_bench() {{
+    local line=${{COMP_LINE:0:COMP_POINT}} words
+    local current=${{line##*[[:space:]]}}
+    case "$([[ $COMP_CWORD -gt 1 ]] && echo "${{COMP_WORDS[1]}}")" in
+        '') words='{commands}' ;;
+{cases}
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$current"))
+    if [[ $current == *=* && $COMP_WORDBREAKS == *=* ]]; then COMPREPLY=("${{COMPREPLY[@]#*=}}"); fi
+    if [[ ${{COMPREPLY[0]}} == *= ]]; then compopt -o nospace; fi
+}}
+complete -o default -F _cnnsens_bench cnnsens-bench
+"""
+ZSH = """#compdef cnnsens-bench
+_cnnsens_bench() {{
+    local -a found
+    case "${{${{words[2,CURRENT-1]}}[1]}}" in
+        '') found=({commands}) ;;
+{cases}
+    esac
+    compadd -S '' -- ${{(M)found:#*=}}
+    compadd -- ${{found:#*=}}
+    (( CURRENT == 2 )) || _files
+}}
+compdef _cnnsens_bench cnnsens-bench
+"""
+FISH = """complete -c cnnsens-bench -f -n __fish_use_subcommand -a '{commands}'
+{cases}
+"""
+CASES = {
+    "bash": "        {name}) words='{words}' ;;",
+    "zsh": "        {name}) found=({words}) ;;",
+    "fish": "complete -c cnnsens-bench -n '__fish_seen_subcommand_from {name}' -a '{words}'",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Parameters
+    ----------
+    arguments
+        The command and its own arguments; those of the process unless given.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name, rest = (given[0], given[1:]) if given else ("", [])
+    if name in COMMANDS:
+        return importlib.import_module(COMMANDS[name][0]).main(rest)
+    if name == "completion" and len(rest) == 1 and rest[0] in SHELLS:
+        sys.stdout.write(completion(rest[0]))
+        return 0
+    if name in ("-h", "--help", "--version"):
+        sys.stdout.write(f"{__version__}\n" if name == "--version" else HELP)
+        return 0
+    if name == "completion":
+        reason = f"completion takes one of {', '.join(SHELLS)}"
+    else:
+        reason = f"unknown command '{name}'{near(name, [*COMMANDS, 'completion'])}" if name else "no command is given"
+    sys.stderr.write(f"error: {reason} (cnnsens-bench --help says what there is)\n")
+    return 2
+
+
+def completion(shell: str) -> str:
+    """Return the script that completes the commands and their words in a shell, one of `SHELLS`."""
+    words = {name: words_of(name) for name in COMMANDS} | {"completion": list(SHELLS)}
+    cases = "\n".join(CASES[shell].format(name=name, words=" ".join(found)) for name, found in words.items())
+    return {"bash": BASH, "zsh": ZSH, "fish": FISH}[shell].format(commands=" ".join(words), cases=cases)
+
+
+def words_of(command: str) -> list[str]:
+    """Return the options, keys and subcommands that the help of a command names."""
+    text = help_of(command)
+    choices = re.findall(r"^    ([a-z][a-z0-9-]+)(?:  |$)", text, re.MULTILINE)
+    text += "".join(help_of(command, choice) for choice in choices)
+    options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)
+    keys = re.findall(r"^  (suite=[\w-]+|[a-z_.]+=)", text, re.MULTILINE)
+    return [*dict.fromkeys([*choices, *keys]), *sorted(set(options))]
+
+
+def help_of(*words: str) -> str:
+    """Return the help text of a command, or of a subcommand of it."""
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    return written.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""The public names of this package. Importing this module registers the built-in degradations."""
+
+from cnnsens_bench.degradations.base import Degradation, degradation, degradations
+from cnnsens_bench.degradations.expressions import parse_degradation, parse_degradations, write_expression
+from cnnsens_bench.degradations.motion import Motion, Reach
+from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.registry import import_modules
+
+for folder in ("camera", "imagenet_c", "paper"):
+    import_modules(f"cnnsens_bench.degradations.{folder}")
+
+__all__ = [
+    "Degradation",
+    "Motion",
+    "Reach",
+    "Streams",
+    "degradation",
+    "degradations",
+    "parse_degradation",
+    "parse_degradations",
+    "write_expression",
+]

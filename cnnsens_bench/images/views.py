@@ -1,0 +1,213 @@
+"""Views of a decoded image: its box, cropped, shifted, turned, bent and resized.
+
+Every view, also the undegraded one, is resampled from the full image in one step, so that a shifted box shows what
+lies beside it, and nothing is blurred twice. Outside the full image its edge pixels repeat. Pillow resamples 8-bit
+images in integer arithmetic, which gives the same bits on every machine. A turned or bent view is first sampled on a
+grid that is finer than the result.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+cv2.setNumThreads(1)  # several views are rendered at the same time already
+
+Box = tuple[float, float, float, float]
+"""The left, top, width and height in pixels of the upright image, from 0."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An upright 8-bit RGB image, or the part of it that a run needs.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray
+        The part that was kept, (h, w, 3) uint8.
+    left, top : int
+        The upper left corner of that part in the full image.
+    width, height : int
+        The size of the full image.
+    box : tuple of float
+        The box, clipped to the full image, in its coordinates.
+    """
+
+    pixels: np.ndarray
+    left: int
+    top: int
+    width: int
+    height: int
+    box: Box
+
+
+def render(
+    image: Decoded, size: int, dx: float = 0.0, dy: float = 0.0, angle: float = 0.0, bend: float = 0.0
+) -> np.ndarray:
+    """Return a view of the box as (size, size, 3) uint8, by antialiased bicubic resampling (a = −0.5).
+
+    Parameters
+    ----------
+    image
+        The decoded image.
+    size
+        The side of the view. The box is resized to it without regard to its aspect.
+    dx, dy
+        How far the view is moved to the right and down, in pixels of the view.
+    angle, bend
+        The rotation and the lens distortion; see `warp`.
+
+    Examples
+    --------
+    >>> pixels = np.arange(16, dtype=np.uint8).reshape(4, 4, 1).repeat(3, axis=2)
+    >>> image = Decoded(pixels, left=0, top=0, width=4, height=4, box=(1, 1, 2, 2))
+    >>> render(image, 2)[..., 0].tolist(), render(image, 2, dx=1)[..., 0].tolist()
+    ([[5, 6], [9, 10]], [[6, 7], [10, 11]])
+    """
+    x, y, w, h = image.box
+    window = (x + dx * w / size, y + dy * h / size, w, h)
+    return warp(image, window, size, angle, bend) if angle or bend else resample(image, window, size)
+
+
+def render_wide(image: Decoded, size: int) -> np.ndarray:
+    """Return the unmoved view with one more pixel on every side, (size + 2, size + 2, 3) uint8."""
+    x, y, w, h = image.box
+    return resample(image, (x - w / size, y - h / size, w + 2 * w / size, h + 2 * h / size), size + 2)
+
+
+def resample(image: Decoded, window: Box, size: int) -> np.ndarray:
+    """Return a window of the image, which may reach beyond it, resized to (size, size, 3) uint8."""
+    x, y, w, h = window
+    # The filter reaches 2 pixels of the image, or of the result where that has fewer pixels.
+    support_x, support_y = 2 * max(w / size, 1) + 1, 2 * max(h / size, 1) + 1
+    x0, x1 = int(np.floor(x - support_x)), int(np.ceil(x + w + support_x))
+    y0, y1 = int(np.floor(y - support_y)), int(np.ceil(y + h + support_y))
+    part = _with_repeated_edges(image, x0, y0, x1, y1)
+    resized = Image.fromarray(part).resize(
+        (size, size), Image.Resampling.BICUBIC, box=(x - x0, y - y0, x - x0 + w, y - y0 + h)
+    )
+    return np.asarray(resized)
+
+
+OVERSAMPLING = 2
+"""The least number of points per pixel of the result, in each direction, at which a turned or bent view is sampled."""
+
+LONGEST_SIDE = 32_000
+"""The longest side in pixels of an image that OpenCV can sample."""
+
+
+def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> np.ndarray:
+    """Return a window of the image, turned about its centre and seen through a lens, as (size, size, 3) uint8.
+
+    The window is turned in the pixels of the image, as a camera would be, and then resized to the square.
+
+    Parameters
+    ----------
+    image
+        The decoded image.
+    window
+        The window, which may reach beyond the image.
+    size
+        The side of the result.
+    angle
+        The rotation in degrees; what is seen turns counter-clockwise.
+    bend
+        The coefficient of the lens distortion. At the distance r from the centre, where the corners of the result have
+        the distance 1, the result shows what a perfect lens shows at r / (1 + bend·r²) (Fitzgibbon 2001).
+    """
+    x, y, w, h = window
+    wide, high = _point_counts(w, h, size)
+    (margin_x, positions_x), (margin_y, positions_y) = _positions(wide, size), _positions(high, size)
+    across, down = np.meshgrid(positions_x * w, positions_y * h)
+    if bend:
+        square = 4 * (across**2 + down**2) / (w**2 + h**2)
+        scale = 1 / (1 + bend * np.minimum(square, 1))  # the margin beyond the corners is scaled as they are
+        across, down = across * scale, down * scale
+    turn = np.deg2rad(angle)
+    columns = x + w / 2 + np.cos(turn) * across - np.sin(turn) * down
+    rows = y + h / 2 + np.sin(turn) * across + np.cos(turn) * down
+    part, x0, y0, shrink_x, shrink_y = _reduced_part(image, columns, rows, max(wide / w, high / h))
+    sampled = cv2.remap(
+        part,
+        ((columns - x0) * shrink_x - 0.5).astype(np.float32),
+        ((rows - y0) * shrink_y - 0.5).astype(np.float32),
+        cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    inner = (margin_x, margin_y, margin_x + wide, margin_y + high)
+    return np.asarray(Image.fromarray(sampled).resize((size, size), Image.Resampling.BICUBIC, box=inner))
+
+
+def _point_counts(width: float, height: float, size: int) -> tuple[int, int]:
+    """Return how many points a turned or bent window is sampled at, across and down.
+
+    Points are equally close along both sides, because the window is turned against the image, which is reduced equally
+    in both directions. They are closer than the pixels of the image only where the result needs it.
+    """
+    step = max(min(width, height) / (OVERSAMPLING * size), 1.0)
+    most = LONGEST_SIDE * 3 // 4  # the rest is left to margins
+
+    def points(side: float) -> int:
+        return min(most, max(OVERSAMPLING * size, int(np.ceil(side / step - 1e-9))))
+
+    return points(width), points(height)
+
+
+def _positions(count: int, size: int) -> tuple[int, np.ndarray]:
+    """Return how many points the filter of the last resize needs beyond either end, and the positions of all points.
+
+    The ends are at −0.5 and 0.5.
+    """
+    margin = int(np.ceil(2 * count / size)) + 2
+    return margin, (np.arange(-margin, count + margin) + 0.5) / count - 0.5
+
+
+def _reduced_part(
+    image: Decoded, columns: np.ndarray, rows: np.ndarray, fineness: float
+) -> tuple[np.ndarray, int, int, float, float]:
+    """Return the part of the image around the given points, reduced where it has more pixels than there are points.
+
+    `fineness` is the number of points per pixel of the image. The result is the part, its left and top in the image,
+    and the factors by which its width and height are reduced.
+    """
+    x0, x1 = int(np.floor(columns.min())) - 3, int(np.ceil(columns.max())) + 3
+    y0, y1 = int(np.floor(rows.min())) - 3, int(np.ceil(rows.max())) + 3
+    part = _with_repeated_edges(image, x0, y0, x1, y1)
+    shrink = min(1.0, fineness, LONGEST_SIDE / max(part.shape))
+    if shrink == 1:
+        return part, x0, y0, 1.0, 1.0
+    width, height = int(np.ceil((x1 - x0) * shrink)), int(np.ceil((y1 - y0) * shrink))
+    small = np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BICUBIC))
+    return small, x0, y0, width / (x1 - x0), height / (y1 - y0)
+
+
+def box_pixels(image: Decoded) -> np.ndarray:
+    """Return the pixels of the box in the resolution of the image, (h, w, 3) uint8."""
+    rows, columns = box_slices(image)
+    return image.pixels[rows, columns]
+
+
+def box_slices(image: Decoded) -> tuple[slice, slice]:
+    """Return the rows and the columns of the kept pixels that the box covers, whole or in part."""
+    x, y, w, h = image.box
+    left, top = int(np.floor(x)) - image.left, int(np.floor(y)) - image.top
+    right, bottom = int(np.ceil(x + w)) - image.left, int(np.ceil(y + h)) - image.top
+    return slice(top, bottom), slice(left, right)
+
+
+def _with_repeated_edges(image: Decoded, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    """Return a rectangle of the full image, in which edge pixels repeat where it reaches beyond the image."""
+    left, top = x0 - image.left, y0 - image.top
+    right, bottom = x1 - image.left, y1 - image.top
+    if x0 >= 0 and y0 >= 0 and x1 <= image.width and y1 <= image.height:
+        rows: Any = slice(top, bottom)
+        columns: Any = slice(left, right)
+    else:
+        rows = (np.arange(y0, y1).clip(0, image.height - 1) - image.top)[:, None]
+        columns = np.arange(x0, x1).clip(0, image.width - 1) - image.left
+        left, right, top, bottom = columns[0], columns[-1] + 1, rows[0, 0], rows[-1, 0] + 1
+    if left < 0 or top < 0 or bottom > image.pixels.shape[0] or right > image.pixels.shape[1]:
+        raise ValueError("a view leaves the part of the image that was kept: decode() got too small a reach")
+    return image.pixels[rows, columns]

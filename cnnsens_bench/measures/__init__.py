@@ -1,0 +1,24 @@
+"""Measures of predictions: arrays in, numbers out, and the table of measures that leaderboard and summary show.
+
+`intervals` has shares with intervals and the bootstrap, `predictions` has measures of predictions and of error rates,
+and `skill` says how well a score predicts label changes. `spec` defines what a measure of the leaderboard is, and
+`table` lists them. The store's views compute accuracy, label change and mCE in SQL too; tests hold the two equal.
+"""
+
+from cnnsens_bench.measures import table
+from cnnsens_bench.measures.intervals import IntervalEstimate, accuracy_gain, clustered_interval
+from cnnsens_bench.measures.predictions import accuracy, label_change
+from cnnsens_bench.measures.spec import EntrantResults, MeasureSpec, measure, measures
+
+__all__ = [
+    "EntrantResults",
+    "IntervalEstimate",
+    "MeasureSpec",
+    "accuracy",
+    "accuracy_gain",
+    "clustered_interval",
+    "label_change",
+    "measure",
+    "measures",
+    "table",
+]

@@ -1,0 +1,177 @@
+"""Results in Python: `open_results` gives the tables and views of a results database as pandas, and its figures."""
+
+import contextlib
+import html
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from cnnsens_bench.store import Store, local_copy
+from cnnsens_bench.store.read import results
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.registry import near
+from cnnsens_bench.utils.storage import StoragePath, storage_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FILE = "results.duckdb"
+ENTRANT = ("model", "defense", "dataset", "protocol")
+"""The options that choose what a figure of sensitivities shows."""
+NAMES = "SELECT table_name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal"
+
+
+def open_results(path: str | StoragePath) -> "Results":
+    """Open the database of a run, to read it.
+
+    Parameters
+    ----------
+    path
+        A `results.duckdb`, or the output folder of a run that has one; a path or a URI such as `s3://bench/runs/cub`.
+        A URI's database is copied to a temporary file once.
+
+    Returns
+    -------
+    Results
+        The tables, views and figures of the database.
+
+    Raises
+    ------
+    UserError
+        If there is no database, or it is not one of this version.
+
+    Examples
+    --------
+    >>> results = open_results("runs/quick")  # doctest: +SKIP
+    >>> results.accuracy.query("degradation == 'pepper' and level == 0.16")  # doctest: +SKIP
+    """
+    place = storage_path(path)
+    return Results(place if place.suffix == ".duckdb" else place / FILE)
+
+
+class Results:
+    """The results of runs: each table and view of the database is an attribute, read anew each time as a DataFrame.
+
+    Each question opens the database for as long as it takes, so that a run may go on writing meanwhile. A `Results`
+    of a URI keeps a temporary file, which `close` or the end of a `with` block removes.
+    """
+
+    def __init__(self, database: StoragePath) -> None:
+        self._resources = contextlib.ExitStack()
+        self._store: Store = results(self._resources.enter_context(local_copy(database)))
+        self.database = database
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all tables and views."""
+        return sorted(self._store.query(NAMES)["table_name"])
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        """Return a table or view of that name."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in (known := self.names):
+            raise AttributeError(f"{self.database} has no table or view '{name}'{near(name, known)}")
+        return self.query("FROM query_table(?)", name)
+
+    def __dir__(self) -> list[str]:
+        """List the tables and views beside the methods."""
+        return sorted({*super().__dir__(), *self.names})
+
+    def query(self, sql: str, *parameters: Any) -> pd.DataFrame:
+        """Return the rows that an SQL query gives.
+
+        Parameters
+        ----------
+        sql
+            A query in DuckDB's SQL, with a `?` for each parameter.
+        *parameters
+            The values of the parameters, in their order.
+
+        Raises
+        ------
+        UserError
+            If the query names a table, view or column that the database does not have.
+        """
+        return self._store.query(sql, list(parameters))
+
+    def mce(self, reference: str) -> pd.DataFrame:
+        """Return mCE, relative mCE and mean flip rate of every model and defense, relative to a reference model.
+
+        Parameters
+        ----------
+        reference
+            The model that counts as 1, without a defense, such as `torchvision/alexnet`.
+        """
+        return self.query("FROM mce(?)", reference)
+
+    def plot(self, name: str = "curves", **options: Any) -> "Figure":
+        """Draw a figure.
+
+        Parameters
+        ----------
+        name
+            A figure of `python -m cnnsens_bench.figures`, such as `curves`, `fig2` or `table1`.
+        **options
+            What the figure takes beside the database: `dataset`, `model`, `defense`, …
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The figure, which a notebook shows.
+
+        Raises
+        ------
+        UserError
+            If there is no such figure, or the database has nothing to show in it.
+        """
+        draw = _figure_functions().get(name)
+        if draw is None:
+            raise UserError(f"unknown figure '{name}'{near(name, list(_figure_functions()))}")
+        with tempfile.TemporaryDirectory() as folder:  # a figure is written as well as returned
+            figure = draw(self._store, Path(folder, "figure.png"), **options)
+        assert figure is not None, "a table is returned as a figure where it is written as a picture"
+        return figure
+
+    def close(self) -> None:
+        """Remove the temporary copy of a URI's database."""
+        self._resources.close()
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.database)!r}): {', '.join(self.names)}"
+
+    def _repr_html_(self) -> str:
+        """Return the leaderboard as a notebook shows it."""
+        heading = f"<p><code>{html.escape(str(self.database))}</code>: {html.escape(', '.join(self.names))}</p>"
+        return heading + self.leaderboard.to_html(index=False, na_rep="–", float_format="{:.3f}".format)
+
+
+def _figure_functions() -> dict[str, Callable[..., "Figure | None"]]:
+    """Return the function of each figure; it takes the store, a file to write, and the options of the figure."""
+    from cnnsens_bench.figures import catalogue, curves, fragile, sensitivity
+
+    def scored(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
+        def draw_entrant(store: Store, out: Path, **options: Any) -> "Figure":
+            chosen = {key: options.pop(key) for key in ENTRANT if key in options}
+            return draw(store, out, sensitivity.choose_entrant(store, **chosen), **options)
+
+        return draw_entrant
+
+    return {
+        **catalogue.FIGURES,
+        "curves": curves.curves,
+        "defenses": curves.defense_curves,
+        "fig5": scored(fragile.fig5),
+        "fig6": scored(sensitivity.fig6),
+        "predictors": scored(sensitivity.predictor_figure),
+        "label-change": scored(sensitivity.label_change_figure),
+    }

@@ -1,1 +1,0 @@
-SELECT image_id || ' of ' || dataset FROM in_images ANTI JOIN seen USING (dataset, image_id) LIMIT 1

@@ -1,1 +1,0 @@
-SELECT run_id FROM in_runs ANTI JOIN entered USING (run_id) LIMIT 1

@@ -1,1 +1,0 @@
-SELECT count_if(length(COLUMNS(lambda c: list_contains($columns, c))) > $longest) FROM query_table($table)

@@ -1,1 +1,0 @@
-INSERT INTO images BY NAME SELECT <columns> FROM in_images ON CONFLICT DO NOTHING

@@ -1,1 +1,0 @@
-INSERT INTO models BY NAME SELECT <columns> FROM in_models ON CONFLICT DO NOTHING

@@ -1,2 +1,0 @@
-INSERT OR REPLACE INTO images BY NAME
-SELECT DISTINCT ON (dataset, image_id) * FROM read_parquet($files);

@@ -1,1 +1,0 @@
-INSERT INTO predictions BY NAME SELECT * FROM read_parquet($files);

@@ -1,1 +1,0 @@
-SELECT max(schema_version) FROM source.meta

@@ -1,0 +1,51 @@
+-- name: begin_run
+-- Inserts the run; a run that is there already is marked as running again.
+INSERT INTO runs BY NAME
+SELECT $run_id AS run_id, $suite AS suite, $schema_version AS schema_version, $protocol AS protocol,
+    'running' AS status, now() AS started_at, $config AS config, $environment AS environment
+ON CONFLICT (run_id) DO UPDATE SET status = 'running', finished_at = NULL;
+
+-- name: finish_run
+UPDATE runs SET status = $status, finished_at = now() WHERE run_id = $run_id;
+
+-- name: clear_failures
+DELETE FROM failures WHERE run_id = $run_id;
+
+-- name: model_digests
+-- The digests of the weights with which this model made its predictions, for each defense that has some.
+SELECT defense, weights_sha256
+FROM models
+WHERE model = $model AND dataset = $dataset
+    AND defense IN (
+        SELECT DISTINCT defense FROM predictions WHERE predictions.model = $model AND predictions.dataset = $dataset
+    );
+
+-- name: has_predictions
+SELECT EXISTS (FROM protocol_predictions WHERE protocol = $protocol AND dataset = $dataset);
+
+-- name: missing
+-- The product of images and wanted cells, without the cells that the store has predictions of under one protocol.
+SELECT image_id, model, defense, degradation, level, trial
+FROM wanted_images CROSS JOIN wanted
+ANTI JOIN (
+    SELECT image_id, model, defense, degradation, level, trial
+    FROM protocol_predictions
+    WHERE protocol = $protocol AND dataset = $dataset AND image_id IN (SELECT image_id FROM wanted_images)
+) USING (image_id, model, defense, degradation, level, trial);
+
+-- name: missing_scores
+-- The product of images and wanted scores, without those that the store has under one protocol. The level-free score has
+-- the predictor '', the degradation 'none' and level 0.
+SELECT image_id, model, defense, predictor, degradation, level
+FROM wanted_images CROSS JOIN wanted
+ANTI JOIN (
+    SELECT image_id, model, defense, '' AS predictor, 'none' AS degradation, 0 AS level
+    FROM sensitivity JOIN runs USING (run_id)
+    WHERE protocol = $protocol AND dataset = $dataset AND output = 'margin'
+        AND image_id IN (SELECT image_id FROM wanted_images)
+    UNION ALL
+    SELECT image_id, model, defense, predictor, degradation, level
+    FROM sensitivity_predictions JOIN runs USING (run_id)
+    WHERE protocol = $protocol AND dataset = $dataset AND output = 'margin'
+        AND image_id IN (SELECT image_id FROM wanted_images)
+) USING (image_id, model, defense, predictor, degradation, level);

@@ -1,0 +1,38 @@
+"""The names of built-in degradations, data sets and defenses, read from the source: a help text lists them at once.
+
+Importing the registries themselves takes seconds, since torch comes with them. A test holds both equal.
+"""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+PREFIXES = {"degradation": "", "dataset": "", "defense": "", "common": "common:"}
+"""The decorators that register a name, and what they put before it."""
+
+
+def registered_names(room: str) -> list[str]:
+    """Return the names that the decorated functions of a folder of this package register, sorted.
+
+    Parameters
+    ----------
+    room
+        The folder: `degradations`, `datasets` or `defenses`.
+
+    Examples
+    --------
+    >>> registered_names("datasets")
+    ['cub200', 'flowers102', 'folder', 'oxford_pets', 'plumage']
+    """
+    names = set()
+    for file in (PACKAGE / room).rglob("*.py"):
+        for function in ast.parse(file.read_text(encoding="utf-8")).body:
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for call in function.decorator_list:
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in PREFIXES:
+                    first = call.args[0] if call.args else None
+                    named = isinstance(first, ast.Constant) and isinstance(first.value, str)
+                    # `common` names a degradation after its function.
+                    names.add(PREFIXES[call.func.id] + (ast.literal_eval(first) if first and named else function.name))
+    return sorted(names)

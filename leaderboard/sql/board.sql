@@ -1,0 +1,44 @@
+-- name: conditions
+SELECT degradation, level, trials FROM condition_index WHERE board = $board ORDER BY condition
+
+-- name: images
+SELECT image, image_id,
+    (SELECT max(class_name) FROM class_names AS c WHERE dataset = $dataset AND c.image_id = i.image_id) AS class_name
+FROM image_index AS i WHERE board = $board ORDER BY image
+
+-- name: trials
+-- For each condition, the smallest and the largest number of trials among the entrants. The number of an entrant is the
+-- largest of its images', because a failure may leave an image with fewer.
+SELECT condition, min(trials) AS least, max(trials) AS most
+FROM (
+    SELECT entrant, condition, max(trials) AS trials
+    FROM per_image JOIN entrant_board USING (entrant) WHERE board = $board GROUP BY ALL
+)
+GROUP BY condition
+
+-- name: measured
+-- For each entrant, the conditions that it was measured under, and the number of images with a prediction.
+SELECT entrant, list(DISTINCT condition ORDER BY condition) AS conditions,
+    count(DISTINCT image) FILTER (hit IS NOT NULL) AS images
+FROM per_image GROUP BY entrant
+
+-- name: shares
+-- One row for each image and condition of an entrant.
+SELECT condition, image, label, trials, hit, changed, top5, nll FROM per_image WHERE entrant = $entrant
+
+-- name: ece
+SELECT entrant, condition, sum(abs(gap)) / sum(rows) AS ece
+FROM (SELECT entrant, degradation, level, bin, sum(gap) AS gap, sum(rows) AS rows FROM calibration GROUP BY ALL)
+JOIN entrant_board USING (entrant)
+JOIN condition_index USING (board, degradation, level)
+GROUP BY ALL
+
+-- name: timings
+-- One row for each timed batch of images. DISTINCT, because a batch that two databases have is one measurement.
+SELECT DISTINCT entrant, device, threads, run_id, images, seconds FROM timings ORDER BY ALL
+
+-- name: pairs
+-- The shares of two entrants on the same image, under the same condition and with the same number of trials.
+SELECT condition, image, a.hit AS hit, b.hit AS reference_hit, a.trials
+FROM per_image AS a JOIN per_image AS b USING (condition, image, trials)
+WHERE a.entrant = $first AND b.entrant = $second

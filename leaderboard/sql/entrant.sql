@@ -1,1 +1,0 @@
-SELECT condition, image, label, trials, hit, changed, top5, nll FROM per_image WHERE entrant = $entrant

@@ -1,1 +1,0 @@
-INSERT INTO names SELECT dataset, image_id, class_name FROM source.images

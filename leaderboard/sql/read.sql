@@ -1,0 +1,72 @@
+-- name: create_tables
+-- These tables hold what is kept in memory of all databases: sums per image, never single predictions.
+CREATE TABLE loaded (
+    file INTEGER, entrant INTEGER, degradation VARCHAR, level DOUBLE, image_id VARCHAR, label INTEGER,
+    trials BIGINT, hit DOUBLE, changed DOUBLE, top5 DOUBLE, nll DOUBLE
+);
+CREATE TABLE calibration (entrant INTEGER, degradation VARCHAR, level DOUBLE, bin INTEGER, gap DOUBLE, rows BIGINT);
+CREATE TABLE class_names (dataset VARCHAR, image_id VARCHAR, class_name VARCHAR);
+CREATE TABLE timings (entrant INTEGER, run_id VARCHAR, device VARCHAR, threads INTEGER, images BIGINT, seconds DOUBLE);
+
+-- name: source_entrants
+-- The entrants of the attached database, with the number of their predictions.
+SELECT p.run_id, runs.protocol, p.dataset, p.model, p.defense, p.architecture, p.predictions,
+    m.weights_sha256, m.num_parameters, m.input_size
+FROM (
+    SELECT run_id, dataset, model, defense, max(architecture) AS architecture, count(*) AS predictions
+    FROM source.predictions GROUP BY ALL
+) AS p
+JOIN source.runs AS runs USING (run_id)
+LEFT JOIN source.models AS m USING (dataset, model, defense)
+ORDER BY ALL
+
+-- name: source_runs
+-- Times are text, because values of that type would need another library.
+SELECT run_id, suite, protocol, status, strftime(started_at, '%Y-%m-%d %H:%M') AS started_at,
+    config::VARCHAR AS config, environment::VARCHAR AS environment
+FROM source.runs ORDER BY source.runs.started_at, run_id
+
+-- name: source_failures
+-- A network that could not be trained is a row without an image, and no failed image.
+SELECT run_id, dataset, stage, count(DISTINCT image_id) AS images FROM source.failures WHERE image_id <> '' GROUP BY ALL ORDER BY ALL
+
+-- name: load_class_names
+INSERT INTO class_names SELECT dataset, image_id, class_name FROM source.images
+
+-- name: load_shares
+-- Shares per image and condition of the attached database, because trials are nested in images. A probability of 0 counts
+-- as the smallest normal float32, as it does in the measure `nll`.
+INSERT INTO loaded BY NAME
+WITH entered AS NOT MATERIALIZED (
+    SELECT entrant, degradation, level, trial, image_id, label, prediction, true_rank, true_probability
+    FROM source.predictions JOIN entrant_map USING (run_id, dataset, model, defense)
+),
+undegraded AS (
+    SELECT entrant, image_id, prediction AS reference
+    FROM entered WHERE degradation = 'none' AND level = 0 AND trial = 0
+)
+SELECT $file AS file, entrant, degradation, level, image_id, max(label) AS label, count(*) AS trials,
+    avg((prediction = label)::DOUBLE) AS hit,
+    CASE WHEN degradation <> 'none' THEN avg((prediction <> reference)::DOUBLE) END AS changed,
+    avg((true_rank <= 5)::DOUBLE) AS top5,
+    avg(-ln(greatest(true_probability::DOUBLE, 1.1754943508222875e-38))) AS nll
+FROM entered LEFT JOIN undegraded USING (entrant, image_id)
+GROUP BY entrant, degradation, level, image_id
+
+-- name: load_calibration
+-- The bins of the expected calibration error (Guo et al. 2017); each bin excludes its lower edge.
+INSERT INTO calibration
+SELECT entrant, degradation, level,
+    least(greatest(ceil(confidence::DOUBLE * 15)::INTEGER - 1, 0), 14) AS bin,
+    sum((prediction = label)::DOUBLE - confidence::DOUBLE) AS gap, count(*) AS rows
+FROM source.predictions AS p
+JOIN entrant_map USING (run_id, dataset, model, defense)
+ANTI JOIN (FROM superseded WHERE file = $file) AS s USING (entrant, degradation, level, image_id)
+WHERE confidence IS NOT NULL AND prediction IS NOT NULL
+GROUP BY ALL
+
+-- name: load_timings
+INSERT INTO timings
+SELECT entrant, run_id, device, threads, images, seconds
+FROM source.speed JOIN entrant_map USING (run_id, dataset, model, defense)
+WHERE images > 0
