@@ -161,17 +161,17 @@ CUB = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", ["quick", "cub"])
-def test_a_job_on_three_nodes_gives_the_rows_of_one_process(suite: str, jobs: Jobs, tmp_path: Path) -> None:
-    request = [*(QUICK if suite == "quick" else CUB)]
+def test_a_job_on_three_nodes_gives_the_rows_of_one_process(
+    suite: str, jobs: Jobs, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    asked = [*(QUICK if suite == "quick" else CUB)]
     if suite == "cub":
-        if "CNNSENS_DATA" not in os.environ:
-            pytest.skip("CNNSENS_DATA names no folder of data sets")
-        request.append(f"data_root={os.environ['CNNSENS_DATA']}")
+        asked.append(f"data_root={request.getfixturevalue('data_root')}")
     # One thread on either side: some convolutions of oneDNN round by how their work is split.
     here, there = ([f"output={tmp_path / name}", f"cache={tmp_path / name}-cache"] for name in ("here", "there"))
-    assert main([*request, *here, "cluster.engine=local", "cluster.threads=1"]) == 0
+    assert main([*asked, *here, "cluster.engine=local", "cluster.threads=1"]) == 0
     workers = ["cluster.workers=2"] if suite == "cub" else []  # or as many as there are machines
-    said = jobs.run(*request, *there, "cluster.threads=1", *workers)
+    said = jobs.run(*asked, *there, "cluster.threads=1", *workers)
     pd.testing.assert_frame_equal(rows(tmp_path / "there"), rows(tmp_path / "here"))
     assert "evaluations in" in said
     assert "fine-tune over the cluster" in said

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from cnnsens_bench.datasets import Samples
@@ -16,8 +17,6 @@ from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
 from cnnsens_bench.training.recipe import Recipe
 from tests.conftest import TINY
-
-mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.fixture(scope="module")

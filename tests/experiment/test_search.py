@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import ray
 
 from cnnsens_bench import tune
 from cnnsens_bench.config.compose import compose
@@ -16,8 +17,6 @@ from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trial import RecipeSearch, Trial, TrialLog
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY
-
-ray = pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module", autouse=True)

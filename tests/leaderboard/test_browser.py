@@ -1,26 +1,24 @@
 """The page as a reader uses it, in headless Chromium."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from leaderboard.__main__ import main
+from tests.conftest import CHROMEDRIVER, CHROMIUM
 from tests.leaderboard.made import MODELS, sweep, timings, write
 from tests.leaderboard.test_page import HOSTILE
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
-    not CHROMIUM or not DRIVER, reason="no chromium with chromedriver here: apt-get install chromium chromium-driver"
+    not CHROMIUM or not CHROMEDRIVER,
+    reason="no chromium with chromedriver here: apt-get install chromium chromium-driver",
 )
 ARGUMENTS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -51,7 +49,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
     driver.get("about:blank")
     driver.get_log("performance")  # drops the requests of the browser's own first page
     yield driver

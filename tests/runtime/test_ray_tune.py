@@ -8,13 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
+import ray
 
 from cnnsens_bench import tune
 from cnnsens_bench.run import main as run
 from tests.conftest import TINY
-
-ray = pytest.importorskip("ray")
 
 
 def words(pictures: Path, cache: Path, output: Path, *more: str) -> list[str]:
@@ -131,8 +129,6 @@ def test_a_trial_that_diverges_is_marked_and_the_search_goes_on(
 
 @pytest.mark.slow
 def test_a_trial_in_two_processes(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if not torch.distributed.is_available():
-        pytest.skip("torch without distributed")
     arguments = words(pictures, tmp_path / "cache", tmp_path / "out", "search.workers_per_trial=2", "search.trials=2")
     assert tune.main(arguments) == 0
     assert [trial["status"] in ("done", "stopped") for trial in record(tmp_path / "out")] == [True, True]
