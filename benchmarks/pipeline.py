@@ -1,26 +1,30 @@
-"""The sweep against its limit, its forward passes alone; and the plain way against the sweep.
+"""Compare the sweep with its limit, the forward passes alone, and with the plain loop that one writes first.
 
-    python benchmarks/pipeline.py [--json FILE] [--seconds 180]
+    python benchmarks/pipeline.py [--json FILE] [--long]
 
-AlexNet at 224², batches of 32, on `plumage`, under every degradation at the paper's levels.
+The images are those of `plumage` at 224², in batches of 32, and the weights are random, because speed does not depend
+on them. The figures are ratios:
 
-`in_process.efficiency`, `ray.efficiency`: time of the forward passes alone ÷ time of the whole sweep (decoding,
-degrading, predicting, writing parts; over Ray also starting it). The forward passes are the limit because nothing
-can predict without them: as many batches of the same shape through the same network, their pixels in memory.
-`plain.ratio`: seconds of a DataLoader with an albumentations transform per image and condition ÷ ours, over the
-conditions that albumentations has.
+`paper.efficiency`, `common.efficiency`: seconds of the eager float32 forward passes alone ÷ seconds of the whole sweep
+in one process (decoding, degrading, predicting, writing parts), for AlexNet under the paper's degradations at the
+paper's levels, and for EfficientNet-Lite0 under the 15 common corruptions at their 5 severities. The forward passes are
+the limit, because nothing can predict without them: as many batches of the same shape, their pixels in memory.
+`ray.efficiency`: the same over Ray with its start, for AlexNet under the paper's degradations.
+`plain.ratio`: seconds of a DataLoader with an albumentations transform per image and condition ÷ seconds of the sweep,
+over the conditions that albumentations has.
 
-What is compared alternates; figures are medians over rounds. Over Ray there is one round of about `--seconds`, with
-the forward passes timed before and after it.
+What is compared alternates, and figures are medians over rounds. The run over Ray is one of about a minute (three with
+`--long`), with the forward passes timed before and after it.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +52,13 @@ from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
 from cnnsens_bench.runtime.ray_pipeline import run_ray  # noqa: E402
 from cnnsens_bench.store import new_attempt  # noqa: E402
 
-MODEL = "torchvision/alexnet"
+ALEXNET, EFFICIENTNET = "torchvision/alexnet", "timm/tf_efficientnet_lite0"
 BATCH, SIZE = 32, 224
+PAPER = (
+    *("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local", "pepper", "pepper_pixel"),
+    *("translation", "rotation", "flip_lr", "flip_ud"),
+)
+COMMON = tuple(name for name in degradations if name.startswith("common:"))
 PLAIN: dict[str, Callable[[float], albumentations.BasicTransform]] = {
     "gaussian_rgb": lambda s: albumentations.GaussNoise(std_range=(s / 255, s / 255), p=1),
     "pepper": lambda p: albumentations.PixelDropout(dropout_prob=p, per_channel=True, p=1),
@@ -58,28 +67,28 @@ PLAIN: dict[str, Callable[[float], albumentations.BasicTransform]] = {
 }
 
 
-def sweep_of(names: list[str], trials: int) -> Sweep:
-    """AlexNet under the named degradations at the paper's levels."""
-    conditions = [(degradations[name], degradations[name].levels or (0.0,)) for name in names]
+def make_sweep(model: str, names: Sequence[str], trials: int = 1) -> Sweep:
+    """Return a sweep of one network under the named degradations at their own levels."""
+    chosen = [degradations[name] for name in names]
     return Sweep(
-        run_id="bench",
+        run_id="benchmark",
         dataset="plumage",
-        entrants=(Entrant(MODEL, "alexnet", "none", MODEL),),
-        conditions=tuple(Condition(d.name, levels, trials if d.random else 1) for d, levels in conditions),
+        entrants=(Entrant(model, model.partition("/")[2], "none", model),),
+        conditions=tuple(Condition(d.name, d.levels or (0.0,), trials if d.random else 1) for d in chosen),
         batch_size=BATCH,
     )
 
 
-def make_checkpoint() -> Checkpoint:
-    """AlexNet of eight classes with random weights: its speed does not depend on them."""
+def make_checkpoint(model: str) -> Checkpoint:
+    """Return a network of eight classes with random weights."""
     torch.manual_seed(0)
-    source, name = split_name(MODEL)
-    network = source.build(name, 8, SIZE)
-    return Checkpoint(MODEL, tuple("abcdefgh"), source.describe(name), network.state_dict())
+    source, name = split_name(model)
+    preprocessing = dataclasses.replace(source.describe(name), input_size=SIZE)
+    return Checkpoint(model, tuple("abcdefgh"), preprocessing, source.build(name, 8, SIZE).state_dict())
 
 
 def time_forwards(checkpoint: Checkpoint, batches: int) -> float:
-    """Seconds for so many forward passes as the engine makes them."""
+    """Return the seconds of so many forward passes, made as the engine makes them."""
     device = best_device()
     classifier = checkpoint.classifier().to(device).to(memory_format=torch.channels_last)
     pixels = (torch.rand(BATCH, 3, SIZE, SIZE, device=device) * 255).contiguous(memory_format=torch.channels_last)
@@ -93,23 +102,58 @@ def time_forwards(checkpoint: Checkpoint, batches: int) -> float:
         return time.perf_counter() - began
 
 
-def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: bool) -> float:
-    """Seconds from the plan to the last part."""
+def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: bool = False) -> float:
+    """Return the seconds from the plan to the last part."""
     with tempfile.TemporaryDirectory() as folder:
         parts = new_attempt(Path(folder))
         began = time.perf_counter()
         with stored_plan(sweep, plan(sweep, images, None), parts) as stored:
             run = run_ray if ray else run_local
-            outcomes = run(sweep, stored, {MODEL: checkpoint}, parts, ExecutionOptions(threads=os.cpu_count()))
+            options = ExecutionOptions(threads=os.cpu_count())
+            outcomes = run(sweep, stored, {checkpoint.model: checkpoint}, parts, options)
             done = sum(outcome.evaluations for outcome in outcomes)
         seconds = time.perf_counter() - began
     assert done == len(images) * len(sweep.cells())
     return seconds
 
 
-def batches_of(sweep: Sweep, images: int) -> int:
-    """Return the forward passes of a sweep whose image batches are all full."""
+def count_batches(sweep: Sweep, images: int) -> int:
+    """Return the forward passes of a sweep whose batches are all full."""
     return -(-images * len(sweep.cells()) // BATCH)
+
+
+def in_process(model: str, names: Sequence[str], images: pd.DataFrame, rounds: int) -> dict[str, Any]:
+    """Compare the forward passes alone with the sweep in this process."""
+    checkpoint, sweep = make_checkpoint(model), make_sweep(model, names)
+    batches = count_batches(sweep, len(images))
+    alone, ratios = [], []
+    for _ in range(rounds):
+        # Half of the passes come before and half after, so that a machine whose speed drifts slows both alike.
+        before = time_forwards(checkpoint, batches // 2)
+        whole = time_sweep(sweep, images, checkpoint)
+        alone.append(before + time_forwards(checkpoint, batches - batches // 2))
+        ratios.append(alone[-1] / whole)
+    return {
+        "efficiency": statistics.median(ratios),
+        "forward_ms_per_image": 1e3 * statistics.median(alone) / (batches * BATCH),
+        "evaluations": len(images) * len(sweep.cells()),
+    }
+
+
+def over_ray(images: pd.DataFrame, forward_seconds: float, seconds: float) -> dict[str, Any]:
+    """Compare one sweep over Ray of about `seconds` with its forward passes, given the seconds of one image."""
+    checkpoint = make_checkpoint(ALEXNET)
+    cells = len(make_sweep(ALEXNET, PAPER).cells())
+    sweep = make_sweep(ALEXNET, PAPER, max(1, round(seconds / (forward_seconds * cells * len(images) / 4))))
+    count = max(BATCH, round(seconds / (forward_seconds * len(sweep.cells())) / BATCH) * BATCH)
+    many = pd.concat([images] * -(-count // len(images)), ignore_index=True)[:count]
+    many["image_id"] = [f"{image_id}-{n}" for n, image_id in enumerate(many["image_id"])]
+    batches = count_batches(sweep, count)
+    tenth = max(1, batches // 10)
+    before = time_forwards(checkpoint, tenth)
+    whole = time_sweep(sweep, many, checkpoint, ray=True)
+    alone = (before + time_forwards(checkpoint, tenth)) / 2 / tenth * batches
+    return {"efficiency": alone / whole, "seconds": whole, "evaluations": count * len(sweep.cells())}
 
 
 class PlainData(torch.utils.data.Dataset):
@@ -133,7 +177,7 @@ class PlainData(torch.utils.data.Dataset):
 
 
 def time_plain(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint) -> float:
-    """Seconds of the plain loop over the same cells."""
+    """Return the seconds of the plain loop over the same cells."""
     cv2.setNumThreads(1)
     device = best_device()
     network = checkpoint.classifier().network.to(device)
@@ -146,59 +190,29 @@ def time_plain(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint) -> fl
     return time.perf_counter() - began
 
 
-def over_ray(checkpoint: Checkpoint, images: pd.DataFrame, per_image: float, seconds: float) -> dict[str, float]:
-    """One sweep of about `seconds`, given the seconds of a forward pass per image."""
-    cells = len(sweep_of(list(degradations), 1).cells())
-    long = sweep_of(list(degradations), max(1, round(seconds / (per_image * cells * len(images) / 4))))
-    count = max(BATCH, round(seconds / (per_image * len(long.cells())) / BATCH) * BATCH)
-    many = pd.concat([images] * -(-count // len(images)), ignore_index=True)[:count]
-    many["image_id"] = [f"{image_id}-{n}" for n, image_id in enumerate(many["image_id"])]
-    batches = batches_of(long, count)
-    tenth = max(1, batches // 10)
-    before = time_forwards(checkpoint, tenth)
-    whole = time_sweep(long, many, checkpoint, ray=True)
-    alone = (before + time_forwards(checkpoint, tenth)) / 2 / tenth * batches
-    return {"efficiency": alone / whole, "seconds": whole, "evaluations": count * len(long.cells())}
+def against_plain(images: pd.DataFrame, rounds: int) -> dict[str, Any]:
+    """Compare the plain loop with the sweep."""
+    checkpoint, sweep = make_checkpoint(ALEXNET), make_sweep(ALEXNET, list(PLAIN))
+    pairs = [(time_plain(sweep, images, checkpoint), time_sweep(sweep, images, checkpoint)) for _ in range(rounds)]
+    return {"ratio": statistics.median(plain / ours for plain, ours in pairs)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--seconds", type=float, default=180, help="length of the run over Ray; 0 leaves it out")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--long", action="store_true", help="three times the images, and three minutes over Ray")
     given = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
-    checkpoint = make_checkpoint()
     every = load("plumage", None, None, {}).split("test", "train")
-    images = every.iloc[:: len(every) // 96][:96]
+    images = every.iloc[:: len(every) // 96][: 96 if given.long else 32]
 
-    full = sweep_of(list(degradations), trials=1)
-    batches = batches_of(full, len(images))
-    rounds = []
-    for _ in range(given.rounds):
-        # Half before and half after: a machine whose speed drifts slows both alike.
-        before = time_forwards(checkpoint, batches // 2)
-        whole = time_sweep(full, images, checkpoint, ray=False)
-        rounds.append((before + time_forwards(checkpoint, batches - batches // 2), whole))
-    per_image = statistics.median(alone for alone, _ in rounds) / (batches * BATCH)
-    common = sweep_of(list(PLAIN), trials=1)
-    pairs = [
-        (time_plain(common, images[::3], checkpoint), time_sweep(common, images[::3], checkpoint, ray=False))
-        for _ in range(given.rounds)
-    ]
-    figures: dict[str, Any] = {
-        "machine": {"cores": os.cpu_count(), "device": str(best_device())},
-        "in_process": {
-            "efficiency": statistics.median(alone / whole for alone, whole in rounds),
-            "forward_ms_per_image": 1e3 * per_image,
-            "evaluations": batches * BATCH,
-        },
-        "plain": {"ratio": statistics.median(plain / ours for plain, ours in pairs)},
-    }
-    if given.seconds:
-        figures["ray"] = over_ray(checkpoint, every, per_image, given.seconds)
+    figures: dict[str, Any] = {"machine": {"cores": os.cpu_count(), "device": str(best_device())}}
+    figures["paper"] = in_process(ALEXNET, PAPER, images, rounds=3)
+    figures["common"] = in_process(EFFICIENTNET, COMMON, images, rounds=3 if given.long else 2)
+    figures["plain"] = against_plain(images, rounds=3)
+    figures["ray"] = over_ray(every, figures["paper"]["forward_ms_per_image"] / 1e3, 180 if given.long else 60)
 
-    table = Table("figure", "value", title="The sweep against its forward passes alone (AlexNet, 224², batch 32)")
+    table = Table("figure", "value", title="The sweep against its forward passes alone and the plain loop (224²)")
     for section, values in figures.items():
         for key, value in values.items():
             table.add_row(f"{section}.{key}", f"{value:.3f}" if isinstance(value, float) else str(value))
