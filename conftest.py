@@ -12,9 +12,14 @@ def forget_registered_examples(request: pytest.FixtureRequest) -> Iterator[None]
         yield
         return
     from cnnsens_bench.datasets import datasets
+    from cnnsens_bench.defenses import defenses
+    from cnnsens_bench.degradations import degradations
+    from cnnsens_bench.measures import measures
     from cnnsens_bench.models import model_sources
+    from cnnsens_bench.sensitivity.predictors import predictors
 
-    before = [(registry, set(registry)) for registry in (datasets, model_sources)]
+    registries = (datasets, defenses, degradations, measures, model_sources, predictors)
+    before = [(registry, set(registry)) for registry in registries]
     yield
     for registry, names in before:
         for name in set(registry) - names:

@@ -45,8 +45,10 @@ def open_results(path: str | StoragePath) -> "Results":
 
     Examples
     --------
-    >>> results = open_results("runs/quick")  # doctest: +SKIP
-    >>> results.accuracy.query("degradation == 'pepper' and level == 0.16")  # doctest: +SKIP
+    After a run of the suite `quick`::
+
+        results = open_results("runs/quick")
+        results.accuracy.query("degradation == 'pepper' and level == 0.16")
     """
     place = storage_path(path)
     return Results(place if place.suffix == ".duckdb" else place / FILE)
