@@ -53,7 +53,7 @@ def paper_store(store: Store) -> Store:
     table["prediction"] = np.where(table["right"], table["label"], (table["label"] + 1) % 3)
     table = table.assign(run_id=table["dataset"], trial=0, confidence=0.6, true_probability=0.5, true_rank=1,
                          reference_logit=0.0, reference_probability=0.5)  # fmt: skip
-    part = pa.Table.from_pandas(table[PREDICTIONS.names], schema=PREDICTIONS, preserve_index=False)
+    part = pa.Table.from_pandas(table.reindex(columns=PREDICTIONS.names), schema=PREDICTIONS, preserve_index=False)
     write_part(new_attempt(store.output), "predictions", "a", part)
     store.ingest()
     known = table[["model", "architecture", "dataset", "defense"]].drop_duplicates()

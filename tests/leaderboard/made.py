@@ -44,7 +44,7 @@ def sweep(
                         key = (run_id, dataset, f"i{image:03}", model, model.split("/")[1], defense, name, level, trial)
                         rank = int(rng.integers(1, CLASSES + 1)) if wrong else 1
                         rows.append((*key, label, prediction, share.max(), share[0], rank, rng.normal(), share[1]))
-    return pd.DataFrame(rows, columns=PREDICTIONS.names)
+    return pd.DataFrame(rows, columns=PREDICTIONS.names[: len(rows[0])])
 
 
 def timings(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def write(
         parts,
         "predictions",
         "a",
-        pa.Table.from_pandas(rows, PREDICTIONS, preserve_index=False).select(PREDICTIONS.names),
+        pa.Table.from_pandas(rows.reindex(columns=PREDICTIONS.names), PREDICTIONS, preserve_index=False),
     )
     if failures is not None:
         write_part(parts, "failures", "a", pa.Table.from_pandas(failures, FAILURES, preserve_index=False))

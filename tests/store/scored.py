@@ -66,6 +66,6 @@ def scored_store(folder: Path, rows: pd.DataFrame, scores: pd.DataFrame, predict
         ("sensitivity", scores, SENSITIVITY),
         ("sensitivity_predictions", predicted, SENSITIVITY_PREDICTIONS),
     ):
-        write_part(parts, kind, "a", pa.Table.from_pandas(table, preserve_index=False).select(schema.names))
+        write_part(parts, kind, "a", pa.Table.from_pandas(table.reindex(columns=schema.names), preserve_index=False))
     store.ingest()
     return store

@@ -280,6 +280,39 @@ def test_a_database_of_the_first_layout_goes_on(tmp_path: Path) -> None:
     assert ids(store) == ["r:i"]
 
 
+def test_a_database_gets_the_columns_that_its_version_lacked(store: Store) -> None:
+    write_part(new_attempt(store.output), "predictions", "a", table(["i"]))
+    store.ingest()
+    columns = {name: store.query(f"FROM {name} LIMIT 0").columns for name in ("predictions", "images", "sensitivity")}
+    with store.connect() as connection:
+        connection.execute("ALTER TABLE predictions DROP COLUMN reference_probability")
+        connection.execute("ALTER TABLE predictions DROP COLUMN true_rank")
+        connection.execute("ALTER TABLE images DROP COLUMN hue_entropy; ALTER TABLE sensitivity DROP COLUMN entropy")
+    store.open()
+    for name, names in columns.items():
+        assert set(store.query(f"FROM {name} LIMIT 0").columns) == set(names)
+    write_part(new_attempt(store.output), "predictions", "a", table(["j"]))
+    store.ingest()
+    ranks = store.query("SELECT image_id, true_rank FROM protocol_predictions ORDER BY image_id")
+    assert ranks["image_id"].tolist() == ["i", "j"]
+    assert ranks["true_rank"].isna().tolist() == [True, False]
+
+
+def test_a_part_of_a_version_that_lacked_a_column(store: Store) -> None:
+    """It is good beside parts that have the column, and beside a part that is damaged."""
+    folder = new_attempt(store.output)
+    assert isinstance(folder, Path)
+    pq.write_table(table(["old"]).drop_columns("true_rank"), folder / "predictions-a.parquet")
+    write_part(folder, "predictions", "b", table(["new"]))
+    (folder / "predictions-c.parquet").write_bytes(b"not parquet")
+    pq.write_table(table(["keyless"]).drop_columns("trial"), folder / "predictions-d.parquet")
+    assert store.ingest() == 2
+    found = store.query("SELECT image_id, true_rank FROM predictions ORDER BY image_id")
+    assert found["image_id"].tolist() == ["new", "old"]
+    assert found["true_rank"].isna().tolist() == [False, True]
+    assert sorted(path.name for path in folder.iterdir()) == ["predictions-c.corrupt", "predictions-d.corrupt"]
+
+
 def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "results.duckdb")) as connection:
         connection.execute("CREATE TABLE runs (distance DOUBLE)")

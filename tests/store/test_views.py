@@ -61,7 +61,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     made.open()
     for run_id, protocol in (("r1", "p"), ("r2", "p"), ("r3", "q")):
         made.begin_run(run_id, "test", protocol, {}, {})
-    write_part(new_attempt(made.output), "predictions", "a", pa.Table.from_pandas(frame(), preserve_index=False))
+    rows = frame().reindex(columns=PREDICTIONS.names)
+    write_part(new_attempt(made.output), "predictions", "a", pa.Table.from_pandas(rows, preserve_index=False))
     made.ingest()
     made.put_models(pd.DataFrame([{"model": "s/a", "dataset": "d", "defense": "none", "num_parameters": 12}]))
     return made
