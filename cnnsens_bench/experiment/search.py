@@ -1,6 +1,6 @@
 """Searches the recipe of each of a suite's models; each trial is reported to the person and to MLflow.
 
-The trials themselves are in `cnnsens_bench.training.trial`, what runs them is in `cnnsens_bench.training.search`.
+The trials themselves are in `cnnsens_bench.training.trial`, what runs them is in `cnnsens_bench.runtime.ray_tune`.
 """
 
 import dataclasses

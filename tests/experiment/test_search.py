@@ -47,7 +47,7 @@ def test_more_trials_go_on_from_those_that_have_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not optuna:  # the search is then random
-        monkeypatch.setattr("cnnsens_bench.training.search._has_optuna", lambda: False)
+        monkeypatch.setattr("cnnsens_bench.runtime.ray_tune.has_optuna", lambda: False)
     assert tune.main(arguments(pictures, tmp_path, "search.trials=2")) == 0
     first = ended(tmp_path)
     assert [trial.number for trial in first] == [1, 2]
