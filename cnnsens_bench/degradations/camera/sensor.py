@@ -67,11 +67,7 @@ READOUT = 1 / 30
 
 
 @degradation(
-    "rolling_exposure",
-    draw=uniform_per_image,
-    levels=(10, 20, 40, 60, 80, 100),
-    level_name="percent flicker",
-    high=100.0,
+    "rolling_exposure", draw=uniform_per_image, levels=(10, 20, 40, 60, 80, 100), level_name="percent flicker", high=100
 )
 def rolling_exposure(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
     """Expose line by line under a lamp that flickers: each line meets another moment of the mains' cycle.
