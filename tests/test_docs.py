@@ -120,7 +120,7 @@ def test_extensions_run_together(runs: Path, changed_package: Path) -> None:
         return run.stdout
 
     call("-m", "cnnsens_bench.run", *words)
-    call("build_page.py")
+    call("-m", "leaderboard", "build", "--plugin", "my_measures", "--db", "runs/quick/results.duckdb", "--out", "site")
     assert "Strongest noise" in (runs / "site" / "index.html").read_text("utf-8")
     rows = open_results(runs / "runs" / "extended").predictions
     assert set(rows["degradation"]) == {"none", "row_noise", "drop", "gaussian_rgb"}

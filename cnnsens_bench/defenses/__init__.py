@@ -3,27 +3,9 @@
 `base` says what a defense is and how to register one. To add one to the tree, put its module here: all are imported.
 """
 
-from cnnsens_bench.defenses.base import (
-    Defense,
-    DefensePart,
-    PreFilter,
-    Recalibration,
-    TrainingChange,
-    defense,
-    defenses,
-    parse_defense,
-)
+from cnnsens_bench.defenses.base import Defense, Recalibration, TrainingChange, defense, defenses, parse_defense
 from cnnsens_bench.utils.registry import import_modules
 
 import_modules(__name__)
 
-__all__ = [
-    "Defense",
-    "DefensePart",
-    "PreFilter",
-    "Recalibration",
-    "TrainingChange",
-    "defense",
-    "defenses",
-    "parse_defense",
-]
+__all__ = ["Defense", "Recalibration", "TrainingChange", "defense", "defenses", "parse_defense"]

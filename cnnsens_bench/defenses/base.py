@@ -10,6 +10,7 @@ A config and the database's column `defense` write it as `clamp(low=8.0)`, and s
 `input_dropout(p=0.1) + gaussian_filter(size=3, sigma=0.5)`.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,16 +154,10 @@ def _join(text: str, name: str, parts: Sequence[DefensePart]) -> Defense:
 
 
 def _compose(filters: Sequence[PreFilter]) -> PreFilter | None:
-    """Return one filter that applies all in their order."""
-    if len(filters) < 2:
-        return filters[0] if filters else None
-
-    def prefilter(pixels: Tensor) -> Tensor:
-        for step in filters:
-            pixels = step(pixels)
-        return pixels
-
-    return prefilter
+    """Return one filter that applies all in their order, or None where there are none."""
+    if not filters:
+        return None
+    return lambda pixels: functools.reduce(lambda filtered, step: step(filtered), filters, pixels)
 
 
 def checked_size(size: int) -> int:

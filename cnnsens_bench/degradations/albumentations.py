@@ -72,7 +72,7 @@ def albumentations_degradation(name: str, term: Term) -> Degradation:
     accepted = [key for key in inspect.signature(kind.__init__).parameters if key not in ("self", "kwargs", "args")]
     check_argument_names(term, accepted, TRANSFORM_SYNTAX)
     arguments = {"p": 1.0, **term.arguments}
-    swept = _has_swept_level(arguments)
+    swept = _with_level(arguments, 0.0) != arguments  # whether `SWEPT_LEVEL` is somewhere in them
 
     @functools.lru_cache(maxsize=64)
     def transform_at(level: float) -> Any:
@@ -122,15 +122,6 @@ def _transformed(transform: Any, pixels: Tensor, seeds: Tensor, name: str) -> Te
 def _seeds(streams: Streams, size: int) -> Tensor:
     """Draw one seed per image: (N,) int64."""
     return torch.tensor(streams.integers(), dtype=torch.int64)
-
-
-def _has_swept_level(value: Any) -> bool:
-    """Return whether `SWEPT_LEVEL` is somewhere in an argument."""
-    if isinstance(value, Mapping):
-        return any(map(_has_swept_level, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_has_swept_level, value))
-    return value is SWEPT_LEVEL
 
 
 def _with_level(value: Any, level: float) -> Any:

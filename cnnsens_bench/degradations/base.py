@@ -141,9 +141,7 @@ class Degradation:
         if not math.isfinite(level):
             raise UserError(f"degradation '{self.name}': level {level} is not finite")
         if not self.low <= level <= self.high:
-            bounds = (
-                f"at least {self.low:g}" if self.high == float("inf") else f"between {self.low:g} and {self.high:g}"
-            )
+            bounds = f"at least {self.low:g}" if self.high == math.inf else f"between {self.low:g} and {self.high:g}"
             raise UserError(f"degradation '{self.name}': level {level:g} is out of range: it must be {bounds}")
         if self.whole and level != int(level):
             raise UserError(f"degradation '{self.name}': level {level:g} must be a whole number")

@@ -1,4 +1,5 @@
 """The public names of this package. Importing this module registers the built-in degradations."""
+# ruff: noqa: F401 (what is imported here is for others)
 
 from cnnsens_bench.degradations.base import Degradation, degradation, degradations
 from cnnsens_bench.degradations.expressions import parse_degradation, parse_degradations, write_expression
@@ -8,15 +9,3 @@ from cnnsens_bench.utils.registry import import_modules
 
 for folder in ("camera", "imagenet_c", "paper"):
     import_modules(f"cnnsens_bench.degradations.{folder}")
-
-__all__ = [
-    "Degradation",
-    "Motion",
-    "Reach",
-    "Streams",
-    "degradation",
-    "degradations",
-    "parse_degradation",
-    "parse_degradations",
-    "write_expression",
-]

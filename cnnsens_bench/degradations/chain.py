@@ -97,19 +97,9 @@ def chain(members: Sequence[ChainMember], name: str) -> Degradation:
     _check_order(members, swept, name)
     base = swept[0] if swept else Degradation(name, _no_function, None, ())
     filled = [replace(m, level=0.0) if m.level is None and not m.degradation.has_levels else m for m in members]
-    return Chain(
-        name=name,
-        function=_no_function,
-        draw_function=None,
-        levels=base.levels,
-        level_name=base.level_name,
-        low=base.low,
-        high=base.high,
-        whole=base.whole,
-        needs_levels=base.needs_levels,
-        geometric=members[0].degradation.geometric,
-        members=tuple(filled),
-    )
+    limits = {key: getattr(base, key) for key in ("levels", "level_name", "low", "high", "whole", "needs_levels")}
+    geometric = members[0].degradation.geometric
+    return Chain(name, _no_function, None, geometric=geometric, members=tuple(filled), **limits)
 
 
 def _check_order(members: Sequence[ChainMember], swept: Sequence[Degradation], name: str) -> None:

@@ -8,7 +8,7 @@ albumentations:GaussNoise(std_range=(level, level))      a transform of a librar
 """
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnsens_bench.degradations.albumentations import PREFIX, SWEPT_LEVEL, TRANSFORM_SYNTAX, albumentations_degradation
@@ -18,11 +18,8 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.spec_parser import SpecSyntax, Term, canonical_name, check_all_named, join_names, parse_spec
 
-SYNTAX = SpecSyntax(
-    "degradation",
-    f"pepper, gaussian_intensity(4) + pepper(0.02) or {PREFIX}Blur(blur_limit=3)",
-    {"level": SWEPT_LEVEL},
-)
+EXAMPLE = f"pepper, gaussian_intensity(4) + pepper(0.02) or {PREFIX}Blur(blur_limit=3)"
+SYNTAX = SpecSyntax("degradation", EXAMPLE, {"level": SWEPT_LEVEL})
 MEMBER_KEYS = ("name", "level", "arguments")
 ENTRY_KEYS = (*MEMBER_KEYS, "levels", "trials")
 
@@ -77,14 +74,16 @@ def parse_degradations(text: str) -> list[Degradation]:
     return [parse_degradation(name) for name in names]
 
 
-def write_expression(entry: Any) -> str:
+def write_expression(entry: Any, keys: Sequence[str] = ENTRY_KEYS) -> str:
     """Return an entry of the config's list `degradations` as one text, which `parse_degradation` reads.
 
     Parameters
     ----------
     entry
-        A text; a mapping with `name` and either `level` or `arguments`; or a list of these. The mapping of a whole
-        entry, unlike one in a list, may also have `levels` and `trials`, which are no part of the text.
+        A text; a mapping with `name` and either `level` or `arguments`; or a list of these.
+    keys
+        What a mapping may have. That of a whole entry, unlike one in a list, may also have `levels` and `trials`, which
+        are no part of the text.
 
     Raises
     ------
@@ -96,20 +95,16 @@ def write_expression(entry: Any) -> str:
     >>> write_expression(["flip_lr", {"name": "pepper", "level": 0.02}])
     'flip_lr + pepper(0.02)'
     """
-    return _expression(entry, ENTRY_KEYS)
-
-
-def _expression(entry: Any, known: tuple[str, ...]) -> str:
     if isinstance(entry, str):
         return entry
     if isinstance(entry, list) and entry:
-        return join_names(_expression(member, MEMBER_KEYS) for member in entry)
+        return join_names(write_expression(member, MEMBER_KEYS) for member in entry)
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
         raise UserError(f"degradations: {entry!r} is neither a name, nor a mapping with a name, nor a list of these")
     name, level, arguments = entry["name"], entry.get("level"), entry.get("arguments")
     for key in entry:
-        if key not in known:
-            raise UserError(f"degradations: unknown key '{key}' of '{name}'{near(str(key), known)}")
+        if key not in keys:
+            raise UserError(f"degradations: unknown key '{key}' of '{name}'{near(str(key), keys)}")
     if level is not None and arguments is not None:
         raise UserError(f"degradations: '{name}' has both level and arguments: write the level into the arguments")
     if level is not None:

@@ -6,8 +6,10 @@ table look-up, shift and multiplication by a power of two, which are exact in IE
 would differ in the last bit between vector widths, libraries and devices.
 """
 
+import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 
@@ -38,6 +40,7 @@ NORMAL_MAX = 4.4
 """The largest magnitude of a normal draw, which bounds how far a shift can reach (see `Degradation.reach`)."""
 
 
+@dataclasses.dataclass(eq=False)
 class Streams:
     """One random stream per image of a batch, for one trial.
 
@@ -61,34 +64,26 @@ class Streams:
     True
     """
 
-    def __init__(
-        self,
-        seed: int,
-        dataset: str,
-        image_ids: Sequence[str],
-        trial: int,
-        device: torch.device | str = "cpu",
-        degradation: str = "",
-    ) -> None:
-        self.seed, self.dataset, self.image_ids, self.trial = seed, dataset, tuple(image_ids), trial
-        self.device = torch.device(device)
-        self.degradation = degradation
-        self.on_host = self.device.type == "cpu"
-        self._calls = 0
+    seed: int
+    dataset: str
+    image_ids: Sequence[str]
+    trial: int
+    device: torch.device | str = "cpu"
+    degradation: str = ""
+
+    def __post_init__(self) -> None:
+        self.on_host = torch.device(self.device).type == "cpu"
+        self._calls = itertools.count(1)
 
     def of(self, degradation: str) -> "Streams":
         """Return these streams keyed to a degradation, at their beginning."""
-        return Streams(self.seed, self.dataset, self.image_ids, self.trial, self.device, degradation)
+        return dataclasses.replace(self, degradation=degradation)
 
     @functools.cached_property
     def keys(self) -> np.ndarray:
         """The Philox keys of the images: (N, 2) uint64."""
-        digests = [
-            hashlib.blake2b(
-                json.dumps([self.seed, self.dataset, image_id, self.degradation, self.trial]).encode(), digest_size=16
-            ).digest()
-            for image_id in self.image_ids
-        ]
+        texts = [json.dumps([self.seed, self.dataset, name, self.degradation, self.trial]) for name in self.image_ids]
+        digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
         return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
     def normal(self, *shape: int) -> Tensor:
@@ -120,18 +115,14 @@ class Streams:
         """Draw one 63-bit integer per image, as a seed for the generator of another library."""
         return [int(numbers[0] >> np.uint64(1)) for numbers in self._uint64s(1)]
 
-    def _next_call(self) -> int:
-        self._calls += 1
-        return self._calls
-
     def _uint64s(self, count: int) -> list[np.ndarray]:
         """Return the next `count` uint64 of each stream; the number of the call is the second word of the counter."""
-        call = self._next_call()
+        call = next(self._calls)
         return [np.random.Philox(key=key, counter=[0, call, 0, 0]).random_raw(count).astype("<u8") for key in self.keys]
 
     def _uint64s_on_device(self, count: int) -> Tensor:
         keys = torch.from_numpy(self.keys.astype(np.int64, casting="unsafe")).to(self.device)
-        return philox_uint64s(keys, self._next_call(), count)
+        return philox_uint64s(keys, next(self._calls), count)
 
 
 def philox_uint64s(keys: Tensor, call: int, count: int) -> Tensor:

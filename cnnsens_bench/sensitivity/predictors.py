@@ -13,6 +13,7 @@ A config writes it by name, with its arguments in brackets: `noisy_gradients(cop
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.stats import norm
@@ -195,8 +196,8 @@ def noisy_gradients(copies: int = 2) -> PredictorParts:
     _check_copies(copies)
 
     def predict(given: PredictorInput) -> OutputChange:
-        total: list[Tensor] = []
-        squares: list[Tensor] = []
+        totals: list[Any] = [0] * len(given.outputs.gradients)
+        squares: list[Any] = [0] * len(given.outputs.gradients)
         values = []
         for k in range(copies):
             noisy = given.degraded(k)
@@ -204,15 +205,10 @@ def noisy_gradients(copies: int = 2) -> PredictorParts:
             values.append(outputs.values)
             for i, own in enumerate(outputs.gradients):
                 gradient = _noise_gradient(given, noisy, own).flatten(1)
-                square = dot(gradient, gradient)
-                if k == 0:
-                    total.append(gradient)
-                    squares.append(square)
-                else:
-                    total[i] += gradient
-                    squares[i] += square
+                totals[i] = totals[i] + gradient
+                squares[i] = squares[i] + dot(gradient, gradient)
         upper = torch.stack(squares) / copies
-        whole = torch.stack([dot(gradient, gradient) for gradient in total])
+        whole = torch.stack([dot(gradient, gradient) for gradient in totals])
         lower = (whole - copies * upper) / (copies * (copies - 1))
         scale = given.level**2 if given.degradation == "gaussian_rgb" else given.level * (1 - given.level)
         mean = torch.stack(values).mean(0) - given.outputs.values
@@ -234,10 +230,8 @@ def sampling(copies: int = 15) -> PredictorParts:
     _check_copies(copies)
 
     def predict(given: PredictorInput) -> OutputChange:
-        values = []
         with torch.no_grad():
-            for k in range(copies):
-                values.append(outputs_of(given.network(given.degraded(k)), given.outputs.reference))
+            values = [outputs_of(given.network(given.degraded(k)), given.outputs.reference) for k in range(copies)]
         stacked = torch.stack(values)
         return OutputChange(stacked.mean(0) - given.outputs.values, stacked.std(0))
 

@@ -51,6 +51,10 @@ class Share:
         return batch[self.rank :: self.count]
 
 
+WHOLE = Share()
+"""The share of a process that trains a network alone."""
+
+
 class TrainingImages:
     """The boxes of a split as one memory-mapped array, so that memory does not grow with the data set.
 
@@ -146,7 +150,7 @@ class TrainingImages:
         return len(self.labels)
 
     def batches(
-        self, recipe: Recipe, rng: np.random.Generator, share: Share | None = None
+        self, recipe: Recipe, rng: np.random.Generator, share: Share = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of one epoch in random order.
 
@@ -167,7 +171,6 @@ class TrainingImages:
         tuple of Tensor
             Pixels of shape (B, 3, S, S), uint8 in channels_last memory, and labels of shape (B,).
         """
-        share = share or Share()
         order = rng.permutation(len(self))
         size = min(recipe.batch_size, len(self))
         batches = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]

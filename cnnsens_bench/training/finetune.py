@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +21,9 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.models.base import Classifier, Preprocessing, build_network, preprocessing_of, split_name
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.weights import class_count, load_weights, starting_weights
-from cnnsens_bench.training.data import Share, TrainingImages
+from cnnsens_bench.training.data import WHOLE, Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
-from cnnsens_bench.training.trainer import Trainer
+from cnnsens_bench.training.trainer import Trainer, TrainingState
 from cnnsens_bench.utils.errors import UserError
 
 VERSION = 2
@@ -34,7 +33,7 @@ count as made by it."""
 Report = Callable[[int, int, float], None]
 """Called after each step with the steps done, the steps in all and the running mean of the loss."""
 
-AfterEpoch = Callable[[int, Classifier, Callable[[], dict[str, Any]]], None]
+AfterEpoch = Callable[[int, Classifier, Callable[[], TrainingState]], None]
 """Called after each epoch with the epochs done, the classifier as it trains, and a function that returns the state from
 which another process can go on."""
 
@@ -281,8 +280,8 @@ def train_network(
     report: Report | None = None,
     *,
     after_epoch: AfterEpoch | None = None,
-    state: dict[str, Any] | None = None,
-    share: Share | None = None,
+    state: TrainingState | None = None,
+    share: Share = WHOLE,
 ) -> None:
     """Train a classifier in place; it ends in evaluation mode on the CPU.
 
@@ -318,7 +317,7 @@ def train_network(
     steps = steps_per_epoch * recipe.epochs
     first_epoch = state["epochs"] if state else 0
     done, mean_loss = steps_per_epoch * first_epoch, math.nan
-    trainer = Trainer(classifier, recipe, steps, distributed=share is not None and share.count > 1, state=state)
+    trainer = Trainer(classifier, recipe, steps, distributed=share.count > 1, state=state)
     for epoch in range(first_epoch, recipe.epochs):
         for pixels, labels in data.batches(recipe, np.random.default_rng([seed, epoch]), share):
             loss = trainer.step(pixels, labels)
@@ -329,9 +328,5 @@ def train_network(
             if report:
                 report(done, steps, mean_loss)
         if after_epoch:
-            after_epoch(epoch + 1, classifier, functools.partial(_state_after, trainer, epoch + 1))
-    trainer.finish()
-
-
-def _state_after(trainer: Trainer, epochs: int) -> dict[str, Any]:
-    return {"epochs": epochs, **trainer.state()}
+            after_epoch(epoch + 1, classifier, functools.partial(trainer.state, epoch + 1))
+    classifier.to("cpu").eval()

@@ -14,6 +14,9 @@ from cnnsens_bench.training.recipe import Recipe
 GRADIENT_NORM = 5.0
 """Gradients of a larger norm are scaled down to this one."""
 
+TrainingState = dict[str, Any]
+"""The tensors and numbers from which another process goes on as if training had not stopped."""
+
 
 class Trainer:
     """A classifier with its optimiser and its schedule.
@@ -33,19 +36,15 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        classifier: Classifier,
-        recipe: Recipe,
-        steps: int,
-        *,
-        distributed: bool = False,
-        state: dict[str, Any] | None = None,
+        self, classifier: Classifier, recipe: Recipe, steps: int, *, distributed: bool, state: TrainingState | None
     ) -> None:
         self.classifier, self.recipe, self.distributed = classifier, recipe, distributed
         self.device = best_device()
         classifier.to(self.device).to(memory_format=torch.channels_last).train()
         if recipe.freeze_norm:
-            _freeze_batch_norm(classifier)
+            for layer in classifier.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
         self._optimiser = torch.optim.AdamW(parameter_groups(classifier.network, recipe), fused=True)
         self._schedule = one_cycle(self._optimiser, recipe, steps)
         self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
@@ -77,24 +76,21 @@ class Trainer:
         self._schedule.step()
         return _mean_over_processes(loss).item() if self.distributed else loss.item()
 
-    def state(self) -> dict[str, Any]:
-        """Return the tensors and numbers from which another process goes on as if training had not stopped."""
-        return {
-            "classifier": self.classifier.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "schedule": self._schedule.state_dict(),
-            "random": _random_state(),
-        }
+    def state(self, epochs: int) -> TrainingState:
+        """Return the state after so many epochs; dropout and noise are drawn from torch's generators, a part of it."""
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {"epochs": epochs, **parts, "random": random}
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.classifier.load_state_dict(state["classifier"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._schedule.load_state_dict(state["schedule"])
-        _set_random_state(state["random"])
+    def _restore(self, state: TrainingState) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"]["cpu"])
+        for device, device_state in enumerate(state["random"]["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(device_state, device)
 
-    def finish(self) -> None:
-        """Leave the classifier on the CPU, in evaluation mode."""
-        self.classifier.to("cpu").eval()
+    def _parts(self) -> dict[str, Any]:
+        return {"classifier": self.classifier, "optimiser": self._optimiser, "schedule": self._schedule}
 
 
 def one_cycle(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -158,26 +154,8 @@ def with_noise(pixels: Tensor, sigma: float) -> Tensor:
     return torch.where(chosen, (pixels + sigma * torch.randn_like(pixels)).clamp(0, 255), pixels)
 
 
-def _freeze_batch_norm(classifier: Classifier) -> None:
-    for layer in classifier.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.eval()
-
-
 def _mean_over_processes(loss: Tensor) -> Tensor:
     """Return the same mean on all processes, so that all stop when one diverges."""
     mean = loss.detach().clone()
     torch.distributed.all_reduce(mean)
     return mean / torch.distributed.get_world_size()
-
-
-def _random_state() -> dict[str, Any]:
-    """Return the state of torch's generators, from which dropout and noise are drawn."""
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": on_gpus}
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(device_state, device)

@@ -15,10 +15,11 @@ import torch
 
 from cnnsens_bench.models.base import Classifier, preprocessing_of
 from cnnsens_bench.models.weights import starting_weights
-from cnnsens_bench.training.data import Share, TrainingImages
+from cnnsens_bench.training.data import WHOLE, Share, TrainingImages
 from cnnsens_bench.training.finetune import starting_network, train_network
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.space import Scores, SearchConfig, degraded, undegraded
+from cnnsens_bench.training.trainer import TrainingState
 
 STATE = "training.pt"
 """The file of a trial's state, in the folder of its checkpoint."""
@@ -140,12 +141,7 @@ class TrialLog:
 
 
 def train_trial(
-    recipe_search: RecipeSearch,
-    recipe: Recipe,
-    *,
-    state_file: Path | None,
-    report: ReportEpoch,
-    share: Share | None = None,
+    recipe_search: RecipeSearch, recipe: Recipe, *, state_file: Path | None, report: ReportEpoch, share: Share = WHOLE
 ) -> None:
     """Train one trial, and report after every epoch.
 
@@ -169,10 +165,9 @@ def train_trial(
     UserError
         If the weights cannot be had or the images cannot be read.
     """
-    share = share or Share()
     recipe_search.prepare()
     saved = torch.load(state_file, map_location="cpu", weights_only=True) if state_file else None
-    seconds_before = float(saved.pop("seconds")) if saved else 0.0
+    seconds_before = saved.pop("seconds") if saved else 0.0
     reporter = _EpochReporter(recipe_search, recipe, report, share, seconds_before)
     preprocessing = preprocessing_of(recipe_search.model, recipe_search.input_size)
     weights, _ = starting_weights(recipe_search.model, recipe_search.weights)
@@ -199,7 +194,7 @@ class _EpochReporter:
         self._began = time.monotonic() - seconds_before
         self._last_saved, self._cost = float("-inf"), 0.0
 
-    def after_epoch(self, done: int, classifier: Classifier, state: Callable[[], dict[str, Any]]) -> None:
+    def after_epoch(self, done: int, classifier: Classifier, state: Callable[[], TrainingState]) -> None:
         """See `cnnsens_bench.training.finetune.AfterEpoch`."""
         first = self.share.rank == 0
         metrics = measured(self.recipe_search.search, self.recipe_search.validate(classifier)) if first else {}

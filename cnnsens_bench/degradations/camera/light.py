@@ -32,21 +32,13 @@ PIXEL = (255 * _encoded(np.arange(STEPS + 1) / STEPS)).astype(np.float32)
 def to_light(maths: Maths) -> Callable[[Any], Any]:
     """Return the formula: pixel value in [0, 255] → linear light in [0, 1]."""
     lookup = maths.lookup
-
-    def formula(value):  # type: ignore[no-untyped-def]
-        return lookup(LIGHT, value)
-
-    return formula
+    return lambda value: lookup(LIGHT, value)
 
 
 def to_pixel(maths: Maths) -> Callable[[Any], Any]:
     """Return the formula: linear light, which is clipped to [0, 1] → pixel value in [0, 255]."""
     lookup, clip, steps = maths.lookup, maths.clip, np.float32(STEPS)
-
-    def formula(light):  # type: ignore[no-untyped-def]
-        return lookup(PIXEL, clip(light, ZERO, ONE) * steps)
-
-    return formula
+    return lambda light: lookup(PIXEL, clip(light, ZERO, ONE) * steps)
 
 
 DAYLIGHT = 6504.0

@@ -31,22 +31,14 @@ def shot_noise(maths: Maths) -> ValueFormula:
     EMVA 1288 and in Foi et al. (TIP 2008). A pixel of a phone holds some 5000 electrons; at dusk it sees 100 or fewer.
     """
     light, pixel, count = (maths.function(make(maths)) for make in (to_light, to_pixel, quantile))
-
-    def value(given, uniform, electrons):  # type: ignore[no-untyped-def]
-        return pixel(count(light(given) * electrons, uniform) / electrons)
-
-    return value
+    return lambda given, uniform, electrons: pixel(count(light(given) * electrons, uniform) / electrons)
 
 
 @valuewise
 def exposed(maths: Maths) -> ValueFormula:
     """Multiply the linear light of each value by its number; the level is not used."""
     light, pixel = maths.function(to_light(maths)), maths.function(to_pixel(maths))
-
-    def value(given, gain, level):  # type: ignore[no-untyped-def]
-        return pixel(light(given) * gain)
-
-    return value
+    return lambda given, gain, level: pixel(light(given) * gain)
 
 
 @degradation(
@@ -75,11 +67,7 @@ READOUT = 1 / 30
 
 
 @degradation(
-    "rolling_exposure",
-    draw=uniform_per_image,
-    levels=(10, 20, 40, 60, 80, 100),
-    level_name="percent flicker",
-    high=100.0,
+    "rolling_exposure", draw=uniform_per_image, levels=(10, 20, 40, 60, 80, 100), level_name="percent flicker", high=100
 )
 def rolling_exposure(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
     """Expose line by line under a lamp that flickers: each line meets another moment of the mains' cycle.

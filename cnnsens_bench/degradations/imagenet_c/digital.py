@@ -51,16 +51,11 @@ def elastic_draw(streams: Streams, size: int) -> tuple[Tensor, Tensor]:
     return streams.uniform(3, 2), streams.uniform(2, size, size)
 
 
-@common(
-    # 244 is the number in the published code, not 224.
-    tuple(
-        (244 * strength, 244 * smoothness, 244 * corners)
-        for strength, smoothness, corners in (
-            (2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)
-        )
-    ),
-    draw=elastic_draw,
-)  # fmt: skip
+ELASTIC = ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
+
+
+# 244 is the number in the published code, not 224.
+@common([tuple(244 * share for share in shares) for shares in ELASTIC], draw=elastic_draw)
 def elastic_transform(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: tuple[float, float, float]) -> Tensor:
     """Apply a random affine map, then a smooth random displacement, both with bilinear interpolation.
 
@@ -82,14 +77,11 @@ def elastic_transform(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: t
 def _affine(shift: np.ndarray, size: int) -> np.ndarray:
     """Return the x and y that each pixel is taken from, (2, size, size), if three corners move by `shift` (3, 2)."""
     centre, reach = size // 2, size // 3
-    corners = np.array(
-        [[centre + reach, centre + reach], [centre + reach, centre - reach], [centre - reach] * 2], float
-    )
+    corners = centre + reach * np.array([[1.0, 1], [1, -1], [-1, -1]])
     back = np.linalg.solve(np.column_stack([corners + shift, np.ones(3)]), corners)
     y, x = np.mgrid[:size, :size]
-    return (x[None] * back[0][:, None, None] + y[None] * back[1][:, None, None] + back[2][:, None, None]).astype(
-        np.float32
-    )
+    of_x, of_y, constant = back[:, :, None, None]
+    return (x[None] * of_x + y[None] * of_y + constant).astype(np.float32)
 
 
 @lru_cache(maxsize=8)

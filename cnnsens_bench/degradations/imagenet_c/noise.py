@@ -14,11 +14,7 @@ ZERO, HALF, ONE, FULL = (np.float32(value) for value in (0, 0.5, 1, 255))
 @valuewise
 def gaussian_noise(maths: Maths) -> ValueFormula:
     """Add N(0, deviation²) to every value of an image in [0, 1]."""
-
-    def value(given, normal, deviation):  # type: ignore[no-untyped-def]
-        return normal * (deviation * FULL) + given
-
-    return value
+    return lambda given, normal, deviation: normal * (deviation * FULL) + given
 
 
 @common((60, 25, 12, 5, 3), draw=uniform_per_value)
@@ -29,11 +25,7 @@ def shot_noise(maths: Maths) -> ValueFormula:
     Unlike the degradation `shot_noise`, it does not undo the sRGB curve.
     """
     count, quotient = maths.function(quantile(maths)), maths.quotient
-
-    def value(given, uniform, photons):  # type: ignore[no-untyped-def]
-        return count(quotient(given, FULL) * photons, uniform) / photons * FULL
-
-    return value
+    return lambda given, uniform, photons: count(quotient(given, FULL) * photons, uniform) / photons * FULL
 
 
 @common((0.03, 0.06, 0.09, 0.17, 0.27), draw=uniform_per_value)

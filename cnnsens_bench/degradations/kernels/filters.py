@@ -4,7 +4,7 @@ On a CPU they are compiled loops over channels_last memory, on other devices the
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import reduce
 
 import cv2
 import numba
@@ -71,27 +71,23 @@ def _summed(padded: Tensor, taps: Taps, size: tuple[int, ...]) -> Tensor:
     rows = np.array([y for y, _, _ in taps])
     columns = np.array([x * channels for _, x, _ in taps])
     weights = np.array([weight for _, _, weight in taps], np.float32)
-    pixelwise.share(count, height * width, lambda a, b: _sum_loop()(source, rows, columns, weights, target, a, b))
+    pixelwise.share(count, height * width, lambda a, b: _sum_loop(source, rows, columns, weights, target, a, b))
     return out
 
 
-@lru_cache(maxsize=1)
-def _sum_loop() -> Callable[..., None]:
-    @numba.njit(nogil=True, error_model="numpy")
-    def loop(source, rows, columns, weights, target, first, last):  # type: ignore[no-untyped-def]
-        width = target.shape[2]
-        for image in range(first, last):
-            for y in range(target.shape[1]):
-                line = target[image, y]
-                line[:] = np.float32(0)
-                for tap in range(len(weights)):
-                    weight = weights[tap]
-                    start = columns[tap]
-                    given = source[image, y + rows[tap], start : start + width]
-                    for i in range(width):
-                        line[i] += weight * given[i]
-
-    return loop
+@numba.njit(nogil=True, error_model="numpy")
+def _sum_loop(source, rows, columns, weights, target, first, last):  # type: ignore[no-untyped-def]
+    width = target.shape[2]
+    for image in range(first, last):
+        for y in range(target.shape[1]):
+            line = target[image, y]
+            line[:] = np.float32(0)
+            for tap in range(len(weights)):
+                weight = weights[tap]
+                start = columns[tap]
+                given = source[image, y + rows[tap], start : start + width]
+                for i in range(width):
+                    line[i] += weight * given[i]
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
@@ -153,7 +149,7 @@ def sample(pixels: Tensor, rows: Tensor, columns: Tensor, border: str) -> Tensor
     target = out.permute(0, 2, 3, 1).numpy()
     y, x = rows.contiguous().numpy(), columns.contiguous().numpy()
     beyond = 1 if border == SYMMETRIC else 2
-    pixelwise.share(count, target[0].size // channels, lambda a, b: _sample_loop()(source, y, x, beyond, target, a, b))
+    pixelwise.share(count, target[0].size // channels, lambda a, b: _sample_loop(source, y, x, beyond, target, a, b))
     return out
 
 
@@ -178,36 +174,32 @@ def _sample_tensors(pixels: Tensor, rows: Tensor, columns: Tensor, border: str) 
     return upper * (1 - down) + lower * down
 
 
-@lru_cache(maxsize=1)
-def _sample_loop() -> Callable[..., None]:
+@numba.njit(inline="always")
+def _inside(index, side, beyond):  # type: ignore[no-untyped-def]
+    if 0 <= index < side:
+        return index
+    period = max(1, 2 * side - (beyond - 1) * 2)
+    index = index % period
+    return min(index, period - (2 - beyond) - index)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _sample_loop(source, rows, columns, beyond, target, first, last):  # type: ignore[no-untyped-def]
+    height, width, channels = source.shape[1:]
     one = np.float32(1)
-
-    @numba.njit(inline="always")
-    def inside(index, side, beyond):  # type: ignore[no-untyped-def]
-        if 0 <= index < side:
-            return index
-        period = max(1, 2 * side - (beyond - 1) * 2)
-        index = index % period
-        return min(index, period - (2 - beyond) - index)
-
-    @numba.njit(nogil=True, error_model="numpy")
-    def loop(source, rows, columns, beyond, target, first, last):  # type: ignore[no-untyped-def]
-        height, width, channels = source.shape[1:]
-        for image in range(first, last):
-            own = image if len(rows) > 1 else 0
-            for y in range(target.shape[1]):
-                for x in range(target.shape[2]):
-                    row, column = rows[own, y, x], columns[own, y, x]
-                    top, left = np.floor(row), np.floor(column)
-                    down, right = row - top, column - left
-                    y0, y1 = inside(int(top), height, beyond), inside(int(top) + 1, height, beyond)
-                    x0, x1 = inside(int(left), width, beyond), inside(int(left) + 1, width, beyond)
-                    for c in range(channels):
-                        upper = source[image, y0, x0, c] * (one - right) + source[image, y0, x1, c] * right
-                        lower = source[image, y1, x0, c] * (one - right) + source[image, y1, x1, c] * right
-                        target[image, y, x, c] = upper * (one - down) + lower * down
-
-    return loop
+    for image in range(first, last):
+        own = image if len(rows) > 1 else 0
+        for y in range(target.shape[1]):
+            for x in range(target.shape[2]):
+                row, column = rows[own, y, x], columns[own, y, x]
+                top, left = np.floor(row), np.floor(column)
+                down, right = row - top, column - left
+                y0, y1 = _inside(int(top), height, beyond), _inside(int(top) + 1, height, beyond)
+                x0, x1 = _inside(int(left), width, beyond), _inside(int(left) + 1, width, beyond)
+                for c in range(channels):
+                    upper = source[image, y0, x0, c] * (one - right) + source[image, y0, x1, c] * right
+                    lower = source[image, y1, x0, c] * (one - right) + source[image, y1, x1, c] * right
+                    target[image, y, x, c] = upper * (one - down) + lower * down
 
 
 def box_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
@@ -245,13 +237,12 @@ def resize(pixels: Tensor, size: int, weights: Callable[[int, int], tuple[np.nda
     for axis in (3, 2):
         indices, shares = weights(pixels.shape[axis], size)
         view = [-1 if dimension == axis else 1 for dimension in range(4)]
-        total = None
-        for index, part in zip(indices, shares, strict=True):
-            taken = pixels.index_select(axis, torch.from_numpy(index).to(pixels.device))
-            taken = taken * torch.from_numpy(part).to(pixels.device).view(view)
-            total = taken if total is None else total + taken
-        assert total is not None
-        pixels = total
+        taps = (
+            pixels.index_select(axis, torch.from_numpy(index).to(pixels.device))
+            * torch.from_numpy(part).to(pixels.device).view(view)
+            for index, part in zip(indices, shares, strict=True)
+        )
+        pixels = reduce(torch.add, taps)
     return pixels
 
 

@@ -76,19 +76,15 @@ def pixelwise(factory: Callable[[Maths], PixelFormula]) -> Callable[[Tensor, Ten
     @functools.wraps(factory)
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         if not on_cpu(pixels):
-            red, green, blue = pixels.split(1, dim=1)
-            return torch.cat(factory(TENSORS)(red, green, blue, draw, _scalar(level, pixels)), dim=1)
+            (red, green, blue), scalar = pixels.split(1, dim=1), pixels.new_tensor(level, dtype=torch.float32)
+            return torch.cat(factory(TENSORS)(red, green, blue, draw, scalar), dim=1)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(pixels, memory_format=torch.channels_last)
         per_pixel, per_image = loops()
         source, target = (t.permute(0, 2, 3, 1).reshape(-1).numpy() for t in (pixels, out))
         numbers, strength = draw.reshape(-1).numpy(), np.float32(level)
         if draw.numel() == len(pixels):
-            share(
-                len(pixels),
-                pixels[0].numel() // 3,
-                lambda a, b: per_image(source, numbers, strength, target, a, b),
-            )
+            share(len(pixels), pixels[0].numel() // 3, lambda a, b: per_image(source, numbers, strength, target, a, b))
         else:
             share(draw.numel(), 1, lambda a, b: per_pixel(source, numbers, strength, target, a, b))
         return out
@@ -115,7 +111,7 @@ def valuewise(factory: Callable[[Maths], ValueFormula]) -> Callable[[Tensor, Ten
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         numbers = draw.expand_as(pixels)
         if not on_cpu(pixels):
-            return factory(TENSORS)(pixels, numbers, _scalar(level, pixels))
+            return factory(TENSORS)(pixels, numbers, pixels.new_tensor(level, dtype=torch.float32))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         numbers = numbers.contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(pixels, memory_format=torch.channels_last)
@@ -125,10 +121,6 @@ def valuewise(factory: Callable[[Maths], ValueFormula]) -> Callable[[Tensor, Ten
         return out
 
     return apply
-
-
-def _scalar(level: float, beside: Tensor) -> Tensor:
-    return torch.tensor(level, dtype=torch.float32, device=beside.device)
 
 
 def share(count: int, pixels_each: int, work: Callable[[int, int], None]) -> None:
@@ -165,10 +157,8 @@ def _compiled(factory: Callable[[Maths], PixelFormula]) -> tuple[Any, Any]:
     def per_pixel(source, numbers, level, target, first, last):  # type: ignore[no-untyped-def]
         for i in range(np.uint64(first), np.uint64(last)):
             j = i * three
-            red, green, blue = formula(source[j], source[j + one], source[j + two], numbers[i], level)
-            target[j] = red
-            target[j + one] = green
-            target[j + two] = blue
+            pixel = formula(source[j], source[j + one], source[j + two], numbers[i], level)
+            target[j], target[j + one], target[j + two] = pixel
 
     @numba.njit(nogil=True, error_model="numpy")
     def per_image(source, numbers, level, target, first, last):  # type: ignore[no-untyped-def]
@@ -177,10 +167,8 @@ def _compiled(factory: Callable[[Maths], PixelFormula]) -> tuple[Any, Any]:
             number = numbers[image]
             for i in range(image * pixels, (image + one) * pixels):
                 j = i * three
-                red, green, blue = formula(source[j], source[j + one], source[j + two], number, level)
-                target[j] = red
-                target[j + one] = green
-                target[j + two] = blue
+                pixel = formula(source[j], source[j + one], source[j + two], number, level)
+                target[j], target[j + one], target[j + two] = pixel
 
     return per_pixel, per_image
 
@@ -228,51 +216,27 @@ def _scalars() -> SimpleNamespace:
     inline = numba.njit(inline="always", error_model="numpy")
     zero = np.float32(0)
 
-    # These are selections, because the built-in functions' care for NaN and signs would prevent vector instructions.
-    @inline
-    def minimum(a, b):  # type: ignore[no-untyped-def]
-        return a if a < b else b
-
-    @inline
-    def maximum(a, b):  # type: ignore[no-untyped-def]
-        return a if a > b else b
-
-    @inline
-    def absolute(a):  # type: ignore[no-untyped-def]
-        return a if a > zero else -a
-
-    @inline
-    def floor(a):  # type: ignore[no-untyped-def]
-        return np.float32(math.floor(a))
-
     @inline
     def clip(a, low, high):  # type: ignore[no-untyped-def]
         raised = low if a < low else a
         return high if raised > high else raised
 
     @inline
-    def select(condition, a, b):  # type: ignore[no-untyped-def]
-        return a if condition else b
-
-    @inline
-    def quotient(a, constant):  # type: ignore[no-untyped-def]
-        return a / constant
-
-    @inline
-    def root(a):  # type: ignore[no-untyped-def]
-        return np.sqrt(a)
-
-    @inline
     def lookup(table, a):  # type: ignore[no-untyped-def]
         below = min(max(np.int64(a), 0), len(table) - 2)
         return table[below] + (table[below + 1] - table[below]) * (a - np.float32(below))
 
-    named = {
-        "minimum": minimum,
-        "maximum": maximum,
-        "absolute": absolute,
-        "floor": floor,
-        "root": root,
-        "quotient": quotient,
-    }
-    return SimpleNamespace(**named, clip=clip, where=select, lookup=lookup, function=inline, scalar=True)
+    return SimpleNamespace(
+        # Built-in functions would prevent vector instructions by their care for NaN and signs, so selections are used.
+        minimum=inline(lambda a, b: a if a < b else b),
+        maximum=inline(lambda a, b: a if a > b else b),
+        absolute=inline(lambda a: a if a > zero else -a),
+        floor=inline(lambda a: np.float32(math.floor(a))),
+        root=inline(lambda a: np.sqrt(a)),
+        clip=clip,
+        where=inline(lambda condition, a, b: a if condition else b),
+        quotient=inline(lambda a, constant: a / constant),
+        lookup=lookup,
+        function=inline,
+        scalar=True,
+    )

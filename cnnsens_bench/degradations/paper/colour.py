@@ -22,11 +22,7 @@ ZERO, HALF, ONE, TWO, THREE, FULL = (np.float32(value) for value in (0, 0.5, 1, 
 @valuewise
 def gaussian_rgb(maths: Maths) -> ValueFormula:
     """Add N(0, σ²) to every pixel and channel independently."""
-
-    def value(given, normal, sigma):  # type: ignore[no-untyped-def]
-        return normal * sigma + given
-
-    return value
+    return lambda given, normal, sigma: normal * sigma + given
 
 
 @degradation("gaussian_intensity", draw=normal_per_pixel, levels=SIGMAS, level_name="σ")

@@ -18,11 +18,7 @@ ZERO = np.float32(0)
 def pepper(maths: Maths) -> ValueFormula:
     """Set each channel value of each pixel to 0 with probability p, independently."""
     where = maths.where
-
-    def value(given, uniform, p):  # type: ignore[no-untyped-def]
-        return where(uniform >= p, given, ZERO)
-
-    return value
+    return lambda given, uniform, p: where(uniform >= p, given, ZERO)
 
 
 @degradation("pepper_pixel", draw=uniform_per_pixel, levels=PROBABILITIES, level_name="p", high=1.0)
