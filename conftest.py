@@ -23,4 +23,4 @@ def forget_registered_examples(request: pytest.FixtureRequest) -> Iterator[None]
     yield
     for registry, names in before:
         for name in set(registry) - names:
-            del registry._items[name]
+            del registry.data[name]

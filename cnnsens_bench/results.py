@@ -3,7 +3,6 @@
 import contextlib
 import html
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE = "results.duckdb"
-ENTRANT = ("model", "defense", "dataset", "protocol")
-"""The options that choose what a figure of sensitivities shows."""
 NAMES = "SELECT table_name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal"
 
 
@@ -130,11 +127,12 @@ class Results:
         UserError
             If there is no such figure, or the database has nothing to show in it.
         """
-        draw = _figure_functions().get(name)
-        if draw is None:
-            raise UserError(f"unknown figure '{name}'{near(name, list(_figure_functions()))}")
+        from cnnsens_bench.figures.catalogue import ALL_FIGURES
+
+        if name not in ALL_FIGURES:
+            raise UserError(f"unknown figure '{name}'{near(name, ALL_FIGURES)}")
         with tempfile.TemporaryDirectory() as folder:  # a figure is written as well as returned
-            figure = draw(self._store, Path(folder, "figure.png"), **options)
+            figure = ALL_FIGURES[name](self._store, Path(folder, "figure.png"), **options)
         assert figure is not None, "a table is returned as a figure where it is written as a picture"
         return figure
 
@@ -155,25 +153,3 @@ class Results:
         """Return the leaderboard as a notebook shows it."""
         heading = f"<p><code>{html.escape(str(self.database))}</code>: {html.escape(', '.join(self.names))}</p>"
         return heading + self.leaderboard.to_html(index=False, na_rep="–", float_format="{:.3f}".format)
-
-
-def _figure_functions() -> dict[str, Callable[..., "Figure | None"]]:
-    """Return the function of each figure; it takes the store, a file to write, and the options of the figure."""
-    from cnnsens_bench.figures import catalogue, curves, fragile, sensitivity
-
-    def scored(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
-        def draw_entrant(store: Store, out: Path, **options: Any) -> "Figure":
-            chosen = {key: options.pop(key) for key in ENTRANT if key in options}
-            return draw(store, out, sensitivity.choose_entrant(store, **chosen), **options)
-
-        return draw_entrant
-
-    return {
-        **catalogue.FIGURES,
-        "curves": curves.curves,
-        "defenses": curves.defense_curves,
-        "fig5": scored(fragile.fig5),
-        "fig6": scored(sensitivity.fig6),
-        "predictors": scored(sensitivity.predictor_figure),
-        "label-change": scored(sensitivity.label_change_figure),
-    }

@@ -137,13 +137,8 @@ def make_samples(
         If there are no rows, an image id occurs twice, a label is not a class, a class has no images, or a split is
         unknown.
     """
-    table = rows.copy()
-    for column in BOX:
-        if column not in table:
-            table[column] = float("nan")
-        table[column] = table[column].astype("float64")
-    if "mask_uri" not in table:
-        table["mask_uri"] = None
+    absent = {column: float("nan") for column in (*BOX, "mask_uri") if column not in rows}
+    table = rows.assign(**absent).astype(dict.fromkeys(BOX, "float64"))
     # pandas turns None into NaN in a column that also holds text.
     table["mask_uri"] = table["mask_uri"].astype(object).where(table["mask_uri"].notna(), None)
     if "class_name" not in table:
@@ -178,7 +173,7 @@ def _check_labels(name: str, classes: list[str], table: pd.DataFrame) -> None:
         )
 
 
-def require_folder(name: str, root: StoragePath | None, expected: str) -> StoragePath:
+def require_folder(name: str, root: StoragePath | None, expected: str, download: str | None = None) -> StoragePath:
     """Return the folder of a data set once it is known to exist.
 
     Parameters
@@ -189,12 +184,17 @@ def require_folder(name: str, root: StoragePath | None, expected: str) -> Storag
         The folder, or None where the user named none.
     expected
         The layout of the folder, for the error.
+    download
+        The name of the class in `torchvision.datasets` that downloads the archives into the folder first, which must
+        have the official name of the data set; None for no download.
 
     Raises
     ------
     UserError
-        If there is no folder. The sentence says where to get the data set.
+        If there is no folder, or the download fails. The sentence says where to get the data set.
     """
+    if download:
+        _download(name, download, root, expected)
     source = datasets[name].source
     if root is None:
         raise UserError(f"dataset '{name}' needs dataset.root=<folder> or data_root=<folder above it>: {source}")
@@ -205,25 +205,8 @@ def require_folder(name: str, root: StoragePath | None, expected: str) -> Storag
     return root
 
 
-def download_with(name: str, torchvision_class: str, root: StoragePath | None, expected: str) -> None:
-    """Let a data set class of torchvision download its archives into the folder of a data set.
-
-    Parameters
-    ----------
-    name
-        The name of the registered data set.
-    torchvision_class
-        The name of the class in `torchvision.datasets`.
-    root
-        The folder, which must have the official name of the data set.
-    expected
-        The layout of the folder, for the error.
-
-    Raises
-    ------
-    UserError
-        If the archives cannot be downloaded into this folder.
-    """
+def _download(name: str, torchvision_class: str, root: StoragePath | None, expected: str) -> None:
+    """Let a data set class of torchvision download its archives into the folder of a data set."""
     import torchvision.datasets
 
     folder = datasets[name].folder
@@ -232,8 +215,9 @@ def download_with(name: str, torchvision_class: str, root: StoragePath | None, e
     try:
         getattr(torchvision.datasets, torchvision_class)(root.parent, download=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
+        source = datasets[name].source
         raise UserError(
-            f"dataset '{name}' cannot be downloaded ({error}): {datasets[name].source}; expected in {root}: {expected}"
+            f"dataset '{name}' cannot be downloaded ({error}): {source}; expected in {root}: {expected}"
         ) from None
 
 

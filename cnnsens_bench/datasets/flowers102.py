@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.io import loadmat
 
-from cnnsens_bench.datasets.base import Samples, dataset, download_with, make_samples, require_folder
+from cnnsens_bench.datasets.base import Samples, dataset, make_samples, require_folder
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath
 
@@ -37,9 +37,7 @@ def flowers102(root: StoragePath | None, *, download: bool = False) -> Samples:
     UserError
         If the folder or a list is absent, a list is damaged, or the download fails.
     """
-    if download:
-        download_with("flowers102", "Flowers102", root, LAYOUT)
-    folder = require_folder("flowers102", root, LAYOUT)
+    folder = require_folder("flowers102", root, LAYOUT, "Flowers102" if download else None)
     class_ids = _read(folder / "imagelabels.mat", "labels")["labels"]
     sets = _read(folder / "setid.mat", *SPLITS)
     rows = [(split, number) for key, split in SPLITS.items() for number in sets[key]]

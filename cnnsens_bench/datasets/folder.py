@@ -80,9 +80,10 @@ def _images(root: StoragePath, base: StoragePath) -> list[dict[str, object]]:
             continue
         path = base.joinpath(*parts)
         relative = "/".join(parts if base == root else (base.name, *parts))
-        # A name that is not Unicode cannot be stored with the results.
-        if not _is_unicode(relative):
-            raise UserError(f"{root} has an image whose name is not UTF-8 ({relative!r}): rename it")
+        try:
+            relative.encode()
+        except UnicodeEncodeError:  # such a name cannot be stored with the results
+            raise UserError(f"{root} has an image whose name is not UTF-8 ({relative!r}): rename it") from None
         path_below(root, relative, str(root))
         rows.append({"image_id": relative, "uri": str(path), "class_name": parts[0]})
     return rows
@@ -96,14 +97,6 @@ def _files(base: StoragePath) -> Iterator[tuple[str, ...]]:
     for class_folder in base.iterdir():
         if class_folder.is_dir():
             yield from (path.relative_to(base).parts for path in class_folder.rglob("*") if not path.is_dir())
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _read_boxes(root: StoragePath, path: StoragePath, known: set[str]) -> pd.DataFrame:

@@ -8,15 +8,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from cnnsens_bench.datasets.base import (
-    Samples,
-    dataset,
-    download_with,
-    file_test,
-    make_samples,
-    path_below,
-    require_folder,
-)
+from cnnsens_bench.datasets.base import BOX, Samples, dataset, file_test, make_samples, path_below, require_folder
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath
 
@@ -49,17 +41,9 @@ def oxford_pets(root: StoragePath | None, *, download: bool = False) -> Samples:
     UserError
         If the folder or a list is absent, a list or a box is damaged, or the download fails.
     """
-    if download:
-        download_with("oxford_pets", "OxfordIIITPet", root, LAYOUT)
-    folder = require_folder("oxford_pets", root, LAYOUT)
-    entries = [
-        (split, name, class_id, path)
-        for split, path in (
-            ("train", folder / "annotations" / "trainval.txt"),
-            ("test", folder / "annotations" / "test.txt"),
-        )
-        for name, class_id in _read(path)
-    ]
+    folder = require_folder("oxford_pets", root, LAYOUT, "OxfordIIITPet" if download else None)
+    lists = {"train": folder / "annotations" / "trainval.txt", "test": folder / "annotations" / "test.txt"}
+    entries = [(split, *entry, path) for split, path in lists.items() for entry in _read(path)]
     exists = file_test(folder, "annotations/trimaps", "annotations/xmls")
     with ThreadPoolExecutor(16) as pool:  # there are thousands of small files
         rows = list(pool.map(lambda entry: _row(folder, exists, *entry), entries))
@@ -105,15 +89,10 @@ def _row(
         path_below(folder, relative, str(listed_in)) if exists(relative) else None
         for relative in (f"annotations/trimaps/{name}.png", f"annotations/xmls/{name}.xml")
     )
-    return {
-        "image_id": name,
-        "split": split,
-        "uri": str(path_below(folder / "images", f"{name}.jpg", str(listed_in))),
-        "class_id": class_id,
-        "class_name": re.sub(r"_[0-9]+$", "", name),
-        "mask_uri": str(trimap) if trimap else None,
-        **(_box(xml) if xml else {}),
-    }
+    image = path_below(folder / "images", f"{name}.jpg", str(listed_in))
+    names = {"image_id": name, "class_id": class_id, "class_name": re.sub(r"_[0-9]+$", "", name)}
+    files = {"uri": str(image), "mask_uri": str(trimap) if trimap else None}
+    return {"split": split, **names, **files, **(_box(xml) if xml else {})}
 
 
 def _box(path: StoragePath) -> dict[str, float]:
@@ -125,14 +104,10 @@ def _box(path: StoragePath) -> dict[str, float]:
                 f"{path} declares entities, which annotations do not need: remove the file, or get it again"
             )
         box = ElementTree.fromstring(text).find("object/bndbox")
-        corners = {key: float(box.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax")}  # type: ignore[union-attr]
-        if not all(map(math.isfinite, corners.values())):
+        corners = [float(box.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax")]  # type: ignore[union-attr]
+        if not all(map(math.isfinite, corners)):
             raise ValueError("a corner is not finite")
     except (OSError, ElementTree.ParseError, AttributeError, ValueError):
         raise UserError(f"{path} has no readable bndbox: remove the file, or get it again") from None
-    return {
-        "box_x": corners["xmin"] - 1,
-        "box_y": corners["ymin"] - 1,
-        "box_w": corners["xmax"] - corners["xmin"] + 1,
-        "box_h": corners["ymax"] - corners["ymin"] + 1,
-    }
+    left, top, right, bottom = corners
+    return dict(zip(BOX, (left - 1, top - 1, right - left + 1, bottom - top + 1), strict=True))

@@ -4,8 +4,8 @@
 """
 
 from cnnsens_bench.defenses.base import Defense, Recalibration, TrainingChange, defense, defenses, parse_defense
-from cnnsens_bench.utils.registry import import_modules
+from cnnsens_bench.utils.plugins import import_submodules
 
-import_modules(__name__)
+import_submodules(__name__)
 
 __all__ = ["Defense", "Recalibration", "TrainingChange", "defense", "defenses", "parse_defense"]

@@ -5,7 +5,7 @@ from cnnsens_bench.degradations.base import Degradation, degradation, degradatio
 from cnnsens_bench.degradations.expressions import parse_degradation, parse_degradations, write_expression
 from cnnsens_bench.degradations.motion import Motion, Reach
 from cnnsens_bench.degradations.streams import Streams
-from cnnsens_bench.utils.registry import import_modules
+from cnnsens_bench.utils.plugins import import_submodules
 
 for folder in ("camera", "imagenet_c", "paper"):
-    import_modules(f"cnnsens_bench.degradations.{folder}")
+    import_submodules(f"cnnsens_bench.degradations.{folder}")

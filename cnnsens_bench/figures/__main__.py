@@ -2,15 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cnnsens_bench.utils.errors import ImageError, UserError
 from cnnsens_bench.utils.storage import storage_path
-
-if TYPE_CHECKING:
-    from cnnsens_bench.store import Store
 
 STORE_FIGURES = {
     "table1": "p_Δ and accuracy under rotation and flips",
@@ -55,11 +50,13 @@ def _parser() -> argparse.ArgumentParser:
         table = "; .csv or .tex of a table" if name in ("table1", "published") else ""
         figure.add_argument("--out", type=Path, help=OUT + table)
         if name == "fig3":
-            figure.add_argument("--dataset", action="append", default=[], help="several (default: all but cub200)")
+            text = "several (default: all but cub200)"
+            figure.add_argument("--dataset", dest="datasets", action="append", default=[], help=text)
         elif name != "published":
             figure.add_argument("--dataset", help="default: the only one, of the paper's figures cub200")
         if name in SEVERAL_MODELS:
-            figure.add_argument("--model", action="append", default=[], help="several, as in the database")
+            text = "several, as in the database"
+            figure.add_argument("--model", dest="models", action="append", default=[], help=text)
         elif name in SCORE_FIGURES or name in ("fig3", "fig4", "defenses"):
             figure.add_argument("--model", help="as in the database")
         if name in SCORE_FIGURES or name == "curves":
@@ -85,7 +82,7 @@ def draw(given: argparse.Namespace) -> list[Path]:
 
         contact_sheet(load(given.dataset, storage_path(given.root) if given.root else None, None, {}), given.out)
         return [given.out]
-    from cnnsens_bench.figures.catalogue import endings
+    from cnnsens_bench.figures.catalogue import ALL_FIGURES, endings
     from cnnsens_bench.store import local_copy
     from cnnsens_bench.store.read import results
 
@@ -99,43 +96,10 @@ def draw(given: argparse.Namespace) -> list[Path]:
     with local_copy(database) as file:
         store = results(file)
         files[0].parent.mkdir(parents=True, exist_ok=True)
-        draw_into = _figure_function(given, store)
+        options = {key: value for key, value in vars(given).items() if key not in ("figure", "db", "out")}
         for target in files:
-            draw_into(target)
+            ALL_FIGURES[given.figure](store, target, **options)
     return files
-
-
-def _figure_function(given: argparse.Namespace, store: "Store") -> Callable[[Path], object]:
-    """Return the function that draws the figure into a file."""
-    from cnnsens_bench.figures import architectures, catalogue, curves, fragile, paper, sensitivity
-
-    name = given.figure
-    several = {
-        "table1": paper.table1,
-        "fig2": paper.fig2,
-        "combination": architectures.combination,
-        "depth": architectures.depth,
-    }
-    if name in several:
-        return lambda out: several[name](store, out, given.dataset, given.model)
-    if name == "fig3":
-        return lambda out: paper.fig3(store, out, given.dataset, given.model)
-    if name == "curves":
-        return lambda out: curves.curves(store, out, given.defense, given.dataset)
-    if name in ("fig4", "defenses"):
-        if name == "fig4" and given.model is None and given.dataset is None:
-            return lambda out: catalogue.FIGURES["fig4"](store, out)
-        return lambda out: curves.defense_curves(store, out, given.model, given.dataset)
-    if name == "published":
-        return lambda out: catalogue.FIGURES["published"](store, out)
-    entrant = sensitivity.choose_entrant(store, given.model, given.defense, given.dataset, given.protocol)
-    if name == "fig5":
-        return lambda out: fragile.fig5(store, out, entrant, output=given.output)
-    if name == "fig6":
-        return lambda out: sensitivity.fig6(store, out, entrant, given.output, given.predictor)
-    if name == "predictors":
-        return lambda out: sensitivity.predictor_figure(store, out, entrant)
-    return lambda out: sensitivity.label_change_figure(store, out, entrant)
 
 
 if __name__ == "__main__":

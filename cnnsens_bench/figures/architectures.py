@@ -1,7 +1,6 @@
 """Figures that compare architectures: two noises at once (section 5 of the paper), and depth (section 6)."""
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from cnnsens_bench.figures.curves import draw_legend, finish_panel, model_styles
+from cnnsens_bench.figures.curves import draw_legend, finish_panel, model_styles, save_figure
 from cnnsens_bench.figures.paper import CHANGES, most_measured, undefended_accuracy
-from cnnsens_bench.figures.published import COMBINATION, COMBINED, INTENSITY, INTENSITY_LOSS, PEPPER, PEPPER_LOSS
+from cnnsens_bench.figures.published import (
+    COMBINATION,
+    COMBINED,
+    INTENSITY,
+    INTENSITY_LOSS,
+    PEPPER,
+    PEPPER_LOSS,
+    UNDEGRADED,
+)
 from cnnsens_bench.figures.style import Style
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import plain
 
 PARAMETERS = "SELECT model, dataset, num_parameters FROM models WHERE defense = 'none'"
-ALONE = {"undegraded": ("none", 0.0), "intensity σ=4": INTENSITY, "pepper p=0.02": PEPPER, "both": (COMBINATION, 0.0)}
+ALONE = {"undegraded": UNDEGRADED, "intensity σ=4": INTENSITY, "pepper p=0.02": PEPPER, "both": (COMBINATION, 0.0)}
 """The conditions of the figure `combination`, by their labels."""
 
 
@@ -47,13 +54,12 @@ def combination(store: Store, out: Path, dataset: str | None = None, models: Seq
         If the store has nothing of the kind.
     """
     table = most_measured(store, undefended_accuracy(store, dataset, models), (COMBINATION,), bool(models))
-    known = model_styles(store)
-    shown = sorted(table["model"].unique(), key=lambda model: known[model].position)
+    style_of = model_styles(store, table)
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
     axis = figure.subplots()
-    for i, model in enumerate(shown):
+    for i, (model, style) in enumerate(style_of.items()):
         own = table[table["model"] == model].set_index(["degradation", "level"])
-        _draw_conditions(axis, own, plain(model), known[model], 0.12 * (i - (len(shown) - 1) / 2))
+        _draw_conditions(axis, own, plain(model), style, 0.12 * (i - (len(style_of) - 1) / 2))
     paper = 100 * np.array([COMBINED + INTENSITY_LOSS, COMBINED + PEPPER_LOSS, COMBINED])
     label = "paper (network not named; alone: from its differences)"
     axis.plot([1.36, 2.36, 3.36], paper, ls="none", marker="*", ms=11, mfc="none", mec="0.3", label=label)
@@ -61,22 +67,16 @@ def combination(store: Store, out: Path, dataset: str | None = None, models: Seq
     axis.set(ylabel="accuracy in %", ylim=(-2, 102), xlim=(-0.5, len(ALONE) - 0.5))
     finish_panel(axis, grid="y")
     draw_legend(figure, axis.get_legend_handles_labels(), 2)
-    figure.suptitle(
-        f"{plain(table['dataset'].iloc[0])}: two noises at once (bars: 95 % intervals)", fontsize=10.5, parse_math=False
-    )
-    figure.savefig(out, dpi=160)
-    return figure
+    title = f"{plain(table['dataset'].iloc[0])}: two noises at once (bars: 95 % intervals)"
+    return save_figure(figure, out, title, fontsize=10.5)
 
 
 def _draw_conditions(axis: Axes, rows: pd.DataFrame, label: str, style: Style, shift: float) -> None:
     """Draw the accuracy and its interval of one model under each condition, beside the other models' by `shift`."""
-    found = [
-        (x, rows.loc[[condition]].iloc[0]) for x, condition in enumerate(ALONE.values()) if condition in rows.index
-    ]
-    x = np.array([x for x, _ in found]) + shift
-    value, low, high = (100 * np.array([row[key] for _, row in found]) for key in ("value", "low", "high"))
+    found = 100 * rows.reindex(list(ALONE.values()))[["value", "low", "high"]]
+    bars = [found["value"] - found["low"], found["high"] - found["value"]]
     options: dict[str, Any] = {"color": style.colour, "marker": style.marker, "ls": "none", "ms": 6, "capsize": 2}
-    axis.errorbar(x, value, [value - low, high - value], label=label, **options)
+    axis.errorbar(np.arange(len(ALONE)) + shift, found["value"], bars, label=label, **options)
 
 
 def depth(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> Figure:
@@ -112,7 +112,7 @@ def depth(store: Store, out: Path, dataset: str | None = None, models: Sequence[
         raise UserError(f"{store.path} has no model with undegraded predictions and a number of parameters here")
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw_points(left, right, points, model_styles(store))
+    _draw_points(left, right, points, model_styles(store, table))
     for axis, label in ((left, "accuracy in % (open: undegraded)"), (right, "mean p_Δ in %")):
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -125,9 +125,7 @@ def depth(store: Store, out: Path, dataset: str | None = None, models: Sequence[
     draw_legend(figure, left.get_legend_handles_labels(), 4)
     names = ", ".join(sorted(common["degradation"].unique()))
     title = f"{plain(table['dataset'].iloc[0])}: robustness over size; means over {plain(names)}"
-    figure.suptitle(textwrap.fill(title, 100), fontsize=10, parse_math=False)
-    figure.savefig(out, dpi=160)
-    return figure
+    return save_figure(figure, out, title, per_inch=10.5)
 
 
 def _points(table: pd.DataFrame, changes: pd.DataFrame, common: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -18,8 +18,10 @@ TABLES = ("table1", "published")
 """The figures that are tables, which are also written as CSV."""
 
 
-def _fig4(store: Store, out: Path) -> Figure:
-    """Draw figure 4 of the paper's network and data set, or else of the network with most defenses."""
+def _fig4(store: Store, out: Path, model: str | None = None, dataset: str | None = None) -> Figure:
+    """Draw figure 4; without choices of the paper's network and data set, or else of the network with most defenses."""
+    if model or dataset:
+        return curves.defense_curves(store, out, model, dataset)
     table = store.query(curves.DEFENDED_ON)
     if table.empty:
         raise UserError(f"{store.path} has no models with defenses: a run with defenses makes one")
@@ -34,17 +36,31 @@ def _of_first_scored(draw: Callable[..., Figure]) -> FigureFunction:
     """Return a function that draws a figure of one scored entrant, on the paper's data set where there is one."""
 
     def draw_first(store: Store, out: Path) -> Figure:
-        scored = store.query(sensitivity.SCORED)
-        if scored.empty:
-            raise UserError(f"{store.path} has no sensitivity scores: a run with sensitivity=on makes them")
-        scored = scored.assign(others=scored["dataset"] != published.CUB, defended=scored["defense"] != "none")
-        first = scored.sort_values(["others", "defended", "dataset", "model"], kind="stable").iloc[0]
-        entrant = sensitivity.ScoredEntrant(*first[list(sensitivity.ScoredEntrant._fields)])
-        return draw(store, out, entrant)
+        def order(entrant: sensitivity.ScoredEntrant) -> tuple[bool, bool, str, str]:
+            return entrant.dataset != published.CUB, entrant.defense != "none", entrant.dataset, entrant.model
+
+        return draw(store, out, min(sensitivity.require_scored(store), key=order))
 
     return draw_first
 
 
+def _of_chosen(draw: Callable[..., Figure]) -> FigureFunction:
+    """Return a function that draws a figure of the scored entrant that the options `model`, `defense`, … choose."""
+
+    def draw_chosen(store: Store, out: Path, **options: Any) -> Figure:
+        chosen = {key: options.pop(key) for key in sensitivity.ScoredEntrant._fields if key in options}
+        return draw(store, out, sensitivity.choose_entrant(store, **chosen), **options)
+
+    return draw_chosen
+
+
+SCORE_FIGURES: dict[str, Callable[..., Figure]] = {
+    "fig5": fragile.fig5,
+    "fig6": sensitivity.fig6,
+    "predictors": sensitivity.predictor_figure,
+    "label-change": sensitivity.label_change_figure,
+}
+"""The figures of one scored entrant, which they take beside the store and the file."""
 FIGURES: dict[str, FigureFunction] = {
     "table1": paper.table1,
     "fig2": paper.fig2,
@@ -56,6 +72,13 @@ FIGURES: dict[str, FigureFunction] = {
     "depth": architectures.depth,
     "published": published.published,
 }
+ALL_FIGURES: dict[str, FigureFunction] = {
+    **FIGURES,
+    "curves": curves.curves,
+    "defenses": curves.defense_curves,
+    **{name: _of_chosen(draw) for name, draw in SCORE_FIGURES.items()},
+}
+"""All figures that users can ask for by name. Keyword arguments choose what is shown, such as `dataset` and `model`."""
 
 
 def figure_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Accuracy over the levels of degradations, with one panel for each degradation; the parts serve other figures too."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,22 +116,20 @@ def rows_of_dataset(table: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
     return table if dataset is None else table[table["dataset"] == dataset]
 
 
-def model_styles(store: Store) -> dict[str, Style]:
-    """Return the style of each model, which is its architecture's whatever part of the store a figure shows."""
+def model_styles(store: Store, table: pd.DataFrame) -> dict[str, Style]:
+    """Return the style of each model of a table, in the order of the styles.
+
+    The style is that of the model's architecture, whatever part of the store a figure shows.
+    """
     known = store.query(ARCHITECTURES)
     architecture = dict(zip(known["model"], known["architecture"].fillna(known["model"]), strict=True))
-    by_architecture = architecture_styles(architecture.values())
-    return {model: by_architecture[name] for model, name in architecture.items()}
+    style_of = architecture_styles(architecture.values())
+    shown = sorted(table["model"].unique(), key=lambda model: style_of[architecture[model]].position)
+    return {model: style_of[architecture[model]] for model in shown}
 
 
 def _draw_panels(
-    store: Store,
-    table: pd.DataFrame,
-    by: str,
-    out: Path,
-    selection: str,
-    suffix: str,
-    notes: Mapping[str, str] = EMPTY,
+    store: Store, table: pd.DataFrame, by: str, out: Path, selection: str, suffix: str, notes: Mapping[str, str] = EMPTY
 ) -> Figure:
     """Draw a panel for each degradation with several levels, and in it a curve for each value of the column `by`.
 
@@ -149,7 +147,7 @@ def _draw_panels(
     if not shown:
         raise UserError(f"{store.path} has no degradation with several levels {selection}")
     names = sorted(table[by].unique(), key=lambda name: (name != "none", name))
-    known = styles(names) if by == "defense" else model_styles(store)
+    known = styles(names) if by == "defense" else model_styles(store, table)
     titles = {name: "\n".join(wrapped(plain(name), TITLE)) for name in shown}
     height = 3.4 + 0.12 * len(names) + 0.2 * max(title.count("\n") for title in titles.values())
     figure = Figure(figsize=(max(6.2, 3.1 * len(shown)), height), layout="constrained")
@@ -162,8 +160,12 @@ def _draw_panels(
     axes[0].set_ylabel("accuracy in %")
     draw_legend(figure, axes[0].get_legend_handles_labels(), ncols=4 if by == "model" else 3)
     subject = f"{plain(kinds['dataset'].iloc[0])}, {table['n_images'].max()} images{suffix}"
-    title = f"{subject}: accuracy (bands: 95\u00a0% intervals; dotted: undegraded)"
-    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize=10, parse_math=False)
+    return save_figure(figure, out, f"{subject}: accuracy (bands: 95\u00a0% intervals; dotted: undegraded)", 11)
+
+
+def save_figure(figure: Figure, out: Path, title: str, per_inch: float = 10, fontsize: float = 10) -> Figure:
+    """Give a figure a title whose lines have at most so many characters an inch, write it to a file, and return it."""
+    figure.suptitle(textwrap.fill(title, int(per_inch * figure.get_figwidth())), fontsize=fontsize, parse_math=False)
     figure.savefig(out, dpi=160)
     return figure
 
@@ -203,6 +205,14 @@ def draw_panel(axis: Axes, table: pd.DataFrame, by: str, style_of: Mapping[str, 
     format_level_axis(axis, degradation, sorted(table.loc[table["degradation"] == degradation, "level"].unique()))
 
 
+def shared_handles(panels: Iterable[Axes]) -> tuple[list[Any], list[Any]]:
+    """Return the handles and labels of several panels for one legend, each label once."""
+    handles = {
+        label: handle for axis in panels for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    return list(handles.values()), list(handles)
+
+
 def draw_legend(
     parent: Figure | Axes, handles: tuple[list[Any], list[Any]], ncols: int, loc: str = "outside lower center"
 ) -> None:
@@ -219,10 +229,8 @@ def format_level_axis(axis: Axes, degradation: str, ticks: list[float]) -> None:
     form, addition = UNITS.get(degradation, ("level", ""))
     if ticks and ticks[0] > 0:
         axis.set_xscale("log", base=2)
-        many = len(ticks) > 6 and ticks[0] < 1
-        axis.set_xticks(
-            ticks, [f"{tick:g}" for tick in ticks], rotation=45 if many else 0, fontsize=8 if many else None
-        )
+        rotation, size = (45, 8) if len(ticks) > 6 and ticks[0] < 1 else (0, None)
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=rotation, fontsize=size)
         axis.minorticks_off()
     axis.set(xlabel=addition.lstrip(", ") or form.format("").rstrip("=°"), ylim=(-2, 102))
     finish_panel(axis)

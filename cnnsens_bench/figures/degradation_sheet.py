@@ -135,10 +135,8 @@ def _grouped(rows: Sequence[SheetRow]) -> list[RowGroup]:
     """Return the rows under headings, those of the paper in its order."""
     found: dict[str, list[SheetRow]] = {PAPER: [], BEYOND: [], COMMON: []}
     for row in rows:
-        if row.name in ORDER:
-            found[PAPER].append(row)
-        else:
-            found[COMMON if row.name.startswith("common:") else BEYOND].append(row)
+        group = PAPER if row.name in ORDER else COMMON if row.name.startswith("common:") else BEYOND
+        found[group].append(row)
     found[PAPER].sort(key=lambda row: ORDER.index(row.name))
     return [(name, members) for name, members in found.items() if members]
 
@@ -245,9 +243,8 @@ def _draw_tile(axes: Axes, pixels: np.ndarray, x: int, y: int, tile: int) -> Non
     if height > tile:
         whole = (0.0, 0.0, float(width), float(height))
         pixels = images.resample(images.Decoded(pixels, 0, 0, width, height, whole), whole, tile)
-    axes.imshow(
-        pixels, extent=(x, x + tile, y + tile, y), interpolation="nearest", aspect="auto", origin="upper", zorder=1
-    )
+    extent = (x, x + tile, y + tile, y)
+    axes.imshow(pixels, extent=extent, interpolation="nearest", aspect="auto", origin="upper", zorder=1)
 
 
 def _write(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) -> None:

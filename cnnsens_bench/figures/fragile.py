@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from scipy.stats import ranksums
 
 from cnnsens_bench import images
+from cnnsens_bench.figures.curves import save_figure
 from cnnsens_bench.figures.sensitivity import ScoredEntrant
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import ImageError, StorageError, UserError
@@ -109,9 +110,8 @@ def sensitive_images(store: Store, entrant: ScoredEntrant, degradation: str, lev
     """
     table = store.query(SENSITIVE, [*entrant, degradation, level, output])
     if table.empty:
-        raise UserError(
-            f"{store.path} has no trials of {degradation} {level_text(degradation, level)} for '{entrant.model}'"
-        )
+        condition = f"{degradation} {level_text(degradation, level)}"
+        raise UserError(f"{store.path} has no trials of {condition} for '{entrant.model}'")
     return table
 
 
@@ -159,15 +159,12 @@ def fig5(
     condition = f"{degradation} {level_text(degradation, level)}"
     subject = f"{plain(entrant.dataset)}, {plain(entrant.model)}"
     title = f"{subject}: standard deviation s of the best class's {output}, {condition} (c: confidence undegraded)"
-    width = int(11 * figure.get_figwidth())
-    figure.suptitle(textwrap.fill(title, width), fontsize=10, parse_math=False)
     try:
         sentence = f"{compare_hues(table).sentence()} ({PUBLISHED})"
     except ValueError:
         sentence = f"{len(table)} images are too few to compare hues"
-    figure.supxlabel(textwrap.fill(sentence, width), fontsize=9)
-    figure.savefig(out, dpi=160)
-    return figure
+    figure.supxlabel(textwrap.fill(sentence, int(11 * figure.get_figwidth())), fontsize=9)
+    return save_figure(figure, out, title, per_inch=11)
 
 
 def _draw_image(axis: Axes, row: dict) -> None:

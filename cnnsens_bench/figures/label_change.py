@@ -10,16 +10,8 @@ from cnnsens_bench.measures.skill import PredictionSkill, brier_score, predictio
 
 BASELINES = {"confidence": -1, "entropy": 1, "margin": -1}
 """The scores that need no gradient, and the sign with which each grows with the chance of a change."""
-COLUMNS = [
-    "degradation",
-    "level",
-    "score",
-    "passes",
-    *(f.name for f in dataclasses.fields(PredictionSkill)),
-    "brier",
-    "skill",
-    "n",
-]
+SKILLS = [field.name for field in dataclasses.fields(PredictionSkill)]
+COLUMNS = ["degradation", "level", "score", "passes", *SKILLS, "brier", "skill", "n"]
 FEWEST = 5
 """The least number of changed and of unchanged labels with which a ranking of images has a meaning."""
 

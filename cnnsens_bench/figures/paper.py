@@ -1,6 +1,5 @@
 """Figures 2 and 3 and Table 1 of the paper, drawn from a store, with the numbers of the paper beside them."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,16 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnsens_bench.figures.curves import (
-    MODELS,
-    annotate,
-    check_dataset,
-    check_one_protocol,
-    draw_legend,
-    draw_panel,
-    format_level_axis,
-    model_styles,
-)
+from cnnsens_bench.figures import curves
 from cnnsens_bench.figures.published import CUB, FIGURE_2, FIGURE_3, TABLE_1, TABLE_1_NOTE
 from cnnsens_bench.figures.style import Style, styles
 from cnnsens_bench.figures.summary import interval
@@ -31,6 +21,7 @@ NOISES = ("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue
 GRAY_LEVELS = NOISES[:5]
 TRANSFORMATIONS = {"rotation": "rotation", "flip_ud": "upside-down flip", "flip_lr": "left-right flip"}
 CHANGES = "SELECT * FROM label_change WHERE defense = ? ORDER BY level"
+TITLE = "accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)"
 SHARED_AXES = [GRAY_LEVELS, ("pepper",), ("translation",)]
 """The degradations of figure 3 whose levels have the same unit, and which therefore share a panel."""
 
@@ -52,9 +43,9 @@ def undefended_accuracy(store: Store, dataset: str | None = None, models: Sequen
     UserError
         If there are no such rows, several data sets or protocols, or if a model is unknown.
     """
-    table = store.query(MODELS, ["none"])
+    table = store.query(curves.MODELS, ["none"])
     known = sorted(table["dataset"].unique())
-    check_dataset(store, dataset)
+    curves.check_dataset(store, dataset)
     if not known:
         raise UserError(f"{store.path} has no predictions yet: a run makes them")
     if dataset is None:
@@ -64,12 +55,11 @@ def undefended_accuracy(store: Store, dataset: str | None = None, models: Sequen
     table = table[table["dataset"] == dataset]
     if table.empty:
         raise UserError(f"{store.path} has no predictions without a defense on '{dataset}'")
-    check_one_protocol(store, table)
+    curves.check_one_protocol(store, table)
+    measured = sorted(table["model"].unique())
     for model in models:
-        if model not in set(table["model"]):
-            raise UserError(
-                f"{store.path} has no model '{model}' on '{dataset}': it has {', '.join(sorted(set(table['model'])))}"
-            )
+        if model not in measured:
+            raise UserError(f"{store.path} has no model '{model}' on '{dataset}': it has {', '.join(measured)}")
     return table[table["model"].isin(models)] if models else table
 
 
@@ -119,29 +109,27 @@ def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[s
     """
     table = most_measured(store, undefended_accuracy(store, dataset, models), NOISES, bool(models))
     shown = [name for name in NOISES if (table["degradation"] == name).any()]
-    known = model_styles(store)
-    style_of = {model: known[model] for model in sorted(table["model"].unique(), key=lambda m: known[m].position)}
+    style_of = curves.model_styles(store, table)
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(max(6.2, 3.1 * columns), 3.0 * rows + 0.3), layout="constrained")
     axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axis, name in zip(axes, shown, strict=False):
-        draw_panel(axis, table, "model", style_of, name)
+        curves.draw_panel(axis, table, "model", style_of, name)
         axis.set_title(name, fontsize=10)
         if name in FIGURE_2:
-            annotate(axis, FIGURE_2[name])
+            curves.annotate(axis, FIGURE_2[name])
     handles = axes[0].get_legend_handles_labels()
-    if free := axes[len(shown) :]:
-        for axis in free:
-            axis.set_axis_off()
-        draw_legend(free[0], handles, 1, loc="center left")
+    free = axes[len(shown) :]
+    for axis in free:
+        axis.set_axis_off()
+    if free:
+        curves.draw_legend(free[0], handles, 1, loc="center left")
     else:
-        draw_legend(figure, handles, 4)
+        curves.draw_legend(figure, handles, 4)
     for axis in axes[::columns]:
         axis.set_ylabel("accuracy in %")
-    _title(figure, f"{_subject(table)}: accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)")
-    figure.savefig(out, dpi=160)
-    return figure
+    return curves.save_figure(figure, out, f"{_subject(table)}: {TITLE}", fontsize=11)
 
 
 def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | None = None) -> Figure:
@@ -163,10 +151,10 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
     UserError
         If the store has nothing of the kind, or several protocols of one data set.
     """
-    every = store.query(MODELS, ["none"])
+    every = store.query(curves.MODELS, ["none"])
     every = every[every["degradation"].isin([*NOISES, "none"])]
     for name in datasets:
-        check_dataset(store, name)
+        curves.check_dataset(store, name)
     names = list(datasets) or sorted(name for name in every["dataset"].unique() if name != CUB)
     table = every[every["dataset"].isin(names)]
     if table.empty:
@@ -176,7 +164,7 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
     table = table[table["model"] == model]
     if table.empty:
         raise UserError(f"{store.path} has no model '{model}' on {', '.join(names)}: it has {', '.join(known)}")
-    check_one_protocol(store, table)
+    curves.check_one_protocol(store, table)
     names = [name for name in names if name in set(table["dataset"])]
     style_of = styles(NOISES)
     figure = Figure(figsize=(10.6, 3.1 * len(names) + 0.5), layout="constrained")
@@ -186,17 +174,11 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
         for axis, kinds in zip(axes, SHARED_AXES, strict=True):
             _draw_shared_axis(axis, own, kinds, style_of)
         axes[0].set_ylabel(f"{plain(name)}\naccuracy in %", parse_math=False)
-        for point in FIGURE_3.get(name, ()):
-            colour = style_of[point.degradation].colour
-            axes[0].plot(point.level, 100 * point.value, marker="*", ms=13, mfc="none", mec=colour)
-            annotate(axes[0], point.text)
-    handles = {
-        label: handle for axis in grid[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    draw_legend(figure, (list(handles.values()), list(handles)), 4)
-    _title(figure, f"{plain(model)}: accuracy under noise (bands: 95\u00a0% intervals; dotted: undegraded)")
-    figure.savefig(out, dpi=160)
-    return figure
+        for degradation, level, value, text in FIGURE_3.get(name, ()):
+            axes[0].plot(level, 100 * value, marker="*", ms=13, mfc="none", mec=style_of[degradation].colour)
+            curves.annotate(axes[0], text)
+    curves.draw_legend(figure, curves.shared_handles(grid[0]), 4)
+    return curves.save_figure(figure, out, f"{plain(model)}: {TITLE}", fontsize=11)
 
 
 def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> Figure | None:
@@ -220,28 +202,18 @@ def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence
     """
     table = most_measured(store, undefended_accuracy(store, dataset, models), tuple(TRANSFORMATIONS), bool(models))
     changes = store.query(CHANGES, ["none"]).merge(table[["protocol", "dataset", "model"]].drop_duplicates())
-    shown = sorted(table["model"].unique(), key=lambda model: model_styles(store)[model].position)
+    shown = curves.model_styles(store, table)
     rows = []
-    conditions = table[table["degradation"].isin(TRANSFORMATIONS)][["degradation", "level"]].drop_duplicates()
-    order = sorted(
-        conditions.itertuples(index=False), key=lambda row: (list(TRANSFORMATIONS).index(row.degradation), row.level)
-    )
-    for degradation, level in [("none", 0.0), *order]:
-        name = f"{TRANSFORMATIONS.get(degradation, 'undegraded')} {level_text(degradation, level)}".strip()
-        row: dict[str, str] = {"": name}
-        for model in shown:
-            row[f"{plain(model)} p_Δ"] = (
-                "" if degradation == "none" else _interval_at(changes, model, degradation, level)
-            )
-            row[f"{plain(model)} acc."] = _interval_at(table, model, degradation, level)
-        row["paper*"] = TABLE_1.get(degradation, "")
-        rows.append(row)
-    return write_table(
-        pd.DataFrame(rows),
-        out,
-        f"{_subject(table)}: label change p_Δ and accuracy in %, with 95 % intervals",
-        TABLE_1_NOTE,
-    )
+    for kind, name in {"none": "undegraded", **TRANSFORMATIONS}.items():
+        levels = table.loc[table["degradation"] == kind, "level"].unique()
+        for level in [0.0] if kind == "none" else sorted(levels):
+            row = {"": f"{name} {level_text(kind, level)}".strip()}
+            for model in shown:
+                row[f"{plain(model)} p_Δ"] = "" if kind == "none" else _interval_at(changes, model, kind, level)
+                row[f"{plain(model)} acc."] = _interval_at(table, model, kind, level)
+            rows.append(row | {"paper*": TABLE_1.get(kind, "")})
+    title = f"{_subject(table)}: label change p_Δ and accuracy in %, with 95 % intervals"
+    return write_table(pd.DataFrame(rows), out, title, TABLE_1_NOTE)
 
 
 def _interval_at(table: pd.DataFrame, model: str, degradation: str, level: float) -> str:
@@ -254,11 +226,8 @@ def _default_model(table: pd.DataFrame) -> str:
     """Return the model that was measured on most data sets. Among several, AlexNet comes before others."""
     counts = table.groupby(["model", "architecture"]).agg(datasets=("dataset", "nunique"), rows=("level", "size"))
     counts = counts.reset_index().assign(papers=lambda frame: frame["architecture"] == "alexnet")
-    return str(
-        counts.sort_values(["datasets", "papers", "rows", "model"], ascending=[False, False, False, True])[
-            "model"
-        ].iloc[0]
-    )
+    order = ["datasets", "papers", "rows", "model"]
+    return str(counts.sort_values(order, ascending=[False, False, False, True])["model"].iloc[0])
 
 
 def _draw_shared_axis(axis: Axes, own: pd.DataFrame, kinds: Sequence[str], style_of: dict[str, Style]) -> None:
@@ -268,16 +237,11 @@ def _draw_shared_axis(axis: Axes, own: pd.DataFrame, kinds: Sequence[str], style
         axis.set_axis_off()
         return
     for name in shown:
-        draw_panel(axis, own, "degradation", {name: style_of[name]}, name)
+        curves.draw_panel(axis, own, "degradation", {name: style_of[name]}, name)
     undegraded = own[own["degradation"] == "none"]["value"]
     if len(undegraded):
         axis.axhline(100 * undegraded.iloc[0], ls=(0, (2, 3)), color="0.3", lw=0.9)
-    format_level_axis(axis, shown[0], sorted(own[own["degradation"].isin(shown)]["level"].unique()))
-
-
-def _title(figure: Figure, text: str) -> None:
-    """Give a figure a title that is broken into lines as wide as the figure."""
-    figure.suptitle(textwrap.fill(text, int(10 * figure.get_figwidth())), fontsize=11, parse_math=False)
+    curves.format_level_axis(axis, shown[0], sorted(own[own["degradation"].isin(shown)]["level"].unique()))
 
 
 def _subject(table: pd.DataFrame) -> str:

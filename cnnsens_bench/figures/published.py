@@ -1,7 +1,6 @@
 """The numbers of the paper, each with its section, beside the same measured here."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -9,38 +8,19 @@ from matplotlib.figure import Figure
 
 from cnnsens_bench.figures.curves import MODELS, check_one_protocol
 from cnnsens_bench.figures.fragile import compare_hues, sensitive_images
-from cnnsens_bench.figures.sensitivity import SCORED, ScoredEntrant
+from cnnsens_bench.figures.sensitivity import scored_entrants
 from cnnsens_bench.figures.summary import percent
-from cnnsens_bench.figures.tables import DATA, write_table
+from cnnsens_bench.figures.tables import write_table
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import plain
 
 CUB, FLOWERS = "cub200", "flowers102"
+UNDEGRADED = ("none", 0.0)
 COMBINATION = "gaussian_intensity(4) + pepper(0.02)"
 INTENSITY, PEPPER = ("gaussian_intensity", 4.0), ("pepper", 0.02)
 """Each noise of the combination alone, with its level."""
 GAINS = "SELECT * FROM defense_gain WHERE degradation <> 'none' ORDER BY level"
-
-
-@dataclass(frozen=True)
-class PaperPoint:
-    """An accuracy of the paper that is drawn into a figure.
-
-    Attributes
-    ----------
-    degradation, level
-        The condition.
-    value
-        The accuracy, between 0 and 1.
-    text
-        The remark in the figure.
-    """
-
-    degradation: str
-    level: float
-    value: float
-    text: str
 
 
 FIGURE_2 = {
@@ -54,10 +34,8 @@ FIGURE_4 = {
     "pepper": "paper (AlexNet): the 3 × 3 filter pays\nabove p = 2 %",
 }
 """Remarks on the panels of figures 2 and 4, by degradation."""
-FIGURE_3 = {
-    FLOWERS: (PaperPoint("gaussian_intensity", 16, 0.436, "☆ paper, AlexNet, intensity σ = 16: 43.6 %, half"),),
-}
-"""Points of figure 3, by data set."""
+FIGURE_3 = {FLOWERS: [("gaussian_intensity", 16, 0.436, "☆ paper, AlexNet, intensity σ = 16: 43.6 %, half")]}
+"""Points of figure 3 by data set: the degradation, its level, the accuracy between 0 and 1, and the remark."""
 TABLE_1 = {"rotation": "46.44, 48.49", "flip_ud": "56.91, 39.17", "flip_lr": "9.89, 79.45"}
 """p_Δ and accuracy in % by degradation, from the one column that the text at hand has complete."""
 TABLE_1_NOTE = (
@@ -88,22 +66,17 @@ def published(store: Store, out: Path) -> Figure | None:
         raise UserError(f"{store.path} has no predictions yet: python -m cnnsens_bench.run suite=paper makes them")
     check_one_protocol(store, accuracy)
     rows = []
-    for statement in STATEMENTS:
-        given = {"paper": statement.section, "what": statement.subject, "it says": statement.value}
-        measured = statement.measure(store, accuracy)
-        rows += [given | {"network": plain(network), "ours": ours} for network, ours in measured]
+    for section, subject, value, measure in STATEMENTS:
+        given = {"paper": section, "what": subject, "it says": value}
+        rows += [given | {"network": plain(network), "ours": ours} for network, ours in measure(store, accuracy)]
     if not rows:
         raise UserError(f"{store.path} has nothing that the paper gives a number of")
     table = pd.DataFrame(rows)
-    if out.suffix not in DATA:  # people need not read the same sentence in every row
+    if out.suffix != ".csv":  # people need not read the same sentence in every row
         again = table.duplicated(["paper", "what", "it says"])
         table.loc[again, ["paper", "what", "it says"]] = ""
-    return write_table(
-        table,
-        out,
-        "What the paper says, and what was measured here",
-        "points: of accuracy in %, against undegraded images",
-    )
+    note = "points: of accuracy in %, against undegraded images"
+    return write_table(table, out, "What the paper says, and what was measured here", note)
 
 
 Measured = list[tuple[str, str]]
@@ -112,61 +85,36 @@ Measure = Callable[[Store, pd.DataFrame], Measured]
 """It takes the store and its undefended accuracies."""
 
 
-@dataclass(frozen=True)
-class PaperStatement:
-    """A number that the paper states.
-
-    Attributes
-    ----------
-    section : str
-        Where the paper states it.
-    subject : str
-        What the number is of.
-    value : str
-        The number as the paper states it.
-    measure : callable
-        The function that returns the same from a store.
-    """
-
-    section: str
-    subject: str
-    value: str
-    measure: Measure
+def _accuracies(
+    accuracy: pd.DataFrame, dataset: str, conditions: list[tuple[str, float]]
+) -> Iterator[tuple[str, list[float]]]:
+    """Yield each network that was evaluated under all of some conditions, and its accuracies under them."""
+    for model, rows in accuracy[accuracy["dataset"] == dataset].groupby("model"):
+        values = rows.set_index(["degradation", "level"])["value"].reindex(conditions)
+        if values.notna().all():
+            yield str(model), values.tolist()
 
 
 def _drop(degradation: str, level: float) -> Measure:
     """Return the function that measures how much a condition changes the accuracy."""
 
     def measure(store: Store, accuracy: pd.DataFrame) -> Measured:
-        found = []
-        for model, rows in accuracy[accuracy["dataset"] == CUB].groupby("model"):
-            undegraded, degraded = (_value(rows, *condition) for condition in (("none", 0.0), (degradation, level)))
-            if undegraded is not None and degraded is not None:
-                found.append((str(model), f"{100 * (degraded - undegraded):+.1f} points".replace("-", "−")))
-        return found
+        found = _accuracies(accuracy, CUB, [(degradation, level), UNDEGRADED])
+        return [(model, f"{100 * (value - first):+.1f} points".replace("-", "−")) for model, (value, first) in found]
 
     return measure
 
 
 def _flowers(store: Store, accuracy: pd.DataFrame) -> Measured:
     """Measure the accuracy on flowers under intensity noise of σ = 16, and undegraded."""
-    found = []
-    for model, rows in accuracy[accuracy["dataset"] == FLOWERS].groupby("model"):
-        undegraded, degraded = _value(rows, "none", 0.0), _value(rows, "gaussian_intensity", 16.0)
-        if undegraded is not None and degraded is not None:
-            found.append((str(model), f"{percent(degraded)} % of {percent(undegraded)} %"))
-    return found
+    found = _accuracies(accuracy, FLOWERS, [("gaussian_intensity", 16.0), UNDEGRADED])
+    return [(model, " % of ".join(map(percent, values)) + " %") for model, values in found]
 
 
 def _combination(store: Store, accuracy: pd.DataFrame) -> Measured:
     """Measure the accuracy under both noises at once and under each alone."""
-    found = []
-    for model, rows in accuracy[accuracy["dataset"] == CUB].groupby("model"):
-        values = [_value(rows, *condition) for condition in ((COMBINATION, 0.0), INTENSITY, PEPPER)]
-        known = [percent(value) for value in values if value is not None]
-        if len(known) == len(values):
-            found.append((str(model), " %, ".join(known) + " %"))
-    return found
+    found = _accuracies(accuracy, CUB, [(COMBINATION, 0.0), INTENSITY, PEPPER])
+    return [(model, " %, ".join(map(percent, values)) + " %") for model, values in found]
 
 
 def _order(store: Store, accuracy: pd.DataFrame) -> Measured:
@@ -201,39 +149,30 @@ def _filter(store: Store, accuracy: pd.DataFrame) -> Measured:
 def _hues(store: Store, accuracy: pd.DataFrame) -> Measured:
     """Compare the hues of the least and the most sensitive images of each scored entrant."""
     found = []
-    for row in store.query(SCORED)[list(ScoredEntrant._fields)].itertuples(index=False, name=None):
-        entrant = ScoredEntrant(*row)
+    for entrant in scored_entrants(store):
         try:
             hues = compare_hues(sensitive_images(store, entrant, "gaussian_rgb", 1.0, "logit"))
         except (UserError, ValueError):
             continue
-        text = f"{hues.least:.2f}, {hues.most:.2f} bits; p = {hues.p:.1g}"
-        found.append((f"{entrant.model} ({entrant.dataset})", text))
+        found.append(
+            (f"{entrant.model} ({entrant.dataset})", f"{hues.least:.2f}, {hues.most:.2f} bits; p = {hues.p:.1g}")
+        )
     return found
 
 
-STATEMENTS = (
-    PaperStatement(
-        "2, figure 2", "pepper, p = 0.04", "−20 points (AlexNet, GoogLeNet), −10 (VGG19)", _drop("pepper", 0.04)
-    ),
-    PaperStatement("2, figure 2", "translation, σ = 16 px", "almost unchanged", _drop("translation", 16.0)),
-    PaperStatement("2, Table 1", "left-right flip", "almost unchanged", _drop("flip_lr", 0.0)),
-    PaperStatement("2, figure 2", "Gaussian noises by influence", "most: intensity, least: saturation", _order),
-    PaperStatement("2, figure 3", "Flowers, intensity σ = 16", "43.6 %, half (AlexNet)", _flowers),
-    PaperStatement(
-        "3, figure 4", "3 × 3 filter of σ = 0.5 pays", "variance > 10 (σ > 3.2), p > 0.02 (AlexNet)", _filter
-    ),
-    PaperStatement("3, figure 5", "hue entropy: least, most", "6.12, 5.51 bits; p < 1e-10 (network not named)", _hues),
-    PaperStatement(
+STATEMENTS: tuple[tuple[str, str, str, Measure], ...] = (
+    ("2, figure 2", "pepper, p = 0.04", "−20 points (AlexNet, GoogLeNet), −10 (VGG19)", _drop("pepper", 0.04)),
+    ("2, figure 2", "translation, σ = 16 px", "almost unchanged", _drop("translation", 16.0)),
+    ("2, Table 1", "left-right flip", "almost unchanged", _drop("flip_lr", 0.0)),
+    ("2, figure 2", "Gaussian noises by influence", "most: intensity, least: saturation", _order),
+    ("2, figure 3", "Flowers, intensity σ = 16", "43.6 %, half (AlexNet)", _flowers),
+    ("3, figure 4", "3 × 3 filter of σ = 0.5 pays", "variance > 10 (σ > 3.2), p > 0.02 (AlexNet)", _filter),
+    ("3, figure 5", "hue entropy: least, most", "6.12, 5.51 bits; p < 1e-10 (network not named)", _hues),
+    (
         "5",
         "intensity σ = 4 and pepper p = 0.02; alone",
         "48.5 %, almost 60.5 %, above 51.5 % (not named)",
         _combination,
     ),
 )
-
-
-def _value(rows: pd.DataFrame, degradation: str, level: float) -> float | None:
-    """Return the accuracy under one condition, or None where there is none."""
-    found = rows[(rows["degradation"] == degradation) & (rows["level"] == level)]["value"]
-    return float(found.iloc[0]) if len(found) else None
+"""What the paper states: the section, what the number is of, the number, and the function that measures the same."""

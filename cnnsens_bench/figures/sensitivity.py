@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
-from cnnsens_bench.figures.curves import finish_panel
+from cnnsens_bench.figures.curves import finish_panel, shared_handles
 from cnnsens_bench.figures.label_change import label_change_check
-from cnnsens_bench.figures.style import COLOURS, MARKERS
+from cnnsens_bench.figures.style import Style, styles
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text, plain
@@ -54,41 +54,44 @@ def condition_order(condition: tuple[str, float]) -> tuple[int, str, float]:
     return ORDER.index(name) if name in ORDER else len(ORDER), name, level
 
 
-def choose_entrant(
-    store: Store,
-    model: str | None = None,
-    defense: str = "none",
-    dataset: str | None = None,
-    protocol: str | None = None,
-) -> ScoredEntrant:
+def scored_entrants(store: Store) -> list[ScoredEntrant]:
+    """Return all entrants that have sensitivity scores, sorted."""
+    return [ScoredEntrant(*row) for row in store.query(SCORED).itertuples(index=False, name=None)]
+
+
+def require_scored(store: Store) -> list[ScoredEntrant]:
+    """Return all entrants that have sensitivity scores, and raise `UserError` where there are none."""
+    if not (entrants := scored_entrants(store)):
+        raise UserError(f"{store.path} has no sensitivity scores: a run with sensitivity=on makes them")
+    return entrants
+
+
+def choose_entrant(store: Store, defense: str = "none", **wanted: str | None) -> ScoredEntrant:
     """Return the scored entrant that a figure shows.
 
     Parameters
     ----------
     store
         The results.
-    model, defense, dataset, protocol
-        What the entrant must have; None where it can have any.
+    defense
+        The defense of the entrant.
+    **wanted
+        The `model`, `dataset` and `protocol` of the entrant; None where it can have any.
 
     Raises
     ------
     UserError
         If not exactly one entrant fits. The sentence lists all.
     """
-    scored = store.query(SCORED)
-    if scored.empty:
-        raise UserError(f"{store.path} has no sensitivity scores: a run with sensitivity=on makes them")
-    rows = scored[scored["defense"] == defense]
-    for column, wanted in (("model", model), ("dataset", dataset), ("protocol", protocol)):
-        if wanted is not None:
-            rows = rows[rows[column] == wanted]
-    if len(rows) != 1:
+    scored = require_scored(store)
+    wanted = {"defense": defense, **{column: value for column, value in wanted.items() if value is not None}}
+    fitting = [entrant for entrant in scored if wanted.items() <= entrant._asdict().items()]
+    if len(fitting) != 1:
         known = "; ".join(
-            f"model {row.model}, defense {row.defense}, dataset {row.dataset}, protocol {row.protocol}"
-            for row in scored.itertuples()
+            f"model {e.model}, defense {e.defense}, dataset {e.dataset}, protocol {e.protocol}" for e in scored
         )
-        raise UserError(f"{store.path} has {len(rows)} scored entrants that fit, choose one: {known}")
-    return ScoredEntrant(*rows.iloc[0][list(ScoredEntrant._fields)])
+        raise UserError(f"{store.path} has {len(fitting)} scored entrants that fit, choose one: {known}")
+    return fitting[0]
 
 
 def fig6(store: Store, out: Path, entrant: ScoredEntrant, output: str = "logit", predictor: str = "paper") -> Figure:
@@ -170,19 +173,9 @@ def predictor_figure(store: Store, out: Path, entrant: ScoredEntrant) -> Figure:
             if output == "logit":
                 axis.set_title(f"{degradation}\n{level_text(degradation, level)}", fontsize=9)
         row[0].set_ylabel(f"Spearman's ρ, {output}", fontsize=9)
-    handles = {
-        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        title="over the forward and backward passes that an image and output cost",
-        loc="outside lower center",
-        ncols=6,
-        frameon=False,
-        fontsize=9,
-        title_fontsize=9,
-    )
+    title = "over the forward and backward passes that an image and output cost"
+    options: dict[str, Any] = {"loc": "outside lower center", "ncols": 6, "frameon": False, "fontsize": 9}
+    figure.legend(*shared_handles(axes.flat), title=title, title_fontsize=9, **options)
     figure.suptitle(f"{entrant}: agreement with the standard deviation over trials", fontsize=10)
     figure.savefig(out, dpi=140)
     return figure
@@ -190,16 +183,16 @@ def predictor_figure(store: Store, out: Path, entrant: ScoredEntrant) -> Figure:
 
 def _draw_agreement(axis: Axes, check: pd.DataFrame, chosen: pd.Series, ceiling: float | None) -> None:
     """Draw a curve for each family of predictors over the chosen rows of `check`, and the ceiling."""
-    families = sorted(check["family"].unique())
-    for i, family in enumerate(families):
+    style_of = styles(sorted(check["family"].unique()))
+    for family, style in style_of.items():
         own = check[chosen & (check["family"] == family)].sort_values("passes")
         if own.empty:
             continue
-        low, high = own["spearman"] - own["spearman_low"], own["spearman_high"] - own["spearman"]
+        bars = [own["spearman"] - own["spearman_low"], own["spearman_high"] - own["spearman"]]
         # Predictors of equal cost stand side by side.
-        x = own["passes"] * 1.05 ** (i - len(families) / 2)
-        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        axis.errorbar(x, own["spearman"], [low, high], ms=4.5, lw=1.2, capsize=2, label=plain(family), **style)
+        x = own["passes"] * 1.05 ** (style.position - len(style_of) / 2)
+        options: dict[str, Any] = {"color": style.colour, "marker": style.marker, "ms": 4.5, "lw": 1.2, "capsize": 2}
+        axis.errorbar(x, own["spearman"], bars, label=plain(family), **options)
     if ceiling is not None and np.isfinite(ceiling):
         label = "ceiling (estimated): a perfect predictor against so few trials"
         axis.axhline(ceiling, color="0.4", ls="--", lw=1, label=label)
@@ -239,10 +232,7 @@ def label_change_figure(store: Store, out: Path, entrant: ScoredEntrant, check: 
     conditions.sort(key=condition_order)
     figure = Figure(figsize=(9, 2.5 * len(conditions) + 0.7), layout="constrained")
     axes = figure.subplots(len(conditions), 2, squeeze=False, width_ratios=(1, 1.8))
-    names = sorted(table["predictor"].unique())
-    style_of = {
-        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]} for i, name in enumerate(names)
-    }
+    style_of = styles(sorted(table["predictor"].unique()))
     for (left, right), (degradation, level) in zip(axes, conditions, strict=True):
         _draw_reliability(left, table[(table["degradation"] == degradation) & (table["level"] == level)], style_of)
         left.set_title(f"{degradation} {level_text(degradation, level)}", fontsize=9)
@@ -255,7 +245,7 @@ def label_change_figure(store: Store, out: Path, entrant: ScoredEntrant, check: 
     return figure
 
 
-def _draw_reliability(axis: Axes, table: pd.DataFrame, style_of: dict[str, dict[str, Any]]) -> None:
+def _draw_reliability(axis: Axes, table: pd.DataFrame, style_of: dict[str, Style]) -> None:
     """Draw measured over predicted label changes: means of ten groups of images of equal size, for each predictor."""
     for name, style in style_of.items():
         rows = table[table["predictor"] == name]
@@ -263,17 +253,18 @@ def _draw_reliability(axis: Axes, table: pd.DataFrame, style_of: dict[str, dict[
             ranks = rows["predicted"].rank(method="first")
             groups = np.minimum((ranks - 1) * 10 // len(rows), 9)
             means = rows[["predicted", "measured"]].groupby(groups.to_numpy()).mean()
-            axis.plot(means["predicted"], means["measured"], ms=4, lw=1, **style)
+            axis.plot(means["predicted"], means["measured"], ms=4, lw=1, color=style.colour, marker=style.marker)
     axis.plot([0, 1], [0, 1], color="0.5", lw=0.8, ls="--")
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="measured p_Δ")
 
 
-def _draw_areas(axis: Axes, rows: pd.DataFrame, style_of: dict[str, dict[str, Any]]) -> None:
+def _draw_areas(axis: Axes, rows: pd.DataFrame, style_of: dict[str, Style]) -> None:
     """Draw the area under the ROC curve of each score with its interval, one below the other."""
     for height, row in enumerate(rows.to_dict("records")):
         low, high = row["auroc"] - row["low"], row["high"] - row["auroc"]
-        style = style_of.get(row["score"], {"color": "0.5", "marker": "|"})
-        axis.errorbar(row["auroc"], height, xerr=[[low], [high]], ms=5, lw=1.4, **style)
+        style = style_of.get(row["score"])
+        colour, marker = (style.colour, style.marker) if style else ("0.5", "|")
+        axis.errorbar(row["auroc"], height, xerr=[[low], [high]], ms=5, lw=1.4, color=colour, marker=marker)
     axis.set_yticks(range(len(rows)), [plain(name) for name in rows["score"]], fontsize=8)
     axis.set(xlim=(max(0, rows["low"].min() - 0.02), 1.005), ylim=(-0.6, len(rows) - 0.4))
     axis.grid(alpha=0.25)

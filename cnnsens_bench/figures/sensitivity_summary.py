@@ -1,7 +1,6 @@
 """The report that a run with scores ends with: tables of how far predictions can be trusted, and figures."""
 
 import contextlib
-import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cnnsens_bench.figures.fragile import compare_hues, fig5, sensitive_images
+from cnnsens_bench.figures import sensitivity
+from cnnsens_bench.figures.catalogue import SCORE_FIGURES
+from cnnsens_bench.figures.fragile import compare_hues, sensitive_images
 from cnnsens_bench.figures.label_change import label_change_check
-from cnnsens_bench.figures.sensitivity import (
-    CEILING,
-    CHECK,
-    LABEL_CHANGE,
-    SCORED,
-    ScoredEntrant,
-    condition_order,
-    fig6,
-    label_change_figure,
-    predictor_figure,
-)
+from cnnsens_bench.figures.sensitivity import ScoredEntrant, condition_order
 from cnnsens_bench.figures.summary import short_defense, table_of
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
@@ -31,6 +22,10 @@ from cnnsens_bench.utils.formatting import level_text, plain
 
 COLUMNS = 6
 """How many conditions a table shows side by side."""
+SPEARMAN = "Spearman's ρ over images, 95 % intervals; cost: passes; 'paper': √V; 'ceiling' is estimated"
+AUROC = "AUROC over (image, trial), 95 % by bootstrap over images"
+SKILL = "skill: 1 − Brier score over that of the mean p_Δ; below 0 the mean foretells better"
+"""The captions of the tables."""
 
 
 def sensitivity_report(console: Console, store: Store, protocol: str, dataset: str, folder: Path) -> list[Path]:
@@ -54,12 +49,11 @@ def sensitivity_report(console: Console, store: Store, protocol: str, dataset: s
     list of pathlib.Path
         The files that were written.
     """
-    scored = store.query(SCORED)
-    scored = scored[(scored["protocol"] == protocol) & (scored["dataset"] == dataset)]
     files: list[Path] = []
-    for row in scored[list(ScoredEntrant._fields)].itertuples(index=False, name=None):
-        entrant = ScoredEntrant(*row)
-        changes = label_change_check(store.query(LABEL_CHANGE, list(entrant)))
+    for entrant in sensitivity.scored_entrants(store):
+        if (entrant.protocol, entrant.dataset) != (protocol, dataset):
+            continue
+        changes = label_change_check(store.query(sensitivity.LABEL_CHANGE, list(entrant)))
         for table in _tables(store, entrant, changes):
             console.print()
             console.print(table)
@@ -75,30 +69,24 @@ def sensitivity_report(console: Console, store: Store, protocol: str, dataset: s
 def _tables(store: Store, entrant: ScoredEntrant, changes: pd.DataFrame) -> Iterator[Table]:
     """Yield the tables of one entrant: deviations of both outputs, ranking of label changes, and their skill."""
     name = plain(entrant.model) + ("" if entrant.defense == "none" else f", {short_defense(entrant.defense)}")
-    check = store.query(CHECK, list(entrant))
+    check = store.query(sensitivity.CHECK, list(entrant))
     if len(check):
         check["text"] = [_interval(r.spearman, r.spearman_low, r.spearman_high) for r in check.itertuples()]
         check = check.rename(columns={"predictor": "name"}).sort_values(["passes", "name"])
-        ceiling = store.query(CEILING, list(entrant)).merge(check[["degradation", "level"]].drop_duplicates())
+        ceiling = store.query(sensitivity.CEILING, list(entrant)).merge(
+            check[["degradation", "level"]].drop_duplicates()
+        )
         ceiling = ceiling.assign(name="ceiling", passes=0, text=[f"{value:.2f}" for value in ceiling["ceiling"]])
         for output, rows in pd.concat([check, ceiling]).groupby("output"):
-            yield from _tables_of_conditions(
-                f"{name}: predicted against measured standard deviation of the {output}",
-                "Spearman's ρ over images, 95 % intervals; cost: passes; 'paper': √V; 'ceiling' is estimated",
-                rows,
-            )
+            title = f"{name}: predicted against measured standard deviation of the {output}"
+            yield from _tables_of_conditions(title, SPEARMAN, rows)
     if len(changes):
         changes = changes.rename(columns={"score": "name"}).sort_values(["passes", "name"])
         areas = changes.assign(text=[_interval(r.auroc, r.low, r.high) for r in changes.itertuples()])
-        yield from _tables_of_conditions(
-            f"{name}: foretelling a label change", "AUROC over (image, trial), 95 % by bootstrap over images", areas
-        )
+        yield from _tables_of_conditions(f"{name}: foretelling a label change", AUROC, areas)
         skills = changes.dropna(subset=["skill"])
-        yield from _tables_of_conditions(
-            f"{name}: probability of a label change",
-            "skill: 1 − Brier score over that of the mean p_Δ; below 0 the mean foretells better",
-            skills.assign(text=[f"{value:.2f}" for value in skills["skill"]]),
-        )
+        skills = skills.assign(text=[f"{value:.2f}" for value in skills["skill"]])
+        yield from _tables_of_conditions(f"{name}: probability of a label change", SKILL, skills)
 
 
 def _interval(value: float, low: float, high: float) -> str:
@@ -135,14 +123,9 @@ def _draw_figures(store: Store, entrant: ScoredEntrant, folder: Path, changes: p
     if file_name != name.replace("/", "_"):
         file_name += f"-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
     drawn = []
-    for kind, draw in (
-        ("fig5", fig5),
-        ("fig6", fig6),
-        ("predictors", predictor_figure),
-        ("label-change", functools.partial(label_change_figure, check=changes)),
-    ):
+    for kind, draw in SCORE_FIGURES.items():
         file = folder / f"{kind}-{file_name}.png"
         with contextlib.suppress(UserError):
-            draw(store, file, entrant)
+            draw(store, file, entrant, **({"check": changes} if kind == "label-change" else {}))
             drawn.append(file)
     return drawn

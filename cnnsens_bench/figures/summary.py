@@ -80,13 +80,8 @@ def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN
     accuracy, change = store.query(ACCURACY, which), store.query(CHANGE, which)
     tables = [_ranking(_with_measures(leaders, accuracy, change), dataset)]
     for degradation in sorted(accuracy["degradation"].unique()):
-        tables += _levels(
-            degradation,
-            leaders,
-            accuracy[accuracy["degradation"] == degradation],
-            change[change["degradation"] == degradation],
-            width,
-        )
+        own, own_change = (rows[rows["degradation"] == degradation] for rows in (accuracy, change))
+        tables += _levels(degradation, leaders, own, own_change, width)
     return tables
 
 
@@ -185,10 +180,8 @@ Values = dict[tuple[str, str, float], tuple[float, float, float]]
 
 
 def _by_key(rows: pd.DataFrame) -> Values:
-    return {
-        (row["model"], row["defense"], row["level"]): (row["value"], row["low"], row["high"])
-        for row in rows.to_dict("records")
-    }
+    columns = rows[[*KEY, "level", "value", "low", "high"]]
+    return {tuple(row[:3]): tuple(row[3:]) for row in columns.itertuples(index=False, name=None)}
 
 
 def _cell(values: dict[str, Values], key: tuple[str, str, float], undegraded: float) -> Text:
@@ -209,13 +202,10 @@ def table_of(title: Text, caption: str | None = None) -> Table:
     return Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
 
 
-def _names(leaders: pd.DataFrame) -> list[str]:
+def _names(leaders: pd.DataFrame) -> pd.Series:
     """Return the architecture of each entrant, or its model where several models share the architecture."""
-    models = leaders.groupby("architecture")["model"].nunique().to_dict()
-    return [
-        plain(architecture if models.get(architecture) == 1 else model)
-        for architecture, model in zip(leaders["architecture"], leaders["model"], strict=True)
-    ]
+    models = leaders.groupby("architecture")["model"].transform("nunique")
+    return leaders["architecture"].where(models == 1, leaders["model"]).map(plain)
 
 
 def _colour(accuracy: float, undegraded: float) -> str:

@@ -7,8 +7,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-DATA = (".csv",)
-"""Endings of files for programs, in which every row is complete."""
 ROW, CHARACTER = 0.3, 0.085
 """The height of a row and the width of a character in inches."""
 LATEX = {

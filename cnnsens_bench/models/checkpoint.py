@@ -88,14 +88,8 @@ class Checkpoint:
             torch.save(self._content(), file)
 
     def _content(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "model": self.model,
-            "classes": list(self.classes),
-            "preprocessing": dataclasses.asdict(self.preprocessing),
-            "state_dict": self.state_dict,
-            "extra": self.extra,
-        }
+        plain = {"classes": list(self.classes), "preprocessing": dataclasses.asdict(self.preprocessing)}
+        return {"format": FORMAT, **vars(self), **plain}
 
 
 class UninitialisedWeights(TorchFunctionMode):

@@ -12,15 +12,15 @@ from cnnsens_bench.utils.errors import UserError
 
 
 def import_submodules(package: str) -> None:
-    """Import every module of an imported package in the order of their names, so that each registers what it defines.
+    """Import every module of a package in the order of their names, so that each registers what it defines.
 
     Parameters
     ----------
     package
         The dotted name of the package.
     """
-    for module in pkgutil.iter_modules(sys.modules[package].__path__):
-        importlib.import_module(f"{package}.{module.name}")
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
 
 
 def load_plugins(names: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """The progress that a user sees while a stage of a run works: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -44,13 +44,9 @@ class StageProgress:
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
+            name, detail = TextColumn("{task.description}"), TextColumn("{task.fields[detail]}")
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[detail]}"),
-                TimeRemainingColumn(),
-                console=console,
+                name, BarColumn(), MofNCompleteColumn(), detail, TimeRemainingColumn(), console=console
             )
             self._bar.start()
             self._task = self._bar.add_task(title, total=total, detail="")
@@ -89,9 +85,8 @@ class StageProgress:
         return min(self.done, self.total)
 
 
-@contextmanager
-def stage_progress(console: Console, title: str, total: int, unit: str) -> Iterator[StageProgress]:
-    """Give the body a `StageProgress`, which is closed when the body ends or raises.
+def stage_progress(console: Console, title: str, total: int, unit: str) -> closing[StageProgress]:
+    """Return a `StageProgress` for a `with` statement, which closes it when its body ends or raises.
 
     Examples
     --------
@@ -99,11 +94,7 @@ def stage_progress(console: Console, title: str, total: int, unit: str) -> Itera
     ...     progress.advance(150)
     sweep: 150 evaluations in 0 s
     """
-    progress = StageProgress(console, title, total, unit)
-    try:
-        yield progress
-    finally:
-        progress.close()
+    return closing(StageProgress(console, title, total, unit))
 
 
 class ConsoleReporter(Reporter):

@@ -1,9 +1,8 @@
 """Registries, by which users extend the program: tables of names that decorated functions add themselves to."""
 
 import difflib
-import importlib
-import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from cnnsens_bench.utils.errors import UserError
@@ -11,7 +10,7 @@ from cnnsens_bench.utils.errors import UserError
 T = TypeVar("T")
 
 
-class Registry(Mapping[str, T]):
+class Registry(UserDict[str, T]):
     """A mapping from names to what is registered under them, in the order of registration.
 
     Looking up an unknown name raises a `UserError` that lists the near ones.
@@ -33,8 +32,8 @@ class Registry(Mapping[str, T]):
     """
 
     def __init__(self, kind: str) -> None:
+        super().__init__()
         self.kind = kind
-        self._items: dict[str, T] = {}
 
     def add(self, name: str, value: T) -> T:
         """Register a value and return it.
@@ -44,30 +43,17 @@ class Registry(Mapping[str, T]):
         UserError
             If another definition has that name. The same definition may come again, as when a module is reloaded.
         """
-        known = self._items.get(name)
-        if known is not None and _origin(known) != _origin(value):
+        if name in self and _origin(self[name]) != _origin(value):
             raise UserError(f"the {self.kind} '{name}' is registered twice: give one of them another name")
-        self._items[name] = value
+        self[name] = value
         return value
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that registers what it decorates under `name`."""
         return lambda value: self.add(name, value)
 
-    def __getitem__(self, name: str) -> T:
-        try:
-            return self._items[name]
-        except KeyError:
-            raise UserError(f"unknown {self.kind} '{name}'{near(name, self._items)}") from None
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._items
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
+    def __missing__(self, name: str) -> T:
+        raise UserError(f"unknown {self.kind} '{name}'{near(name, self)}")
 
 
 def near(name: str, known: Iterable[str], listing: str = "known are", limit: int = 8) -> str:
@@ -86,12 +72,6 @@ def near(name: str, known: Iterable[str], listing: str = "known are", limit: int
         return f": did you mean {' or '.join(repr(c) for c in close)}?"
     shown = ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
     return f": {listing} {shown}" if shown else ""
-
-
-def import_modules(package: str) -> None:
-    """Import every module of a package, in alphabetical order, so that what they define is registered."""
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
-        importlib.import_module(module.name)
 
 
 def _origin(value: object) -> tuple[str, str]:

@@ -84,7 +84,7 @@ def test_a_users_loader_may_take_any_option(monkeypatch: pytest.MonkeyPatch) -> 
     def mine(root: Path | None, **options: object) -> Samples:
         return make_samples("mine", sorted(options), ROWS)
 
-    monkeypatch.setitem(datasets._items, "mine", DatasetSource("mine", mine, None, "here"))
+    monkeypatch.setitem(datasets.data, "mine", DatasetSource("mine", mine, None, "here"))
     assert load("mine", None, None, {"x": 1, "y": 2}).classes == ("x", "y")
 
 

@@ -179,7 +179,7 @@ def test_users_register_their_own_and_clashes_are_refused() -> None:
         with pytest.raises(UserError, match="registered twice"):
             degradation("test_darker")(lambda pixels, draw, level: pixels)
     finally:
-        del degradations._items["test_darker"]  # type: ignore[attr-defined]
+        del degradations.data["test_darker"]  # type: ignore[attr-defined]
 
 
 def test_rows_of_a_draw() -> None:

@@ -198,4 +198,4 @@ def test_images_that_cannot_be_degraded_are_left_out(sweep: Sweep, batch: tuple)
         assert len(seen.pixels(9, 48, 2)) == 0
         assert run(made, batch)["confidence"].notna().all()
     finally:
-        del degradations._items["test_broken"]  # type: ignore[attr-defined]
+        del degradations.data["test_broken"]  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ def forget() -> Iterator[None]:
     before = dict(degradations)
     yield
     for name in set(degradations) - set(before):
-        del degradations._items[name]  # type: ignore[attr-defined]
+        del degradations.data[name]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", sorted(degradations))

@@ -230,7 +230,7 @@ def test_a_bad_degradation_fails_on_those_images_alone(batch: tuple, function: o
         assert not undegraded.failures + other.failures
         assert len(other.columns["image"]) == wanted[:, :, -len(CONDITIONS[0].levels) * CONDITIONS[0].trials :].sum()
     finally:
-        del degradations._items["test_bad"]  # type: ignore[attr-defined]
+        del degradations.data["test_bad"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("geometric", [False, True])
@@ -248,7 +248,7 @@ def test_a_draw_that_has_no_rows_fails_where_only_some_are_wanted(batch: tuple, 
         assert all("(first at level 1, trial 0)" in text for _, _, text in bad.failures)
         assert len(other.columns["image"]) == wanted[:, :, -1].sum()
     finally:
-        del degradations._items["test_bad"]  # type: ignore[attr-defined]
+        del degradations.data["test_bad"]  # type: ignore[attr-defined]
 
 
 def test_motions_that_are_none_fail_alone(batch: tuple) -> None:
@@ -260,4 +260,4 @@ def test_motions_that_are_none_fail_alone(batch: tuple) -> None:
         assert {image for image, _, _ in bad.failures} == set(range(len(batch[0])))
         assert len(other.columns["image"]) == wanted[:, :, -1].sum()
     finally:
-        del degradations._items["test_bad"]  # type: ignore[attr-defined]
+        del degradations.data["test_bad"]  # type: ignore[attr-defined]

@@ -56,7 +56,7 @@ def registered() -> Iterator[Room]:
         return pixels + level * noise
 
     yield found
-    del degradations._items["mine:large"]  # type: ignore[attr-defined]
+    del degradations.data["mine:large"]  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_a_plugin_that_changes_no_known_key() -> None:
         ):
             pair_entrants(models(TINY), ["test_moat"])
     finally:
-        del defenses._items["test_moat"]  # type: ignore[attr-defined]
+        del defenses.data["test_moat"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "expected"), [(TINY, True), (PLAIN, False), ("timm/test_vit", False)])

@@ -190,7 +190,7 @@ def test_a_users_that_would_spoil_other_tiles_is_refused(
         assert main(["--out", str(tmp_path / "a.png"), *arguments, *SMALL]) == 2
         assert "it changes its input in place" in capsys.readouterr().err
     finally:
-        del degradations._items["sheet_in_place"]  # type: ignore[attr-defined]
+        del degradations.data["sheet_in_place"]  # type: ignore[attr-defined]
 
 
 def test_an_image_of_a_data_set_has_its_box(photo: str, tmp_path: Path, drawn: list[str]) -> None:

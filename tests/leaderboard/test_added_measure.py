@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register a measure, and remove it after the test."""
-    monkeypatch.setattr(measures, "_items", dict(measures))
+    monkeypatch.setattr(measures, "data", dict(measures))
 
     @measure("median_errors", "Median error", "%", higher_is_better=False, digits=2, summary="median\nerror")
     def median_errors(entrant: EntrantResults) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_without_it_nothing_has_it(store: Path) -> None:
 
 
 def test_a_plugin_adds_one_to_the_page(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "_items", dict(measures))
+    monkeypatch.setattr(measures, "data", dict(measures))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "halves_of_accuracy.py").write_text(PLUGIN)
     out = tmp_path / "site"

@@ -24,7 +24,7 @@ def only_built_in_sources_afterwards() -> Iterator[None]:
     before = set(model_sources)
     yield
     for name in set(model_sources) - before:
-        del model_sources._items[name]
+        del model_sources.data[name]
 
 
 def test_one_decorated_function_is_a_source() -> None:

@@ -23,7 +23,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "some_plugin"]:
         del sys.modules[name]
     for name in set(degradations) - set(before):
-        del degradations._items[name]  # type: ignore[attr-defined]
+        del degradations.data[name]  # type: ignore[attr-defined]
 
 
 def load_text(folder: Path, text: str) -> None:

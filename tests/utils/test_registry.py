@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.registry import Registry, import_modules, near
+from cnnsens_bench.utils.plugins import import_submodules
+from cnnsens_bench.utils.registry import Registry, near
 
 
 def test_another_definition_of_a_name_is_refused_and_the_same_one_is_not() -> None:
@@ -14,7 +15,7 @@ def test_another_definition_of_a_name_is_refused_and_the_same_one_is_not() -> No
     for _ in range(2):
         shapes.add("square", near)
     with pytest.raises(UserError, match="the shape 'square' is registered twice"):
-        shapes.add("square", import_modules)
+        shapes.add("square", import_submodules)
 
 
 def test_the_known_names_are_listed_where_none_is_near() -> None:
@@ -30,7 +31,7 @@ def test_a_new_module_in_a_package_is_imported(tmp_path: Path, monkeypatch: pyte
         (package / f"{name}.py").write_text(f"import some_package\nsome_package.names.append({name!r})\n")
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        import_modules("some_package")
+        import_submodules("some_package")
         assert sys.modules["some_package"].names == ["first", "second"]
     finally:
         for name in [name for name in sys.modules if name.startswith("some_package")]:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples
+from cnnsens_bench.datasets.base import BOX, Samples, dataset, make_samples
 from cnnsens_bench.datasets.plumage.birds import SPECIES
 from cnnsens_bench.datasets.plumage.scene import draw_scene
 from cnnsens_bench.utils.cache import cache_dir
@@ -111,15 +111,7 @@ def _draw_picture(folder: Path, size: int, seed: int, picture: tuple[str, int, i
     Image.fromarray(scene.image).save(folder / f"{name}.jpg", quality=95, subsampling=0)
     Image.fromarray(scene.mask).save(folder / f"{name}_mask.png", compress_level=1)
     rows, columns = np.flatnonzero(scene.mask.any(axis=1)), np.flatnonzero(scene.mask.any(axis=0))
-    return {
-        "image_id": name,
-        "split": split,
-        "uri": f"{name}.jpg",
-        "mask_uri": f"{name}_mask.png",
-        "label": label,
-        "class_name": species.name,
-        "box_x": float(columns[0]),
-        "box_y": float(rows[0]),
-        "box_w": float(columns[-1] - columns[0] + 1),
-        "box_h": float(rows[-1] - rows[0] + 1),
-    }
+    sides = (columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+    files = {"uri": f"{name}.jpg", "mask_uri": f"{name}_mask.png"}
+    box = dict(zip(BOX, map(float, sides), strict=True))
+    return {"image_id": name, "split": split, **files, "label": label, "class_name": species.name, **box}

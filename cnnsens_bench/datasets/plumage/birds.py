@@ -128,7 +128,7 @@ def draw_bird(species: Species, size: int, rng: np.random.Generator, texture: np
     _draw_tail(canvas, pose, species, back)
     if species.mark == "crest" and species.marked:
         _draw_crest(canvas, pose, back)
-    outline = canvas.union(pose.body(_spline(_BODY * (1, stout))), pose.head(_circle(_HEAD, 0.155)))
+    outline = canvas.mask(pose.body(_spline(_BODY * (1, stout))), pose.head(_circle(_HEAD, 0.155)))
     # The colour goes over from the back's to the belly's with the depth of a pixel under the line of the back.
     across, depth = pose.local(size)
     shade = np.clip((depth / stout + 0.1 + 0.35 * across) / 0.3, 0, 1)[..., None]
@@ -198,7 +198,7 @@ def _draw_wing(canvas: "_Canvas", pose: "_Pose", species: Species, back: np.ndar
     for i in range(5):
         start = np.array([0.02 - 0.1 * i, -0.09 + 0.03 * i])
         feather = (start + np.array([[0, 0], [-0.16, 0.1], [-0.34, 0.17 - 0.012 * i]])) * (1, stout)
-        canvas.blend(canvas.stroke(pose.body(_spline_open(feather)), 0.012 * pose.scale) * wing, back * 0.48)
+        canvas.blend(canvas.strokes([pose.body(_spline_open(feather))], 0.012 * pose.scale) * wing, back * 0.48)
     if species.mark == "bar" and species.marked:
         bar = np.array([[0.07, -0.16], [-0.03, -0.18], [-0.13, 0.16], [-0.02, 0.16]]) * (1, stout)
         canvas.blend(canvas.mask(pose.body(bar)) * wing, np.array([244, 242, 232]))
@@ -257,7 +257,7 @@ class _Canvas:
         self.blend(self.mask(polygon), colour)
 
     def line(self, points: Points, width: float, colour: np.ndarray) -> None:
-        self.blend(self.stroke(points, width), colour)
+        self.blend(self.strokes([points], width), colour)
 
     def blend(self, coverage: np.ndarray, colour: np.ndarray) -> None:
         """Blend a colour, or one colour for each pixel, over what is drawn, in proportion to the coverage in [0, 1]."""
@@ -272,15 +272,12 @@ class _Canvas:
         self.colour[window] = self.colour[window] * (1 - share) + over * share
         self.alpha[window] = total
 
-    def union(self, *polygons: Points) -> np.ndarray:
-        """Return the coverage of several polygons together, (size, size) in [0, 1]."""
+    def mask(self, *polygons: Points) -> np.ndarray:
+        """Return the coverage of polygons together, (size, size) in [0, 1]."""
         large = Image.new("L", (self.size * SUPERSAMPLING, self.size * SUPERSAMPLING))
         for polygon in polygons:
             ImageDraw.Draw(large).polygon(_flat(polygon), fill=255)
         return np.asarray(large.reduce(SUPERSAMPLING)) / 255.0
-
-    def mask(self, polygon: Points) -> np.ndarray:
-        return self.union(polygon)
 
     def strokes(self, lines: list[Points], width: float) -> np.ndarray:
         """Return the coverage of lines of a width in pixels, (size, size) in [0, 1]."""
@@ -288,9 +285,6 @@ class _Canvas:
         for line in lines:
             ImageDraw.Draw(large).line(_flat(line), fill=255, width=max(1, round(width * SUPERSAMPLING)))
         return np.asarray(large.reduce(SUPERSAMPLING)) / 255.0
-
-    def stroke(self, line: Points, width: float) -> np.ndarray:
-        return self.strokes([line], width)
 
 
 def _flat(points: Points) -> list[tuple[float, float]]:
