@@ -12,7 +12,6 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
-from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Classifier
 from cnnsens_bench.models.base import best_device
 from cnnsens_bench.utils.plugins import load_plugins
@@ -43,17 +42,9 @@ class Validation:
         quantize: bool = False, precision: str = "float32", batch_size: int = 32, plugins: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.rows = rows
-        self.sweep = Sweep(
-            run_id="validation",
-            dataset=dataset,
-            entrants=(Entrant(model, model.partition("/")[2], "none", model),),
-            conditions=conditions,
-            seed=seed,
-            quantize=quantize,
-            precision=precision,
-            batch_size=batch_size,
-            plugins=plugins,
-        )
+        entrants = (Entrant(model, model.partition("/")[2], "none", model),)
+        settings = seed, quantize, precision, batch_size
+        self.sweep = Sweep("validation", dataset, entrants, conditions, *settings, plugins=plugins)
         self._batches: list[tuple[list[str], list[int], list[images.Decoded]]] | None = None
 
     def prepare(self) -> None:
@@ -93,7 +84,7 @@ class Validation:
         with ThreadPoolExecutor(4) as pool:
             for start in range(0, len(self.rows), self.sweep.batch_size):
                 rows = self.rows.iloc[start : start + self.sweep.batch_size].to_dict("records")
-                results = zip(rows, pool.map(lambda row: decode_row(row, reach), rows), strict=True)
+                results = zip(rows, pool.map(lambda row: images.decode_row(row, reach), rows), strict=True)
                 # An image that cannot be read has been reported with the training images.
                 good = [(row, image) for row, image in results if not isinstance(image, str)]
                 if good:

@@ -89,11 +89,8 @@ def require_plugins(names: Sequence[str]) -> None:
     if not names:
         return
     check = ray.remote(num_cpus=0)(_complaint)
-    checks = [
-        check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)).remote(names)
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    there = [NodeAffinitySchedulingStrategy(node, soft=True) for node in alive_nodes()]
+    checks = [check.options(scheduling_strategy=strategy).remote(names) for strategy in there]
     for complaint in ray.get(checks):
         if complaint:
             raise UserError(f"on a machine of the cluster, {complaint}")

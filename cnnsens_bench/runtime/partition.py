@@ -23,6 +23,10 @@ class NetworkSize:
     input_size: int
 
 
+NetworkSizes = Mapping[str, NetworkSize]
+"""The size of each network by the key of its checkpoint."""
+
+
 @dataclass(frozen=True)
 class NetworkGroup:
     """The positions of entrants that are loaded together, and the bytes of their networks."""
@@ -32,12 +36,7 @@ class NetworkGroup:
 
 
 def cut(
-    entrants: Sequence[Entrant],
-    weights: Mapping[str, NetworkSize],
-    budget: float,
-    batches: int,
-    batch_size: int,
-    workers: int,
+    entrants: Sequence[Entrant], weights: NetworkSizes, budget: float, batches: int, batch_size: int, workers: int
 ) -> tuple[list[NetworkGroup], int]:
     """Return groups of networks, and the number of tasks that each group makes of an image batch.
 
@@ -73,9 +72,7 @@ def cut(
     return groups, tasks_per_batch
 
 
-def group(
-    entrants: Sequence[Entrant], weights: Mapping[str, NetworkSize], budget: float, at_least: int = 1
-) -> list[NetworkGroup]:
+def group(entrants: Sequence[Entrant], weights: NetworkSizes, budget: float, at_least: int = 1) -> list[NetworkGroup]:
     """Group entrants: those of one checkpoint together, those of one input size side by side.
 
     Parameters
@@ -102,7 +99,7 @@ def group(
     return groups
 
 
-def _group(keys: list[str], positions: Mapping[str, list[int]], weights: Mapping[str, NetworkSize]) -> NetworkGroup:
+def _group(keys: list[str], positions: Mapping[str, list[int]], weights: NetworkSizes) -> NetworkGroup:
     return NetworkGroup(tuple(sorted(i for key in keys for i in positions[key])), sum(weights[k].size for k in keys))
 
 

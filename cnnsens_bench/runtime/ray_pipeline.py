@@ -58,7 +58,10 @@ def run_ray(
     StorageError
         If a worker cannot read or write.
     """
-    _join_cluster(options.address, sweep)
+    connect(options.address)
+    quiet()
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    require_plugins(sweep.plugins)
     layout, cores = _lay_out(options)
     work = _share(sweep, plan, checkpoints, parts, layout, options, reporter)
     shared, monitor = ray.put(work), SweepMonitor(work.coordinator, reporter)
@@ -80,13 +83,6 @@ def run_ray(
             "note: the cluster has lost a machine and has no room for its worker: going on with what is left"
         )
         layout, cores = _lay_out(options)
-
-
-def _join_cluster(address: str | None, sweep: Sweep) -> None:
-    connect(address)
-    quiet()
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    require_plugins(sweep.plugins)
 
 
 def _lay_out(options: ExecutionOptions) -> tuple[Layout, int]:
@@ -113,9 +109,8 @@ def _share(
     memory = worker_memory(layout, reporter)  # asked in any case, because it waits for a GPU and says so
     budget = options.weights_budget or WEIGHTS_SHARE * memory
     groups, tasks_per_batch = cut(sweep.entrants, weights, budget, plan.batches, sweep.batch_size, layout.workers)
-    reaches = [
-        sweep.reach(min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants)) for group in groups
-    ]
+    smallest = [min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants) for group in groups]
+    reaches = [sweep.reach(size) for size in smallest]
     # The coordinator lies on the driver's machine, because it must outlive the workers.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}

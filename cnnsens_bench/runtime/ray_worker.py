@@ -16,6 +16,7 @@ from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.models import checkpoint_from_bytes
 from cnnsens_bench.runtime import serialization
+from cnnsens_bench.runtime.crash_tracker import CrashTracker
 from cnnsens_bench.runtime.executor import TaskExecutor, decode_task, pack_task
 from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkGroup
@@ -119,8 +120,8 @@ def _folder_required(folder: StoragePath) -> Iterator[None]:
         ) from error
 
 
-class RemoteCrashTracker:
-    """The coordinator's crash tracker, as workers reach it. Each call waits until it has arrived."""
+class RemoteCrashTracker(CrashTracker):
+    """The coordinator's crash tracker, as workers reach it. Each call waits until it has arrived there."""
 
     def __init__(self, coordinator: Any) -> None:
         self.coordinator = coordinator
@@ -191,7 +192,3 @@ class RayWorker:
                 outcome = self.executor.compute(task, decoded, f"compute {task.group}")
             outcomes.append({"number": number, **asdict(outcome)})
         return pa.Table.from_pylist(outcomes)
-
-    def close(self) -> None:
-        """Release the networks."""
-        self.executor.close()

@@ -89,7 +89,7 @@ def test_parts_that_another_machine_does_not_see(samples: Samples, attempt: Path
     assert (coordinator.coordinator.failed() or ("", ""))[0] == "UserError"
     attempt.mkdir()
     assert worker(block)["failures"].to_pylist() == [0]
-    worker.close()
+    worker.executor.close()
 
 
 def test_data_that_cannot_be_reached(
