@@ -29,10 +29,7 @@ T = TypeVar("T")
 
 
 def probe(
-    conditions: Iterable[Condition],
-    sizes: Iterable[int],
-    defenses: Iterable[Defense] = (),
-    differentiable: bool = False,
+    conditions: Iterable[Condition], sizes: Iterable[int], defenses: Iterable[Defense] = (), gradients: bool = False
 ) -> None:
     """Apply each condition at each level, and each defense's pre-filter, to two images of each input size.
 
@@ -44,7 +41,7 @@ def probe(
         The sides of the networks' inputs in pixels.
     defenses
         The defenses of a sweep.
-    differentiable
+    gradients
         Whether pre-filters must give a gradient.
 
     Raises
@@ -63,7 +60,7 @@ def probe(
         pixels[1] *= 0.6  # of another brightness, so that a function which looks at the whole batch shows it
         for defense in {defense.name: defense for defense in defenses}.values():
             _filter(defense, pixels)
-            if differentiable and defense.prefilter and not defense.recalibration:
+            if gradients and defense.prefilter and not defense.recalibration:
                 _differentiate(defense, pixels)
         for condition in conditions:
             _degrade(parse_degradation(condition.degradation), pixels, condition.levels)

@@ -68,11 +68,8 @@ class Evaluator:
         self.sizes = sorted({entrant.input_size for entrant in entrants})
         self.pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
         shared = Calibration(sweep, calibration, self.device, self.pool)
-        self.recalibrated = {
-            i: Recalibrated(entrant.classifier, entrant.defense, shared)
-            for i, entrant in enumerate(self.entrants)
-            if entrant.defense.recalibration and i not in self.unfit
-        }
+        follow = [(i, e) for i, e in enumerate(self.entrants) if e.defense.recalibration and i not in self.unfit]
+        self.recalibrated = {i: Recalibrated(e.classifier, e.defense, shared) for i, e in follow}
 
     def evaluate(
         self, image_ids: Sequence[str], labels: Sequence[int], decoded: Images, wanted: np.ndarray
@@ -134,9 +131,8 @@ class _SizedBatch:
         self.cell_by_cell = any(i in evaluator.recalibrated for i in self.positions)
         self.wanted = wanted[:, self.positions]
         # Members → the name of what does not fit even with one image.
-        self.too_large = {
-            member: evaluator.sweep.entrants[i].model for member, i in enumerate(self.positions) if i in evaluator.unfit
-        }
+        unfit = [(member, i) for member, i in enumerate(self.positions) if i in evaluator.unfit]
+        self.too_large = {member: evaluator.sweep.entrants[i].model for member, i in unfit}
         self.reference = torch.zeros(len(self.members), len(ids), dtype=torch.long, device=self.device)
         self.degrader = Degrader(evaluator.sweep, size, ids, decoded, self.device, evaluator.pool)
         shape = (evaluator.sweep.batch_size, 3, size, size)
@@ -197,7 +193,7 @@ class _SizedBatch:
             name, prefilter = entrant.defense.name, entrant.defense.prefilter
             if name not in filtered:
                 began = clock.mark()
-                filtered[name] = self._filtered(name, prefilter) if prefilter else self.buffer
+                filtered[name] = self._in_parts(name, name, prefilter, self.buffer) if prefilter else self.buffer
                 filtering[name] = [(began, clock.mark())] if prefilter else []
             began = clock.mark()
             logits = self._logits(member, filtered[name], int(cells[0]))
@@ -217,12 +213,9 @@ class _SizedBatch:
         self.filled = 0
         self.held = []
 
-    def _filtered(self, name: str, prefilter: Callable[[Tensor], Tensor]) -> Tensor | None:
-        """Run the buffer through a filter; None where memory does not suffice for one image."""
-        return self._in_parts(name, name, lambda part: prefilter(self.buffer[part]))
-
-    def _in_parts(self, key: Hashable, name: str, compute: Callable[[slice], Tensor]) -> Tensor | None:
-        parts = self.evaluator.backoff.run(key, len(self.buffer), compute, fewer_images(name))
+    def _in_parts(self, key: Hashable, name: str, apply: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor | None:
+        """Run pixels through a filter or network; None where memory does not suffice for one image."""
+        parts = self.evaluator.backoff.run(key, len(pixels), lambda part: apply(pixels[part]), fewer_images(name))
         if parts is None:
             return None
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -238,15 +231,15 @@ class _SizedBatch:
         if pixels is None or member in self.too_large:
             return None
 
-        def forward(part: slice) -> Tensor:
+        def forward(part: Tensor) -> Tensor:
             network = entrant.classifier
             if position in evaluator.recalibrated:
                 network = evaluator.recalibrated[position].at(cell, evaluator.autocast())
             with evaluator.autocast():
-                return network(pixels[part])
+                return network(part)
 
         model = evaluator.sweep.entrants[position].model
-        logits = self._in_parts(position, model, forward)
+        logits = self._in_parts(position, model, forward, pixels)
         if logits is None:
             self.too_large[member] = model
         return logits
@@ -269,16 +262,12 @@ class _SizedBatch:
         # Of equal failures only the first is kept, as where degradations raise.
         first: dict[Failure, Cell] = {}
         for i in np.flatnonzero(~good):
-            failure = self._not_finite(int(image[i]), int(entrant[i]), int(cell[i]), outputs[i, -1] == 1)
-            first.setdefault(failure, self.evaluator.cells[cell[i]])
+            at, model = self.evaluator.cells[cell[i]], self.evaluator.sweep.entrants[entrant[i]].model
+            failure = "predict", f"{model} gave no finite number on it ({at.degradation})"
+            if outputs[i, -1] == 1:
+                failure = "degrade", f"'{at.degradation}' returned NaN"
+            first.setdefault((int(image[i]), *failure), at)
         return columns, self.failures + [
             (row, stage, f"{sentence} (first at level {at.level:g}, trial {at.trial})")
             for (row, stage, sentence), at in first.items()
         ]
-
-    def _not_finite(self, image: int, entrant: int, cell: int, broken: bool) -> Failure:
-        degradation = self.evaluator.cells[cell].degradation
-        if broken:
-            return image, "degrade", f"'{degradation}' returned NaN"
-        model = self.evaluator.sweep.entrants[entrant].model
-        return image, "predict", f"{model} gave no finite number on it ({degradation})"

@@ -169,8 +169,7 @@ class LabelChangePredictor:
             raise UserError(f"predictor '{predictor}' knows {knows} only: leave it out, or ask for one of them")
         # The evaluator puts the network on the device as in a sweep.
         evaluator = Evaluator(self.sweep, [LoadedEntrant(ready.classifier, parse_defense(NONE))], device)
-        entrants, device, pool = evaluator.entrants, evaluator.device, evaluator.pool
-        self.scorer = Scorer(self.sweep, entrants, device, pool, observe=self._observe)
+        self.scorer = Scorer(self.sweep, evaluator.entrants, evaluator.device, evaluator.pool, observe=self._observe)
 
     def __call__(self, paths: Sequence[str]) -> Iterator[Result]:
         """Yield a result for each photograph, in their order. It does not depend on which photographs share a batch.
@@ -219,9 +218,7 @@ class LabelChangePredictor:
             ) from error
         if "value" not in scores.sensitivity:
             raise UserError(f"{scores.failures[0][2]}: try a machine or device with more, or another input_size")
-        found: list[Result] = [
-            RejectedPhoto(path, f"{path}: the network gives no finite number on it") for path in paths
-        ]
+        found: list[Result] = [RejectedPhoto(p, f"{p}: the network gives no finite number on it") for p in paths]
         failed = {image for image, _, _ in scores.failures}
         columns = {name: _by_image(scores.sensitivity[name]) for name in (*COLUMNS, "entropy")}
         effects = self._effects(scores, columns, len(paths))

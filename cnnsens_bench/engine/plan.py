@@ -303,7 +303,6 @@ class _Question:
 
     def __init__(self, missing: Missing | None, table: pd.DataFrame, needed: np.ndarray) -> None:
         self.missing, self.table, self.shape = missing, table, needed.shape
-        self.columns = list(table)
         self.index = pd.MultiIndex.from_frame(table)
         self.positions = np.flatnonzero(needed)
 
@@ -315,7 +314,7 @@ class _Question:
             lacking = self.missing(image_ids, self.table)
             if not lacking.empty:
                 image = pd.Index(image_ids).get_indexer(pd.Index(lacking["image_id"]))
-                row = self.index.get_indexer(pd.MultiIndex.from_frame(lacking[self.columns]))
+                row = self.index.get_indexer(pd.MultiIndex.from_frame(lacking[list(self.table)]))
                 flat[image, self.positions[row]] = True
         return flat.reshape(len(image_ids), *self.shape)
 

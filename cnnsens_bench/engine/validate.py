@@ -1,6 +1,7 @@
 """The accuracy of a network while it trains: held-out images take the same path as those of a sweep."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,22 +62,20 @@ class Validation:
         # It is a copy, because evaluation freezes weights and changes modes.
         entrant = LoadedEntrant(copy.deepcopy(classifier), parse_defense("none"))
         evaluator = Evaluator(self.sweep, [entrant], best_device())
-        hits: dict[tuple[str, float], int] = {(cell.degradation, cell.level): 0 for cell in evaluator.cells}
-        seen = dict.fromkeys(hits, 0)
+        hits: Counter[tuple[str, float]] = Counter()
         for ids, labels, decoded in self._batches:
-            for cell in evaluator.cells:
-                seen[cell.degradation, cell.level] += len(ids)
             wanted = np.ones((len(ids), 1, len(evaluator.cells)), bool)
             for prediction in evaluator.evaluate(ids, labels, decoded, wanted):
                 columns = prediction.columns
                 if columns:
                     right = columns["prediction"] == np.array(labels)[columns["image"]]
-                    for level in np.unique(columns["level"]):
-                        hits[prediction.degradation, float(level)] += int(right[columns["level"] == level].sum())
+                    hits.update((prediction.degradation, level) for level in columns["level"][right].tolist())
         evaluator.close()
+        seen = sum(len(ids) for ids, _, _ in self._batches)
+        trials = Counter((cell.degradation, cell.level) for cell in evaluator.cells)
         scores: dict[str, dict[float, float]] = {}
-        for (degradation, level), count in hits.items():
-            scores.setdefault(degradation, {})[level] = count / max(1, seen[degradation, level])
+        for (degradation, level), count in trials.items():
+            scores.setdefault(degradation, {})[level] = hits[degradation, level] / max(1, seen * count)
         return scores
 
     def _decoded(self, input_size: int) -> Iterator[tuple[list[str], list[int], list[images.Decoded]]]:

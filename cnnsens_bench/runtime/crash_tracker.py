@@ -31,6 +31,9 @@ class CrashTracker:
     [1, 1]
     """
 
+    retry_hint = "the same command tries it again"
+    """How what was set aside can be tried again, for the end of a sentence."""
+
     def __init__(self) -> None:
         self.begun: dict[Key, int] = {}
         self.deaths: dict[Key, tuple[int, int]] = {}
@@ -70,17 +73,16 @@ class CrashTracker:
     def _count_deaths(self, keys: Iterable[Key]) -> None:
         """Count a death for those of the keys that were begun and have not ended."""
         for key in keys:
-            if key not in self.begun:
-                continue
-            position = self.begun.pop(key)
-            deaths, died_at = self.deaths.get(key, (0, 0))
-            if position > died_at:
-                # It got past the position of the last death, so that one was an accident, such as a node that was
-                # taken away. The first death, among other images, stays.
-                deaths = min(deaths, 1)
-            self.deaths[key] = (deaths + 1, position)
-            if deaths + 1 >= MAX_DEATHS:
-                self.set_aside.add(key[1])
+            if key in self.begun:
+                position = self.begun.pop(key)
+                deaths, died_at = self.deaths.get(key, (0, 0))
+                if position > died_at:
+                    # It got past the position of the last death, so that one was an accident, such as a node that was
+                    # taken away. The first death, among other images, stays.
+                    deaths = min(deaths, 1)
+                self.deaths[key] = (deaths + 1, position)
+                if deaths + 1 >= MAX_DEATHS:
+                    self.set_aside.add(key[1])
 
     def _save(self) -> None:
         """Keep the state after a change; nothing to do where it lives as long as this object."""
@@ -97,16 +99,14 @@ class FileCrashTracker(CrashTracker):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.retry_hint = path, f"to try it again, delete {path}"
         try:
             content = json.loads(path.read_text())
             self.begun = {(scope, image_id): position for scope, image_id, position in content["under_way"]}
             self.deaths = {(scope, image_id): (n, position) for scope, image_id, n, position in content["killed"]}
             self.set_aside = set(content["poisoned"])
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError):
-            self.begun, self.deaths, self.set_aside = {}, {}, set()  # the crash cut the file off: nothing is known
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            self.begun, self.deaths, self.set_aside = {}, {}, set()  # there is none, or a crash cut it off
         self._count_deaths(list(self.begun))
 
     def close(self) -> None:

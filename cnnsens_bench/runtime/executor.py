@@ -15,9 +15,9 @@ from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import serialization
 from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS, CrashTracker
-from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import Task
+from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.runtime.worker import Decoded, TaskOutcome, Worker
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.reporter import SILENT, Reporter
@@ -97,8 +97,6 @@ class TaskExecutor:
         Where the networks run.
     crash_tracker
         Where deaths of processes are counted.
-    retry_hint
-        How what is set aside can be tried again, for the end of a sentence.
     options
         The threads and the budget of this process.
     reporter
@@ -114,15 +112,13 @@ class TaskExecutor:
         load: Callable[[str], Checkpoint],
         parts: StoragePath,
         device: torch.device | str,
-        *,
         crash_tracker: CrashTracker,
-        retry_hint: str,
+        *,
         options: ExecutionOptions,
         reporter: Reporter = SILENT,
         name: str = "",
     ) -> None:
-        self.sweep, self.groups, self.load = sweep, groups, load
-        self.crash_tracker, self.retry_hint = crash_tracker, retry_hint
+        self.sweep, self.groups, self.load, self.crash_tracker = sweep, groups, load, crash_tracker
         self.budget = float("inf") if options.weights_budget is None else options.weights_budget
         self.scope = f"load {name}"  # its own scope, because several executors load the same networks at a time
         self.make = functools.partial(Worker, parts=parts, device=device, threads=options.threads, reporter=reporter)
@@ -164,7 +160,7 @@ class TaskExecutor:
     def _set_aside(self, worker: Worker, image_id: str) -> TaskOutcome:
         sentence = (
             f"the process that computed it was killed {MAX_DEATHS} times (out of memory, or a crash in a library): "
-            f"set aside; {self.retry_hint}"
+            f"set aside; {self.crash_tracker.retry_hint}"
         )
         worker.fail([(image_id, "worker", sentence)], worker.part_name([image_id]) + "-aside")
         return TaskOutcome(failures=1)
@@ -200,7 +196,7 @@ class TaskExecutor:
             raise UserError(
                 f"the process that loaded {named} was killed {MAX_DEATHS} times (out of memory, or a crash in a "
                 "library): lower cluster.weights_gb or cluster.workers, or leave out what does not fit; "
-                f"{self.retry_hint}"
+                f"{self.crash_tracker.retry_hint}"
             )
         self.workers[number] = self.make(own, {key: self.load(key) for key in keys})
         self.crash_tracker.end(self.scope, loading)

@@ -16,9 +16,9 @@ from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.models.base import best_device
 from cnnsens_bench.runtime.crash_tracker import FileCrashTracker
 from cnnsens_bench.runtime.executor import TaskExecutor, decode_alone
-from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkSize, cut
 from cnnsens_bench.runtime.plan_store import StoredPlan, Task, tasks_of
+from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.runtime.worker import Decoded, TaskOutcome
 from cnnsens_bench.utils.memory import WEIGHTS_SHARE, total_memory
 from cnnsens_bench.utils.reporter import SILENT, Reporter
@@ -57,22 +57,15 @@ def run_local(
     device = best_device()
     # One is held at a time, because a mapping may load them as they are asked for.
     weights = {key: network_size(checkpoints[key]) for key in checkpoints}
-    budget = options.weights_budget or default_weights_budget(device)
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory()
+    budget = options.weights_budget or WEIGHTS_SHARE * memory
     groups, tasks_per_batch = cut(sweep.entrants, weights, budget, plan.batches, sweep.batch_size, workers=1)
     beside = parts.parent if isinstance(parts, Path) else local_folder(parts.parent.parent, options.cache)
     beside.mkdir(parents=True, exist_ok=True)
     crash_tracker = FileCrashTracker(beside / "begun.json")
-    executor = TaskExecutor(
-        sweep,
-        groups,
-        checkpoints.__getitem__,
-        parts,
-        device,
-        crash_tracker=crash_tracker,
-        retry_hint=f"to try it again, delete {crash_tracker.path}",
-        options=dataclasses.replace(options, weights_budget=max(group.size for group in groups)),
-        reporter=reporter,
-    )
+    own = dataclasses.replace(options, weights_budget=max(group.size for group in groups))
+    load = checkpoints.__getitem__
+    executor = TaskExecutor(sweep, groups, load, parts, device, crash_tracker, options=own, reporter=reporter)
     numbers = range(len(groups))
     tasks = (task for n in numbers for batch in plan.read() for task in tasks_of(batch, groups, n, tasks_per_batch))
     reach = sweep.reach(min(weight.input_size for weight in weights.values()))
@@ -114,9 +107,3 @@ def network_size(checkpoint: Checkpoint) -> NetworkSize:
     """Return the bytes of all weights and statistics, and the side of the input."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.state_dict.values())
     return NetworkSize(size, checkpoint.preprocessing.input_size)
-
-
-def default_weights_budget(device: torch.device) -> float:
-    """Return the bytes of weights that a process which has a device to itself holds at once."""
-    on_device = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory()
-    return WEIGHTS_SHARE * on_device

@@ -9,7 +9,6 @@ import itertools
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +104,7 @@ class StoredPlan:
         return ImageBatch(table.drop_columns(["wanted", "wanted_scores"]).to_pandas(), wanted, wanted_scores)
 
 
-@contextmanager
+@contextlib.contextmanager
 def stored_plan(sweep: Sweep, batches: Iterable[ImageBatch], parts: StoragePath) -> Iterator[StoredPlan]:
     """Store a plan in `<output>/plan/<attempt>` while the body runs, and remove it at the end.
 
@@ -153,7 +152,7 @@ def _write(sweep: Sweep, batches: Iterable[ImageBatch], folder: StoragePath) -> 
 
 
 def tasks_of(batch: ImageBatch, groups: Sequence[NetworkGroup], number: int, tasks_per_batch: int) -> Iterator[Task]:
-    """Yield the tasks that a group has with an image batch. Every wanted evaluation is in one task of one group.
+    """Return the tasks that a group has with an image batch. Every wanted evaluation is in one task of one group.
 
     Parameters
     ----------
@@ -166,10 +165,8 @@ def tasks_of(batch: ImageBatch, groups: Sequence[NetworkGroup], number: int, tas
     tasks_per_batch
         How many tasks the images are divided into; those in which the group wants nothing are left out.
     """
-    for position in range(tasks_per_batch):
-        task = task_at(batch, groups, number, tasks_per_batch, position)
-        if task:
-            yield task
+    tasks = (task_at(batch, groups, number, tasks_per_batch, position) for position in range(tasks_per_batch))
+    return (task for task in tasks if task)
 
 
 def task_at(

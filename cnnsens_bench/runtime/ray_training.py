@@ -140,9 +140,8 @@ class _TrainingPool:
             self.monitor.touch()
         if not progress and not self.said_waiting and self.monitor.silence() > cluster.NOTED_AFTER:
             self.said_waiting = True
-            self.reporter.message(
-                "note: trainings wait for free cores or GPUs: other jobs may have them, or none have come yet"
-            )
+            sentence = "note: trainings wait for free cores or GPUs: other jobs may have them, or none have come yet"
+            self.reporter.message(sentence)
         return ended
 
     def begin_anew_if_stalled(self) -> bool:

@@ -31,10 +31,9 @@ def prediction_table(sweep: Sweep, rows: Rows, prediction: predictions.Predictio
         The results of one degradation.
     """
     columns = prediction.columns
-    ids = [row["image_id"] for row in rows]
     return pa.table(
         {
-            **_keys(sweep, ids, columns["image"], columns["entrant"]),
+            **_keys(sweep, [row["image_id"] for row in rows], columns["image"], columns["entrant"]),
             "architecture": _spread([e.architecture for e in sweep.entrants], columns["entrant"]),
             "degradation": _spread([prediction.degradation], np.zeros_like(columns["image"])),
             "label": np.array([int(row["label"]) for row in rows], np.int32)[columns["image"]],
