@@ -47,9 +47,9 @@ from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
 from cnnsens_bench.models.base import best_device  # noqa: E402
 from cnnsens_bench.runtime.local import run_local  # noqa: E402
-from cnnsens_bench.runtime.options import ExecutionOptions  # noqa: E402
 from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
 from cnnsens_bench.runtime.ray_pipeline import run_ray  # noqa: E402
+from cnnsens_bench.runtime.resources import ExecutionOptions  # noqa: E402
 from cnnsens_bench.store import new_attempt  # noqa: E402
 
 ALEXNET, EFFICIENTNET = "torchvision/alexnet", "timm/tf_efficientnet_lite0"

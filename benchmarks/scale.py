@@ -47,10 +47,9 @@ from cnnsens_bench.experiment.resolve import resolve_settings  # noqa: E402
 from cnnsens_bench.experiment.runner import run_sweep  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
 from cnnsens_bench.runtime.cluster import connect  # noqa: E402
-from cnnsens_bench.runtime.options import ExecutionOptions  # noqa: E402
 from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
 from cnnsens_bench.runtime.ray_pipeline import run_ray  # noqa: E402
-from cnnsens_bench.runtime.resources import Layout  # noqa: E402
+from cnnsens_bench.runtime.resources import ExecutionOptions, Layout  # noqa: E402
 from cnnsens_bench.store import Store, new_attempt, writing  # noqa: E402
 from cnnsens_bench.utils.plugins import load_plugins  # noqa: E402
 

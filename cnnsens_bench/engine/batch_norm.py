@@ -16,7 +16,7 @@ from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
 from cnnsens_bench.defenses.recalibration import batch_norm_layers, recalibrate, set_statistics, statistics
 from cnnsens_bench.engine.degrade import Degrader
-from cnnsens_bench.engine.plan import Condition, Sweep
+from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.models import Classifier
 
 
@@ -68,24 +68,14 @@ class Calibration:
         if cell == 0:
             pixels = degrader.pixels[:count].clamp(0, 255)
         else:
-            condition, position = self._condition_of(cell)
-            rows = [np.empty(0, int) for _ in range(condition.trials * len(condition.levels))]
-            rows[position] = np.arange(min(count, len(self.decoded)))
+            condition, cells = next(each for each in self.sweep.cells_by_condition() if cell in each[1])
+            rows = [np.empty(0, int) for _ in cells]
+            rows[cells.index(cell)] = np.arange(min(count, len(self.decoded)))
             parts = [part for _, part, _ in degrader.run(condition, rows)]
             pixels = torch.cat(parts).clamp(0, 255) if parts else degrader.pixels[:0]
             if self.sweep.quantize:
                 pixels = pixels.round()
         return pixels[pixels.sum((1, 2, 3)).isfinite()].contiguous(memory_format=torch.channels_last)
-
-    def _condition_of(self, cell: int) -> tuple[Condition, int]:
-        """Return the condition that a cell belongs to, and the cell's position in it."""
-        first = 1
-        for condition in self.sweep.conditions:
-            count = condition.trials * len(condition.levels)
-            if cell < first + count:
-                return condition, cell - first
-            first += count
-        raise IndexError(cell)
 
 
 class Recalibrated:

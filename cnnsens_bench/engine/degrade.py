@@ -1,7 +1,7 @@
 """The degraded pixels of a batch of images at one input size, and what could not be degraded."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,9 @@ FAILED = object()
 """What stands for the result of a step that raised."""
 LONGEST = 300
 """The letters of a library's error message that a failure quotes at most."""
+
+Images = Sequence[images.Decoded]
+"""The decoded images of a batch."""
 
 Failure = tuple[int, str, str]
 """The position of an image in its batch, the stage it failed at, and a sentence."""
@@ -67,19 +70,13 @@ class Degrader:
     """
 
     def __init__(
-        self,
-        sweep: Sweep,
-        size: int,
-        image_ids: Sequence[str],
-        decoded: Sequence[images.Decoded],
-        device: torch.device,
-        pool: Executor,
+        self, sweep: Sweep, size: int, image_ids: Sequence[str], decoded: Images, device: torch.device, pool: Executor
     ) -> None:
         self.sweep, self.size, self.image_ids, self.decoded = sweep, size, image_ids, decoded
         self.device, self.pool = device, pool
         self.failures: list[Failure] = []
         self._known_failures: set[tuple[int, str]] = set()
-        self.pixels = self._to_device(list(pool.map(lambda image: images.render(image, size), decoded)))
+        self.pixels = to_pixels(pool.map(lambda image: images.render(image, size), decoded), device)
 
     def run(self, condition: Condition, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         """Yield the cells of a condition, trial by trial.
@@ -136,10 +133,8 @@ class Degrader:
             views = self._attempt(drawn.name, drawn.rows, self._moved_boxes, drawn)
             if views is FAILED:
                 return None
-            return [
-                self.pool.submit(images.render, self.decoded[i], self.size, *view)
-                for i, view in zip(drawn.rows, views, strict=True)
-            ]
+            moved = zip(drawn.rows, views, strict=True)
+            return [self.pool.submit(images.render, self.decoded[i], self.size, *view) for i, view in moved]
 
         waiting = None
         for drawn in drawn_cells:
@@ -159,7 +154,7 @@ class Degrader:
         if len(good) < len(results):
             drawn = self._attempt(drawn.name, drawn.rows[good], drawn.take, good)
         if len(good) and drawn is not FAILED:
-            yield drawn, self._to_device([results[i] for i in good])
+            yield drawn, to_pixels((results[i] for i in good), self.device)
 
     def _applied(self, drawn: DrawnCell, pixels: Tensor) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         """Degrade the images of a cell together; if that fails, one by one, so that the others go on."""
@@ -169,11 +164,9 @@ class Degrader:
             return
         for i in range(len(drawn.rows)):
             one = slice(i, i + 1)
-            alone = self._attempt(
-                drawn.name, drawn.rows[one], lambda one=one: self._apply(drawn.take(one), pixels[one])
-            )
-            if alone is not FAILED:
-                yield drawn.cell, alone, drawn.rows[one]
+            each = self._attempt(drawn.name, drawn.rows[one], lambda one=one: self._apply(drawn.take(one), pixels[one]))
+            if each is not FAILED:
+                yield drawn.cell, each, drawn.rows[one]
 
     def _apply(self, drawn: DrawnCell, pixels: Tensor) -> Tensor:
         result = self.degradation.apply(pixels, drawn.draw, drawn.level)
@@ -199,8 +192,47 @@ class Degrader:
                     self.failures.append((row, "degrade", f"{sentence} (first at {cell})"))
             return FAILED
 
-    def _to_device(self, views: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2).float()
+
+def to_pixels(views: Iterable[np.ndarray], device: torch.device) -> Tensor:
+    """Return rendered views, each (size, size, 3), as (N, 3, size, size) float32 on the device."""
+    return torch.from_numpy(np.stack(list(views))).to(device).permute(0, 3, 1, 2).float()
+
+
+def previews(
+    image: images.Decoded, image_id: str, dataset: str, conditions: Sequence[Condition], size: int, seed: int = 0
+) -> Iterator[list[np.ndarray]]:
+    """Yield for each condition the pixels of its levels in trial 0, each (size, size, 3) uint8.
+
+    Parameters
+    ----------
+    image
+        The image, decoded whole, which is the default of `images.decode`.
+    image_id, dataset, seed
+        What shapes the draws: they are those of a run with the same three.
+    conditions
+        What to show.
+    size
+        The side of the pictures in pixels.
+
+    Raises
+    ------
+    UserError
+        If a degradation fails.
+    """
+    sweep = Sweep("preview", dataset, (), (), seed=seed)
+    with ThreadPoolExecutor(1) as pool:
+        degrader = Degrader(sweep, size, [image_id], [image], torch.device("cpu"), pool)
+        for condition in conditions:
+            tiles = []
+            with torch.inference_mode():
+                for _, pixels, _ in degrader.run(condition, [np.zeros(1, int)] * len(condition.levels)):
+                    if not pixels.isfinite().all():
+                        raise UserError(f"degradation '{condition.degradation}' returned numbers that are not finite")
+                    tiles.append(pixels[0].clamp(0, 255).round().byte().permute(1, 2, 0).numpy())
+            if degrader.failures:
+                sentence = degrader.failures[0][2]
+                raise UserError(f"degradation {sentence}" if sentence.startswith("'") else sentence)
+            yield tiles
 
 
 def check_result(result: Any, pixels: Tensor) -> None:

@@ -4,6 +4,7 @@ It also checks what a sweep relies on: that the input stays as it is, because ot
 that an image's result depends only on its pixels and its draw, not on the images beside it.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -28,10 +29,7 @@ T = TypeVar("T")
 
 
 def probe(
-    conditions: Iterable[Condition],
-    sizes: Iterable[int],
-    defenses: Iterable[Defense] = (),
-    differentiable: bool = False,
+    conditions: Iterable[Condition], sizes: Iterable[int], defenses: Iterable[Defense] = (), gradients: bool = False
 ) -> None:
     """Apply each condition at each level, and each defense's pre-filter, to two images of each input size.
 
@@ -43,7 +41,7 @@ def probe(
         The sides of the networks' inputs in pixels.
     defenses
         The defenses of a sweep.
-    differentiable
+    gradients
         Whether pre-filters must give a gradient.
 
     Raises
@@ -62,7 +60,7 @@ def probe(
         pixels[1] *= 0.6  # of another brightness, so that a function which looks at the whole batch shows it
         for defense in {defense.name: defense for defense in defenses}.values():
             _filter(defense, pixels)
-            if differentiable and defense.prefilter and not defense.recalibration:
+            if gradients and defense.prefilter and not defense.recalibration:
                 _differentiate(defense, pixels)
         for condition in conditions:
             _degrade(parse_degradation(condition.degradation), pixels, condition.levels)
@@ -72,18 +70,13 @@ def _filter(defense: Defense, pixels: Tensor) -> None:
     prefilter = defense.prefilter
     if prefilter is None:
         return
-    _as_user_error(
-        f"defense '{defense.name}' fails on inputs of {pixels.shape[-1]} px",
-        _check,
-        pixels,
-        _copy(pixels),
-        lambda given, rows: prefilter(given),
-    )
+    subject = f"defense '{defense.name}' fails on inputs of {pixels.shape[-1]} px"
+    _as_user_error(subject, _check, pixels, pixels.clone(), lambda given, rows: prefilter(given))
 
 
 def _differentiate(defense: Defense, pixels: Tensor) -> None:
     assert defense.prefilter is not None
-    leaf = _copy(pixels).requires_grad_()
+    leaf = pixels.clone().requires_grad_()
     try:
         torch.autograd.grad(defense.prefilter(leaf).sum(), leaf)
     except RuntimeError as error:
@@ -97,7 +90,7 @@ def _degrade(degradation: Degradation, pixels: Tensor, levels: Sequence[float]) 
     """Apply all levels to one input with one draw, as a sweep does."""
     name, fails = f"degradation '{degradation.name}'", f"fails on inputs of {pixels.shape[-1]} px"
     draw = _as_user_error(f"{name} {fails}", _draw, degradation, pixels.shape[-1])
-    shared = _copy(pixels), _copy(draw)
+    shared = pixels.clone(), copy.deepcopy(draw)
     for level in levels:
         _as_user_error(f"{name} at level {level:g} {fails}", _check_level, degradation, level, (pixels, draw), shared)
 
@@ -121,19 +114,16 @@ def _check_draw(draw: Any) -> None:
             _check_draw(part)
     elif draw is not None:
         if not isinstance(draw, Tensor | np.ndarray):
-            raise ValueError(
-                f"its draw is a {type(draw).__name__}: give a tensor of one row an image, or a tuple of such"
-            )
+            kind = type(draw).__name__
+            raise ValueError(f"its draw is a {kind}: give a tensor of one row an image, or a tuple of such")
         if not draw.ndim or len(draw) != len(IDS):
             rows = len(draw) if draw.ndim else "no"
             raise ValueError(f"its draw has {rows} rows for {len(IDS)} images: give one row an image")
 
 
-def _check_level(
-    degradation: Degradation, level: float, before: tuple[Tensor, Any], shared: tuple[Tensor, Any]
-) -> None:
-    """Check a level on the `shared` pixels and draw; `before` are copies of what they were."""
-    (pixels, draw), (given, own) = before, shared
+def _check_level(degradation: Degradation, level: float, kept: tuple[Tensor, Any], shared: tuple[Tensor, Any]) -> None:
+    """Check a level on the `shared` pixels and draw; `kept` are copies of what they were."""
+    (pixels, draw), (given, own) = kept, shared
 
     def checked(result: Any) -> Any:
         if not _same(own, draw):
@@ -143,11 +133,11 @@ def _check_level(
     if degradation.geometric:
         views, again = (checked(_views(degradation, own, level, len(IDS))) for _ in range(2))
         _check_repeated(views, again, _views(degradation, draw_rows(draw, LAST), level, 1))
-    _check(
-        pixels,
-        given,
-        lambda some, rows: checked(degradation.apply(some, own if rows is None else draw_rows(draw, rows), level)),
-    )
+
+    def apply(some: Tensor, rows: Any) -> Any:
+        return checked(degradation.apply(some, own if rows is None else draw_rows(draw, rows), level))
+
+    _check(pixels, given, apply)
 
 
 def _views(degradation: Degradation, draw: Any, level: float, count: int) -> Tensor:
@@ -168,7 +158,7 @@ def _check(pixels: Tensor, given: Tensor, function: Callable[[Tensor, Any], Any]
     check_result(result, pixels)
     if result.isnan().any():
         raise ValueError("it returned NaN")
-    _check_repeated(_copy(result), function(given, None), function(pixels[LAST], LAST))
+    _check_repeated(result.clone(), function(given, None), function(pixels[LAST], LAST))
 
 
 def _check_repeated(result: Tensor, again: Tensor, alone: Tensor) -> None:
@@ -189,14 +179,6 @@ def _same(one: Any, other: Any, tolerance: float = 0.0) -> bool:
     return a.shape == b.shape and (
         torch.equal(a, b) or (tolerance > 0 and torch.allclose(a.double(), b.double(), rtol=0, atol=tolerance))
     )
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(_copy, value))
-    if isinstance(value, Tensor):
-        return value.clone(memory_format=torch.preserve_format)
-    return None if value is None else value.copy()
 
 
 def _as_user_error(subject: str, work: Callable[..., T], *arguments: Any) -> T:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.engine.batch_norm import Calibration, Recalibrated
-from cnnsens_bench.engine.degrade import Degrader, Failure
+from cnnsens_bench.engine.degrade import Degrader, Failure, Images
 from cnnsens_bench.engine.networks import LoadedEntrant, autocast, to_device
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, free_memory, out_of_memory
 from cnnsens_bench.engine.plan import Cell, Condition, Sweep
@@ -64,20 +64,15 @@ class Evaluator:
         self.backoff = OomBackoff(reporter)
         self.cells = sweep.cells()
         self.unfit: set[int] = set()
-        self.entrants = [
-            LoadedEntrant(self._move(i, entrant.classifier), entrant.defense) for i, entrant in enumerate(entrants)
-        ]
-        self.sizes = sorted({entrant.classifier.preprocessing.input_size for entrant in entrants})
+        self.entrants = [LoadedEntrant(self._move(i, e.classifier), e.defense) for i, e in enumerate(entrants)]
+        self.sizes = sorted({entrant.input_size for entrant in entrants})
         self.pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
         shared = Calibration(sweep, calibration, self.device, self.pool)
-        self.recalibrated = {
-            i: Recalibrated(entrant.classifier, entrant.defense, shared)
-            for i, entrant in enumerate(self.entrants)
-            if entrant.defense.recalibration and i not in self.unfit
-        }
+        follow = [(i, e) for i, e in enumerate(self.entrants) if e.defense.recalibration and i not in self.unfit]
+        self.recalibrated = {i: Recalibrated(e.classifier, e.defense, shared) for i, e in follow}
 
     def evaluate(
-        self, image_ids: Sequence[str], labels: Sequence[int], decoded: list[images.Decoded], wanted: np.ndarray
+        self, image_ids: Sequence[str], labels: Sequence[int], decoded: Images, wanted: np.ndarray
     ) -> Iterator[Prediction]:
         """Yield the predictions of a batch of images, one degradation after the other, the undegraded first.
 
@@ -93,17 +88,14 @@ class Evaluator:
         wanted
             (images, entrants, cells) bool.
         """
-        batches = [_SizedBatch(self, size, image_ids, labels, decoded, wanted) for size in self.sizes]
+        classes = torch.tensor(list(labels), device=self.device)
+        batches = [_SizedBatch(self, size, image_ids, classes, decoded, wanted) for size in self.sizes]
         batches = [batch for batch in batches if batch.wanted.any()]
         with torch.inference_mode():
             yield joined(self.cells[0].degradation, [batch.undegraded() for batch in batches])
-            first = 1
-            for condition in self.sweep.conditions:
-                last = first + condition.trials * len(condition.levels)
-                if wanted[:, :, first:last].any():
-                    results = [batch.degraded(condition, first) for batch in batches]
-                    yield joined(condition.degradation, results)
-                first = last
+            for condition, cells in self.sweep.cells_by_condition():
+                if wanted[:, :, cells.start : cells.stop].any():
+                    yield joined(condition.degradation, [batch.degraded(condition, cells) for batch in batches])
 
     def close(self) -> None:
         """End the threads."""
@@ -130,43 +122,31 @@ class _SizedBatch:
     """Images at one input size: their pixels, the buffer of a forward pass, and their reference classes."""
 
     def __init__(
-        self,
-        evaluator: Evaluator,
-        size: int,
-        image_ids: Sequence[str],
-        labels: Sequence[int],
-        decoded: list[images.Decoded],
-        wanted: np.ndarray,
+        self, evaluator: Evaluator, size: int, ids: Sequence[str], labels: Tensor, decoded: Images, wanted: np.ndarray
     ) -> None:
-        self.evaluator, self.size, self.image_ids, self.decoded = evaluator, size, image_ids, decoded
-        self.device = evaluator.device
-        everyone = enumerate(evaluator.entrants)
-        self.members = [(i, e) for i, e in everyone if e.classifier.preprocessing.input_size == size]
+        self.evaluator, self.count, self.labels, self.device = evaluator, len(ids), labels, evaluator.device
+        self.members = [(i, entrant) for i, entrant in enumerate(evaluator.entrants) if entrant.input_size == size]
         self.positions = [i for i, _ in self.members]
         # A full image batch fills the buffer with one cell anyway.
         self.cell_by_cell = any(i in evaluator.recalibrated for i in self.positions)
         self.wanted = wanted[:, self.positions]
-        self.labels = torch.tensor(list(labels), device=self.device)
         # Members → the name of what does not fit even with one image.
-        self.too_large = {
-            member: evaluator.sweep.entrants[i].model for member, i in enumerate(self.positions) if i in evaluator.unfit
-        }
-        self.reference = torch.zeros(len(self.members), len(image_ids), dtype=torch.long, device=self.device)
-        self.degrader = Degrader(evaluator.sweep, size, image_ids, decoded, self.device, evaluator.pool)
+        unfit = [(member, i) for member, i in enumerate(self.positions) if i in evaluator.unfit]
+        self.too_large = {member: evaluator.sweep.entrants[i].model for member, i in unfit}
+        self.reference = torch.zeros(len(self.members), len(ids), dtype=torch.long, device=self.device)
+        self.degrader = Degrader(evaluator.sweep, size, ids, decoded, self.device, evaluator.pool)
         shape = (evaluator.sweep.batch_size, 3, size, size)
         self.buffer = torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last)
-        self._start()
 
     def undegraded(self) -> tuple[Columns, list[Failure]]:
         """Predict the undegraded images."""
         self._start()
-        self._add(self.degrader.pixels, np.arange(len(self.image_ids)), 0)
+        self._add(self.degrader.pixels, np.arange(self.count), 0)
         return self._finish()
 
-    def degraded(self, condition: Condition, first_cell: int) -> tuple[Columns, list[Failure]]:
-        """Predict all levels and trials of a condition, whose cells begin at `first_cell`."""
+    def degraded(self, condition: Condition, cells: range) -> tuple[Columns, list[Failure]]:
+        """Predict all levels and trials of a condition, which are these cells of the sweep."""
         self._start()
-        cells = range(first_cell, first_cell + condition.trials * len(condition.levels))
         rows = [np.flatnonzero(self.wanted[:, :, cell].any(axis=1)) for cell in cells]
         for position, pixels, here in self.degrader.run(condition, rows):
             self._add(pixels, here, cells[position])
@@ -176,7 +156,7 @@ class _SizedBatch:
     def _start(self) -> None:
         self.filled = 0
         self.held: list[tuple[np.ndarray, int]] = []
-        self.results: list[tuple[int, np.ndarray, np.ndarray, Tensor]] = []
+        self.results: list[tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]] = []
         self.failures: list[Failure] = []
 
     def _add(self, pixels: Tensor, rows: np.ndarray, cell: int) -> None:
@@ -213,10 +193,10 @@ class _SizedBatch:
             name, prefilter = entrant.defense.name, entrant.defense.prefilter
             if name not in filtered:
                 began = clock.mark()
-                filtered[name] = self._filtered(name, prefilter) if prefilter else self.buffer
+                filtered[name] = self._in_parts(name, name, prefilter, self.buffer) if prefilter else self.buffer
                 filtering[name] = [(began, clock.mark())] if prefilter else []
             began = clock.mark()
-            logits = self._logits(member, position, entrant.classifier, filtered[name], int(cells[0]))
+            logits = self._logits(member, filtered[name], int(cells[0]))
             if logits is not None:
                 clock.add(position, int(asked.sum()), len(self.buffer), [*filtering[name], (began, clock.mark())])
             self.evaluator.reporter.evaluations(int(asked.sum()))
@@ -228,42 +208,38 @@ class _SizedBatch:
             if is_reference:
                 self.reference[member, image] = logits.argmax(1)
             outputs = outputs_of(logits, self.labels[image], self.reference[member, image], broken)
-            self.results.append((member, rows[asked], cells[asked], outputs[torch.from_numpy(asked)]))
+            entrants = np.full(asked.sum(), position)
+            self.results.append((rows[asked], entrants, cells[asked], outputs[torch.from_numpy(asked)]))
         self.filled = 0
         self.held = []
 
-    def _filtered(self, name: str, prefilter: Callable[[Tensor], Tensor]) -> Tensor | None:
-        """Run the buffer through a filter; None where memory does not suffice for one image."""
-        return self._in_parts(name, name, lambda part: prefilter(self.buffer[part]))
-
-    def _in_parts(self, key: Hashable, name: str, compute: Callable[[slice], Tensor]) -> Tensor | None:
-        parts = self.evaluator.backoff.run(key, len(self.buffer), compute, fewer_images(name))
+    def _in_parts(self, key: Hashable, name: str, apply: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor | None:
+        """Run pixels through a filter or network; None where memory does not suffice for one image."""
+        parts = self.evaluator.backoff.run(key, len(pixels), lambda part: apply(pixels[part]), fewer_images(name))
         if parts is None:
             return None
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _logits(
-        self, member: int, position: int, classifier: Classifier, pixels: Tensor | None, cell: int
-    ) -> Tensor | None:
+    def _logits(self, member: int, pixels: Tensor | None, cell: int) -> Tensor | None:
         """Return the logits of the buffer; None where memory does not suffice for one image.
 
         Such a network is not tried again with this image batch, whose reference classes it may lack.
         """
-        evaluator = self.evaluator
+        evaluator, (position, entrant) = self.evaluator, self.members[member]
         if pixels is None:
             self.too_large.setdefault(member, evaluator.sweep.entrants[position].defense)
         if pixels is None or member in self.too_large:
             return None
 
-        def forward(part: slice) -> Tensor:
-            network = classifier
+        def forward(part: Tensor) -> Tensor:
+            network = entrant.classifier
             if position in evaluator.recalibrated:
                 network = evaluator.recalibrated[position].at(cell, evaluator.autocast())
             with evaluator.autocast():
-                return network(pixels[part])
+                return network(part)
 
         model = evaluator.sweep.entrants[position].model
-        logits = self._in_parts(position, model, forward)
+        logits = self._in_parts(position, model, forward, pixels)
         if logits is None:
             self.too_large[member] = model
         return logits
@@ -274,36 +250,24 @@ class _SizedBatch:
             self._run()
         if not self.results:
             return {}, self.failures
-        outputs = torch.cat([result[3] for result in self.results]).cpu().numpy()
-        entrant = np.concatenate([np.full(len(r[1]), self.positions[r[0]]) for r in self.results])
-        image = np.concatenate([r[1] for r in self.results])
-        cell = np.concatenate([r[2] for r in self.results])
+        *positions, tables = zip(*self.results, strict=True)
+        image, entrant, cell = map(np.concatenate, positions)
+        outputs = torch.cat(tables).cpu().numpy()
         good = np.isfinite(outputs).all(axis=1)
         levels = np.array([c.level for c in self.evaluator.cells])
         trials = np.array([c.trial for c in self.evaluator.cells])
-        columns = {
-            "image": image[good],
-            "entrant": entrant[good],
-            "level": levels[cell[good]],
-            "trial": trials[cell[good]],
-            **{name: outputs[good, i] for i, name in enumerate(OUTPUTS)},
-        }
+        columns = {"image": image, "entrant": entrant, "level": levels[cell], "trial": trials[cell]}
+        columns = {name: column[good] for name, column in columns.items()}
+        columns |= {name: outputs[good, i] for i, name in enumerate(OUTPUTS)}
         # Of equal failures only the first is kept, as where degradations raise.
         first: dict[Failure, Cell] = {}
         for i in np.flatnonzero(~good):
-            failure = self._not_finite(int(image[i]), int(entrant[i]), int(cell[i]), outputs[i, -1] == 1)
-            first.setdefault(failure, self.evaluator.cells[cell[i]])
+            at, model = self.evaluator.cells[cell[i]], self.evaluator.sweep.entrants[entrant[i]].model
+            failure = "predict", f"{model} gave no finite number on it ({at.degradation})"
+            if outputs[i, -1] == 1:
+                failure = "degrade", f"'{at.degradation}' returned NaN"
+            first.setdefault((int(image[i]), *failure), at)
         return columns, self.failures + [
             (row, stage, f"{sentence} (first at level {at.level:g}, trial {at.trial})")
             for (row, stage, sentence), at in first.items()
         ]
-
-    def _not_finite(self, image: int, entrant: int, cell: int, broken: bool) -> Failure:
-        degradation = self.evaluator.cells[cell].degradation
-        if broken:
-            return image, "degrade", f"'{degradation}' returned NaN"
-        return (
-            image,
-            "predict",
-            f"{self.evaluator.sweep.entrants[entrant].model} gave no finite number on it ({degradation})",
-        )

@@ -18,6 +18,11 @@ class LoadedEntrant:
     classifier: Classifier
     defense: Defense
 
+    @property
+    def input_size(self) -> int:
+        """The side of the network's input in pixels."""
+        return self.classifier.preprocessing.input_size
+
     def network(self) -> Callable[[Tensor], Tensor]:
         """Return the function from pixels (N, 3, S, S) in [0, 255] through the pre-filter to logits (N, classes)."""
         prefilter, classifier = self.defense.prefilter, self.classifier

@@ -17,7 +17,7 @@ from cnnsens_bench.engine.degrade import LONGEST
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import NONE, Condition, Entrant, Sweep
-from cnnsens_bench.engine.score import ScoredNetwork, Scorer, Scores
+from cnnsens_bench.engine.score import Scorer, Scores
 from cnnsens_bench.models.loading import LoadedNetwork
 from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, OutputChange, Outputs, first_order
 from cnnsens_bench.sensitivity.predictors import label_change, parse_predictor
@@ -117,6 +117,10 @@ class RejectedPhoto:
     sentence: str
 
 
+Result = PhotoPrediction | RejectedPhoto
+"""What becomes of a photograph."""
+
+
 class LabelChangePredictor:
     """Predicts for one network what conditions do to photographs.
 
@@ -155,31 +159,19 @@ class LabelChangePredictor:
         device: torch.device | str = "cpu",
     ) -> None:
         self.box, self.maps = box, maps
-        predictors = () if predictor == GRADIENT else (parse_predictor(predictor).name,)
+        names = () if predictor == GRADIENT else (parse_predictor(predictor).name,)
         entrant = Entrant(ready.model, ready.model.partition("/")[2], NONE, ready.model)
         self.sweep = Sweep(
-            "predict",
-            FILES,
-            (entrant,),
-            tuple(conditions),
-            batch_size=batch_size,
-            sensitivity=True,
-            predictors=predictors,
+            "predict", FILES, (entrant,), tuple(conditions), batch_size=batch_size, sensitivity=True, predictors=names
         )
-        if predictors and not self.sweep.predicted_cells():
+        if names and not self.sweep.predicted_cells():
             knows = ", ".join(parse_predictor(predictor).degradations)
             raise UserError(f"predictor '{predictor}' knows {knows} only: leave it out, or ask for one of them")
         # The evaluator puts the network on the device as in a sweep.
         evaluator = Evaluator(self.sweep, [LoadedEntrant(ready.classifier, parse_defense(NONE))], device)
-        self.scorer = Scorer(
-            self.sweep,
-            [ScoredNetwork(evaluator.entrants[0].network(), ready.input_size)],
-            evaluator.device,
-            evaluator.pool,
-            observe=self._observe,
-        )
+        self.scorer = Scorer(self.sweep, evaluator.entrants, evaluator.device, evaluator.pool, observe=self._observe)
 
-    def __call__(self, paths: Sequence[str]) -> Iterator[PhotoPrediction | RejectedPhoto]:
+    def __call__(self, paths: Sequence[str]) -> Iterator[Result]:
         """Yield a result for each photograph, in their order. It does not depend on which photographs share a batch.
 
         A batch is decoded while another is computed.
@@ -209,15 +201,13 @@ class LabelChangePredictor:
         except (ImageError, StorageError) as error:
             return RejectedPhoto(path, str(error))
 
-    def _computed(
-        self, batch: Sequence[tuple[str, images.Decoded | RejectedPhoto]]
-    ) -> Iterator[PhotoPrediction | RejectedPhoto]:
+    def _computed(self, batch: Sequence[tuple[str, images.Decoded | RejectedPhoto]]) -> Iterator[Result]:
         good = [(path, picture) for path, picture in batch if not isinstance(picture, RejectedPhoto)]
         computed = iter(self._scored([path for path, _ in good], [picture for _, picture in good]) if good else ())
         for _, picture in batch:
             yield picture if isinstance(picture, RejectedPhoto) else next(computed)
 
-    def _scored(self, paths: list[str], pictures: list[images.Decoded]) -> list[PhotoPrediction | RejectedPhoto]:
+    def _scored(self, paths: list[str], pictures: list[images.Decoded]) -> list[Result]:
         wanted = np.ones((len(paths), 1, len(self.sweep.score_cells())), bool)
         try:
             scores = self.scorer.score(paths, pictures, wanted)
@@ -228,9 +218,7 @@ class LabelChangePredictor:
             ) from error
         if "value" not in scores.sensitivity:
             raise UserError(f"{scores.failures[0][2]}: try a machine or device with more, or another input_size")
-        found: list[PhotoPrediction | RejectedPhoto] = [
-            RejectedPhoto(path, f"{path}: the network gives no finite number on it") for path in paths
-        ]
+        found: list[Result] = [RejectedPhoto(p, f"{p}: the network gives no finite number on it") for p in paths]
         failed = {image for image, _, _ in scores.failures}
         columns = {name: _by_image(scores.sensitivity[name]) for name in (*COLUMNS, "entropy")}
         effects = self._effects(scores, columns, len(paths))
@@ -243,13 +231,13 @@ class LabelChangePredictor:
             value = columns["value"][:, row]
             found[image] = PhotoPrediction(
                 path=paths[image],
-                label=int(self.seen.label[image]),
-                runner_up=int(self.seen.runner_up[image]),
+                label=int(self.labels[image]),
+                runner_up=int(self.runners_up[image]),
                 confidence=float(value[PROBABILITY]),
                 margin=float(value[MARGIN]),
                 entropy=float(columns["entropy"][0, row]),
                 effects=own,
-                sensitivity_map=self.seen.maps[image] if self.maps else None,
+                sensitivity_map=self.drawn[image] if self.maps else None,
             )
         return found
 
@@ -270,41 +258,20 @@ class LabelChangePredictor:
                     name, here = self.sweep.predictors[0], scores.predictions["image"][rows][:: len(OUTPUTS)]
                     mean, deviation = (_by_image(scores.predictions[key][rows]) for key in ("mean_change", "deviation"))
                     change = OutputChange(mean, deviation)
-                numbers = torch.stack(
-                    [
-                        change.mean[PROBABILITY],
-                        change.deviation[PROBABILITY],
-                        change.mean[LOGIT],
-                        change.deviation[LOGIT],
-                        label_change(margin[torch.from_numpy(here)], change),
-                    ]
-                )
-                own = zip(here.tolist(), numbers.T.tolist(), strict=True)
+                numbers = [row[f] for f in (PROBABILITY, LOGIT) for row in (change.mean, change.deviation)]
+                numbers.append(label_change(margin[torch.from_numpy(here)], change))
+                own = zip(here.tolist(), torch.stack(numbers).T.tolist(), strict=True)
                 found.append({image: PredictedEffect(condition.degradation, level, name, *five) for image, five in own})
         return found
 
     def _observe(self, pixels: Tensor, outputs: Outputs) -> None:
-        self.seen = _Differentiated.of(pixels, outputs, self.maps)
-
-
-@dataclass(frozen=True)
-class _Differentiated:
-    """What the differentiation of a batch gave besides its scores."""
-
-    label: np.ndarray
-    runner_up: np.ndarray
-    maps: list[SensitivityMap]
-
-    @classmethod
-    def of(cls, pixels: Tensor, outputs: Outputs, maps: bool) -> "_Differentiated":
-        label = outputs.reference
-        others = outputs.logits.scatter(1, label[:, None], float("-inf"))
-        drawn = []
-        if maps:
+        """Keep what the differentiation of a batch gives besides its scores."""
+        others = outputs.logits.scatter(1, outputs.reference[:, None], float("-inf"))
+        self.labels, self.runners_up = outputs.reference.cpu().numpy(), others.argmax(1).cpu().numpy()
+        if self.maps:
             views = pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
             squares = (outputs.gradients[MARGIN] ** 2).sum(1).cpu().numpy()
-            drawn = [SensitivityMap(view, square) for view, square in zip(views, squares, strict=True)]
-        return cls(label.cpu().numpy(), others.argmax(1).cpu().numpy(), drawn)
+            self.drawn = [SensitivityMap(view, square) for view, square in zip(views, squares, strict=True)]
 
 
 def _by_image(values: np.ndarray) -> Tensor:

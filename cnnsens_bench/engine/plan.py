@@ -1,5 +1,6 @@
 """The plan of a sweep: which cells and scores of which images are still to be computed, for which networks."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -135,6 +136,17 @@ class Sweep:
             for level in c.levels
         ]
         return [Cell(NONE, 0.0, 0), *degraded]
+
+    def cells_by_condition(self) -> list[tuple[Condition, range]]:
+        """Return each condition with the positions of its cells in `cells`.
+
+        Examples
+        --------
+        >>> Sweep("run", "data", (), (Condition("pepper", (0.1, 0.2), 3),)).cells_by_condition()[0][1]
+        range(1, 7)
+        """
+        ends = list(itertools.accumulate((c.trials * len(c.levels) for c in self.conditions), initial=1))
+        return list(zip(self.conditions, map(range, ends, ends[1:]), strict=True))
 
     def score_cells(self) -> list[ScoreCell]:
         """Return the scores of an image: the level-free one, then `predicted_cells`; none in a sweep without scores."""
@@ -291,7 +303,6 @@ class _Question:
 
     def __init__(self, missing: Missing | None, table: pd.DataFrame, needed: np.ndarray) -> None:
         self.missing, self.table, self.shape = missing, table, needed.shape
-        self.columns = list(table)
         self.index = pd.MultiIndex.from_frame(table)
         self.positions = np.flatnonzero(needed)
 
@@ -303,7 +314,7 @@ class _Question:
             lacking = self.missing(image_ids, self.table)
             if not lacking.empty:
                 image = pd.Index(image_ids).get_indexer(pd.Index(lacking["image_id"]))
-                row = self.index.get_indexer(pd.MultiIndex.from_frame(lacking[self.columns]))
+                row = self.index.get_indexer(pd.MultiIndex.from_frame(lacking[list(self.table)]))
                 flat[image, self.positions[row]] = True
         return flat.reshape(len(image_ids), *self.shape)
 

@@ -66,6 +66,10 @@ def outputs_of(logits: Tensor, label: Tensor, reference: Tensor, broken: Tensor)
 
 def joined(degradation: str, results: list[tuple[Columns, list[Failure]]]) -> Prediction:
     """Return the results of a degradation at all input sizes as one, and each failure once."""
-    parts = [columns for columns, _ in results if columns]
-    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
+    columns = concatenated([columns for columns, _ in results if columns])
     return Prediction(degradation, columns, list(dict.fromkeys(f for _, failures in results for f in failures)))
+
+
+def concatenated(parts: list[Columns]) -> Columns:
+    """Return parts that have the same columns as one; no columns where there are no parts."""
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}

@@ -4,7 +4,7 @@ Every pass has the same batch shape here too, so a score does not depend on how 
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -14,27 +14,19 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, parse_degradation
-from cnnsens_bench.engine.degrade import Failure
+from cnnsens_bench.engine.degrade import Failure, Images, to_pixels
+from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images
 from cnnsens_bench.engine.plan import ScoreCell, Sweep
-from cnnsens_bench.sensitivity.gradients import (
-    COLUMNS,
-    OUTPUTS,
-    Network,
-    Outputs,
-    central_differences,
-    differentiate,
-    level_free,
-)
+from cnnsens_bench.engine.predictions import Columns, concatenated
+from cnnsens_bench.sensitivity.gradients import OUTPUTS, Outputs, central_differences, differentiate, level_free
 from cnnsens_bench.sensitivity.predictors import PredictorInput, parse_predictor
 from cnnsens_bench.utils.reporter import SILENT, Reporter
 
 PREDICTORS_TRIAL = 1 << 30
 """The trial of a predictor's first draw. No sweep measures with these draws."""
 
-Rows = dict[str, np.ndarray]
-"""Columns of one length."""
-Part = tuple[bool, Rows, np.ndarray]
+Part = tuple[bool, Columns, np.ndarray]
 """A flag that is true for a predictor's rows, the rows, and the positions of images that have no finite ones."""
 
 
@@ -45,14 +37,14 @@ class Scores:
     Attributes
     ----------
     sensitivity, predictions
-        Rows of the tables `sensitivity` and `sensitivity_predictions`: arrays of one length each. `image` and `entrant`
-        are positions, `output` is a position in `OUTPUTS`, `predicted` one in `Sweep.predicted_cells`.
+        Columns of the tables `sensitivity` and `sensitivity_predictions`. `image` and `entrant` are positions, `output`
+        is a position in `OUTPUTS`, `predicted` one in `Sweep.predicted_cells`.
     failures
         What could not be scored.
     """
 
-    sensitivity: Rows
-    predictions: Rows
+    sensitivity: Columns
+    predictions: Columns
     failures: list[Failure]
 
     @property
@@ -61,14 +53,7 @@ class Scores:
         return (len(self.sensitivity.get("image", ())) + len(self.predictions.get("image", ()))) // len(OUTPUTS)
 
 
-@dataclass(frozen=True)
-class ScoredNetwork:
-    """An entrant as a differentiable function of pixels, and the side of its input in pixels."""
-
-    network: Network
-    input_size: int
-
-
+@dataclass
 class Scorer:
     """Scores images for the entrants of a sweep.
 
@@ -90,23 +75,19 @@ class Scorer:
         (pixels, outputs) of each batch that was differentiated: its images first, then what fills the batch.
     """
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        entrants: Sequence[ScoredNetwork],
-        device: torch.device,
-        pool: Executor,
-        *,
-        reporter: Reporter = SILENT,
-        unfit: Collection[int] = (),
-        observe: Callable[[Tensor, Outputs], None] | None = None,
-    ) -> None:
-        self.sweep, self.entrants, self.device, self.pool = sweep, entrants, device, pool
-        self.reporter, self.unfit, self.observe = reporter, unfit, observe
-        self.backoff = OomBackoff(reporter)
-        self.predictors = [(parse_predictor(cell.predictor or ""), cell) for cell in sweep.predicted_cells()]
+    sweep: Sweep
+    entrants: Sequence[LoadedEntrant]
+    device: torch.device
+    pool: Executor
+    reporter: Reporter = SILENT
+    unfit: Collection[int] = ()
+    observe: Callable[[Tensor, Outputs], None] | None = None
 
-    def score(self, image_ids: Sequence[str], decoded: Sequence[images.Decoded], wanted: np.ndarray) -> Scores:
+    def __post_init__(self) -> None:
+        self.backoff = OomBackoff(self.reporter)
+        self.predictors = [(parse_predictor(cell.predictor or ""), cell) for cell in self.sweep.predicted_cells()]
+
+    def score(self, image_ids: Sequence[str], decoded: Images, wanted: np.ndarray) -> Scores:
         """Score a batch of images. A score that is no finite number becomes a failure.
 
         Parameters
@@ -116,8 +97,7 @@ class Scorer:
         wanted
             (images, entrants, score cells) bool.
         """
-        level_free_rows: list[Rows] = []
-        predicted_rows: list[Rows] = []
+        found: dict[bool, list[Columns]] = {False: [], True: []}
         failures: list[Failure] = []
         for size in sorted({entrant.input_size for entrant in self.entrants}):
             members = [i for i, entrant in enumerate(self.entrants) if entrant.input_size == size]
@@ -131,10 +111,10 @@ class Scorer:
                     sentence = f"the gradients of {model} do not fit into the memory with one image at a time"
                     failures += [(int(k), "score", sentence) for k in np.flatnonzero(wanted[:, i].any(axis=1))]
                 for by_predictor, rows, bad in itertools.chain(*(results or [])):
-                    (predicted_rows if by_predictor else level_free_rows).append(rows)
+                    found[by_predictor].append(rows)
                     failures += [(int(image), "score", f"{model} has no finite gradient on it") for image in bad]
                     self.reporter.evaluations(len(rows["image"]) // len(OUTPUTS) + len(bad))
-        return Scores(_joined(level_free_rows), _joined(predicted_rows), list(dict.fromkeys(failures)))
+        return Scores(concatenated(found[False]), concatenated(found[True]), list(dict.fromkeys(failures)))
 
     def _score_in_parts(self, whole: "_ScoredBatch", entrant: int, wanted: np.ndarray) -> list[list[Part]] | None:
         """Score a batch for an entrant, fewer images at a time where memory is short; None where one does not fit."""
@@ -156,19 +136,16 @@ class Scorer:
 class _ScoredBatch:
     """Images at one input size, padded to a full batch."""
 
-    def __init__(
-        self, scorer: Scorer, size: int, image_ids: Sequence[str], decoded: Sequence[images.Decoded], batch: int
-    ) -> None:
-        self.scorer, self.size, self.image_ids, self.count = scorer, size, image_ids, len(image_ids)
-        self.decoded = decoded
-        self.batch = max(batch, self.count)
-        self.pixels = self._padded(list(scorer.pool.map(lambda image: images.render(image, size), decoded)))
-        wide = self._padded(list(scorer.pool.map(lambda image: images.render_wide(image, size), decoded)))
+    def __init__(self, scorer: Scorer, size: int, image_ids: Sequence[str], decoded: Images, batch: int) -> None:
+        self.scorer, self.size, self.image_ids, self.decoded = scorer, size, image_ids, decoded
+        self.count, self.batch = len(image_ids), max(batch, len(image_ids))
+        self.pixels = self._padded(scorer.pool.map(lambda image: images.render(image, size), decoded))
+        wide = self._padded(scorer.pool.map(lambda image: images.render_wide(image, size), decoded))
         self.across, self.down = central_differences(wide)
 
     def rows(self, entrant: int, wanted: np.ndarray) -> Iterator[Part]:
         """Yield the rows of an entrant; `wanted` is (images, score cells) bool, the level-free score first."""
-        network = self.scorer.entrants[entrant].network
+        network = self.scorer.entrants[entrant].network()
         if not wanted.any():
             return
         outputs = differentiate(network, self.pixels)
@@ -179,23 +156,19 @@ class _ScoredBatch:
             columns = level_free(outputs, self.pixels, self.across, self.down)
             entropy = torch.distributions.Categorical(logits=outputs.logits.double(), validate_args=False).entropy()
             columns["entropy"] = entropy.expand(len(OUTPUTS), -1)
-            yield False, *self._table(columns, here, entrant, [*COLUMNS, "entropy"])
+            yield False, *self._table(columns, here, entrant)
         for position, (predictor, cell) in enumerate(self.scorer.predictors):
             here = np.flatnonzero(wanted[:, 1 + position])
             if len(here):
-                seen = PredictorInput(
-                    network, self.pixels, outputs, cell.degradation, cell.level, self._degraded(cell), self._moved
-                )
+                condition = cell.degradation, cell.level
+                seen = PredictorInput(network, self.pixels, outputs, *condition, self._degraded(cell), self._moved)
                 change = predictor.predict(seen)
-                columns = {"mean_change": change.mean, "deviation": change.deviation}
-                rows, bad = self._table(columns, here, entrant, list(columns))
+                rows, bad = self._table({"mean_change": change.mean, "deviation": change.deviation}, here, entrant)
                 yield True, {**rows, "predicted": np.full(len(rows["image"]), position)}, bad
 
-    def _table(
-        self, columns: dict[str, Tensor], here: np.ndarray, entrant: int, names: list[str]
-    ) -> tuple[Rows, np.ndarray]:
+    def _table(self, columns: dict[str, Tensor], here: np.ndarray, entrant: int) -> tuple[Columns, np.ndarray]:
         """Return rows of the images `here` from (3, batch) columns, and the images whose rows are not finite."""
-        values = {name: columns[name].T[: self.count].cpu().numpy()[here] for name in names}
+        values = {name: column.T[: self.count].cpu().numpy()[here] for name, column in columns.items()}
         good = np.all([np.isfinite(value).all(axis=1) for value in values.values()], axis=0)
         kept = here[good]
         rows = {name: value[good].ravel() for name, value in values.items()}
@@ -206,8 +179,7 @@ class _ScoredBatch:
 
     def _degraded(self, cell: ScoreCell) -> Callable[[int], Tensor]:
         """Return the function from the number of a draw to the degraded pixels."""
-        degradation = parse_degradation(cell.degradation)
-        sweep = self.scorer.sweep
+        degradation, sweep = parse_degradation(cell.degradation), self.scorer.sweep
 
         def degraded(k: int) -> Tensor:
             streams = Streams(sweep.seed, sweep.dataset, self.image_ids, PREDICTORS_TRIAL + k, self.scorer.device)
@@ -219,13 +191,9 @@ class _ScoredBatch:
         return degraded
 
     def _moved(self, dx: float, dy: float) -> Tensor:
-        return self._padded(list(self.scorer.pool.map(lambda i: images.render(i, self.size, dx, dy), self.decoded)))
+        return self._padded(self.scorer.pool.map(lambda i: images.render(i, self.size, dx, dy), self.decoded))
 
-    def _padded(self, views: list[np.ndarray]) -> Tensor:
-        pixels = torch.from_numpy(np.stack(views)).to(self.scorer.device).permute(0, 3, 1, 2).float()
+    def _padded(self, views: Iterable[np.ndarray]) -> Tensor:
+        pixels = to_pixels(views, self.scorer.device)
         padding = pixels.new_zeros(self.batch - self.count, *pixels.shape[1:])
         return torch.cat([pixels, padding]).contiguous(memory_format=torch.channels_last)
-
-
-def _joined(parts: list[Rows]) -> Rows:
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}

@@ -1,6 +1,7 @@
 """The accuracy of a network while it trains: held-out images take the same path as those of a sweep."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +13,6 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
-from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Classifier
 from cnnsens_bench.models.base import best_device
 from cnnsens_bench.utils.plugins import load_plugins
@@ -43,17 +43,9 @@ class Validation:
         quantize: bool = False, precision: str = "float32", batch_size: int = 32, plugins: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.rows = rows
-        self.sweep = Sweep(
-            run_id="validation",
-            dataset=dataset,
-            entrants=(Entrant(model, model.partition("/")[2], "none", model),),
-            conditions=conditions,
-            seed=seed,
-            quantize=quantize,
-            precision=precision,
-            batch_size=batch_size,
-            plugins=plugins,
-        )
+        entrants = (Entrant(model, model.partition("/")[2], "none", model),)
+        settings = seed, quantize, precision, batch_size
+        self.sweep = Sweep("validation", dataset, entrants, conditions, *settings, plugins=plugins)
         self._batches: list[tuple[list[str], list[int], list[images.Decoded]]] | None = None
 
     def prepare(self) -> None:
@@ -70,22 +62,20 @@ class Validation:
         # It is a copy, because evaluation freezes weights and changes modes.
         entrant = LoadedEntrant(copy.deepcopy(classifier), parse_defense("none"))
         evaluator = Evaluator(self.sweep, [entrant], best_device())
-        hits: dict[tuple[str, float], int] = {(cell.degradation, cell.level): 0 for cell in evaluator.cells}
-        seen = dict.fromkeys(hits, 0)
+        hits: Counter[tuple[str, float]] = Counter()
         for ids, labels, decoded in self._batches:
-            for cell in evaluator.cells:
-                seen[cell.degradation, cell.level] += len(ids)
             wanted = np.ones((len(ids), 1, len(evaluator.cells)), bool)
             for prediction in evaluator.evaluate(ids, labels, decoded, wanted):
                 columns = prediction.columns
                 if columns:
                     right = columns["prediction"] == np.array(labels)[columns["image"]]
-                    for level in np.unique(columns["level"]):
-                        hits[prediction.degradation, float(level)] += int(right[columns["level"] == level].sum())
+                    hits.update((prediction.degradation, level) for level in columns["level"][right].tolist())
         evaluator.close()
+        seen = sum(len(ids) for ids, _, _ in self._batches)
+        trials = Counter((cell.degradation, cell.level) for cell in evaluator.cells)
         scores: dict[str, dict[float, float]] = {}
-        for (degradation, level), count in hits.items():
-            scores.setdefault(degradation, {})[level] = count / max(1, seen[degradation, level])
+        for (degradation, level), count in trials.items():
+            scores.setdefault(degradation, {})[level] = hits[degradation, level] / max(1, seen * count)
         return scores
 
     def _decoded(self, input_size: int) -> Iterator[tuple[list[str], list[int], list[images.Decoded]]]:
@@ -93,7 +83,7 @@ class Validation:
         with ThreadPoolExecutor(4) as pool:
             for start in range(0, len(self.rows), self.sweep.batch_size):
                 rows = self.rows.iloc[start : start + self.sweep.batch_size].to_dict("records")
-                results = zip(rows, pool.map(lambda row: decode_row(row, reach), rows), strict=True)
+                results = zip(rows, pool.map(lambda row: images.decode_row(row, reach), rows), strict=True)
                 # An image that cannot be read has been reported with the training images.
                 good = [(row, image) for row, image in results if not isinstance(image, str)]
                 if good:

@@ -7,9 +7,9 @@ from pathlib import Path
 from cnnsens_bench import images
 from cnnsens_bench.datasets import load
 from cnnsens_bench.degradations import degradations, parse_degradations
+from cnnsens_bench.engine.degrade import previews
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.plan import Condition
-from cnnsens_bench.engine.preview import previews
 from cnnsens_bench.figures.degradation_sheet import SheetRow, check_suffix, degradation_sheet
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins

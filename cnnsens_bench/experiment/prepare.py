@@ -84,7 +84,7 @@ def prepare(config: Config) -> ResolvedStudy:
     settings, models = resolve_settings(config), resolve_models(config)
     conditions = resolve_conditions(config.degradations, config.trials)
     pairing = pair_entrants(models, config.defenses)
-    probe(conditions, input_sizes(models), pairing.defenses(), differentiable=config.sensitivity.enabled)
+    probe(conditions, input_sizes(models), pairing.defenses(), gradients=config.sensitivity.enabled)
     predictors = resolve_predictors(config.sensitivity.predictors)
     objective = resolve_conditions(config.search.degradations, trials=1) if config.recipe == "search" else None
     try:

@@ -19,7 +19,7 @@ from cnnsens_bench import images
 from cnnsens_bench.engine.degrade import Degrader
 from cnnsens_bench.engine.networks import LoadedEntrant, autocast
 from cnnsens_bench.engine.plan import Condition, Sweep
-from cnnsens_bench.engine.score import ScoredNetwork, Scorer
+from cnnsens_bench.engine.score import Scorer
 from cnnsens_bench.experiment.entrants import Pairing
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.images import decode_row
@@ -174,7 +174,7 @@ class Profiler:
     def _score(self, entrant: int, loaded: LoadedEntrant, size: int, decoded: Sequence[images.Decoded]) -> float:
         """Return the seconds of all scores of an image, in batches of the run's size."""
         alone = Sweep(**(vars(self.sweep) | {"entrants": (self.sweep.entrants[entrant],)}))
-        scorer = Scorer(alone, [ScoredNetwork(loaded.network(), size)], self.device, self.pool)
+        scorer = Scorer(alone, [loaded], self.device, self.pool)
         filled = [decoded[i % len(decoded)] for i in range(self.sweep.batch_size)]
         ids = [f"estimate {i}" for i in range(len(filled))]
         wanted = np.ones((len(filled), 1, len(self.sweep.score_cells())), bool)

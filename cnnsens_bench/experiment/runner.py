@@ -25,8 +25,8 @@ from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, CheckpointFiles
 from cnnsens_bench.runtime.local import run_local
-from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.plan_store import StoredPlan, stored_plan
+from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.store import FAILURES, RunStore, Store, new_attempt, storage_errors, write_part, writing
 from cnnsens_bench.tracking import Tracker

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
@@ -70,7 +69,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
     """Let a cluster that the body starts listen on the loopback interface alone, as Ray does on macOS and Windows.
 
@@ -89,11 +88,8 @@ def require_plugins(names: Sequence[str]) -> None:
     if not names:
         return
     check = ray.remote(num_cpus=0)(_complaint)
-    checks = [
-        check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)).remote(names)
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    there = [NodeAffinitySchedulingStrategy(node, soft=True) for node in alive_nodes()]
+    checks = [check.options(scheduling_strategy=strategy).remote(names) for strategy in there]
     for complaint in ray.get(checks):
         if complaint:
             raise UserError(f"on a machine of the cluster, {complaint}")
@@ -206,7 +202,7 @@ class SweepMonitor:
         self.waiting = self.stalled = False
         self._lock = threading.Lock()
 
-    @contextmanager
+    @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Watch the sweep while the body takes its outcomes. A body that waits in vain gets a `KeyboardInterrupt`."""
         self.stalled = False
@@ -253,17 +249,13 @@ class SweepMonitor:
                 evaluations, messages = ray.get(self.coordinator.news.remote(), timeout=30)
             except ray.exceptions.RayError:
                 continue
-            self._report(evaluations, messages)
+            if evaluations > self.evaluations:
+                self.reporter.evaluations(evaluations - self.evaluations)
+            for sentence in messages[self.messages :]:
+                self.reporter.message(sentence)
+            self.evaluations, self.messages = evaluations, len(messages)
             monitor.observe((evaluations, self.ended))
             if not self.waiting:
                 monitor.touch()
             if not over and can_interrupt and monitor.stalled() and self.interrupt():
                 return
-
-    def _report(self, evaluations: int, messages: list[str]) -> None:
-        """Report what is new since the last call."""
-        if evaluations > self.evaluations:
-            self.reporter.evaluations(evaluations - self.evaluations)
-        for sentence in messages[self.messages :]:
-            self.reporter.message(sentence)
-        self.evaluations, self.messages = evaluations, len(messages)

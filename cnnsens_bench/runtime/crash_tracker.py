@@ -4,9 +4,8 @@ A crash in a library or the system's out-of-memory killer leaves no exception be
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from cnnsens_bench.utils.atomic import replacing
 
@@ -32,6 +31,9 @@ class CrashTracker:
     [1, 1]
     """
 
+    retry_hint = "the same command tries it again"
+    """How what was set aside can be tried again, for the end of a sentence."""
+
     def __init__(self) -> None:
         self.begun: dict[Key, int] = {}
         self.deaths: dict[Key, tuple[int, int]] = {}
@@ -50,38 +52,40 @@ class CrashTracker:
             Whether the images are begun whatever they may have caused.
         """
         self._count_deaths((scope, image_id) for image_id in ids)
-        deaths = [
-            MAX_DEATHS if image_id in self.set_aside else self.deaths.get((scope, image_id), (0, 0))[0]
-            for image_id in ids
-        ]
+        deaths = [MAX_DEATHS if each in self.set_aside else self.deaths.get((scope, each), (0, 0))[0] for each in ids]
         if alone or not any(deaths):
             self.begun.update({(scope, image_id): 0 for image_id in ids})
+        self._save()
         return deaths
 
     def advance(self, scope: str, image_id: str, position: int) -> None:
         """Note that an image which is computed alone has reached a position, counted upwards in the work's order."""
         self.begun[scope, image_id] = position
+        self._save()
 
     def end(self, scope: str, ids: Sequence[str]) -> None:
         """End images: the process has survived them."""
         for image_id in ids:
             self.begun.pop((scope, image_id), None)
             self.deaths.pop((scope, image_id), None)
+        self._save()
 
     def _count_deaths(self, keys: Iterable[Key]) -> None:
         """Count a death for those of the keys that were begun and have not ended."""
         for key in keys:
-            if key not in self.begun:
-                continue
-            position = self.begun.pop(key)
-            deaths, died_at = self.deaths.get(key, (0, 0))
-            if position > died_at:
-                # It got past the position of the last death, so that one was an accident, such as a node that was
-                # taken away. The first death, among other images, stays.
-                deaths = min(deaths, 1)
-            self.deaths[key] = (deaths + 1, position)
-            if deaths + 1 >= MAX_DEATHS:
-                self.set_aside.add(key[1])
+            if key in self.begun:
+                position = self.begun.pop(key)
+                deaths, died_at = self.deaths.get(key, (0, 0))
+                if position > died_at:
+                    # It got past the position of the last death, so that one was an accident, such as a node that was
+                    # taken away. The first death, among other images, stays.
+                    deaths = min(deaths, 1)
+                self.deaths[key] = (deaths + 1, position)
+                if deaths + 1 >= MAX_DEATHS:
+                    self.set_aside.add(key[1])
+
+    def _save(self) -> None:
+        """Keep the state after a change; nothing to do where it lives as long as this object."""
 
 
 class FileCrashTracker(CrashTracker):
@@ -95,26 +99,15 @@ class FileCrashTracker(CrashTracker):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.retry_hint = path, f"to try it again, delete {path}"
         try:
             content = json.loads(path.read_text())
             self.begun = {(scope, image_id): position for scope, image_id, position in content["under_way"]}
             self.deaths = {(scope, image_id): (n, position) for scope, image_id, n, position in content["killed"]}
             self.set_aside = set(content["poisoned"])
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError):
-            self.begun, self.deaths, self.set_aside = {}, {}, set()  # the crash cut the file off: nothing is known
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            self.begun, self.deaths, self.set_aside = {}, {}, set()  # there is none, or a crash cut it off
         self._count_deaths(list(self.begun))
-
-    def begin(self, scope: str, ids: Sequence[str], alone: bool = False) -> list[int]:
-        return self._saved(lambda: super(FileCrashTracker, self).begin(scope, ids, alone))
-
-    def advance(self, scope: str, image_id: str, position: int) -> None:
-        self._saved(lambda: super(FileCrashTracker, self).advance(scope, image_id, position))
-
-    def end(self, scope: str, ids: Sequence[str]) -> None:
-        self._saved(lambda: super(FileCrashTracker, self).end(scope, ids))
 
     def close(self) -> None:
         """Forget the images that are begun, because the process ends on its own and none of them is to blame."""
@@ -123,11 +116,6 @@ class FileCrashTracker(CrashTracker):
             self._save()
         else:
             self.path.unlink(missing_ok=True)
-
-    def _saved(self, change: Callable[[], Any]) -> Any:
-        result = change()
-        self._save()
-        return result
 
     def _save(self) -> None:
         content = {

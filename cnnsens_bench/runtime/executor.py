@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -13,33 +12,21 @@ from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.oom_backoff import free_memory
 from cnnsens_bench.engine.plan import Sweep
-from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import serialization
-from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS
-from cnnsens_bench.runtime.options import ExecutionOptions
+from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS, CrashTracker
 from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import Task
-from cnnsens_bench.runtime.worker import TaskOutcome, Worker
+from cnnsens_bench.runtime.resources import ExecutionOptions
+from cnnsens_bench.runtime.worker import Decoded, TaskOutcome, Worker
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.reporter import SILENT, Reporter
 from cnnsens_bench.utils.storage import StoragePath
 
-Decoded = images.Decoded | str
-"""An image, or the sentence that says why it cannot be read."""
-
 PACKED = f"set aside: the process that packed it was killed {MAX_DEATHS} times"
 
 
-class CrashRecorder(Protocol):
-    """A `CrashTracker`, or one that is reached through Ray."""
-
-    def begin(self, scope: str, ids: Sequence[str], alone: bool = False) -> list[int]: ...
-    def advance(self, scope: str, image_id: str, position: int) -> None: ...
-    def end(self, scope: str, ids: Sequence[str]) -> None: ...
-
-
-def decode_task(task: Task, reach: Reach, crash_tracker: CrashRecorder, scope: str) -> list[Decoded]:
+def decode_task(task: Task, reach: Reach, crash_tracker: CrashTracker, scope: str) -> list[Decoded]:
     """Return the images of a task, decoded one by one where a process died while it decoded them.
 
     Parameters
@@ -53,26 +40,22 @@ def decode_task(task: Task, reach: Reach, crash_tracker: CrashRecorder, scope: s
     """
     ids = task.ids
     if not any(crash_tracker.begin(scope, ids)):
-        decoded = [decode_row(row, reach) for row in task.rows]
+        decoded = [images.decode_row(row, reach) for row in task.rows]
         crash_tracker.end(scope, ids)
         return decoded
     return [decode_alone(row, reach, crash_tracker, scope) for row in task.rows]
 
 
-def decode_alone(row: Mapping[str, Any], reach: Reach, crash_tracker: CrashRecorder, scope: str) -> Decoded:
+def decode_alone(row: Mapping[str, Any], reach: Reach, crash_tracker: CrashTracker, scope: str) -> Decoded:
     """Return one image, or a sentence where decoding it has killed too many processes."""
     image_id = str(row["image_id"])
-    if crash_tracker.begin(scope, [image_id], alone=True)[0] >= MAX_DEATHS:
-        crash_tracker.end(scope, [image_id])
-        return f"set aside: its decoder was killed {MAX_DEATHS} times"
-    decoded = decode_row(row, reach)
+    good = crash_tracker.begin(scope, [image_id], alone=True)[0] < MAX_DEATHS
+    decoded = images.decode_row(row, reach) if good else f"set aside: its decoder was killed {MAX_DEATHS} times"
     crash_tracker.end(scope, [image_id])
     return decoded
 
 
-def pack_task(
-    number: int, task: Task, decoded: Sequence[Decoded], crash_tracker: CrashRecorder, scope: str
-) -> pa.Table:
+def pack_task(number: int, task: Task, decoded: Sequence[Decoded], crash_tracker: CrashTracker, scope: str) -> pa.Table:
     """Return `serialization.pack` of a task; where that has killed a process, each image is packed alone first."""
     ids = task.ids
     if any(crash_tracker.begin(scope, ids)):
@@ -85,7 +68,7 @@ def pack_task(
     return block
 
 
-def _pack_alone(task: Task, position: int, image: Decoded, crash_tracker: CrashRecorder, scope: str) -> Decoded:
+def _pack_alone(task: Task, position: int, image: Decoded, crash_tracker: CrashTracker, scope: str) -> Decoded:
     """Return an image that can be packed without killing the process, or a sentence."""
     ids = [task.ids[position]]
     good = crash_tracker.begin(scope, ids, alone=True)[0] < MAX_DEATHS
@@ -114,8 +97,6 @@ class TaskExecutor:
         Where the networks run.
     crash_tracker
         Where deaths of processes are counted.
-    retry_hint
-        How what is set aside can be tried again, for the end of a sentence.
     options
         The threads and the budget of this process.
     reporter
@@ -131,19 +112,17 @@ class TaskExecutor:
         load: Callable[[str], Checkpoint],
         parts: StoragePath,
         device: torch.device | str,
+        crash_tracker: CrashTracker,
         *,
-        crash_tracker: CrashRecorder,
-        retry_hint: str,
         options: ExecutionOptions,
         reporter: Reporter = SILENT,
         name: str = "",
     ) -> None:
-        self.sweep, self.groups, self.load = sweep, groups, load
-        self.crash_tracker, self.retry_hint = crash_tracker, retry_hint
+        self.sweep, self.groups, self.load, self.crash_tracker = sweep, groups, load, crash_tracker
         self.budget = float("inf") if options.weights_budget is None else options.weights_budget
         self.scope = f"load {name}"  # its own scope, because several executors load the same networks at a time
         self.make = functools.partial(Worker, parts=parts, device=device, threads=options.threads, reporter=reporter)
-        self.workers: OrderedDict[int, Worker] = OrderedDict()
+        self.workers: dict[int, Worker] = {}  # the one that was used last is last
 
     def compute(self, task: Task, decoded: Sequence[Decoded], scope: str) -> TaskOutcome:
         """Compute a task; where a process died while it computed the task, image by image.
@@ -175,24 +154,23 @@ class TaskExecutor:
             if count >= MAX_DEATHS:
                 outcome += self._set_aside(worker, ids[i])
             elif count:
-                outcome += self._compute_alone(worker, task, decoded, i, scope)
+                outcome += self._compute_alone(task, decoded, i, scope)
         return outcome
 
     def _set_aside(self, worker: Worker, image_id: str) -> TaskOutcome:
         sentence = (
             f"the process that computed it was killed {MAX_DEATHS} times (out of memory, or a crash in a library): "
-            f"set aside; {self.retry_hint}"
+            f"set aside; {self.crash_tracker.retry_hint}"
         )
         worker.fail([(image_id, "worker", sentence)], worker.part_name([image_id]) + "-aside")
         return TaskOutcome(failures=1)
 
-    def _compute_alone(
-        self, worker: Worker, task: Task, decoded: Sequence[Decoded], position: int, scope: str
-    ) -> TaskOutcome:
+    def _compute_alone(self, task: Task, decoded: Sequence[Decoded], position: int, scope: str) -> TaskOutcome:
         image_id = task.ids[position]
         self.crash_tracker.begin(scope, [image_id], alone=True)
         advance = functools.partial(self.crash_tracker.advance, scope, image_id)
-        outcome = worker.compute(task.take([position]), [decoded[position]], again=True, report_position=advance)
+        own, images = task.take([position]), [decoded[position]]
+        outcome = self._worker(task.group).compute(own, images, again=True, report=advance)
         self.crash_tracker.end(scope, [image_id])
         return outcome
 
@@ -203,11 +181,11 @@ class TaskExecutor:
 
     def _worker(self, number: int) -> Worker:
         if number in self.workers:
-            self.workers.move_to_end(number)
+            self.workers[number] = self.workers.pop(number)
             return self.workers[number]
         group = self.groups[number]
         while self.workers and group.size + sum(self.groups[n].size for n in self.workers) > self.budget:
-            self.workers.popitem(last=False)[1].close()
+            self.workers.pop(next(iter(self.workers))).close()
             free_memory()
         entrants = tuple(self.sweep.entrants[i] for i in group.entrants)
         own = dataclasses.replace(self.sweep, entrants=entrants)
@@ -218,7 +196,7 @@ class TaskExecutor:
             raise UserError(
                 f"the process that loaded {named} was killed {MAX_DEATHS} times (out of memory, or a crash in a "
                 "library): lower cluster.weights_gb or cluster.workers, or leave out what does not fit; "
-                f"{self.retry_hint}"
+                f"{self.crash_tracker.retry_hint}"
             )
         self.workers[number] = self.make(own, {key: self.load(key) for key in keys})
         self.crash_tracker.end(self.scope, loading)

@@ -3,13 +3,12 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.images import decode_row
@@ -17,10 +16,10 @@ from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.models.base import best_device
 from cnnsens_bench.runtime.crash_tracker import FileCrashTracker
 from cnnsens_bench.runtime.executor import TaskExecutor, decode_alone
-from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkSize, cut
 from cnnsens_bench.runtime.plan_store import StoredPlan, Task, tasks_of
-from cnnsens_bench.runtime.worker import TaskOutcome
+from cnnsens_bench.runtime.resources import ExecutionOptions
+from cnnsens_bench.runtime.worker import Decoded, TaskOutcome
 from cnnsens_bench.utils.memory import WEIGHTS_SHARE, total_memory
 from cnnsens_bench.utils.reporter import SILENT, Reporter
 from cnnsens_bench.utils.storage import StoragePath, local_folder
@@ -56,75 +55,55 @@ def run_local(
         Hears of evaluations and of memory that runs out.
     """
     device = best_device()
-    weights = network_sizes(checkpoints)
-    budget = options.weights_budget or default_weights_budget(device)
+    # One is held at a time, because a mapping may load them as they are asked for.
+    weights = {key: network_size(checkpoints[key]) for key in checkpoints}
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory()
+    budget = options.weights_budget or WEIGHTS_SHARE * memory
     groups, tasks_per_batch = cut(sweep.entrants, weights, budget, plan.batches, sweep.batch_size, workers=1)
     beside = parts.parent if isinstance(parts, Path) else local_folder(parts.parent.parent, options.cache)
     beside.mkdir(parents=True, exist_ok=True)
     crash_tracker = FileCrashTracker(beside / "begun.json")
-    executor = TaskExecutor(
-        sweep,
-        groups,
-        checkpoints.__getitem__,
-        parts,
-        device,
-        crash_tracker=crash_tracker,
-        retry_hint=f"to try it again, delete {crash_tracker.path}",
-        options=dataclasses.replace(options, weights_budget=max(group.size for group in groups)),
-        reporter=reporter,
-    )
+    own = dataclasses.replace(options, weights_budget=max(group.size for group in groups))
+    load = checkpoints.__getitem__
+    executor = TaskExecutor(sweep, groups, load, parts, device, crash_tracker, options=own, reporter=reporter)
     numbers = range(len(groups))
     tasks = (task for n in numbers for batch in plan.read() for task in tasks_of(batch, groups, n, tasks_per_batch))
     reach = sweep.reach(min(weight.input_size for weight in weights.values()))
-    scope = f"{sweep.dataset}: compute"
+    scope = sweep.dataset
     pool = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)))
     try:
         waiting = None
         for task in itertools.chain(tasks, [None]):
-            ahead = PendingDecode(task, reach, crash_tracker, f"{sweep.dataset}: decode", pool) if task else None
+            ahead = (task, _decode_ahead(task, reach, crash_tracker, f"{scope}: decode", pool)) if task else None
             if waiting:
-                yield executor.compute(waiting.task, waiting.result(), scope)
+                yield executor.compute(waiting[0], waiting[1](), f"{scope}: compute")
             waiting = ahead
     finally:
         pool.shutdown(cancel_futures=True)  # a run that is stopped does not wait for images that nobody will use
         crash_tracker.close()
 
 
-class PendingDecode:
-    """A task whose images are being decoded in a pool; at once, one by one, where that has killed a process before."""
+def _decode_ahead(
+    task: Task, reach: Reach, crash_tracker: FileCrashTracker, scope: str, pool: ThreadPoolExecutor
+) -> Callable[[], list[Decoded]]:
+    """Decode the images of a task in a pool, and return what waits for them.
 
-    def __init__(
-        self, task: Task, reach: Reach, crash_tracker: FileCrashTracker, scope: str, pool: ThreadPoolExecutor
-    ) -> None:
-        self.task, self.crash_tracker, self.scope = task, crash_tracker, scope
-        self.pending: list[Future[images.Decoded | str]] = []
-        self.done: list[images.Decoded | str] = []
-        if any(crash_tracker.begin(scope, task.ids)):
-            self.done = [decode_alone(row, reach, crash_tracker, scope) for row in task.rows]
-        else:
-            self.pending = [pool.submit(decode_row, row, reach) for row in task.rows]
+    Where that has killed a process before, they are decoded at once, one by one.
+    """
+    if any(crash_tracker.begin(scope, task.ids)):
+        alone = [decode_alone(row, reach, crash_tracker, scope) for row in task.rows]
+        return lambda: alone
+    pending = [pool.submit(decode_row, row, reach) for row in task.rows]
 
-    def result(self) -> list[images.Decoded | str]:
-        """Wait for the images and return them."""
-        if self.pending:
-            self.done = [future.result() for future in self.pending]
-            self.crash_tracker.end(self.scope, self.task.ids)
-            self.pending = []
-        return self.done
+    def result() -> list[Decoded]:
+        decoded = [future.result() for future in pending]
+        crash_tracker.end(scope, task.ids)
+        return decoded
 
-
-def network_sizes(checkpoints: Mapping[str, Checkpoint]) -> dict[str, NetworkSize]:
-    """Return the size of each network. They are looked at one by one, because a mapping may load them lazily."""
-    return {key: network_size(checkpoints[key]) for key in checkpoints}
+    return result
 
 
 def network_size(checkpoint: Checkpoint) -> NetworkSize:
     """Return the bytes of all weights and statistics, and the side of the input."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.state_dict.values())
     return NetworkSize(size, checkpoint.preprocessing.input_size)
-
-
-def default_weights_budget(device: torch.device) -> float:
-    """Return the bytes of weights that a process which has a device to itself holds at once."""
-    on_device = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory()
-    return WEIGHTS_SHARE * on_device

@@ -23,6 +23,10 @@ class NetworkSize:
     input_size: int
 
 
+NetworkSizes = Mapping[str, NetworkSize]
+"""The size of each network by the key of its checkpoint."""
+
+
 @dataclass(frozen=True)
 class NetworkGroup:
     """The positions of entrants that are loaded together, and the bytes of their networks."""
@@ -32,12 +36,7 @@ class NetworkGroup:
 
 
 def cut(
-    entrants: Sequence[Entrant],
-    weights: Mapping[str, NetworkSize],
-    budget: float,
-    batches: int,
-    batch_size: int,
-    workers: int,
+    entrants: Sequence[Entrant], weights: NetworkSizes, budget: float, batches: int, batch_size: int, workers: int
 ) -> tuple[list[NetworkGroup], int]:
     """Return groups of networks, and the number of tasks that each group makes of an image batch.
 
@@ -73,9 +72,7 @@ def cut(
     return groups, tasks_per_batch
 
 
-def group(
-    entrants: Sequence[Entrant], weights: Mapping[str, NetworkSize], budget: float, at_least: int = 1
-) -> list[NetworkGroup]:
+def group(entrants: Sequence[Entrant], weights: NetworkSizes, budget: float, at_least: int = 1) -> list[NetworkGroup]:
     """Group entrants: those of one checkpoint together, those of one input size side by side.
 
     Parameters
@@ -88,22 +85,18 @@ def group(
     order = list(dict.fromkeys(entrant.checkpoint for entrant in entrants))
     # The sort is stable. Images are rendered and degraded once for neighbours of one size.
     order.sort(key=lambda key: weights[key].input_size)
-    positions = {key: [i for i, entrant in enumerate(entrants) if entrant.checkpoint == key] for key in order}
-    groups: list[NetworkGroup] = []
+    together: list[list[str]] = []
     for part in range(at_least):
-        here: list[str] = []
+        together.append([])
         for key in order[part * len(order) // at_least : (part + 1) * len(order) // at_least]:
-            if here and sum(weights[k].size for k in here) + weights[key].size > budget:
-                groups.append(_group(here, positions, weights))
-                here = []
-            here.append(key)
-        if here:
-            groups.append(_group(here, positions, weights))
+            if together[-1] and sum(weights[k].size for k in [*together[-1], key]) > budget:
+                together.append([])
+            together[-1].append(key)
+    groups = []
+    for keys in filter(None, together):
+        members = tuple(i for i, entrant in enumerate(entrants) if entrant.checkpoint in keys)
+        groups.append(NetworkGroup(members, sum(weights[key].size for key in keys)))
     return groups
-
-
-def _group(keys: list[str], positions: Mapping[str, list[int]], weights: Mapping[str, NetworkSize]) -> NetworkGroup:
-    return NetworkGroup(tuple(sorted(i for key in keys for i in positions[key])), sum(weights[k].size for k in keys))
 
 
 def _factor(wanted: int, there: int) -> int:

@@ -5,12 +5,11 @@ So neither the driver nor a worker holds more of the plan than one file of it.
 
 import contextlib
 import io
+import itertools
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ import pyarrow.parquet as pq
 
 from cnnsens_bench.engine.plan import ImageBatch, Sweep
 from cnnsens_bench.runtime.partition import NetworkGroup
+from cnnsens_bench.utils import storage
 from cnnsens_bench.utils.errors import StorageError
-from cnnsens_bench.utils.storage import StoragePath, names_below, storing, write_whole
+from cnnsens_bench.utils.storage import StoragePath
 
 BATCHES_PER_FILE = 32
 """The image batches of a file; each is a row group."""
@@ -86,13 +86,13 @@ class StoredPlan:
 
     def batch(self, number: int) -> ImageBatch:
         """Return an image batch by its number, counted from 0 through all files. Raises `StorageError`."""
-        with storing(self.folder), _file(self.folder, number // BATCHES_PER_FILE).open("rb") as file:
+        with storage.storing(self.folder), _file(self.folder, number // BATCHES_PER_FILE).open("rb") as file:
             return self._read(pq.ParquetFile(file), number)
 
     def read(self) -> Iterator[ImageBatch]:
         """Yield all image batches in order. Raises `StorageError`."""
         for start in range(0, self.batches, BATCHES_PER_FILE):
-            with storing(self.folder), _file(self.folder, start // BATCHES_PER_FILE).open("rb") as file:
+            with storage.storing(self.folder), _file(self.folder, start // BATCHES_PER_FILE).open("rb") as file:
                 parquet = pq.ParquetFile(file)
                 for number in range(start, min(start + BATCHES_PER_FILE, self.batches)):
                     yield self._read(parquet, number)
@@ -104,7 +104,7 @@ class StoredPlan:
         return ImageBatch(table.drop_columns(["wanted", "wanted_scores"]).to_pandas(), wanted, wanted_scores)
 
 
-@contextmanager
+@contextlib.contextmanager
 def stored_plan(sweep: Sweep, batches: Iterable[ImageBatch], parts: StoragePath) -> Iterator[StoredPlan]:
     """Store a plan in `<output>/plan/<attempt>` while the body runs, and remove it at the end.
 
@@ -127,55 +127,32 @@ def stored_plan(sweep: Sweep, batches: Iterable[ImageBatch], parts: StoragePath)
     above = parts.parent.parent / "plan"
     _remove(above)
     folder = above / parts.name
-    if isinstance(folder, Path):  # a URI has no folders
-        with storing(folder):
-            folder.mkdir(parents=True)
+    storage.make_folder(folder)
     try:
         yield _write(sweep, batches, folder)
     finally:
         _remove(folder)  # nothing else: a run that has taken over may have its own plan beside it
-        if isinstance(above, Path):
-            with contextlib.suppress(OSError):  # another run's plan is in it
-                above.rmdir()
+        storage.remove_empty_folder(above)
 
 
 def _write(sweep: Sweep, batches: Iterable[ImageBatch], folder: StoragePath) -> StoredPlan:
     count = images = evaluations = 0
-    file = _File()
-    for batch in batches:
-        file.add(_table(batch))
-        count += 1
-        images += len(batch.rows)
-        evaluations += batch.evaluations
-        if count % BATCHES_PER_FILE == 0:
-            write_whole(_file(folder, count // BATCHES_PER_FILE - 1), file.content())
-            file = _File()
-    if count % BATCHES_PER_FILE:
-        write_whole(_file(folder, count // BATCHES_PER_FILE), file.content())
+    batches = iter(batches)
+    for first in batches:
+        schema, content = _table(first).schema, io.BytesIO()
+        with pq.ParquetWriter(content, schema, compression="zstd") as writer:
+            for batch in itertools.chain([first], itertools.islice(batches, BATCHES_PER_FILE - 1)):
+                writer.write_table(_table(batch).cast(schema))  # each is a row group, because it has few rows
+                count += 1
+                images += len(batch.rows)
+                evaluations += batch.evaluations
+        storage.write_whole(_file(folder, (count - 1) // BATCHES_PER_FILE), content.getvalue())
     shape = len(sweep.entrants), len(sweep.cells()), len(sweep.score_cells())
     return StoredPlan(folder, count, images, evaluations, *shape)
 
 
-class _File:
-    """A file of the plan, in memory until it is full. Each image batch is a row group, because it has few rows."""
-
-    def __init__(self) -> None:
-        self._bytes = io.BytesIO()
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, table: pa.Table) -> None:
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._bytes, table.schema, compression="zstd")
-        self._writer.write_table(table.cast(self._writer.schema))
-
-    def content(self) -> bytes:
-        assert self._writer
-        self._writer.close()
-        return self._bytes.getvalue()
-
-
 def tasks_of(batch: ImageBatch, groups: Sequence[NetworkGroup], number: int, tasks_per_batch: int) -> Iterator[Task]:
-    """Yield the tasks that a group has with an image batch. Every wanted evaluation is in one task of one group.
+    """Return the tasks that a group has with an image batch. Every wanted evaluation is in one task of one group.
 
     Parameters
     ----------
@@ -188,10 +165,8 @@ def tasks_of(batch: ImageBatch, groups: Sequence[NetworkGroup], number: int, tas
     tasks_per_batch
         How many tasks the images are divided into; those in which the group wants nothing are left out.
     """
-    for position in range(tasks_per_batch):
-        task = task_at(batch, groups, number, tasks_per_batch, position)
-        if task:
-            yield task
+    tasks = (task_at(batch, groups, number, tasks_per_batch, position) for position in range(tasks_per_batch))
+    return (task for task in tasks if task)
 
 
 def task_at(
@@ -241,10 +216,8 @@ def _file(folder: StoragePath, number: int) -> StoragePath:
 
 def _remove(folder: StoragePath) -> None:
     """Remove a folder and its files, if it is there. What cannot be removed is removed by the next run."""
-    if isinstance(folder, Path):
+    if storage.is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    with contextlib.suppress(FileNotFoundError, StorageError):
-        for name in names_below(folder):
-            with storing(folder):
-                (folder / name).unlink()
+    with contextlib.suppress(StorageError):
+        storage.remove_files(folder, storage.names_below(folder))

@@ -22,16 +22,18 @@ from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime.cluster import SweepMonitor, connect, machines, quiet, require_plugins, worker_memory
 from cnnsens_bench.runtime.coordinator import Coordinator
 from cnnsens_bench.runtime.local import network_size
-from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkSize, cut
 from cnnsens_bench.runtime.plan_store import StoredPlan
 from cnnsens_bench.runtime.ray_worker import RayWorker, SharedWork, decoded_tasks
-from cnnsens_bench.runtime.resources import Layout
+from cnnsens_bench.runtime.resources import ExecutionOptions, Layout
 from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.utils.errors import StorageError, UserError
 from cnnsens_bench.utils.memory import WEIGHTS_SHARE
 from cnnsens_bench.utils.reporter import SILENT, Reporter
 from cnnsens_bench.utils.storage import StoragePath
+
+Checkpoints = Mapping[str, Checkpoint]
+"""The checkpoints of a sweep, by their keys."""
 
 MAX_READ_TASKS = 2048
 """The read tasks at most: each costs the driver some memory."""
@@ -40,7 +42,7 @@ MAX_READ_TASKS = 2048
 def run_ray(
     sweep: Sweep,
     plan: StoredPlan,
-    checkpoints: Mapping[str, Checkpoint],
+    checkpoints: Checkpoints,
     parts: StoragePath,
     options: ExecutionOptions = ExecutionOptions(),  # noqa: B008  # it is frozen
     reporter: Reporter = SILENT,
@@ -58,9 +60,14 @@ def run_ray(
     StorageError
         If a worker cannot read or write.
     """
-    _join_cluster(options.address, sweep)
+    connect(options.address)
+    quiet()
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    require_plugins(sweep.plugins)
     layout, cores = _lay_out(options)
-    work = _share(sweep, plan, checkpoints, parts, layout, options, reporter)
+    memory = worker_memory(layout, reporter)  # asked in any case, because it waits for a GPU and says so
+    budget = options.weights_budget or WEIGHTS_SHARE * memory
+    work = _share(sweep, plan, checkpoints, parts, budget, layout.workers)
     shared, monitor = ray.put(work), SweepMonitor(work.coordinator, reporter)
     unfinished = np.ones(work.tasks, bool)
     while unfinished.any():
@@ -76,17 +83,9 @@ def run_ray(
         except KeyboardInterrupt:
             if not monitor.stalled:
                 raise
-        reporter.message(
-            "note: the cluster has lost a machine and has no room for its worker: going on with what is left"
-        )
+        lost = "note: the cluster has lost a machine and has no room for its worker: going on with what is left"
+        reporter.message(lost)
         layout, cores = _lay_out(options)
-
-
-def _join_cluster(address: str | None, sweep: Sweep) -> None:
-    connect(address)
-    quiet()
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    require_plugins(sweep.plugins)
 
 
 def _lay_out(options: ExecutionOptions) -> tuple[Layout, int]:
@@ -96,13 +95,7 @@ def _lay_out(options: ExecutionOptions) -> tuple[Layout, int]:
 
 
 def _share(
-    sweep: Sweep,
-    plan: StoredPlan,
-    checkpoints: Mapping[str, Checkpoint],
-    parts: StoragePath,
-    layout: Layout,
-    options: ExecutionOptions,
-    reporter: Reporter,
+    sweep: Sweep, plan: StoredPlan, checkpoints: Checkpoints, parts: StoragePath, budget: float, workers: int
 ) -> SharedWork:
     """Cut the sweep into tasks, and return what its processes share; the checkpoints lie in the object store."""
     weights: dict[str, NetworkSize] = {}
@@ -110,12 +103,9 @@ def _share(
     for key, checkpoint in checkpoints.items():
         weights[key] = network_size(checkpoint)
         stored[key] = ray.put(checkpoint.to_bytes())  # one by one: the object store spills what does not fit
-    memory = worker_memory(layout, reporter)  # asked in any case, because it waits for a GPU and says so
-    budget = options.weights_budget or WEIGHTS_SHARE * memory
-    groups, tasks_per_batch = cut(sweep.entrants, weights, budget, plan.batches, sweep.batch_size, layout.workers)
-    reaches = [
-        sweep.reach(min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants)) for group in groups
-    ]
+    groups, tasks_per_batch = cut(sweep.entrants, weights, budget, plan.batches, sweep.batch_size, workers)
+    smallest = [min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants) for group in groups]
+    reaches = [sweep.reach(size) for size in smallest]
     # The coordinator lies on the driver's machine, because it must outlive the workers.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}

@@ -1,8 +1,8 @@
 """Fine-tunings side by side over a Ray cluster: each runs in a process of its own, with a GPU where there are some."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def train_over_ray(
     UserError, StorageError
         If a training fails, once those beside it have ended.
     """
-    pool = _TrainingPool(trainings, layout, folder, prepare, reporter)
+    pool = _TrainingPool(iter(trainings), layout, folder, prepare, reporter)
     try:
         while pool.fill():
             ended = pool.wait()
@@ -86,27 +86,25 @@ class _Attempt:
     deaths: int = 0
 
 
+@dataclass
 class _TrainingPool:
     """The trainings that run, those that begin anew, and the first error that ends the call."""
 
-    def __init__(
-        self,
-        trainings: Iterable[tuple[str, FineTuning]],
-        layout: Callable[[], Layout],
-        folder: Path | None,
-        prepare: Callable[[], None],
-        reporter: Reporter,
-    ) -> None:
-        self.trainings, self.layout, self.folder = iter(trainings), layout, folder
-        self.prepare, self.reporter = prepare, reporter
+    trainings: Iterator[tuple[str, FineTuning]]
+    layout: Callable[[], Layout]
+    folder: Path | None
+    prepare: Callable[[], None]
+    reporter: Reporter
+    again: deque[_Attempt] = field(default_factory=deque)
+    running: dict[Any, _Attempt] = field(default_factory=dict)
+    fault: Exception | None = None
+    said_waiting: bool = False
+
+    def __post_init__(self) -> None:
         # The board lies on the driver's machine, because it must outlive the trainings.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.board: Any = ray.remote(num_cpus=0)(_ProgressBoard).options(scheduling_strategy=here).remote()
         self.train = ray.remote(max_retries=0, scheduling_strategy="SPREAD")(_train)
-        self.again: deque[_Attempt] = deque()
-        self.running: dict[Any, _Attempt] = {}
-        self.fault: Exception | None = None
-        self.said_waiting = False
         self._look_at_cluster()
 
     def _look_at_cluster(self) -> None:
@@ -142,9 +140,8 @@ class _TrainingPool:
             self.monitor.touch()
         if not progress and not self.said_waiting and self.monitor.silence() > cluster.NOTED_AFTER:
             self.said_waiting = True
-            self.reporter.message(
-                "note: trainings wait for free cores or GPUs: other jobs may have them, or none have come yet"
-            )
+            sentence = "note: trainings wait for free cores or GPUs: other jobs may have them, or none have come yet"
+            self.reporter.message(sentence)
         return ended
 
     def begin_anew_if_stalled(self) -> bool:
@@ -163,13 +160,12 @@ class _TrainingPool:
         attempt = self.running.pop(reference)
         try:
             result = ray.get(reference)
-        except RayTaskError as error:  # a mistake of the program: beginning anew would not help
-            self.board.forget.remote(attempt.key)
-            self.fault = self.fault or error
-            return None
         except RayError as error:
             self.board.forget.remote(attempt.key)
-            self._count_death(attempt, error)
+            if isinstance(error, RayTaskError):  # a mistake of the program: beginning anew would not help
+                self.fault = self.fault or error
+            else:
+                self._count_death(attempt, error)
             return None
         if isinstance(result, Diverged):
             return attempt.key, result, []
@@ -182,7 +178,12 @@ class _TrainingPool:
     def _count_death(self, attempt: _Attempt, error: RayError) -> None:
         attempt.deaths += not isinstance(error, (NodeDiedError, ObjectLostError))
         if attempt.deaths == MAX_DEATHS:
-            self.fault = self.fault or UserError(_given_up(attempt.key, error))
+            memory = isinstance(error, OutOfMemoryError)
+            why = "its memory is full" if memory else "no error was left: was it killed, or is its memory full?"
+            self.fault = self.fault or UserError(
+                f"the training of {attempt.key} took its process with it {MAX_DEATHS} times ({why}): lower its "
+                "training.batch_size, or use machines with more memory"
+            )
         elif not self.fault:
             self.reporter.message(f"note: the process that trained {attempt.key} has died: it begins anew")
             self.again.append(attempt)
@@ -195,15 +196,6 @@ class _TrainingPool:
         """End what runs."""
         self._cancel()
         ray.kill(self.board)
-
-
-def _given_up(key: str, error: RayError) -> str:
-    memory = isinstance(error, OutOfMemoryError)
-    why = "its memory is full" if memory else "no error was left: was it killed, or is its memory full?"
-    return (
-        f"the training of {key} took its process with it {MAX_DEATHS} times ({why}): lower its training.batch_size, or "
-        "use machines with more memory"
-    )
 
 
 class _ProgressBoard:

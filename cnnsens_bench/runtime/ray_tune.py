@@ -51,21 +51,21 @@ def search(recipe_search: RecipeSearch, reporter: Reporter = SILENT) -> list[Tri
     """
     _quiet()
     layout = lay_out_trials(recipe_search.search, recipe_search.recipe.batch_size, machines())
-    _TrialCallback.connect(recipe_search, reporter)
+    _TrialCallback.recipe_search, _TrialCallback.reporter = recipe_search, reporter
     together = layout.processes > 1
     # The driver of a trial of several processes takes no core from them, but Ray needs something in a request.
     resources: dict[str, float] = {"memory": 1e6} if together else {"cpu": layout.reserved_cpus, "gpu": layout.gpus}
-    trainable = tune.with_parameters(
-        _train_together if together else _train_alone, recipe_search=recipe_search, layout=layout
-    )
+    function = _train_together if together else _train_alone
+    trainable = tune.with_parameters(function, recipe_search=recipe_search, layout=layout)
+    trainable = tune.with_resources(trainable, resources)
     folder = recipe_search.folder / "tune"
     interrupted = folder.exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _tuner(recipe_search, tune.with_resources(trainable, resources), layout).fit()
+        _tuner(recipe_search, trainable, layout).fit()
         if interrupted and len(TrialLog(recipe_search.folder).trials()) < recipe_search.search.trials:
             shutil.rmtree(folder)  # what was interrupted was a search of fewer trials
-            _tuner(recipe_search, tune.with_resources(trainable, resources), layout).fit()
+            _tuner(recipe_search, trainable, layout).fit()
     return TrialLog(recipe_search.folder).trials()
 
 
@@ -77,6 +77,7 @@ def _tuner(recipe_search: RecipeSearch, trainable: Any, layout: Layout) -> tune.
         except Exception:
             # It was killed while it wrote its state, so it begins again; the log knows the trials that have ended.
             shutil.rmtree(folder)
+    grace = max(1, round(100 * recipe_search.search.grace))
     return tune.Tuner(
         trainable,
         param_space={key: _domain(axis) for key, axis in axes(recipe_search.search, recipe_search.recipe).items()},
@@ -85,12 +86,7 @@ def _tuner(recipe_search: RecipeSearch, trainable: Any, layout: Layout) -> tune.
             mode="max",
             num_samples=recipe_search.search.trials,
             search_alg=_searcher(recipe_search),
-            scheduler=_KeepGivenRecipe(
-                time_attr="progress",
-                max_t=100,
-                grace_period=max(1, round(100 * recipe_search.search.grace)),
-                reduction_factor=2,
-            ),
+            scheduler=_KeepGivenRecipe("progress", max_t=100, grace_period=grace, reduction_factor=2),
             max_concurrent_trials=layout.workers,
             # A process that has imported torch and decoded the images is used for the next trial too.
             reuse_actors=layout.processes == 1,
@@ -151,11 +147,6 @@ class _TrialCallback(tune.Callback):
     recipe_search: ClassVar[RecipeSearch]
     reporter: ClassVar[Reporter]
 
-    @classmethod
-    def connect(cls, recipe_search: RecipeSearch, reporter: Reporter) -> None:
-        """Set the search and the reporter of the callbacks."""
-        cls.recipe_search, cls.reporter = recipe_search, reporter
-
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         self.reporter.trial_progress(self._read(trial, result))
 
@@ -198,32 +189,22 @@ def _train_alone(point: dict[str, Any], recipe_search: RecipeSearch, layout: Lay
     """Run a trial in one process. This is Tune's function trainable."""
     # Ray gives a worker OMP_NUM_THREADS=1.
     torch.set_num_threads(layout.threads)
+    _run_trial(point, recipe_search, lambda recipe: _train(tune, recipe_search, recipe))
+
+
+def _run_trial(point: dict[str, Any], recipe_search: RecipeSearch, train: Callable[[Recipe], None]) -> None:
+    """Train by the recipe of a point, or report the result again if its trial has ended, which Tune may not know.
+
+    A trial that diverges or fails ends with the worst objective, so that the searcher learns from it.
+    """
     recipe = recipe_of(point, recipe_search.recipe)
-    if _ended_before(recipe_search, recipe):
-        return
-
-    def report(metrics: Metrics, folder: Path | None) -> None:
-        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder) if folder else None)
-
-    checkpoint = tune.get_checkpoint()
-    with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as folder:
-        state = Path(folder) / STATE if folder else None
-        _guarded(lambda: train_trial(recipe_search, recipe, state_file=state, report=report))
-
-
-def _ended_before(recipe_search: RecipeSearch, recipe: Recipe) -> bool:
-    """Report a trial's result again if it has ended, which Tune's state may not know; return whether it has."""
     known = TrialLog(recipe_search.folder).known(recipe)
     if known:
         tune.report({**known.metrics, "status": known.status, "error": known.error})
-    return known is not None
-
-
-def _guarded(work: Callable[[], None]) -> None:
-    """Run a trial. One that diverges or fails ends with the worst objective, so that the searcher learns from it."""
+        return
     worst = {"objective": 0.0, "undegraded": 0.0, "degraded": 0.0, "progress": 100.0, "scores": []}
     try:
-        work()
+        train(recipe)
     except Diverged as error:
         tune.report({**worst, "status": "diverged", "error": str(error)})
     except Exception as error:
@@ -231,41 +212,42 @@ def _guarded(work: Callable[[], None]) -> None:
         tune.report({**worst, "status": "failed", "error": text})
 
 
+def _train(library: Any, recipe_search: RecipeSearch, recipe: Recipe, share: Share | None = None) -> None:
+    """Train a trial from its last checkpoint on. `library` is `ray.tune`, or `ray.train` in a process of several."""
+
+    def report(metrics: Metrics, folder: Path | None) -> None:
+        library.report(metrics, checkpoint=library.Checkpoint.from_directory(str(folder)) if folder else None)
+
+    checkpoint = library.get_checkpoint()
+    with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as folder:
+        state = Path(folder) / STATE if folder else None
+        train_trial(recipe_search, recipe, state_file=state, report=report, share=share)
+
+
 def _train_together(point: dict[str, Any], recipe_search: RecipeSearch, layout: Layout) -> None:
     """Run a trial in several processes. Tune's function is only their driver."""
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    recipe = recipe_of(point, recipe_search.recipe)
-    if _ended_before(recipe_search, recipe):
-        return
     resources = {"CPU": layout.reserved_cpus} | ({"GPU": layout.gpus} if layout.gpus else {})
-    trainer = TorchTrainer(
-        _train_share,
-        train_loop_config={"recipe_search": recipe_search, "recipe": recipe, "threads": layout.threads},
-        scaling_config=ScalingConfig(
-            num_workers=layout.processes, use_gpu=layout.gpus > 0, resources_per_worker=resources
-        ),
+    scaling = ScalingConfig(num_workers=layout.processes, use_gpu=layout.gpus > 0, resources_per_worker=resources)
+
+    def train(recipe: Recipe) -> None:
+        given = {"recipe_search": recipe_search, "recipe": recipe, "threads": layout.threads}
         # Ray Train finds the last checkpoint of this name on its own when a trial goes on.
-        run_config=RunConfig(
+        run_config = RunConfig(
             name="processes",
             storage_path=tune.get_context().get_trial_dir(),
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # of Ray Train's second version
-        ),
-    )
-    _guarded(lambda: _fit(trainer))
+        )
+        try:
+            TorchTrainer(_train_share, train_loop_config=given, scaling_config=scaling, run_config=run_config).fit()
+        except TrainingFailedError as error:
+            text = str(error)
+            raise (Diverged if "training diverged" in text else RuntimeError)(text) from None
 
-
-def _fit(trainer: Any) -> None:
-    """Run a trainer, and raise its error as one of ours."""
-    from ray.train import TrainingFailedError
-
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        text = str(error)
-        raise (Diverged if "training diverged" in text else RuntimeError)(text) from None
+    _run_trial(point, recipe_search, train)
 
 
 def _train_share(given: dict[str, Any]) -> None:
@@ -275,14 +257,7 @@ def _train_share(given: dict[str, Any]) -> None:
     torch.set_num_threads(given["threads"])
     context = train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
-    checkpoint = train.get_checkpoint()
-
-    def report(metrics: Metrics, folder: Path | None) -> None:
-        train.report(metrics, checkpoint=train.Checkpoint.from_directory(str(folder)) if folder else None)
-
-    with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as folder:
-        state = Path(folder) / STATE if folder else None
-        train_trial(given["recipe_search"], given["recipe"], state_file=state, report=report, share=share)
+    _train(train, given["recipe_search"], given["recipe"], share)
 
 
 def _quiet() -> None:

@@ -14,12 +14,13 @@ import torch
 
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.plan import Sweep
-from cnnsens_bench.models import checkpoint_from_bytes
+from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
 from cnnsens_bench.runtime import serialization
+from cnnsens_bench.runtime.crash_tracker import CrashTracker
 from cnnsens_bench.runtime.executor import TaskExecutor, decode_task, pack_task
-from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import StoredPlan, Task, task_at
+from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.utils.errors import StorageError, UserError
 from cnnsens_bench.utils.memory import keep_freed_memory
 from cnnsens_bench.utils.plugins import load_plugins
@@ -119,8 +120,8 @@ def _folder_required(folder: StoragePath) -> Iterator[None]:
         ) from error
 
 
-class RemoteCrashTracker:
-    """The coordinator's crash tracker, as workers reach it. Each call waits until it has arrived."""
+class RemoteCrashTracker(CrashTracker):
+    """The coordinator's crash tracker, as workers reach it. Each call waits until it has arrived there."""
 
     def __init__(self, coordinator: Any) -> None:
         self.coordinator = coordinator
@@ -168,18 +169,16 @@ class RayWorker:
     def __init__(self, shared: Any, threads: int) -> None:
         keep_freed_memory()
         self.work = work = ray.get(shared)
-        self.reporter = _CoordinatorReporter(work.coordinator)
+        self.reporter = reporter = _CoordinatorReporter(work.coordinator)
+
+        def load(key: str) -> Checkpoint:
+            return checkpoint_from_bytes(ray.get(work.checkpoints[key]))
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        tracker, options = RemoteCrashTracker(work.coordinator), ExecutionOptions(threads, work.weights_budget)
+        name = ray.get_runtime_context().get_actor_id() or ""
         self.executor = TaskExecutor(
-            work.sweep,
-            work.groups,
-            lambda key: checkpoint_from_bytes(ray.get(work.checkpoints[key])),
-            work.parts,
-            "cuda" if torch.cuda.is_available() else "cpu",
-            crash_tracker=RemoteCrashTracker(work.coordinator),
-            retry_hint="the same command tries it again",
-            options=ExecutionOptions(threads, work.weights_budget),
-            reporter=self.reporter,
-            name=ray.get_runtime_context().get_actor_id() or "",
+            work.sweep, work.groups, load, work.parts, device, tracker, options=options, reporter=reporter, name=name
         )
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -191,7 +190,3 @@ class RayWorker:
                 outcome = self.executor.compute(task, decoded, f"compute {task.group}")
             outcomes.append({"number": number, **asdict(outcome)})
         return pa.Table.from_pylist(outcomes)
-
-    def close(self) -> None:
-        """Release the networks."""
-        self.executor.close()

@@ -1,7 +1,8 @@
-"""The layout of work on machines: how many workers run at once, and the cores and GPUs that each has."""
+"""How work is executed: the layout on machines (workers, their cores and GPUs), and settings that change no result."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cnnsens_bench.training.space import SearchConfig
 from cnnsens_bench.utils.errors import UserError
@@ -96,6 +97,33 @@ def lay_out(
     while reserved and _room(able, reserved, per_worker) < startable:
         reserved -= 1
     return Layout(workers, threads, per_worker, reserved)
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """Settings of `run_local`, `run_ray` and their workers.
+
+    Attributes
+    ----------
+    threads
+        The CPU threads of a process that computes; None for torch's own choice. Over a cluster the layout decides.
+    weights_budget
+        The bytes of weights that a worker holds at once; None for a quarter of its memory. Networks that need more are
+        computed group by group.
+    cache
+        The cache folder; None for the user's. `run_local` keeps its record of crashes below it where the output is a
+        URI.
+    address
+        The address of the Ray cluster; None for the job's own, or one that is started on this machine.
+    layout
+        Chooses how the workers lie on the machines of the cluster.
+    """
+
+    threads: int | None = None
+    weights_budget: float | None = None
+    cache: str | Path | None = None
+    address: str | None = None
+    layout: Callable[[Sequence[Machine]], Layout] = lay_out
 
 
 def lay_out_trials(search: SearchConfig, batch_size: int, machines: Sequence[Machine]) -> Layout:

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 
 from cnnsens_bench import images
+from cnnsens_bench.engine import predictions
 from cnnsens_bench.engine.plan import Sweep
-from cnnsens_bench.engine.predictions import Prediction
 from cnnsens_bench.engine.score import Scores
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.sensitivity.predictors import parse_predictor
@@ -18,7 +18,7 @@ Rows = Sequence[Mapping[str, Any]]
 """Rows of the sample table."""
 
 
-def prediction_table(sweep: Sweep, rows: Rows, prediction: Prediction) -> pa.Table:
+def prediction_table(sweep: Sweep, rows: Rows, prediction: predictions.Prediction) -> pa.Table:
     """Return rows of `predictions`.
 
     Parameters
@@ -31,21 +31,13 @@ def prediction_table(sweep: Sweep, rows: Rows, prediction: Prediction) -> pa.Tab
         The results of one degradation.
     """
     columns = prediction.columns
-    ids = [row["image_id"] for row in rows]
     return pa.table(
         {
-            **_keys(sweep, ids, columns["image"], columns["entrant"]),
+            **_keys(sweep, [row["image_id"] for row in rows], columns["image"], columns["entrant"]),
             "architecture": _spread([e.architecture for e in sweep.entrants], columns["entrant"]),
             "degradation": _spread([prediction.degradation], np.zeros_like(columns["image"])),
-            "level": columns["level"],
-            "trial": columns["trial"].astype(np.int32),
             "label": np.array([int(row["label"]) for row in rows], np.int32)[columns["image"]],
-            "prediction": columns["prediction"].astype(np.int32),
-            "confidence": columns["confidence"],
-            "true_probability": columns["true_probability"],
-            "true_rank": columns["true_rank"].astype(np.int32),
-            "reference_logit": columns["reference_logit"],
-            "reference_probability": columns["reference_probability"],
+            **{name: columns[name] for name in ("level", "trial", *predictions.OUTPUTS)},
         }
     )
 
@@ -79,8 +71,7 @@ def score_tables(sweep: Sweep, image_ids: Sequence[str], scores: Scores) -> dict
                 "degradation": _spread([cell.degradation for cell in cells], position),
                 "level": np.array([cell.level for cell in cells], np.float64)[position],
                 "output": _spread(OUTPUTS, columns["output"]),
-                "mean_change": columns["mean_change"],
-                "deviation": columns["deviation"],
+                **{name: columns[name] for name in ("mean_change", "deviation")},
             }
         )
     return found
@@ -100,20 +91,13 @@ def speed_table(sweep: Sweep, speeds: Mapping[int, tuple[int, float]], device: s
     threads
         The CPU threads, or None on a GPU.
     """
-    entrants = [sweep.entrants[position] for position in speeds]
-    return pa.table(
-        {
-            "run_id": [sweep.run_id] * len(entrants),
-            "dataset": [sweep.dataset] * len(entrants),
-            "model": [entrant.model for entrant in entrants],
-            "defense": [entrant.defense for entrant in entrants],
-            "device": [device] * len(entrants),
-            "threads": pa.array([threads] * len(entrants), pa.int32()),
-            "precision": [sweep.precision] * len(entrants),
-            "images": [images for images, _ in speeds.values()],
-            "seconds": [seconds for _, seconds in speeds.values()],
-        }
-    )
+    run = {"run_id": sweep.run_id, "dataset": sweep.dataset, "precision": sweep.precision}
+    rows = []
+    for position, (count, seconds) in speeds.items():
+        entrant = sweep.entrants[position]
+        network = {"model": entrant.model, "defense": entrant.defense, "device": device, "threads": threads}
+        rows.append({**run, **network, "images": count, "seconds": seconds})
+    return pa.Table.from_pylist(rows)
 
 
 def image_table(sweep: Sweep, rows: Rows, pictures: Sequence[images.Decoded], hues: Sequence[float]) -> pa.Table:

@@ -22,11 +22,9 @@ def pack(number: int, task: Task, decoded: Sequence[images.Decoded | str]) -> pa
     decoded
         Its images, or for one that cannot be read the sentence that says why.
     """
-    empty = {**dict.fromkeys(images.ROW_COLUMNS), "error": None}
-    extra = [
-        {**empty, "error": image} if isinstance(image, str) else {**empty, **images.to_row(image)} for image in decoded
-    ]
-    rows = pa.Table.from_pylist([{"row": row, **more} for row, more in zip(task.rows, extra, strict=True)])
+    empty = dict.fromkeys((*images.ROW_COLUMNS, "error"))
+    found = [{"error": image} if isinstance(image, str) else images.to_row(image) for image in decoded]
+    rows = pa.Table.from_pylist([{"row": row, **empty, **own} for row, own in zip(task.rows, found, strict=True)])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows)

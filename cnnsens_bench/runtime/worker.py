@@ -1,6 +1,8 @@
 """What one worker does with a task: it evaluates the task and writes part files. It knows neither Ray nor DuckDB."""
 
+import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,9 +17,8 @@ from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.oom_backoff import OomBackoff
 from cnnsens_bench.engine.plan import Sweep
-from cnnsens_bench.engine.score import ScoredNetwork, Scorer
+from cnnsens_bench.engine.score import Scorer
 from cnnsens_bench.engine.timing import device_name
-from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import rows
 from cnnsens_bench.runtime.plan_store import Task
@@ -27,6 +28,9 @@ from cnnsens_bench.utils.errors import ImageError, UserError
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.reporter import SILENT, Reporter
 from cnnsens_bench.utils.storage import StoragePath
+
+Decoded = images.Decoded | str
+"""An image, or the sentence that says why it cannot be read."""
 
 ReportPosition = Callable[[int], None]
 """Called with the number of the sweep's conditions that a task has behind it."""
@@ -54,9 +58,8 @@ class TaskOutcome:
     failures: int = 0
 
     def __add__(self, other: "TaskOutcome") -> "TaskOutcome":
-        return TaskOutcome(
-            self.images + other.images, self.evaluations + other.evaluations, self.failures + other.failures
-        )
+        images, evaluations = self.images + other.images, self.evaluations + other.evaluations
+        return TaskOutcome(images, evaluations, self.failures + other.failures)
 
 
 class Worker:
@@ -109,20 +112,11 @@ class Worker:
         self.threads = torch.get_num_threads() if device.type == "cpu" else None
         self.scorer: Scorer | None = None
         if sweep.sensitivity:
-            networks = [
-                ScoredNetwork(e.network(), e.classifier.preprocessing.input_size) for e in self.evaluator.entrants
-            ]
-            self.scorer = Scorer(
-                sweep, networks, device, self.evaluator.pool, reporter=self.progress, unfit=self.evaluator.unfit
-            )
+            entrants, pool, unfit = self.evaluator.entrants, self.evaluator.pool, self.evaluator.unfit
+            self.scorer = Scorer(sweep, entrants, device, pool, reporter=self.progress, unfit=unfit)
 
     def compute(
-        self,
-        task: Task,
-        decoded: Sequence[images.Decoded | str],
-        *,
-        again: bool = False,
-        report_position: ReportPosition | None = None,
+        self, task: Task, decoded: Sequence[Decoded], *, again: bool = False, report: ReportPosition | None = None
     ) -> TaskOutcome:
         """Compute a task and write its part files.
 
@@ -137,7 +131,7 @@ class Worker:
             Its images, or for one that cannot be read the sentence that says why.
         again
             Whether some of its part files may be there already under other names. The names then end with `-retry`.
-        report_position
+        report
             Called as conditions of the sweep are done.
         """
         self.progress.begin()
@@ -146,7 +140,7 @@ class Worker:
             whole = part.stop - part.start == len(decoded)
             here = task if whole else task.take(range(part.start, part.stop))
             # Parts of the whole task may be there already where it is computed in parts.
-            return self._compute(here, decoded[part], again or not whole, report_position)
+            return self._compute(here, decoded[part], again or not whole, report)
 
         def skip(position: int, reason: str) -> TaskOutcome:
             ids = [task.ids[position]]
@@ -154,31 +148,27 @@ class Worker:
             self.fail([(ids[0], "worker", sentence)], self.part_name(ids) + "-memory")
             return TaskOutcome(failures=1)
 
-        outcomes = self.backoff.run(
-            "task",
-            len(decoded),
-            compute,
-            lambda after, before: f"{after} images are computed at a time instead of {before}",
-            skip,
-        )
+        def announce(after: int, before: int) -> str:
+            return f"{after} images are computed at a time instead of {before}"
+
+        outcomes = self.backoff.run("task", len(decoded), compute, announce, skip)
         return sum(outcomes or [], TaskOutcome())
 
     def _compute(
-        self, task: Task, decoded: Sequence[images.Decoded | str], again: bool, report_position: ReportPosition | None
+        self, task: Task, decoded: Sequence[Decoded], again: bool, report: ReportPosition | None
     ) -> TaskOutcome:
         self.evaluator.stopwatch.discard()  # passes of an attempt that ran out of memory
         self.progress.restart()
         good = [i for i, image in enumerate(decoded) if not isinstance(image, str)]
-        failures: Failures = [
-            (task.rows[i]["image_id"], "decode", image) for i, image in enumerate(decoded) if isinstance(image, str)
-        ]
+        images_by_id = zip(task.ids, decoded, strict=True)
+        failures: Failures = [(key, "decode", image) for key, image in images_by_id if isinstance(image, str)]
         evaluations = 0
         name, end = self.part_name(task.ids), "-retry" if again else ""
         kept = task.take(good)
         if good:
             pictures = [image for image in decoded if not isinstance(image, str)]
             self._describe(kept, pictures, name + end)
-            predicted, not_predicted = self._predict(kept, pictures, name, end, report_position)
+            predicted, not_predicted = self._predict(kept, pictures, name, end, report)
             scored, not_scored = self._score(kept, pictures, name + end)
             evaluations = predicted + scored
             failures += not_predicted + not_scored
@@ -188,7 +178,7 @@ class Worker:
         return TaskOutcome(int(kept.first.sum()), evaluations, len({image_id for image_id, _, _ in failures}))
 
     def _predict(
-        self, task: Task, pictures: list[images.Decoded], name: str, end: str, report_position: ReportPosition | None
+        self, task: Task, pictures: list[images.Decoded], name: str, end: str, report: ReportPosition | None
     ) -> tuple[int, Failures]:
         """Write the predictions of a task and the speed of its networks; return the evaluations and the failures."""
         evaluations, ids = 0, task.ids
@@ -201,8 +191,8 @@ class Worker:
                 table = rows.prediction_table(self.sweep, task.rows, prediction)
                 write_part(self.parts, "predictions", f"{name}-{_file_safe(prediction.degradation)}{end}", table)
                 evaluations += len(table)
-            if report_position:
-                report_position(positions.get(prediction.degradation, 1))
+            if report:
+                report(positions.get(prediction.degradation, 1))
         if speeds := self.evaluator.stopwatch.take():
             table = rows.speed_table(self.sweep, speeds, self.device_name, self.threads)
             write_part(self.parts, "speed", name + end, table)
@@ -245,9 +235,7 @@ class Worker:
 
     def _describe(self, task: Task, pictures: Sequence[images.Decoded], name: str) -> None:
         """Write the rows of `images` for the images that no group of networks before describes."""
-        described = [
-            (row, picture) for row, picture, first in zip(task.rows, pictures, task.first, strict=True) if first
-        ]
+        described = list(itertools.compress(zip(task.rows, pictures, strict=True), task.first))
         if described:
             with ThreadPoolExecutor(2) as pool:
                 hues = list(pool.map(lambda pair: self._hue_entropy(*pair), described))
@@ -256,22 +244,19 @@ class Worker:
 
     def _calibration(self, reach: Reach) -> list[images.Decoded]:
         """Decode the images of `Sweep.calibration`, which the driver could read. Raises `UserError`."""
+        decoded = []
         with ThreadPoolExecutor(2) as pool:
-            rows = [asdict(image) for image in self.sweep.calibration]
-            decoded = list(pool.map(lambda row: decode_row(row, reach), rows))
-        for image in decoded:
-            if isinstance(image, str):
-                raise UserError(f"an image that batch norm is recalibrated on cannot be read by a worker: {image}")
-        return [image for image in decoded if not isinstance(image, str)]
+            for image in pool.map(lambda row: images.decode_row(asdict(row), reach), self.sweep.calibration):
+                if isinstance(image, str):
+                    raise UserError(f"an image that batch norm is recalibrated on cannot be read by a worker: {image}")
+                decoded.append(image)
+        return decoded
 
     def _hue_entropy(self, row: Mapping[str, Any], picture: images.Decoded) -> float:
-        mask_uri = row.get("mask_uri")
-        mask = None
+        mask_uri, mask = row.get("mask_uri"), None
         if isinstance(mask_uri, str) and mask_uri:
-            try:
+            with contextlib.suppress(ImageError):  # a mask only refines this number: without it the whole box counts
                 mask = images.decode_mask(mask_uri, picture, self.sweep.mask_range)
-            except ImageError:
-                mask = None  # a mask only refines this number: without it the whole box counts
         return hue_entropy(images.box_pixels(picture), mask)
 
 

@@ -13,7 +13,7 @@ from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, out_of_memory
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
-from cnnsens_bench.engine.score import ScoredNetwork, Scorer
+from cnnsens_bench.engine.score import Scorer
 from cnnsens_bench.models import Classifier
 from tests.conftest import RecordingReporter, tiny_checkpoint
 
@@ -107,9 +107,10 @@ def test_scores_too(batch: tuple) -> None:
 
     def scored(most: int) -> tuple[pd.DataFrame, list, list[str]]:
         evaluator = Evaluator(SWEEP, entrants(most, MemoryError())[1])
-        networks = [ScoredNetwork(e.network(), 32) for e in evaluator.entrants]
         notes: list[str] = []
-        scorer = Scorer(SWEEP, networks, torch.device("cpu"), evaluator.pool, reporter=RecordingReporter(notes))
+        scorer = Scorer(
+            SWEEP, evaluator.entrants, torch.device("cpu"), evaluator.pool, reporter=RecordingReporter(notes)
+        )
         scores = scorer.score(ids, decoded, np.ones((len(ids), 2, 1), bool))
         table = pd.DataFrame(scores.sensitivity).sort_values(["entrant", "image", "output"], ignore_index=True)
         return table, scores.failures, notes

@@ -14,7 +14,8 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Entrant, ScoreCell, Sweep
-from cnnsens_bench.engine.score import ScoredNetwork, Scorer
+from cnnsens_bench.engine.score import Scorer
+from cnnsens_bench.models import Classifier
 from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, outputs_of
 from tests.conftest import tiny_checkpoint
 
@@ -50,9 +51,8 @@ def batch(samples: Samples) -> tuple[list[str], list[images.Decoded]]:
 def frames(sweep: Sweep, batch: tuple, wanted: np.ndarray | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     ids, decoded = batch
     evaluator = Evaluator(sweep, loaded(sweep))
-    scored = [ScoredNetwork(e.network(), e.classifier.preprocessing.input_size) for e in evaluator.entrants]
     with ThreadPoolExecutor(2) as pool:
-        scorer = Scorer(sweep, scored, torch.device("cpu"), pool)
+        scorer = Scorer(sweep, evaluator.entrants, torch.device("cpu"), pool)
         if wanted is None:
             wanted = np.ones((len(ids), len(sweep.entrants), len(sweep.score_cells())), bool)
         scores = scorer.score(ids, decoded, wanted)
@@ -177,13 +177,15 @@ def test_no_finite_gradient_is_a_failure(batch: tuple) -> None:
     ids, decoded = batch
     sweep = make_sweep(entrants=(Entrant("s/a", "a", "none", "a"),))
 
-    def broken(pixels: torch.Tensor) -> torch.Tensor:
-        factor = torch.ones(len(pixels), 1)
-        factor[1] = float("nan")
-        return pixels.flatten(1)[:, :3] * factor
+    class Broken(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            factor = torch.ones(len(pixels), 1)
+            factor[1] = float("nan")
+            return pixels.flatten(1)[:, :3] * factor
 
+    broken = Classifier(Broken(), tiny_checkpoint(input_size=32).preprocessing)
     with ThreadPoolExecutor(2) as pool:
-        scorer = Scorer(sweep, [ScoredNetwork(broken, 32)], torch.device("cpu"), pool)
+        scorer = Scorer(sweep, [LoadedEntrant(broken, parse_defense("none"))], torch.device("cpu"), pool)
         wanted = np.ones((len(ids), 1, len(sweep.score_cells())), bool)
         scores = scorer.score(ids, decoded, wanted)
     assert scores.failures == [(1, "score", "s/a has no finite gradient on it")]

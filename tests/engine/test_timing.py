@@ -15,8 +15,8 @@ from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.plan import plan
 from cnnsens_bench.engine.timing import Stopwatch, device_name
 from cnnsens_bench.runtime.local import run_local
-from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.plan_store import stored_plan
+from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.store import PREDICTIONS, SPEED, Store, new_attempt, write_part
 from tests.conftest import tiny_checkpoint
 from tests.engine.test_evaluate import batch, loaded, make_sweep  # noqa: F401

@@ -13,9 +13,9 @@ from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import serialization
 from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS, CrashTracker, FileCrashTracker
 from cnnsens_bench.runtime.executor import TaskExecutor, decode_task, pack_task
-from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import Task
+from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, tiny_checkpoint
@@ -42,10 +42,9 @@ def executors(tmp_path: Path) -> Iterator[Callable[..., TaskExecutor]]:
     made = []
 
     def make(load: Callable[[str], Checkpoint], crash_tracker: CrashTracker, name: str = "") -> TaskExecutor:
-        executor = TaskExecutor(
-            SWEEP, GROUPS, load, tmp_path, "cpu", crash_tracker=crash_tracker, retry_hint="again so",
-            options=ExecutionOptions(weights_budget=1.5), name=name,
-        )  # fmt: skip
+        crash_tracker.retry_hint = "again so"
+        options = ExecutionOptions(weights_budget=1.5)
+        executor = TaskExecutor(SWEEP, GROUPS, load, tmp_path, "cpu", crash_tracker, options=options, name=name)
         made.append(executor)
         return executor
 

@@ -15,9 +15,9 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan
 from cnnsens_bench.runtime import local, ray_worker
 from cnnsens_bench.runtime.coordinator import Coordinator
-from cnnsens_bench.runtime.options import ExecutionOptions
 from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import StoredPlan, stored_plan
+from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.store import new_attempt
 from cnnsens_bench.utils import storage
 from tests.conftest import TINY, tiny_checkpoint
@@ -89,7 +89,7 @@ def test_parts_that_another_machine_does_not_see(samples: Samples, attempt: Path
     assert (coordinator.coordinator.failed() or ("", ""))[0] == "UserError"
     attempt.mkdir()
     assert worker(block)["failures"].to_pylist() == [0]
-    worker.close()
+    worker.executor.close()
 
 
 def test_data_that_cannot_be_reached(
