@@ -23,7 +23,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from cnnsens_bench.runtime.cluster import machines
 from cnnsens_bench.runtime.resources import Layout, lay_out_trials
-from cnnsens_bench.training.data import Share
+from cnnsens_bench.training.data import WHOLE, Share
 from cnnsens_bench.training.finetune import Diverged
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.space import Axis, axes, recipe_of
@@ -212,7 +212,7 @@ def _run_trial(point: dict[str, Any], recipe_search: RecipeSearch, train: Callab
         tune.report({**worst, "status": "failed", "error": text})
 
 
-def _train(library: Any, recipe_search: RecipeSearch, recipe: Recipe, share: Share | None = None) -> None:
+def _train(library: Any, recipe_search: RecipeSearch, recipe: Recipe, share: Share = WHOLE) -> None:
     """Train a trial from its last checkpoint on. `library` is `ray.tune`, or `ray.train` in a process of several."""
 
     def report(metrics: Metrics, folder: Path | None) -> None:
