@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +21,6 @@ from cnnsens_bench.experiment.command import DONE, exit_code
 from cnnsens_bench.experiment.photographs import DEGRADATIONS, PhotoRequest, predict_photographs
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
-
-HELP = """usage: python -m cnnsens_bench.predict PHOTO... [key=value ...] [--heatmap FOLDER] [--json]
-
-What a network sees in photographs, and how easily a degradation would change that: for each photograph the class, its
-confidence, the standard deviation ± that its probability is predicted to have under the degradation (>50 %: more than
-can be told to first order), and p_Δ, the predicted probability that the label changes. Nothing is degraded for it: the
-gradient of the network tells.
-
-  checkpoint=FILE    the network: a checkpoint of this program (a run prints where its own are), or a state dict
-                     (.pt, .pth, .safetensors) of model=
-  model=NAME         timm/<name> or torchvision/<name>; without checkpoint= with its published weights
-  sigma=4            σ of Gaussian noise on every channel value, in gray levels of 0 to 255; several: sigma=1,4,16
-  p=0.01             share of pixels that turn black
-  shift=0.5          σ of a shift in x and in y, in pixels of the network's input
-                     (where none of the three is given: these)
-  predictor=TEXT     gradient (to first order; the default), or one that looks further and takes more passes, for σ and
-                     p: noisy_gradients(copies=2), sampling(copies=15), for σ clamped_gradient
-  box=X,Y,W,H        the object, in pixels of the upright photographs; the whole photographs unless given
-  classes=FILE       names of the classes, one a line
-  input_size=PIXELS  in place of the checkpoint's or the architecture's
-  batch_size=4       photographs that are computed together; larger ones pay on a GPU
-  plugins=MODULE     your own model sources or predictors
-
-  --heatmap FOLDER   a PNG for each photograph: where in it the sensitivity to noise sits
-  --json             a JSON list with an entry for each photograph, and nothing else, on standard output; ± of the
-                     logit and mean changes too, entropy in nats
-  --                 all that follows are photographs
-
-A word with = is a photograph too where there is such a file.
-
-exit codes: 0 done, 1 some photographs were not computed (said why), 2 the request is wrong, 130 stopped
-"""
 
 OPTIONS = ("--heatmap", "--json", "--help", "--version")
 LARGEST_BATCH, LARGEST_LEVEL = 4096, 1000.0
@@ -64,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     if {"-h", "--help"} & options:
-        sys.stdout.write(HELP)
+        sys.stdout.write(resources.files("cnnsens_bench").joinpath("predict_help.txt").read_text("utf-8"))
         return DONE
     if "--version" in options:
         sys.stdout.write(f"{__version__}\n")
