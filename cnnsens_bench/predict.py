@@ -32,17 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
-    if {"-h", "--help"} & options:
-        sys.stdout.write(resources.files("cnnsens_bench").joinpath("predict_help.txt").read_text("utf-8"))
-        return DONE
-    if "--version" in options:
-        sys.stdout.write(f"{__version__}\n")
+    if {"-h", "--help", "--version"} & options:
+        sys.stdout.write(help_text() if {"-h", "--help"} & options else f"{__version__}\n")
         return DONE
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     error_console = Console(stderr=True, highlight=False)
     return exit_code(
         lambda: predict_photographs(parse(arguments), console, error_console), error_console, "stopped: nothing is kept"
     )
+
+
+def help_text() -> str:
+    """Return the usage, every key and every option."""
+    return resources.files("cnnsens_bench").joinpath("predict_help.txt").read_text("utf-8")
 
 
 def parse(arguments: Sequence[str]) -> PhotoRequest:
@@ -87,14 +89,6 @@ def parse(arguments: Sequence[str]) -> PhotoRequest:
     return PhotoRequest(photographs, levels=levels, **values, **options)
 
 
-def _text(name: str, text: str) -> str:
-    return text
-
-
-def _path(name: str, text: str) -> Path:
-    return Path(text).expanduser()
-
-
 def _names(name: str, text: str) -> tuple[str, ...]:
     return tuple(text.strip("[]").split(","))
 
@@ -134,7 +128,7 @@ def _whole_number(low: int, high: int) -> Callable[[str, str], int]:
 
 def _lines(name: str, text: str) -> tuple[str, ...]:
     """Return the lines of a file of class names."""
-    path = _path(name, text)
+    path = Path(text).expanduser()
     try:
         names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().split("\n")]
     except (OSError, UnicodeDecodeError) as error:
@@ -146,10 +140,10 @@ def _lines(name: str, text: str) -> tuple[str, ...]:
 
 
 KEYS: dict[str, Callable[[str, str], Any]] = {
-    "model": _text,
-    "checkpoint": _path,
+    "model": lambda _, text: text,
+    "checkpoint": lambda _, text: Path(text).expanduser(),
     **dict.fromkeys(DEGRADATIONS, _levels),
-    "predictor": _text,
+    "predictor": lambda _, text: text,
     "box": _box,
     "classes": _lines,
     "input_size": _whole_number(16, 4096),

@@ -33,7 +33,7 @@ def test_type_checkers_see_the_same_names() -> None:
     seen = {}
     for node in block.body:
         assert isinstance(node, ast.ImportFrom)
-        seen |= {alias.asname: f"{node.module}.{alias.name}" for alias in node.names}
+        seen |= {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     assert set(seen) == set(cnnsens_bench.__all__) - {"__version__"}
     given = {name: f"{module}.{name}" for name, module in cnnsens_bench._SOURCE_OF.items()}
     assert given == {name: source for name, source in seen.items() if name not in SUBMODULES}
