@@ -33,17 +33,16 @@ __all__ = [
     "model_source", "models", "open_results", "parse_defense", "parse_degradation", "predictor",
 ]  # fmt: skip
 _MODULES = ("datasets", "defenses", "degradations", "measures", "models")
-_SOURCES = {
-    "cnnsens_bench.datasets": ("Samples", "dataset", "load_dataset", "make_samples"),
-    "cnnsens_bench.defenses": ("defense", "parse_defense"),
-    "cnnsens_bench.degradations": ("Motion", "degradation", "parse_degradation"),
-    "cnnsens_bench.measures": ("measure",),
-    "cnnsens_bench.models": ("Preprocessing", "load_checkpoint", "model_source"),
-    "cnnsens_bench.results": ("Results", "open_results"),
-    "cnnsens_bench.sensitivity.predictors": ("predictor",),
-    "cnnsens_bench.utils.errors": ("UserError",),
+_SOURCE_OF = {
+    **dict.fromkeys(("Samples", "dataset", "load_dataset", "make_samples"), "cnnsens_bench.datasets"),
+    **dict.fromkeys(("defense", "parse_defense"), "cnnsens_bench.defenses"),
+    **dict.fromkeys(("Motion", "degradation", "parse_degradation"), "cnnsens_bench.degradations"),
+    **dict.fromkeys(("Preprocessing", "load_checkpoint", "model_source"), "cnnsens_bench.models"),
+    **dict.fromkeys(("Results", "open_results"), "cnnsens_bench.results"),
+    "UserError": "cnnsens_bench.utils.errors",
+    "measure": "cnnsens_bench.measures",
+    "predictor": "cnnsens_bench.sensitivity.predictors",
 }
-_SOURCE_OF = {name: module for module, names in _SOURCES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ The exit codes are those of `run`: 0 done, 1 some photographs were not computed 
 stopped.
 """
 
+import functools
 import math
 import os
 import re
@@ -23,7 +24,7 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 
 OPTIONS = ("--heatmap", "--json", "--help", "--version")
-LARGEST_BATCH, LARGEST_LEVEL = 4096, 1000.0
+LARGEST_LEVEL = 1000.0
 WIDTH = 80
 """Columns where there is no terminal."""
 
@@ -65,13 +66,11 @@ def parse(arguments: Sequence[str]) -> PhotoRequest:
                 raise UserError("--heatmap needs the folder that the pictures go to: --heatmap FOLDER")
             options["heatmap"] = Path(folder).expanduser()
         elif word.startswith("-"):
-            raise UserError(
-                f"unknown option '{word}'{near(word, list(OPTIONS))} (a photograph of that name goes after --)"
-            )
+            raise UserError(f"unknown option '{word}'{near(word, OPTIONS)} (a photograph of that name goes after --)")
         elif not equals or not name.isidentifier() or os.path.lexists(word):
             photographs.append(word)
         elif name not in KEYS:
-            raise UserError(f"there is no photograph '{word}', and no key '{name}'{near(name, list(KEYS))}")
+            raise UserError(f"there is no photograph '{word}', and no key '{name}'{near(name, KEYS)}")
         elif name in given:
             example = "sigma=1,4,16" if name in DEGRADATIONS else word
             raise UserError(f"{name}= is given twice: give it once ({example})")
@@ -117,13 +116,10 @@ def _box(name: str, text: str) -> tuple[float, ...]:
     return box
 
 
-def _whole_number(low: int, high: int) -> Callable[[str, str], int]:
-    def read(name: str, text: str) -> int:
-        if not (re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high):
-            raise UserError(f"{name}={text}: it must be a whole number between {low} and {high}")
-        return int(text)
-
-    return read
+def _whole_number(low: int, high: int, name: str, text: str) -> int:
+    if not (re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high):
+        raise UserError(f"{name}={text}: it must be a whole number between {low} and {high}")
+    return int(text)
 
 
 def _lines(name: str, text: str) -> tuple[str, ...]:
@@ -146,8 +142,8 @@ KEYS: dict[str, Callable[[str, str], Any]] = {
     "predictor": lambda _, text: text,
     "box": _box,
     "classes": _lines,
-    "input_size": _whole_number(16, 4096),
-    "batch_size": _whole_number(1, LARGEST_BATCH),
+    "input_size": functools.partial(_whole_number, 16, 4096),
+    "batch_size": functools.partial(_whole_number, 1, 4096),
     "plugins": _names,
 }
 """Key → the function that reads its value, from the name of the key and the text. Each raises `UserError`."""

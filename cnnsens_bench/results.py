@@ -48,11 +48,11 @@ def open_results(path: str | StoragePath) -> "Results":
     >>> results = open_results("runs/quick")  # doctest: +SKIP
     >>> results.accuracy.query("degradation == 'pepper' and level == 0.16")  # doctest: +SKIP
     """
-    place = storage_path(path)
-    return Results(place if place.suffix == ".duckdb" else place / FILE)
+    database = storage_path(path)
+    return Results(database if database.suffix == ".duckdb" else database / FILE)
 
 
-class Results:
+class Results(contextlib.AbstractContextManager["Results"]):
     """The results of runs: each table and view of the database is an attribute, read anew each time as a DataFrame.
 
     Each question opens the database for as long as it takes, so that a run may go on writing meanwhile. A `Results`
@@ -128,20 +128,17 @@ class Results:
         UserError
             If there is no such figure, or the database has nothing to show in it.
         """
-        draw = _figure_functions().get(name)
-        if draw is None:
-            raise UserError(f"unknown figure '{name}'{near(name, list(_figure_functions()))}")
+        functions = _figure_functions()
+        if name not in functions:
+            raise UserError(f"unknown figure '{name}'{near(name, functions)}")
         with tempfile.TemporaryDirectory() as folder:  # a figure is written as well as returned
-            figure = draw(self._store, Path(folder, "figure.png"), **options)
+            figure = functions[name](self._store, Path(folder, "figure.png"), **options)
         assert figure is not None, "a table is returned as a figure where it is written as a picture"
         return figure
 
     def close(self) -> None:
         """Remove the temporary copy of a URI's database."""
         self._resources.close()
-
-    def __enter__(self) -> "Results":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

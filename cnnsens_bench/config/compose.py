@@ -36,8 +36,7 @@ def compose(overrides: Sequence[str]) -> Config:
     others = [_expanded(word) for word in overrides if not word.startswith("model=")]
     try:
         with hydra.initialize_config_module("cnnsens_bench.config", version_base="1.3"):
-            composed = hydra.compose("config", overrides=others)
-        config = OmegaConf.to_object(composed)
+            config = OmegaConf.to_object(hydra.compose("config", overrides=others))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(sentence(error)) from None
     assert isinstance(config, Config)
@@ -94,22 +93,18 @@ def _expanded(word: str) -> str:
     return ("++" if new else "") + f"{key}={value}"
 
 
-def _known_keys() -> list[str]:
-    """Return every key and every section."""
-    return list({name for key in config_keys() for name in (key.name, key.name.partition(".")[0])})
-
-
 def sentence(error: Exception) -> str:
     """Return what Hydra or OmegaConf complains about as one sentence that names the key or value."""
     text = str(error)
     inner = str(error.__cause__ or "")
     missing = re.search(r"(?:find|load) '(?:suites/)?([^']+)'", text)
     if isinstance(error, MissingConfigException) and missing:
-        return f"unknown suite '{missing[1]}'{near(missing[1], list(suites()))}"
+        return f"unknown suite '{missing[1]}'{near(missing[1], suites())}"
     absent = re.search(r"Could not override '([^']+)'", text)
     unknown = re.search(r"Key '([^']+)' (?:is )?not in", text + inner)
     if absent and unknown:
-        return f"unknown config key '{absent[1]}'{near(absent[1], _known_keys())}"
+        keys_and_sections = {name for key in config_keys() for name in (key.name, key.name.partition(".")[0])}
+        return f"unknown config key '{absent[1]}'{near(absent[1], keys_and_sections)}"
     if isinstance(error, ConfigCompositionException) and inner:
         text = inner
     key = re.search(r"full_key: (\S+)", text + "\n" + inner)

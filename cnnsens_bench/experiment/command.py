@@ -8,7 +8,6 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from rich.console import Console
 
@@ -94,7 +93,7 @@ def exit_code(work: Callable[[], int], console: Console, stopped: str) -> int:
     stopped
         The sentence for a user who stopped it.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _quiet_libraries()
     keep_freed_memory()
     try:
@@ -143,7 +142,3 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for name in ("huggingface_hub", "timm", "ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
