@@ -86,6 +86,11 @@ def test_one_sentence_for_what_is_wrong(word: str, sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_scores_are_computed_in_float32() -> None:
+    with pytest.raises(UserError, match="precision with sensitivity=on is 'bfloat16': it must be float32"):
+        check(["sensitivity=on", "precision=bfloat16"])
+
+
 def test_a_run_is_known_by_what_shapes_it() -> None:
     base = check([]).run_id
     for same in ("output=/tmp/x", "cluster.workers=7", "cache=/tmp/c", "dataset.root=/tmp/r"):
