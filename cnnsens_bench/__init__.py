@@ -17,43 +17,32 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from cnnsens_bench import datasets as datasets
-    from cnnsens_bench import defenses as defenses
-    from cnnsens_bench import degradations as degradations
-    from cnnsens_bench import measures as measures
-    from cnnsens_bench import models as models
-    from cnnsens_bench.datasets import Samples as Samples
-    from cnnsens_bench.datasets import dataset as dataset
-    from cnnsens_bench.datasets import load_dataset as load_dataset
-    from cnnsens_bench.datasets import make_samples as make_samples
-    from cnnsens_bench.defenses import defense as defense
-    from cnnsens_bench.defenses import parse_defense as parse_defense
-    from cnnsens_bench.degradations import Motion as Motion
-    from cnnsens_bench.degradations import degradation as degradation
-    from cnnsens_bench.degradations import parse_degradation as parse_degradation
-    from cnnsens_bench.measures import measure as measure
-    from cnnsens_bench.models import Preprocessing as Preprocessing
-    from cnnsens_bench.models import load_checkpoint as load_checkpoint
-    from cnnsens_bench.models import model_source as model_source
-    from cnnsens_bench.results import Results as Results
-    from cnnsens_bench.results import open_results as open_results
-    from cnnsens_bench.sensitivity.predictors import predictor as predictor
-    from cnnsens_bench.utils.errors import UserError as UserError
+    from cnnsens_bench import datasets, defenses, degradations, measures, models
+    from cnnsens_bench.datasets import Samples, dataset, load_dataset, make_samples
+    from cnnsens_bench.defenses import defense, parse_defense
+    from cnnsens_bench.degradations import Motion, degradation, parse_degradation
+    from cnnsens_bench.measures import measure
+    from cnnsens_bench.models import Preprocessing, load_checkpoint, model_source
+    from cnnsens_bench.results import Results, open_results
+    from cnnsens_bench.sensitivity.predictors import predictor
+    from cnnsens_bench.utils.errors import UserError
 
+__all__ = [
+    "Motion", "Preprocessing", "Results", "Samples", "UserError", "__version__", "dataset", "datasets", "defense",
+    "defenses", "degradation", "degradations", "load_checkpoint", "load_dataset", "make_samples", "measure", "measures",
+    "model_source", "models", "open_results", "parse_defense", "parse_degradation", "predictor",
+]  # fmt: skip
 _MODULES = ("datasets", "defenses", "degradations", "measures", "models")
-_SOURCES = {
-    "cnnsens_bench.datasets": ("Samples", "dataset", "load_dataset", "make_samples"),
-    "cnnsens_bench.defenses": ("defense", "parse_defense"),
-    "cnnsens_bench.degradations": ("Motion", "degradation", "parse_degradation"),
-    "cnnsens_bench.measures": ("measure",),
-    "cnnsens_bench.models": ("Preprocessing", "load_checkpoint", "model_source"),
-    "cnnsens_bench.results": ("Results", "open_results"),
-    "cnnsens_bench.sensitivity.predictors": ("predictor",),
-    "cnnsens_bench.utils.errors": ("UserError",),
+_SOURCE_OF = {
+    **dict.fromkeys(("Samples", "dataset", "load_dataset", "make_samples"), "cnnsens_bench.datasets"),
+    **dict.fromkeys(("defense", "parse_defense"), "cnnsens_bench.defenses"),
+    **dict.fromkeys(("Motion", "degradation", "parse_degradation"), "cnnsens_bench.degradations"),
+    **dict.fromkeys(("Preprocessing", "load_checkpoint", "model_source"), "cnnsens_bench.models"),
+    **dict.fromkeys(("Results", "open_results"), "cnnsens_bench.results"),
+    "UserError": "cnnsens_bench.utils.errors",
+    "measure": "cnnsens_bench.measures",
+    "predictor": "cnnsens_bench.sensitivity.predictors",
 }
-_SOURCE_OF = {name: module for module, names in _SOURCES.items() for name in names}
-
-__all__ = ["__version__", *_MODULES, *_SOURCE_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from importlib import resources
 
 from cnnsens_bench import __version__
 from cnnsens_bench.utils.registry import near
@@ -19,54 +20,17 @@ COMMANDS = {
     "leaderboard": ("leaderboard.__main__", "build the page, compare two entrants, export and import results"),
 }
 SHELLS = ("bash", "zsh", "fish")
-HELP = "\n".join(
-    [
-        "usage: cnnsens-bench COMMAND [argument ...]",
-        "",
-        "How often does a network's label change when the picture gets worse?",
-        "",
-        *(f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items()),
-        f"  {'completion':<13} print the completions for a shell: {', '.join(SHELLS)}",
-        "",
-        "cnnsens-bench COMMAND --help says what a command takes.",
-        "Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 130 stopped.",
-        "",
-    ]
-)
-BASH = """_cnnsens_bench() {{
-    local line=${{COMP_LINE:0:COMP_POINT}} words
-    local current=${{line##*[[:space:]]}}
-    case "$([[ $COMP_CWORD -gt 1 ]] && echo "${{COMP_WORDS[1]}}")" in
-        '') words='{commands}' ;;
-{cases}
-    esac
-    COMPREPLY=($(compgen -W "$words" -- "$current"))
-    if [[ $current == *=* && $COMP_WORDBREAKS == *=* ]]; then COMPREPLY=("${{COMPREPLY[@]#*=}}"); fi
-    if [[ ${{COMPREPLY[0]}} == *= ]]; then compopt -o nospace; fi
-}}
-complete -o default -F _cnnsens_bench cnnsens-bench
+_LISTED = "\n".join(f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items())
+HELP = f"""usage: cnnsens-bench COMMAND [argument ...]
+
+How often does a network's label change when the picture gets worse?
+
+{_LISTED}
+  completion    print the completions for a shell: {", ".join(SHELLS)}
+
+cnnsens-bench COMMAND --help says what a command takes.
+Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 130 stopped.
 """
-ZSH = """#compdef cnnsens-bench
-_cnnsens_bench() {{
-    local -a found
-    case "${{${{words[2,CURRENT-1]}}[1]}}" in
-        '') found=({commands}) ;;
-{cases}
-    esac
-    compadd -S '' -- ${{(M)found:#*=}}
-    compadd -- ${{found:#*=}}
-    (( CURRENT == 2 )) || _files
-}}
-compdef _cnnsens_bench cnnsens-bench
-"""
-FISH = """complete -c cnnsens-bench -f -n __fish_use_subcommand -a '{commands}'
-{cases}
-"""
-CASES = {
-    "bash": "        {name}) words='{words}' ;;",
-    "zsh": "        {name}) found=({words}) ;;",
-    "fish": "complete -c cnnsens-bench -n '__fish_seen_subcommand_from {name}' -a '{words}'",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,13 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def completion(shell: str) -> str:
-    """Return the script that completes the commands and their words in a shell, one of `SHELLS`."""
-    words = {name: words_of(name) for name in COMMANDS} | {"completion": list(SHELLS)}
-    cases = "\n".join(CASES[shell].format(name=name, words=" ".join(found)) for name, found in words.items())
-    return {"bash": BASH, "zsh": ZSH, "fish": FISH}[shell].format(commands=" ".join(words), cases=cases)
+    """Return the script that completes the commands and their arguments in a shell, one of `SHELLS`.
+
+    In its file, the line with `@name@` stands for one line for each command.
+    """
+    completions = {name: " ".join(completions_of(name)) for name in COMMANDS} | {"completion": " ".join(SHELLS)}
+    template = resources.files("cnnsens_bench").joinpath(f"completion.{shell}").read_text("utf-8")
+    script = ""
+    for line in template.replace("@commands@", " ".join(completions)).splitlines(keepends=True):
+        for name, found in completions.items() if "@name@" in line else [("", "")]:
+            script += line.replace("@name@", name).replace("@completions@", found)
+    return script
 
 
-def words_of(command: str) -> list[str]:
+def completions_of(command: str) -> list[str]:
     """Return the options, keys and subcommands that the help of a command names."""
     text = help_of(command)
     choices = re.findall(r"^    ([a-z][a-z0-9-]+)(?:  |$)", text, re.MULTILINE)
@@ -112,12 +83,12 @@ def words_of(command: str) -> list[str]:
     return [*dict.fromkeys([*choices, *keys]), *sorted(set(options))]
 
 
-def help_of(*words: str) -> str:
+def help_of(*command: str) -> str:
     """Return the help text of a command, or of a subcommand of it."""
-    written = io.StringIO()
-    with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):
-        main([*words, "--help"])
-    return written.getvalue()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        main([*command, "--help"])
+    return printed.getvalue()
 
 
 if __name__ == "__main__":

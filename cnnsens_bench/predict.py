@@ -5,11 +5,13 @@ The exit codes are those of `run`: 0 done, 1 some photographs were not computed 
 stopped.
 """
 
+import functools
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +23,8 @@ from cnnsens_bench.experiment.photographs import DEGRADATIONS, PhotoRequest, pre
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 
-HELP = """usage: python -m cnnsens_bench.predict PHOTO... [key=value ...] [--heatmap FOLDER] [--json]
-
-What a network sees in photographs, and how easily a degradation would change that: for each photograph the class, its
-confidence, the standard deviation ± that its probability is predicted to have under the degradation (>50 %: more than
-can be told to first order), and p_Δ, the predicted probability that the label changes. Nothing is degraded for it: the
-gradient of the network tells.
-
-  checkpoint=FILE    the network: a checkpoint of this program (a run prints where its own are), or a state dict
-                     (.pt, .pth, .safetensors) of model=
-  model=NAME         timm/<name> or torchvision/<name>; without checkpoint= with its published weights
-  sigma=4            σ of Gaussian noise on every channel value, in gray levels of 0 to 255; several: sigma=1,4,16
-  p=0.01             share of pixels that turn black
-  shift=0.5          σ of a shift in x and in y, in pixels of the network's input
-                     (where none of the three is given: these)
-  predictor=TEXT     gradient (to first order; the default), or one that looks further and takes more passes, for σ and
-                     p: noisy_gradients(copies=2), sampling(copies=15), for σ clamped_gradient
-  box=X,Y,W,H        the object, in pixels of the upright photographs; the whole photographs unless given
-  classes=FILE       names of the classes, one a line
-  input_size=PIXELS  in place of the checkpoint's or the architecture's
-  batch_size=4       photographs that are computed together; larger ones pay on a GPU
-  plugins=MODULE     your own model sources or predictors
-
-  --heatmap FOLDER   a PNG for each photograph: where in it the sensitivity to noise sits
-  --json             a JSON list with an entry for each photograph, and nothing else, on standard output; ± of the
-                     logit and mean changes too, entropy in nats
-  --                 all that follows are photographs
-
-A word with = is a photograph too where there is such a file.
-
-exit codes: 0 done, 1 some photographs were not computed (said why), 2 the request is wrong, 130 stopped
-"""
-
 OPTIONS = ("--heatmap", "--json", "--help", "--version")
-LARGEST_BATCH, LARGEST_LEVEL = 4096, 1000.0
+LARGEST_LEVEL = 1000.0
 WIDTH = 80
 """Columns where there is no terminal."""
 
@@ -63,17 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
-    if {"-h", "--help"} & options:
-        sys.stdout.write(HELP)
-        return DONE
-    if "--version" in options:
-        sys.stdout.write(f"{__version__}\n")
+    if {"-h", "--help", "--version"} & options:
+        sys.stdout.write(help_text() if {"-h", "--help"} & options else f"{__version__}\n")
         return DONE
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     error_console = Console(stderr=True, highlight=False)
     return exit_code(
         lambda: predict_photographs(parse(arguments), console, error_console), error_console, "stopped: nothing is kept"
     )
+
+
+def help_text() -> str:
+    """Return the usage, every key and every option."""
+    return resources.files("cnnsens_bench").joinpath("predict_help.txt").read_text("utf-8")
 
 
 def parse(arguments: Sequence[str]) -> PhotoRequest:
@@ -94,13 +66,11 @@ def parse(arguments: Sequence[str]) -> PhotoRequest:
                 raise UserError("--heatmap needs the folder that the pictures go to: --heatmap FOLDER")
             options["heatmap"] = Path(folder).expanduser()
         elif word.startswith("-"):
-            raise UserError(
-                f"unknown option '{word}'{near(word, list(OPTIONS))} (a photograph of that name goes after --)"
-            )
+            raise UserError(f"unknown option '{word}'{near(word, OPTIONS)} (a photograph of that name goes after --)")
         elif not equals or not name.isidentifier() or os.path.lexists(word):
             photographs.append(word)
         elif name not in KEYS:
-            raise UserError(f"there is no photograph '{word}', and no key '{name}'{near(name, list(KEYS))}")
+            raise UserError(f"there is no photograph '{word}', and no key '{name}'{near(name, KEYS)}")
         elif name in given:
             example = "sigma=1,4,16" if name in DEGRADATIONS else word
             raise UserError(f"{name}= is given twice: give it once ({example})")
@@ -116,14 +86,6 @@ def parse(arguments: Sequence[str]) -> PhotoRequest:
         )
     levels = {name: values.pop(name) for name in given if name in DEGRADATIONS}
     return PhotoRequest(photographs, levels=levels, **values, **options)
-
-
-def _text(name: str, text: str) -> str:
-    return text
-
-
-def _path(name: str, text: str) -> Path:
-    return Path(text).expanduser()
 
 
 def _names(name: str, text: str) -> tuple[str, ...]:
@@ -154,18 +116,15 @@ def _box(name: str, text: str) -> tuple[float, ...]:
     return box
 
 
-def _whole_number(low: int, high: int) -> Callable[[str, str], int]:
-    def read(name: str, text: str) -> int:
-        if not (re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high):
-            raise UserError(f"{name}={text}: it must be a whole number between {low} and {high}")
-        return int(text)
-
-    return read
+def _whole_number(low: int, high: int, name: str, text: str) -> int:
+    if not (re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high):
+        raise UserError(f"{name}={text}: it must be a whole number between {low} and {high}")
+    return int(text)
 
 
 def _lines(name: str, text: str) -> tuple[str, ...]:
     """Return the lines of a file of class names."""
-    path = _path(name, text)
+    path = Path(text).expanduser()
     try:
         names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().split("\n")]
     except (OSError, UnicodeDecodeError) as error:
@@ -177,14 +136,14 @@ def _lines(name: str, text: str) -> tuple[str, ...]:
 
 
 KEYS: dict[str, Callable[[str, str], Any]] = {
-    "model": _text,
-    "checkpoint": _path,
+    "model": lambda _, text: text,
+    "checkpoint": lambda _, text: Path(text).expanduser(),
     **dict.fromkeys(DEGRADATIONS, _levels),
-    "predictor": _text,
+    "predictor": lambda _, text: text,
     "box": _box,
     "classes": _lines,
-    "input_size": _whole_number(16, 4096),
-    "batch_size": _whole_number(1, LARGEST_BATCH),
+    "input_size": functools.partial(_whole_number, 16, 4096),
+    "batch_size": functools.partial(_whole_number, 1, 4096),
     "plugins": _names,
 }
 """Key → the function that reads its value, from the name of the key and the text. Each raises `UserError`."""

@@ -47,11 +47,11 @@ def open_results(path: str | StoragePath) -> "Results":
         results = open_results("runs/quick")
         results.accuracy.query("degradation == 'pepper' and level == 0.16")
     """
-    place = storage_path(path)
-    return Results(place if place.suffix == ".duckdb" else place / FILE)
+    database = storage_path(path)
+    return Results(database if database.suffix == ".duckdb" else database / FILE)
 
 
-class Results:
+class Results(contextlib.AbstractContextManager["Results"]):
     """The results of runs: each table and view of the database is an attribute, read anew each time as a DataFrame.
 
     Each question opens the database for as long as it takes, so that a run may go on writing meanwhile. A `Results`
@@ -139,9 +139,6 @@ class Results:
     def close(self) -> None:
         """Remove the temporary copy of a URI's database."""
         self._resources.close()
-
-    def __enter__(self) -> "Results":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from cnnsens_bench.utils.formatting import flatten_mapping
+from cnnsens_bench.utils.progress import say
 
 METRICS_PER_CALL = 1000
 """Metrics that MLflow takes at once."""
@@ -125,8 +126,8 @@ class Tracker:
     def __init__(self, settings: TrackingSettings, run: RunDescription, console: Console) -> None:
         self.settings, self.run, self.console = settings, run, console
         self.tags = {"suite": run.suite, "run_id": run.run_id, "dataset": run.dataset.name}
-        if run.study:
-            self.tags["study"] = run.study
+        self.tags |= {"study": run.study} if run.study else {}
+        self._dataset_digest = run.dataset.digest[:DIGEST_LENGTH]
         self._client: Any = None
         self._suite_run = ""
         if settings.enabled:
@@ -147,11 +148,8 @@ class Tracker:
             self._client = None
             target = self.settings.uri or "the local store"
             reason = " ".join(str(error).split())[:160] or type(error).__name__
-            self.console.print(
-                f"warning: MLflow cannot be reached at {target}, this run goes on without it ({reason})",
-                markup=False,
-                soft_wrap=True,
-            )
+            message = f"warning: MLflow cannot be reached at {target}, this run goes on without it ({reason})"
+            say(self.console, message)
 
     def log(self, run: NestedRun, replace: bool = True) -> None:
         """Log a nested run that has ended.
@@ -205,27 +203,20 @@ class Tracker:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        local = None if self.settings.uri else self.settings.folder
-        client = MlflowClient(self.settings.uri or f"sqlite:///{self.settings.folder / 'mlflow.db'}")
-        known = client.get_experiment_by_name(self.settings.experiment)
-        artifacts = (local / "mlartifacts").as_uri() if local else None
-        self._experiment = (
-            known.experiment_id
-            if known
-            else client.create_experiment(self.settings.experiment, artifact_location=artifacts)
-        )
+        uri, name, folder = self.settings.uri, self.settings.experiment, self.settings.folder
+        client = MlflowClient(uri or f"sqlite:///{folder / 'mlflow.db'}")
+        artifacts = None if uri else (folder / "mlartifacts").as_uri()
+        known = client.get_experiment_by_name(name)
+        self._experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
         self._client = client
-        self._suite_run = self._begin_suite_run()
-        client.log_dict(self._suite_run, dict(self.run.parameters), "config.yaml")
-
-    def _begin_suite_run(self) -> str:
-        """Return the id of the suite's run, which is running from here on."""
         for logged in self._runs_of(""):
-            self._client.update_run(logged.info.run_id, status="RUNNING")
-            return logged.info.run_id
-        title = "/".join(filter(None, (self.run.suite, self.run.study)))
-        parameters = dict(flatten_mapping(self.run.parameters))
-        return self._create(NestedRun("", title, self.run.context, {"kind": "suite"}, parameters))
+            self._suite_run = logged.info.run_id
+            client.update_run(self._suite_run, status="RUNNING")
+        if not self._suite_run:
+            title = "/".join(filter(None, (self.run.suite, self.run.study)))
+            parameters = dict(flatten_mapping(self.run.parameters))
+            self._suite_run = self._create(NestedRun("", title, self.run.context, {"kind": "suite"}, parameters))
+        client.log_dict(self._suite_run, dict(self.run.parameters), "config.yaml")
 
     def _create(self, run: NestedRun, model_id: str | None = None) -> str:
         """Make a run with all that is known of it; its metrics are those of a logged model, too, where one is given."""
@@ -239,12 +230,10 @@ class Tracker:
         parameters = [Param(key, value) for key, value in _texts(run.parameters).items()]
         for batch in _batches(parameters, PARAMETERS_PER_CALL):
             self._client.log_batch(run_id, params=batch)
-        linked = {"model_id": model_id, "dataset_name": self.run.dataset.name, "dataset_digest": self._dataset_digest}
+        # A metric names its logged model with the data set that it was measured on.
+        linked = (model_id, self.run.dataset.name, self._dataset_digest) if model_id else ()
         now = int(time.time() * 1000)
-        metrics = [
-            Metric(safe_name(name), value, now, step, **(linked if model_id else {}))
-            for name, value, step in run.metrics
-        ]
+        metrics = [Metric(safe_name(name), value, now, step, *linked) for name, value, step in run.metrics]
         for batch in _batches(metrics, METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=batch)
         return run_id
@@ -265,13 +254,9 @@ class Tracker:
         source = next((logged.info.run_id for logged in self._runs_of(network.trained_by)), None)
         tags = {**self.tags, **{name: tag for name, tag in run.tags.items() if name != "kind"}, "key": key}
         tags |= {"weights_sha256": network.digest, "checkpoint": str(network.path), "mlflow.model.isExternal": "true"}
+        name, parameters = re.sub("[/:.%\"']", "_", network.name), _texts(run.parameters)
         model_id = self._client.create_logged_model(
-            self._experiment,
-            name=re.sub("[/:.%\"']", "_", network.name),
-            source_run_id=source,
-            tags=_texts(tags),
-            params=_texts(run.parameters),
-            model_type="classifier",
+            self._experiment, name, source, _texts(tags), parameters, model_type="classifier"
         ).model_id
         self._client.finalize_logged_model(model_id, "READY")
         if source:
@@ -285,10 +270,6 @@ class Tracker:
     def _key(self, key: str) -> str:
         """Return the value of the tag `key`, in which MLflow's filters allow no quotes."""
         return "/".join(filter(None, (self.run.run_id, key))).replace("'", "_")
-
-    @property
-    def _dataset_digest(self) -> str:
-        return self.run.dataset.digest[:DIGEST_LENGTH]
 
     def _dataset_input(self, context: str) -> Any:
         from mlflow.entities import Dataset, DatasetInput, InputTag

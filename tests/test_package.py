@@ -33,7 +33,7 @@ def test_type_checkers_see_the_same_names() -> None:
     seen = {}
     for node in block.body:
         assert isinstance(node, ast.ImportFrom)
-        seen |= {alias.asname: f"{node.module}.{alias.name}" for alias in node.names}
+        seen |= {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     assert set(seen) == set(cnnsens_bench.__all__) - {"__version__"}
     given = {name: f"{module}.{name}" for name, module in cnnsens_bench._SOURCE_OF.items()}
     assert given == {name: source for name, source in seen.items() if name not in SUBMODULES}
@@ -93,6 +93,8 @@ def test_a_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     assert call(python, "-c", where).count(str(site)) == 2
     script = environment / "bin" / "cnnsens-bench"
     assert call(script, "--version").strip() == cnnsens_bench.__version__
+    assert call(script, "completion", "bash").endswith("cnnsens-bench\n")
+    assert call(script, "predict", "--help").startswith("usage: ")
     tiny = ["models=[timm/test_resnet]", "weights=random", "training.epochs=0", "limit=2", "trials=1", "tracking=off"]
     call(script, "run", "suite=quick", *tiny)
     call(script, "figures", "curves", "--db", "runs/quick/results.duckdb", "--out", "curves.png")

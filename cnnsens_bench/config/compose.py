@@ -6,7 +6,6 @@ This is the only file that knows Hydra.
 import re
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -34,18 +33,18 @@ def compose(overrides: Sequence[str]) -> Config:
         For a word that cannot be read, an unknown key, or a value that is impossible whatever the other keys say.
     """
     ConfigStore.instance().store(name="schema", node=Config)
-    of_models = [word for word in overrides if word.startswith("model=")]
-    others = [_expanded(word) for word in overrides if word not in of_models]
+    others = [_expanded(word) for word in overrides if not word.startswith("model=")]
     try:
         with hydra.initialize_config_module("cnnsens_bench.config", version_base="1.3"):
-            composed = hydra.compose("config", overrides=others)
-        config = OmegaConf.to_object(composed)
+            config = OmegaConf.to_object(hydra.compose("config", overrides=others))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(sentence(error)) from None
     assert isinstance(config, Config)
-    for word in of_models:
-        config.models = _entry_of(config.models, word.partition("=")[2])
-    if config.studies and any(word.startswith(("models=", "model=")) for word in overrides):
+    for name in (word.partition("=")[2] for word in overrides if word.startswith("model=")):
+        # The suite's own entry of that name has its weights and training.
+        entries = [entry for entry in config.models if name in (entry, isinstance(entry, dict) and entry.get("name"))]
+        config.models = entries or [name]
+    if any(word.startswith(("models=", "model=")) for word in overrides):
         for study in config.studies.values():
             if isinstance(study, dict):
                 study.pop("models", None)
@@ -60,19 +59,14 @@ def compose(overrides: Sequence[str]) -> Config:
     return config
 
 
-def _entry_of(models: list[Any], name: str) -> list[Any]:
-    """Return the suite's own entry of that name, with its weights and training, else the bare name."""
-    return [entry for entry in models if name in (entry, isinstance(entry, dict) and entry.get("name"))] or [name]
-
-
 def suites() -> dict[str, str]:
     """Return the comment that heads each suite's file, by the suite's name."""
     found = {}
-    for file in sorted(resources.files("cnnsens_bench.config").joinpath("suites").iterdir(), key=lambda f: f.name):
+    folder = resources.files("cnnsens_bench.config").joinpath("suites")
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
-            lines = [line for line in file.read_text().splitlines() if line.startswith("# ")]
-            text = "\n".join(line[2:] for line in lines if not line.startswith("# @package"))
-            found[file.name.removesuffix(".yaml")] = text
+            comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
+            found[file.name.removesuffix(".yaml")] = "\n".join(t for t in comments if not t.startswith("@package"))
     return found
 
 
@@ -99,22 +93,18 @@ def _expanded(word: str) -> str:
     return ("++" if new else "") + f"{key}={value}"
 
 
-def _known_keys() -> list[str]:
-    """Return every key and every section."""
-    return list({name for key in config_keys() for name in (key.name, key.name.partition(".")[0])})
-
-
 def sentence(error: Exception) -> str:
     """Return what Hydra or OmegaConf complains about as one sentence that names the key or value."""
     text = str(error)
     inner = str(error.__cause__ or "")
     missing = re.search(r"(?:find|load) '(?:suites/)?([^']+)'", text)
     if isinstance(error, MissingConfigException) and missing:
-        return f"unknown suite '{missing[1]}'{near(missing[1], list(suites()))}"
+        return f"unknown suite '{missing[1]}'{near(missing[1], suites())}"
     absent = re.search(r"Could not override '([^']+)'", text)
     unknown = re.search(r"Key '([^']+)' (?:is )?not in", text + inner)
     if absent and unknown:
-        return f"unknown config key '{absent[1]}'{near(absent[1], _known_keys())}"
+        keys_and_sections = {name for key in config_keys() for name in (key.name, key.name.partition(".")[0])}
+        return f"unknown config key '{absent[1]}'{near(absent[1], keys_and_sections)}"
     if isinstance(error, ConfigCompositionException) and inner:
         text = inner
     key = re.search(r"full_key: (\S+)", text + "\n" + inner)

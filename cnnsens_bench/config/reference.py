@@ -4,13 +4,12 @@ import ast
 import dataclasses
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from cnnsens_bench.config.schema import Config
 
 
-@dataclasses.dataclass(frozen=True)
-class ConfigKey:
+class ConfigKey(NamedTuple):
     """One key: its dotted name, its default, and its documentation in plain text."""
 
     name: str

@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import json
-import math
+import operator
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,27 +126,21 @@ def check(config: Config) -> None:
     check_paths(cache=config.cache, weights=config.weights, recipe=config.recipe)
     config.training.check()
     config.search.check()
+    cluster = config.cluster
     rules = {
         "trials": (config.trials >= 1, "at least 1"),
         "limit": (config.limit is None or config.limit >= 1, "at least 1, or null for all images"),
         "batch_size": (1 <= config.batch_size <= 65_536, "at least 1, at most 65536"),
         "input_size": (config.input_size is None or size_ok(config.input_size), "between 16 and 4096, or null"),
         "precision": (config.precision in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
-        "cluster.engine": (config.cluster.engine in ENGINES, "one of " + ", ".join(ENGINES)),
-        "cluster.weights_gb": (
-            config.cluster.weights_gb is None or 0 < config.cluster.weights_gb < math.inf,
-            "above 0 and finite",
-        ),
-        "cluster.threads": (_count_ok(config.cluster.threads, 1024), "at least 1, at most 1024"),
+        "cluster.engine": (cluster.engine in ENGINES, "one of " + ", ".join(ENGINES)),
+        "cluster.weights_gb": (_within(cluster.weights_gb, 0) and cluster.weights_gb != 0, "above 0 and finite"),
+        "cluster.threads": (_within(cluster.threads, 1, 1024), "at least 1, at most 1024"),
         "cluster.workers": (
-            _count_ok(config.cluster.workers, 100_000)
-            and bool(config.cluster.workers or not config.cluster.autoscaling),
+            _within(cluster.workers, 1, 100_000) and bool(cluster.workers or not cluster.autoscaling),
             "at least 1, at most 100000; with cluster.autoscaling as many as the cluster may grow to",
         ),
-        "cluster.gpus_per_worker": (
-            config.cluster.gpus_per_worker is None or 0 <= config.cluster.gpus_per_worker < math.inf,
-            "at least 0 and finite",
-        ),
+        "cluster.gpus_per_worker": (_within(cluster.gpus_per_worker, 0), "at least 0 and finite"),
         "defenses": (len(config.defenses) > 0, "a list with at least 'none'"),
         "precision with sensitivity=on": (
             not config.sensitivity.enabled or config.precision == "float32",
@@ -155,13 +150,13 @@ def check(config: Config) -> None:
     }
     for key, (good, bound) in rules.items():
         if not good:
-            section, _, inner = key.rpartition(".")
-            value = getattr(getattr(config, section) if section else config, inner)
+            value = operator.attrgetter(key.partition(" ")[0])(config)
             raise UserError(f"{key} is {value!r}: it must be {bound}")
 
 
-def _count_ok(count: int | None, most: int) -> bool:
-    return count is None or 1 <= count <= most
+def _within(value: float | None, low: float, high: float = sys.float_info.max) -> bool:
+    """Return whether a value lies between two bounds, both included, or is left out. Infinity is above every bound."""
+    return value is None or low <= value <= high
 
 
 def size_ok(size: Any) -> bool:

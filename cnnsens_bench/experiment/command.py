@@ -8,7 +8,6 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from rich.console import Console
 
@@ -20,11 +19,14 @@ from cnnsens_bench.experiment.resolve import resolve_output
 from cnnsens_bench.utils.errors import StorageError, UserError
 from cnnsens_bench.utils.formatting import plain
 from cnnsens_bench.utils.memory import keep_freed_memory
+from cnnsens_bench.utils.progress import say
 from cnnsens_bench.utils.registered_names import registered_names
 
 DONE, INCOMPLETE, WRONG, STOPPED = 0, 1, 2, 130
 """Exit codes: all was computed; something was not; the request itself is wrong; the user stopped it, it can go on."""
+KEPT = "what was computed is kept, the same command goes on"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+INDENT = 6 * " "
 WIDTH = 120
 """Columns of the output where there is no terminal."""
 
@@ -72,11 +74,8 @@ def run_command(
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # progress in a log file is of use only while it is fresh
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    if {"-h", "--help"} & set(arguments):
-        console.print(help_text(), markup=False, soft_wrap=True)
-        return DONE
-    if "--version" in arguments:
-        console.print(__version__, markup=False)
+    if {"-h", "--help", "--version"} & set(arguments):
+        say(console, help_text() if {"-h", "--help"} & set(arguments) else __version__)
         return DONE
     stopped = f"stopped: nothing computed is lost, {resume_hint}"
     return exit_code(lambda: work(resolve_output(compose(arguments)), console), console, stopped)
@@ -94,7 +93,7 @@ def exit_code(work: Callable[[], int], console: Console, stopped: str) -> int:
     stopped
         The sentence for a user who stopped it.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _quiet_libraries()
     keep_freed_memory()
     try:
@@ -103,13 +102,12 @@ def exit_code(work: Callable[[], int], console: Console, stopped: str) -> int:
         _print_error(str(error))
         return WRONG
     except StorageError as error:
-        _print_error(f"{error}: what was computed is kept, the same command goes on")
+        _print_error(f"{error}: {KEPT}")
         return INCOMPLETE
     except OSError as error:
         if error.errno not in FULL:
             raise
-        reason = f"{error.filename or 'the disk'}: {error.strerror}"
-        _print_error(f"{reason}: what was computed is kept, the same command goes on")
+        _print_error(f"{error.filename or 'the disk'}: {error.strerror}: {KEPT}")
         return INCOMPLETE
     except KeyboardInterrupt:
         console.print(stopped, markup=False)
@@ -119,27 +117,22 @@ def exit_code(work: Callable[[], int], console: Console, stopped: str) -> int:
 def usage(command: str, purpose: str) -> str:
     """Return a help text: what the command is for, every suite, every key with its default, every registered name."""
     lines = [
-        f"usage: {command}",
-        "",
+        f"usage: {command}\n",
         f"{purpose} Any key below can be set as key=value;",
-        "lists are written models=[timm/resnet18,torchvision/alexnet], mappings {name: pepper, levels: [0.04]}.",
-        "",
+        "lists are written models=[timm/resnet18,torchvision/alexnet], mappings {name: pepper, levels: [0.04]}.\n",
         "suites:",
     ]
-    for name, text in suites().items():
-        lines += [f"  suite={name}", *(f"      {line}" for line in text.splitlines())]
-    lines += ["", "keys and their defaults (a suite sets some of them):"]
+    lines += [f"  suite={name}\n{textwrap.indent(text, INDENT)}" for name, text in suites().items()]
+    lines += ["\nkeys and their defaults (a suite sets some of them):"]
     for key in config_keys():
-        indent = "      "
-        lines += [f"  {key.name}={json.dumps(key.default)}"]
-        lines += textwrap.wrap(key.text, WIDTH - 1, initial_indent=indent, subsequent_indent=indent)
+        text = textwrap.fill(key.text, WIDTH - 1, initial_indent=INDENT, subsequent_indent=INDENT)
+        lines += [f"  {key.name}={json.dumps(key.default)}", text]
     rooms = ("datasets", "defenses", "degradations")
-    lines += ["", "names: " + ", ".join(f"{room} {', '.join(registered_names(room))}" for room in rooms)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "\nnames: " + ", ".join(f"{r} {', '.join(registered_names(r))}" for r in rooms)])
 
 
 def _print_error(sentence: str) -> None:
-    Console(stderr=True, highlight=False).print(f"error: {plain(sentence)}", markup=False, soft_wrap=True)
+    say(Console(stderr=True, highlight=False), f"error: {plain(sentence)}")
 
 
 def _quiet_libraries() -> None:
@@ -149,7 +142,3 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for name in ("huggingface_hub", "timm", "ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt

@@ -64,20 +64,11 @@ def draw_sheet(request: SheetRequest) -> None:
     uri, box, image_id, dataset = _source(request)
     image = images.decode(uri, box)
     tiles = previews(image, image_id, dataset, conditions, request.size, request.seed)
-    rows = [
-        SheetRow(condition.degradation, level_name, condition.levels, tuple(row))
-        for (condition, level_name), row in zip(chosen, tiles, strict=True)
-    ]
-    degradation_sheet(
-        rows,
-        images.render(image, request.size),
-        image_id if dataset == FILES else f"{dataset}: {image_id}",
-        f"undegraded; every tile is what a network of {request.size} px sees, seed {request.seed}, trial 0",
-        request.out,
-        request.tile,
-        grouped=request.degradations is None,
-        step=request.step,
-    )
+    rows = [SheetRow(c.degradation, name, c.levels, tuple(row)) for (c, name), row in zip(chosen, tiles, strict=True)]
+    undegraded, grouped = images.render(image, request.size), request.degradations is None
+    title = image_id if dataset == FILES else f"{dataset}: {image_id}"
+    notes = f"undegraded; every tile is what a network of {request.size} px sees, seed {request.seed}, trial 0"
+    degradation_sheet(rows, undegraded, title, notes, request.out, request.tile, grouped, request.step)
 
 
 def choose_conditions(names: Sequence[str] | None, levels: Sequence[float] | None) -> list[tuple[Condition, str]]:
@@ -96,10 +87,8 @@ def choose_conditions(names: Sequence[str] | None, levels: Sequence[float] | Non
         For an unknown name, or a level out of range.
     """
     every = [d for name in names or degradations for d in parse_degradations(name)]
-    return [
-        (Condition(d.name, d.resolve_levels(levels if d.has_levels else None), 1), d.level_name)
-        for d in {d.name: d for d in every}.values()
-    ]
+    once = {d.name: d for d in every}.values()
+    return [(Condition(d.name, d.resolve_levels(levels if d.has_levels else None), 1), d.level_name) for d in once]
 
 
 def _source(request: SheetRequest) -> tuple[str, images.Box | None, str, str]:
@@ -113,11 +102,10 @@ def _source(request: SheetRequest) -> tuple[str, images.Box | None, str, str]:
         raise UserError("--box belongs to --image: an image of a data set has its own")
     assert request.dataset is not None
     samples = load(request.dataset, request.root, None, {})
-    table = samples.table if request.image_id is not None else samples.split("test")
+    wanted, table = "test images", samples.split("test")
     if request.image_id is not None:
-        table = table[table["image_id"] == request.image_id]
+        wanted, table = f"image '{request.image_id}'", samples.table[samples.table["image_id"] == request.image_id]
     if table.empty:
-        wanted = "test images" if request.image_id is None else f"image '{request.image_id}'"
         raise UserError(f"dataset '{samples.name}' has no {wanted}")
     row = table.iloc[0]
     return row["uri"], (row["box_x"], row["box_y"], row["box_w"], row["box_h"]), row["image_id"], samples.name

@@ -2,10 +2,10 @@
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Sequence
 
 import pandas as pd
-from torch import nn
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import Defense, parse_defense
@@ -15,7 +15,7 @@ from cnnsens_bench.engine.plan import CalibrationImage, Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import split_name
-from cnnsens_bench.models.base import UNBUILDABLE
+from cnnsens_bench.models.base import UNBUILDABLE, preprocessing_of
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
@@ -73,14 +73,13 @@ def pair_entrants(models: Sequence[ModelConfig], defenses: Sequence[str]) -> Pai
             entrants.append(Entrant(model.name, architecture, defense.name, key))
     if not entrants:
         raise UserError(f"{left_out[0]}, and nothing else is asked for: add 'none' to defenses, or another model")
-    notes = [
+    left_out += [
         f"note: '{model.name}' is trained with {key}={getattr(model.recipe, key):g} under every defense, "
         f"'none' too: its recipe says so"
         for model in models
         for key in ("input_dropout", "input_noise")
         if getattr(model.recipe, key)
     ]
-    left_out += notes
     return Pairing(tuple(entrants), trainings, tuple(left_out))
 
 
@@ -121,7 +120,7 @@ def has_batch_norm(model: ModelConfig) -> bool:
     """
     source, architecture = split_name(model.name)
     try:
-        network: nn.Module = source.build(architecture, 2, model.input_size or source.describe(architecture).input_size)
+        network = source.build(architecture, 2, preprocessing_of(model.name, model.input_size).input_size)
     except UNBUILDABLE:
         return True
     return bool(batch_norm_layers(network))
@@ -139,13 +138,10 @@ def calibration_images(samples: Samples, pairing: Pairing) -> tuple[CalibrationI
     passed over.
     """
     count = max((d.recalibration.images for d in pairing.defenses() if d.recalibration), default=0)
-    chosen: list[CalibrationImage] = []
     if count:
         table = samples.split("test")
         keys = [field.name for field in dataclasses.fields(CalibrationImage)]
-        for row in table.iloc[hash_rank(table["image_id"]).argsort()][keys].to_dict("records"):
-            if len(chosen) == count:
-                break
-            if not isinstance(decode_row(row, Reach()), str):
-                chosen.append(CalibrationImage(**row))
-    return tuple(chosen)
+        ranked = table.iloc[hash_rank(table["image_id"]).argsort()][keys].to_dict("records")
+        readable = (row for row in ranked if not isinstance(decode_row(row, Reach()), str))
+        return tuple(CalibrationImage(**row) for row in itertools.islice(readable, count))
+    return ()

@@ -2,11 +2,9 @@
 
 import contextlib
 import functools
-import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -20,9 +18,9 @@ from cnnsens_bench.experiment.profiling import Profiler, WantedCounts, training_
 from cnnsens_bench.experiment.resolve import resolve_studies
 from cnnsens_bench.models.base import best_device
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
-from cnnsens_bench.store import reading
+from cnnsens_bench.store import Store, reading
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.storage import StoragePath
+from cnnsens_bench.utils.progress import say
 
 # Measured on CUB-200-2011: 100 images, two networks, suite=cub's conditions with 20 trials, scores and one predictor:
 # 72,600 predictions. The database's rows by the blocks that DuckDB gives a table.
@@ -64,7 +62,7 @@ class CostEstimate:
     database_bytes: int
     network_bytes: int
     memory_bytes: int
-    hours_elsewhere: dict[str, float] = field(default_factory=dict)
+    hours_elsewhere: dict[str, float]
 
     @property
     def hours(self) -> float:
@@ -87,11 +85,17 @@ def estimate(config: Config, console: Console) -> CostEstimate:
     load_plugins(config.plugins)
     study = prepare(config)
     settings, pairing, images, sweep = study.settings, study.pairing, study.images, study.sweep()
-    counts = wanted_counts(settings.output_folder, sweep, images, study.protocol)
+    database = settings.output_folder / "results.duckdb"
+    with reading(database) if database.exists() else contextlib.nullcontext() as store:
+        counts = wanted_counts(store, sweep, images, study.protocol)
+        hours_elsewhere = _hours_elsewhere(store, sweep, counts)
     train = len(study.samples.split("train", "val"))
     device = best_device()
     cores = settings.cluster.threads or os.cpu_count() or 1
-    with _threads(cores), ThreadPoolExecutor(2) as pool:
+    with contextlib.ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(cores)
+        pool = stack.enter_context(ThreadPoolExecutor(2))
         profiler = Profiler(sweep, pairing, device, pool, len(study.samples.classes))
         seconds = profiler.seconds(counts, images, train)
     rows = _rows(counts)
@@ -111,21 +115,10 @@ def estimate(config: Config, console: Console) -> CostEstimate:
         database_bytes=EMPTY_DATABASE + sum(DATABASE_BYTES[table] * n for table, n in rows.items()),
         network_bytes=sum(profiler.network_bytes.values()),
         memory_bytes=profiler.memory(),
-        hours_elsewhere=_hours_elsewhere(settings.output_folder, sweep, counts),
+        hours_elsewhere=hours_elsewhere,
     )
     print_estimate(result, settings.suite, study.objective is not None, console)
     return result
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch compute with that many threads in the body."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _rows(counts: WantedCounts) -> dict[str, int]:
@@ -145,51 +138,38 @@ def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
             console.print(f"study {study.study}:", markup=False)
         found.append(estimate(study, console))
     if len(found) > 1:
-        console.print(
-            f"together: {sum(e.evaluations for e in found):,} evaluations, {_duration(sum(e.hours for e in found))} on "
-            f"this device, {_size(sum(e.database_bytes for e in found))} as results.duckdb (a network that several "
-            "studies train on one data set is trained once)",
-            markup=False,
-            soft_wrap=True,
-        )
+        evaluations, hours = sum(e.evaluations for e in found), sum(e.hours for e in found)
+        stored = f"{_size(sum(e.database_bytes for e in found))} as results.duckdb"
+        note = "a network that several studies train on one data set is trained once"
+        say(console, f"together: {evaluations:,} evaluations, {_duration(hours)} on this device, {stored} ({note})")
     return found
 
 
-def wanted_counts(output: StoragePath, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> WantedCounts:
-    """Return how many of the chosen images each entrant still needs."""
-    database = output / "results.duckdb"
+def wanted_counts(store: Store | None, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> WantedCounts:
+    """Return how many of the chosen images each entrant still needs; `store` is None where there is none yet."""
     needed_cells, needed_scores = (needed.astype(np.int64) for needed in sweep.needed())
-    everything = WantedCounts(needed_cells * len(chosen), needed_scores * len(chosen), len(chosen))
-    if not database.exists():
-        return everything
+    if store is None or not store.has_predictions(protocol, sweep.dataset):
+        return WantedCounts(needed_cells * len(chosen), needed_scores * len(chosen), len(chosen))
     cells, scores, images = np.zeros_like(needed_cells), np.zeros_like(needed_scores), 0
-    with reading(database) as store:
-        if not store.has_predictions(protocol, sweep.dataset):
-            return everything
-        missing, missing_scores = (
-            functools.partial(question, protocol, sweep.dataset) for question in (store.missing, store.missing_scores)
-        )
-        for batch in plan(sweep, chosen, missing, missing_scores):
-            cells += batch.wanted.sum(axis=0)
-            scores += batch.wanted_scores.sum(axis=0)
-            images += len(batch.rows)
+    missing = functools.partial(store.missing, protocol, sweep.dataset)
+    missing_scores = functools.partial(store.missing_scores, protocol, sweep.dataset)
+    for batch in plan(sweep, chosen, missing, missing_scores):
+        cells += batch.wanted.sum(axis=0)
+        scores += batch.wanted_scores.sum(axis=0)
+        images += len(batch.rows)
     return WantedCounts(cells, scores, images)
 
 
-def _hours_elsewhere(output: StoragePath, sweep: Sweep, counts: WantedCounts) -> dict[str, float]:
+def _hours_elsewhere(store: Store | None, sweep: Sweep, counts: WantedCounts) -> dict[str, float]:
     """Return the hours of forward passes on each device that the store has speeds of for every entrant."""
-    database = output / "results.duckdb"
-    if not database.exists():
-        return {}
-    with reading(database) as store:
-        speeds = pd.DataFrame() if store.query(HAS_SPEEDS).empty else store.query(SPEEDS, [sweep.precision])
     found: dict[str, float] = {}
-    for device, table in speeds.groupby("device") if len(speeds) else ():
+    if store is None or store.query(HAS_SPEEDS).empty:
+        return found
+    for device, table in store.query(SPEEDS, [sweep.precision]).groupby("device"):
         known = table.set_index(["model", "defense"])["seconds"].to_dict()
         each = [known.get((entrant.model, entrant.defense)) for entrant in sweep.entrants]
         if all(each):
-            passes = counts.cells.sum(axis=1)
-            found[str(device)] = float(np.dot([seconds or math.nan for seconds in each], passes)) / 3600
+            found[str(device)] = float(np.dot(np.array(each, float), counts.cells.sum(axis=1))) / 3600
     return found
 
 
@@ -210,8 +190,7 @@ def print_estimate(result: CostEstimate, suite: str, searches: bool, console: Co
         f"memory: about {_size(result.memory_bytes)} for what trains or computes with all networks, which are "
         f"{_size(result.network_bytes)}",
     ]
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+    say(console, *lines)
 
 
 def _duration(hours: float) -> str:

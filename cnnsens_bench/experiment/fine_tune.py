@@ -9,21 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray
-from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
-from cnnsens_bench.experiment.tracked_results import fine_tuning_run
-from cnnsens_bench.tracking import Tracker
+from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.experiment.tracked_results import Losses, RunContext, fine_tuning_run
 from cnnsens_bench.training.finetune import Diverged, FineTuning, Trained, cached_or_ready, finetune, save_trained
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import ConsoleReporter, stage_progress
+from cnnsens_bench.utils.progress import ConsoleReporter, say, stage_progress
 from cnnsens_bench.utils.storage import require_writable
-
-Losses = list[tuple[int, float]]
-"""Steps and running means of the loss."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +34,17 @@ class FineTuned:
         return {image_id: sentence for result in self.trained.values() for image_id, sentence in result.failures}
 
 
-def fine_tune(
-    settings: RunSettings,
-    trainings: Mapping[str, ModelConfig],
-    samples: Samples,
-    console: Console,
-    tracker: Tracker,
-    defenses: Mapping[str, str] | None = None,
-) -> FineTuned:
+def fine_tune(run: RunContext, trainings: Mapping[str, ModelConfig], defenses: Mapping[str, str]) -> FineTuned:
     """Get the checkpoint of each network from the cache or train it; over a cluster, networks train side by side.
 
     A training that diverges is reported and does not end the others.
 
     Parameters
     ----------
-    settings
-        The settings of the run.
+    run
+        The run that the fine-tunings belong to.
     trainings
         What to train, by title.
-    samples
-        The data set.
-    console
-        Where a person reads progress and results.
-    tracker
-        Where the fine-tunings are logged.
     defenses
         The defense that a network is trained for, by title; "none" where it is left out.
 
@@ -71,9 +53,9 @@ def fine_tune(
     UserError
         For anything else that ends a training. Networks that were trained by then are in the cache.
     """
-    require_writable(cache_dir(settings.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
-    fine_tunings = _FineTunings(settings, samples, console, tracker, defenses or {})
-    if not over_ray(settings.cluster):
+    require_writable(cache_dir(run.settings.cache), "the cache folder", "cache=… or CNNSENS_CACHE")
+    fine_tunings = _FineTunings(run, defenses)
+    if not over_ray(run.settings.cluster):
         for title, model in trainings.items():
             fine_tunings.train_here(title, model)
     else:
@@ -85,19 +67,16 @@ def fine_tune(
 
 @dataclass
 class _FineTunings:
-    """The fine-tunings of one run: what they share, and what came of them."""
+    """The fine-tunings of one run, and what came of them."""
 
-    settings: RunSettings
-    samples: Samples
-    console: Console
-    tracker: Tracker
+    run: RunContext
     defenses: Mapping[str, str]
     results: FineTuned = field(default_factory=FineTuned)
 
     def take_cached(self, title: str, model: ModelConfig) -> bool:
         """Return whether a network needs no training; its checkpoint is then among the results."""
         get = cached_or_ready if model.recipe.epochs else finetune  # which then has nothing to train
-        found = get(model.name, self.samples, model.recipe, **self._options(model))
+        found = get(model.name, self.run.samples, model.recipe, **self._options(model))
         if isinstance(found, Trained):
             self._add(title, model, found, [])
         return isinstance(found, Trained)
@@ -105,8 +84,8 @@ class _FineTunings:
     def train_here(self, title: str, model: ModelConfig) -> None:
         """Get or train one network in this process."""
         losses: Losses = []
-        torch.set_num_threads(self.settings.cluster.threads or os.cpu_count() or 1)
-        with stage_progress(self.console, f"fine-tune {title}", 0, "steps") as progress:
+        torch.set_num_threads(self.run.settings.cluster.threads or os.cpu_count() or 1)
+        with stage_progress(self.run.console, f"fine-tune {title}", 0, "steps") as progress:
 
             def report(done: int, steps: int, loss: float) -> None:
                 progress.total, progress.detail = steps, f"loss {loss:.3f}"
@@ -115,7 +94,7 @@ class _FineTunings:
 
             result: Trained | Diverged
             try:
-                result = finetune(model.name, self.samples, model.recipe, **self._options(model), report=report)
+                result = finetune(model.name, self.run.samples, model.recipe, **self._options(model), report=report)
                 if result.cached:
                     progress.detail = "(checkpoint from the cache)"
             except Diverged as error:
@@ -128,30 +107,30 @@ class _FineTunings:
         from cnnsens_bench.runtime.cluster import connect, machines
         from cnnsens_bench.runtime.ray_training import train_over_ray
 
-        settings = self.settings
+        settings = self.run.settings
         connect(settings.cluster.address)
         paths: dict[str, Path] = {}
 
         def waiting() -> Iterator[tuple[str, FineTuning]]:
             """Load the weights of a network when its training is about to begin."""
             for title, model in trainings.items():
-                ready = cached_or_ready(model.name, self.samples, model.recipe, **self._options(model))
+                ready = cached_or_ready(model.name, self.run.samples, model.recipe, **self._options(model))
                 if isinstance(ready, Trained):  # by another run, meanwhile
                     self.results.trained[title] = ready
                 else:
                     paths[title] = ready.path
                     yield title, ready
 
-        with stage_progress(self.console, "fine-tune over the cluster", len(trainings), "networks") as progress:
+        with stage_progress(self.run.console, "fine-tune over the cluster", len(trainings), "networks") as progress:
             training = train_over_ray(
                 waiting(),
                 layout=lambda: layout_of(settings.cluster, machines()),
                 folder=Path(settings.cache).expanduser().absolute() if settings.cache else None,
-                prepare=functools.partial(load_plugins, tuple(settings.plugins)),
+                prepare=functools.partial(load_plugins, settings.plugins),
                 reporter=ConsoleReporter(progress),
             )
-            with closing(training) as ended:
-                for title, result, losses in ended:
+            with closing(training):
+                for title, result, losses in training:
                     trained = result if isinstance(result, Diverged) else save_trained(result, paths[title])
                     progress.advance()
                     self._add(title, trainings[title], trained, losses)
@@ -159,26 +138,21 @@ class _FineTunings:
 
     def _options(self, model: ModelConfig) -> dict[str, Any]:
         """Return what `finetune` and `cached_or_ready` take beside the model, the samples and the recipe."""
-        return {
-            "weights": model.weights,
-            "input_size": model.input_size,
-            "seed": self.settings.seed,
-            "cache": cache_dir(self.settings.cache),
-        }
+        seed, cache = self.run.settings.seed, cache_dir(self.run.settings.cache)
+        return {"weights": model.weights, "input_size": model.input_size, "seed": seed, "cache": cache}
 
     def _add(self, title: str, model: ModelConfig, result: Trained | Diverged, losses: Losses) -> None:
         """Take a training that has ended into the results, and report it."""
-        cached = False
         if isinstance(result, Trained):
-            self.results.trained[title], cached = result, result.cached
-            sentence = f"checkpoint of {title}: {result.path}"
+            self.results.trained[title] = result
+            say(self.run.console, f"checkpoint of {title}: {result.path}")
         else:
             self.results.failed[title] = str(result)
-            sentence = f"{title} is left out: {result}"
-        self.console.print(sentence, markup=False, soft_wrap=True)
-        run = fine_tuning_run(title, model, self.defenses.get(title, "none"), self.settings.seed, result, losses)
+            say(self.run.console, f"{title} is left out: {result}")
+        defense, seed = self.defenses.get(title, "none"), self.run.settings.seed
         # A checkpoint from the cache has no losses: what an earlier run has logged of it stays.
-        self.tracker.log(run, replace=not cached)
+        replace = isinstance(result, Diverged) or not result.cached
+        self.run.tracker.log(fine_tuning_run(title, model, defense, seed, result, losses), replace)
 
 
 def thin_classes(samples: Samples) -> list[str]:

@@ -14,15 +14,16 @@ from rich.console import Console
 
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import plain
-from cnnsens_bench.utils.progress import stage_progress
+from cnnsens_bench.utils.progress import say, stage_progress
 
 if TYPE_CHECKING:
     from cnnsens_bench.engine.photo_prediction import PhotoPrediction, RejectedPhoto
-    from cnnsens_bench.models.loading import LoadedNetwork
 
 DEGRADATIONS = {"sigma": "gaussian_rgb", "p": "pepper_pixel", "shift": "translation"}
 """Key of the command line → the degradation whose levels it names."""
 DEFAULT_LEVELS = {"sigma": (4.0,), "p": (0.01,), "shift": (0.5,)}
+LONGEST_NAME = 40
+"""Characters of a class's name that a heatmap's title has room for."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def predict_photographs(request: PhotoRequest, console: Console, error_console: 
     # What a plugin or a download prints on the way is no part of the result.
     with redirect_stdout(sys.stderr):
         model, records = _computed(request, error_console)
-    failed = [record["error"] for record in records if "error" in record]
+    failed = [f"error: {plain(record['error'])}" for record in records if "error" in record]
     if request.json:
         lines = ",\n ".join(json.dumps(record, allow_nan=False) for record in records)
         sys.stdout.write(f"[{lines}]\n")
@@ -74,8 +75,7 @@ def predict_photographs(request: PhotoRequest, console: Console, error_console: 
         predictors = dict.fromkeys(p["predictor"] for record in done for p in record["predictions"])
         print_photo_table(console, done, f"{model}, by {' and '.join(predictors)}")
     sys.stdout.flush()
-    for sentence in failed:
-        error_console.print(f"error: {plain(sentence)}", markup=False, soft_wrap=True)
+    say(error_console, *failed)
     return len(failed)
 
 
@@ -103,13 +103,14 @@ def _computed(request: PhotoRequest, error_console: Console) -> tuple[str, list[
 
     load_plugins(request.plugins)
     levels = request.levels or DEFAULT_LEVELS
-    conditions = [
-        Condition(name, parse_degradation(name).resolve_levels(levels[key]), 1)
-        for key, name in DEGRADATIONS.items()
-        if key in levels
-    ]
-    if request.heatmap:
-        _make_folder(request.heatmap)
+    named = [(name, levels[key]) for key, name in DEGRADATIONS.items() if key in levels]
+    conditions = [Condition(name, parse_degradation(name).resolve_levels(given), 1) for name, given in named]
+    try:
+        if request.heatmap:
+            request.heatmap.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sentence = f"the folder {request.heatmap} cannot be made ({error.strerror}): give --heatmap another one"
+        raise UserError(sentence) from None
     network = load_network(request.model, request.checkpoint, request.input_size, request.classes)
     predictor = LabelChangePredictor(
         network,
@@ -120,30 +121,29 @@ def _computed(request: PhotoRequest, error_console: Console) -> tuple[str, list[
         maps=request.heatmap is not None,
         device=best_device(),
     )
-    count = len(request.photographs)
-    several = count > request.batch_size
-    records = []
-    with stage_progress(error_console, "predict", count, "photographs") if several else nullcontext() as progress:
+    records, count = [], len(request.photographs)
+    stage = stage_progress(error_console, "predict", count, "photographs")
+    with stage if count > request.batch_size else nullcontext() as progress:
         for result in predictor(request.photographs):
-            records.append(_record(result, network, request.heatmap))
+            records.append(_record(result, network.classes, request.heatmap))
             if progress:
                 progress.advance()
     return network.model, records
 
 
-def _record(result: "PhotoPrediction | RejectedPhoto", network: "LoadedNetwork", folder: Path | None) -> dict[str, Any]:
+def _record(result: "PhotoPrediction | RejectedPhoto", classes: Sequence[str], folder: Path | None) -> dict[str, Any]:
     """Return what `--json` prints of a photograph, and draw its heatmap into `folder`."""
     from cnnsens_bench.engine.photo_prediction import RejectedPhoto
 
     if isinstance(result, RejectedPhoto):
         return {"file": result.path, "error": result.sentence}
-    drawn = {"heatmap": str(_draw(result, network.classes, folder))} if folder else {}
+    drawn = {"heatmap": str(_draw(result, classes, folder))} if folder else {}
     return {
         "file": result.path,
-        "class": network.classes[result.label],
+        "class": classes[result.label],
         "class_index": result.label,
         "confidence": result.confidence,
-        "runner_up": network.classes[result.runner_up],
+        "runner_up": classes[result.runner_up],
         "margin": result.margin,
         "entropy": result.entropy,
         **drawn,
@@ -156,21 +156,11 @@ def _draw(photograph: "PhotoPrediction", classes: Sequence[str], folder: Path) -
 
     assert photograph.sensitivity_map is not None
     out = folder / heatmap_name(photograph.path)
-    label, runner_up = (_short(classes[i]) for i in (photograph.label, photograph.runner_up))
+    names = (classes[i] for i in (photograph.label, photograph.runner_up))
+    label, runner_up = (name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in names)
     title = f"{label}, {100 * photograph.confidence:.1f} %: margin {photograph.margin:.1f} over {runner_up}"
     try:
         heatmap(photograph.sensitivity_map.pixels, photograph.sensitivity_map.variance, title, out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}): give --heatmap another folder") from None
     return out
-
-
-def _short(name: str, longest: int = 40) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the folder {folder} cannot be made ({error.strerror}): give --heatmap another one") from None

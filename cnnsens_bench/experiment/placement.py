@@ -19,8 +19,7 @@ def over_ray(cluster: ClusterConfig) -> bool:
 
 def layout_of(cluster: ClusterConfig, machines: Sequence[Machine]) -> Layout:
     """Return the layout for a cluster that has these machines, and those still to come where it grows."""
-    machines = [*machines, *promised(cluster, machines)]
-    return lay_out(machines, cluster.workers, cluster.gpus_per_worker, cluster.threads)
+    return lay_out([*machines, *promised(cluster, machines)], cluster.workers, cluster.gpus_per_worker, cluster.threads)
 
 
 def promised(cluster: ClusterConfig, machines: Sequence[Machine]) -> list[Machine]:

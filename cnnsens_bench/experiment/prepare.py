@@ -7,22 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsens_bench import datasets as dataset_room
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.config.sections import DatasetConfig
-from cnnsens_bench.datasets import Samples
+from cnnsens_bench.datasets import Samples, load
 from cnnsens_bench.degradations import parse_degradations
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.plan import CalibrationImage, Condition, Sweep
 from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
-from cnnsens_bench.experiment.resolve import (
-    ModelConfig,
-    RunSettings,
-    condition_configs,
-    resolve_models,
-    resolve_settings,
-)
-from cnnsens_bench.models import split_name
+from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
+from cnnsens_bench.models.base import preprocessing_of
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import storage_path
@@ -36,17 +29,14 @@ class ResolvedStudy:
     """One sweep that is known to be possible: all that can be checked before anything is computed is checked.
 
     `images` are the test images that are evaluated, as rows of `samples.table`. `objective` holds the conditions that
-    recipes are searched by, None where the given ones are taken. `config` is what the study was resolved from; it is
-    only recorded, in the table `runs` and by MLflow.
+    recipes are searched by, None where the given ones are taken. `config` is what the study was resolved from.
     """
 
     config: Config
     settings: RunSettings
     models: list[ModelConfig]
-    defenses: list[str]
     conditions: tuple[Condition, ...]
     pairing: Pairing
-    sensitivity: bool
     predictors: tuple[str, ...]
     objective: tuple[Condition, ...] | None
     samples: Samples
@@ -55,21 +45,16 @@ class ResolvedStudy:
 
     def sweep(self, calibration: tuple[CalibrationImage, ...] = ()) -> Sweep:
         """Return what the engine is asked to evaluate; `calibration` is what recalibrated networks see before."""
-        settings = self.settings
+        shared = ("run_id", "seed", "quantize", "precision", "batch_size", "plugins")
         return Sweep(
-            run_id=settings.run_id,
             dataset=self.samples.name,
             entrants=self.pairing.entrants,
             conditions=self.conditions,
-            seed=settings.seed,
-            quantize=settings.quantize,
-            precision=settings.precision,
-            batch_size=settings.batch_size,
             mask_range=self.samples.mask_range,
-            plugins=settings.plugins,
             calibration=calibration,
-            sensitivity=self.sensitivity,
+            sensitivity=self.config.sensitivity.enabled,
             predictors=self.predictors,
+            **{key: getattr(self.settings, key) for key in shared},
         )
 
 
@@ -85,7 +70,7 @@ def prepare(config: Config) -> ResolvedStudy:
     conditions = resolve_conditions(config.degradations, config.trials)
     pairing = pair_entrants(models, config.defenses)
     probe(conditions, input_sizes(models), pairing.defenses(), gradients=config.sensitivity.enabled)
-    predictors = resolve_predictors(config.sensitivity.predictors)
+    predictors = tuple(dict.fromkeys(parse_predictor(text).name for text in config.sensitivity.predictors))
     objective = resolve_conditions(config.search.degradations, trials=1) if config.recipe == "search" else None
     try:
         samples = load_samples(config.dataset, config.data_root)
@@ -97,19 +82,9 @@ def prepare(config: Config) -> ResolvedStudy:
     images = limited(samples.split("test"), config.limit)
     if images.empty:
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
+    protocol = protocol_hash(settings, samples)
     return ResolvedStudy(
-        config=config,
-        settings=settings,
-        models=models,
-        defenses=config.defenses,
-        conditions=conditions,
-        pairing=pairing,
-        sensitivity=config.sensitivity.enabled,
-        predictors=predictors,
-        objective=objective,
-        samples=samples,
-        images=images,
-        protocol=protocol_hash(settings, samples),
+        config, settings, models, conditions, pairing, predictors, objective, samples, images, protocol
     )
 
 
@@ -135,29 +110,19 @@ def resolve_conditions(degradations: list[Any], trials: int) -> tuple[Condition,
     (((0.0,), 1), ((0.02, 0.04), 10))
     """
     resolved: dict[str, Condition] = {}
-    for condition in condition_configs(degradations, trials):
+    for condition in read_conditions(degradations, trials):
         for degradation in parse_degradations(condition.expression):
             name = degradation.name
             if name in resolved:
                 raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")
-            resolved[name] = Condition(
-                name, degradation.resolve_levels(condition.levels), condition.trials if degradation.random else 1
-            )
+            levels = degradation.resolve_levels(condition.levels)
+            resolved[name] = Condition(name, levels, condition.trials if degradation.random else 1)
     return tuple(resolved.values())
-
-
-def resolve_predictors(predictors: list[str]) -> tuple[str, ...]:
-    """Return the canonical names of predictors, each once. Raise `UserError` for one that is unknown."""
-    return tuple(dict.fromkeys(parse_predictor(text).name for text in predictors))
 
 
 def input_sizes(models: list[ModelConfig]) -> set[int]:
     """Return the sides, in pixels, of the inputs that the models will see."""
-    sizes = set()
-    for model in models:
-        source, architecture = split_name(model.name)
-        sizes.add(model.input_size or source.describe(architecture).input_size)
-    return sizes
+    return {preprocessing_of(model.name, model.input_size).input_size for model in models}
 
 
 def load_samples(dataset: DatasetConfig, data_root: str | None) -> Samples:
@@ -165,7 +130,7 @@ def load_samples(dataset: DatasetConfig, data_root: str | None) -> Samples:
     # The paths are made absolute because workers elsewhere have another working folder.
     root = storage_path(dataset.root).absolute() if dataset.root else None
     above = storage_path(data_root).absolute() if data_root else None
-    samples = dataset_room.load(dataset.name, root, above, dataset.options)
+    samples = load(dataset.name, root, above, dataset.options)
     if len(samples.classes) < 2:
         raise UserError(
             f"dataset '{samples.name}' has one class only, '{samples.classes[0]}', and no other label to change to: "
@@ -190,14 +155,7 @@ def protocol_hash(settings: RunSettings, samples: Samples) -> str:
 
     Predictions with equal hashes can be compared, and one run goes on with those of another.
     """
-    open_points = {
-        "version": PROTOCOL_VERSION,
-        "seed": settings.seed,
-        "quantize": settings.quantize,
-        "precision": settings.precision,
-        "input_size": settings.input_size,
-        "dataset": samples.name,
-        "samples": samples.fingerprint(),
-        "split": "test",
-    }
+    open_points = {key: getattr(settings, key) for key in ("seed", "quantize", "precision", "input_size")}
+    open_points |= {"version": PROTOCOL_VERSION, "dataset": samples.name, "split": "test"}
+    open_points["samples"] = samples.fingerprint()
     return hashlib.sha256(json.dumps(open_points, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,13 +3,15 @@
 The networks have random weights: they are as fast as trained ones, and no hub is asked for them.
 """
 
+import collections
+import dataclasses
+import functools
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,9 +24,7 @@ from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.engine.score import Scorer
 from cnnsens_bench.experiment.entrants import Pairing
 from cnnsens_bench.experiment.resolve import ModelConfig
-from cnnsens_bench.images import decode_row
-from cnnsens_bench.models import Classifier
-from cnnsens_bench.models.base import build_network, logits_of, preprocessing_of
+from cnnsens_bench.models.base import Classifier, build_network, logits_of, preprocessing_of
 
 SAMPLE = 8
 """Number of images of the data set that decoding and degrading are timed on."""
@@ -32,7 +32,7 @@ LEAST = 0.3
 """Seconds that a timing takes at least, after its warm-up."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class WantedCounts:
     """How many images are still to be computed.
 
@@ -81,54 +81,43 @@ class Profiler:
     """
 
     def __init__(
-        self,
-        sweep: Sweep,
-        pairing: Pairing,
-        device: torch.device,
-        pool: ThreadPoolExecutor,
-        classes: int,
+        self, sweep: Sweep, pairing: Pairing, device: torch.device, pool: ThreadPoolExecutor, classes: int
     ) -> None:
-        self.sweep, self.pairing, self.device, self.pool = sweep, pairing, device, pool
-        self.classes = classes
+        self.sweep, self.pairing, self.device, self.pool, self.classes = sweep, pairing, device, pool, classes
         self.network_bytes: dict[str, int] = {}
-        self.sizes = {
-            key: preprocessing_of(model.name, model.input_size).input_size for key, model in pairing.trainings.items()
-        }
+        models = pairing.trainings.items()
+        self.sizes = {key: preprocessing_of(model.name, model.input_size).input_size for key, model in models}
 
     def seconds(self, counts: WantedCounts, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
         """Return the seconds of each stage, of all that is still to be done."""
-        plain = counts.cells
         found = dict.fromkeys(("decode", "degrade", "forward", "score", "train"), 0.0)
         rows = chosen.iloc[np.linspace(0, len(chosen) - 1, min(SAMPLE, len(chosen))).astype(int)].to_dict("records")
         reach = self.sweep.reach(min(self.sizes.values()))
         began = time.perf_counter()
-        decoded = [image for row in rows if not isinstance(image := decode_row(row, reach), str)]
+        decoded = [image for row in rows if not isinstance(image := images.decode_row(row, reach), str)]
         decode = (time.perf_counter() - began) / len(rows)
         found["decode"] = decode * counts.images
-        of_training: dict[str, list[int]] = {}
-        for i, entrant in enumerate(self.sweep.entrants):
-            of_training.setdefault(entrant.checkpoint, []).append(i)
-        for key, members in of_training.items():
+        for key in dict.fromkeys(entrant.checkpoint for entrant in self.sweep.entrants):
             model, size = self.pairing.trainings[key], self.sizes[key]
             classifier = self._network(key, model)
             forward = self._forward(classifier, size)
-            for i in members:
-                loaded = LoadedEntrant(classifier, self.pairing.defenses()[i])
-                each = self._forward(loaded.network(), size) if loaded.defense.prefilter else forward
-                found["forward"] += each * int(plain[i].sum())
-                if loaded.defense.recalibration:  # once a worker, for each cell
-                    again = loaded.defense.recalibration.images * int((plain[i] > 0).sum())
-                    found["forward"] += forward * again
+            for i, defense in enumerate(self.pairing.defenses()):
+                if self.sweep.entrants[i].checkpoint != key:
+                    continue
+                loaded = LoadedEntrant(classifier, defense)
+                each = self._forward(loaded.network(), size) if defense.prefilter else forward
+                found["forward"] += each * int(counts.cells[i].sum())
+                if defense.recalibration:  # once a worker, for each cell
+                    found["forward"] += forward * defense.recalibration.images * int((counts.cells[i] > 0).sum())
                 if counts.scores[i].any() and decoded:
                     found["score"] += self._score(i, loaded, size, decoded) * int(counts.scores[i, 0])
             if model.recipe.epochs:
-                steps = training_steps(model, training_images)
-                per_image = self._train(classifier, size, model.recipe.batch_size)
-                found["train"] += per_image * model.recipe.batch_size * steps
+                trained_on = model.recipe.batch_size * training_steps(model, training_images)
+                found["train"] += self._train(classifier, size, model.recipe.batch_size) * trained_on
                 found["decode"] += decode * training_images  # of later epochs little is left to do
         for size in sorted(set(self.sizes.values())) if decoded else ():
             here = [i for i, e in enumerate(self.sweep.entrants) if self.sizes[e.checkpoint] == size]
-            found["degrade"] += self._degrade(size, decoded, plain[here].max(axis=0))
+            found["degrade"] += self._degrade(size, decoded, counts.cells[here].max(axis=0))
         return found
 
     def memory(self) -> int:
@@ -161,28 +150,23 @@ class Profiler:
     def _train(self, classifier: Classifier, size: int, batch_size: int) -> float:
         pixels = self._pixels(min(batch_size, 32), size)
         labels = torch.zeros(len(pixels), dtype=torch.long, device=self.device)
-
-        def work() -> None:
-            classifier.train()
-            torch.nn.functional.cross_entropy(logits_of(classifier(pixels)), labels).backward()
-
-        each = self._timed(work) / len(pixels)
+        classifier.train()
+        loss = torch.nn.functional.cross_entropy
+        each = self._timed(lambda: loss(logits_of(classifier(pixels)), labels).backward()) / len(pixels)
         classifier.zero_grad(set_to_none=True)
         classifier.eval()
         return each
 
     def _score(self, entrant: int, loaded: LoadedEntrant, size: int, decoded: Sequence[images.Decoded]) -> float:
         """Return the seconds of all scores of an image, in batches of the run's size."""
-        alone = Sweep(**(vars(self.sweep) | {"entrants": (self.sweep.entrants[entrant],)}))
+        alone = dataclasses.replace(self.sweep, entrants=(self.sweep.entrants[entrant],))
         scorer = Scorer(alone, [loaded], self.device, self.pool)
         filled = [decoded[i % len(decoded)] for i in range(self.sweep.batch_size)]
         ids = [f"estimate {i}" for i in range(len(filled))]
         wanted = np.ones((len(filled), 1, len(self.sweep.score_cells())), bool)
-        for parameter in loaded.classifier.parameters():
-            parameter.requires_grad_(False)
+        loaded.classifier.requires_grad_(False)
         seconds = self._timed(lambda: scorer.score(ids, filled, wanted), least=0, warm=0)
-        for parameter in loaded.classifier.parameters():
-            parameter.requires_grad_(True)
+        loaded.classifier.requires_grad_(True)
         return seconds / len(filled)
 
     def _degrade(self, size: int, decoded: Sequence[images.Decoded], wanted: np.ndarray) -> float:
@@ -192,21 +176,15 @@ class Profiler:
         """
         ids = [f"estimate {i}" for i in range(len(decoded))]
         degrader = Degrader(self.sweep, size, ids, decoded, self.device, self.pool)
-        everyone = np.arange(len(decoded))
         total, first = 0.0, 1
         for condition in self.sweep.conditions:
             cells = condition.trials * len(condition.levels)
-            once = Condition(condition.degradation, condition.levels, 1)
-            rows = [everyone] * len(condition.levels)
+            once = dataclasses.replace(condition, trials=1)
+            rows = [np.arange(len(decoded))] * len(condition.levels)
             share = int(wanted[first : first + cells].sum()) / len(condition.levels)
             if share:
-
-                def work(once: Condition = once, rows: list[np.ndarray] = rows) -> None:
-                    with torch.inference_mode():
-                        for _ in degrader.run(once, rows):
-                            pass
-
-                total += self._timed(work, least=0, warm=1) / len(decoded) * share
+                seconds = self._timed(functools.partial(_run, degrader, once, rows), least=0, warm=1)
+                total += seconds / len(decoded) * share
             first += cells
         return total
 
@@ -227,3 +205,8 @@ class Profiler:
                 if sum(times) >= (LEAST if least is None else least):
                     break
         return statistics.median(times)
+
+
+@torch.inference_mode()
+def _run(degrader: Degrader, condition: Condition, rows: list[np.ndarray]) -> None:
+    collections.deque(degrader.run(condition, rows), maxlen=0)

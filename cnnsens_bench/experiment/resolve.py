@@ -5,9 +5,9 @@
 
 import dataclasses
 import os
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
@@ -23,6 +23,7 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.storage import StoragePath
 
+Section = TypeVar("Section", Config, Recipe)
 STUDY_KEYS = ("dataset", "models", "weights", "training", "defenses", "degradations", "trials", "sensitivity", "limit")
 """Keys of the config that a study may have of its own: none that would make its predictions of another protocol."""
 FIRST = "first"
@@ -31,7 +32,7 @@ STORAGE = "CNNSENS_STORAGE"
 """Names the folder, seen by all machines, below which the relative outputs of jobs lie."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A network and how it is trained, as one entry of `models` and the top of the config say.
 
@@ -44,8 +45,7 @@ class ModelConfig:
     recipe: Recipe
 
 
-@dataclass(frozen=True)
-class ConditionConfig:
+class ConditionConfig(NamedTuple):
     """One entry of `degradations`: its expression, which `parse_degradations` reads, its levels and its trials.
 
     Levels are None where the degradation's own are meant.
@@ -56,7 +56,7 @@ class ConditionConfig:
     trials: int
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class RunSettings:
     """What all steps of one run share: its names, its folders, how it evaluates, and where it works.
 
@@ -93,15 +93,11 @@ def resolve_output(config: Config) -> Config:
     names, or the user's home. Elsewhere the config stays as it is.
     """
     output = config.output or f"runs/{config.suite}"
-    if not _in_uploaded_folder() or Path(output).expanduser().is_absolute() or urlsplit(output).scheme:
+    uploaded = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "working_dir_files" in Path.cwd().parts
+    if not uploaded or Path(output).expanduser().is_absolute() or urlsplit(output).scheme:
         return config
     base = os.environ.get(STORAGE) or str(Path.home())
     return dataclasses.replace(config, output=os.path.normpath(os.path.join(base, output)))
-
-
-def _in_uploaded_folder() -> bool:
-    """Return whether this process runs where Ray unpacked what `ray job submit --working-dir` uploaded."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "working_dir_files" in Path.cwd().parts
 
 
 def resolve_studies(config: Config) -> list[Config]:
@@ -116,27 +112,21 @@ def resolve_studies(config: Config) -> list[Config]:
         if config.only:
             raise UserError(f"only names studies, and suite {config.suite} has none: leave it out")
         return [config]
-    for name in config.only:
-        if name not in config.studies:
-            raise UserError(f"only: unknown study '{name}'{near(name, list(config.studies))}")
-    return [
-        _study(config, name, given) for name, given in config.studies.items() if not config.only or name in config.only
-    ]
+    _check_known(config.only, config.studies, "only: unknown study")
+    chosen = config.only or config.studies
+    return [_study(config, name, given) for name, given in config.studies.items() if name in chosen]
 
 
 def _study(config: Config, name: str, given: Any) -> Config:
     key = f"studies.{name}"
     if not isinstance(given, dict):
         raise UserError(f"{key} is {given!r}: it must be a mapping of keys, such as {{dataset: cub200}}")
-    for inner in given:
-        if inner not in (*STUDY_KEYS, FIRST):
-            raise UserError(f"{key}: unknown key '{inner}'{near(str(inner), [*STUDY_KEYS, FIRST])}")
+    _check_known(given, [*STUDY_KEYS, FIRST], f"{key}: unknown key")
     own = {inner: value for inner, value in given.items() if inner != FIRST}
     if isinstance(own.get("dataset"), str):
         own["dataset"] = dataclasses.asdict(DatasetConfig(own["dataset"]))
     base = dataclasses.replace(config, studies={}, only=[], figures=[], study=name)
     study = _merged(base, own, key)
-    assert isinstance(study, Config)
     first = given.get(FIRST)
     if first is not None:
         if not isinstance(first, int) or first < 1:
@@ -144,6 +134,13 @@ def _study(config: Config, name: str, given: Any) -> Config:
         study.models = study.models[:first]
     check(study)
     return study
+
+
+def _check_known(names: Iterable[Any], known: Collection[str], subject: str, more: str = "") -> None:
+    """Raise `UserError` for the first name that is not known; the sentence begins with `subject`."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"{subject} '{name}'{more}{near(str(name), known)}")
 
 
 def resolve_models(config: Config) -> list[ModelConfig]:
@@ -168,14 +165,16 @@ def resolve_models(config: Config) -> list[ModelConfig]:
 
 
 def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
-    given = _mapping("models", entry, ("name", "weights", "input_size", "training"))
+    given = {"name": entry} if isinstance(entry, str) else entry
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise UserError(f"models: {entry!r} is neither a name nor a mapping with a name")
     name, training = given["name"], given.get("training") or {}
-    known = [f.name for f in dataclasses.fields(Recipe)]
+    _check_known(given, ["name", "weights", "input_size", "training"], "models: unknown key", f" of '{name}'")
+    known = [field.name for field in dataclasses.fields(Recipe)]
     for key in training:
         if key not in known:
             raise UserError(f"models: unknown key 'training.{key}' of '{name}'{near(key, known)}")
     merged = _merged(config.training, training, f"models: training of '{name}'")
-    assert isinstance(merged, Recipe)
     recipe = tuned.get(name, merged)
     recipe.check()
     size = given.get("input_size", config.input_size)
@@ -184,7 +183,7 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     return ModelConfig(name, str(given.get("weights", config.weights)), size, recipe)
 
 
-def condition_configs(degradations: list[Any], trials: int) -> list[ConditionConfig]:
+def read_conditions(degradations: list[Any], trials: int) -> list[ConditionConfig]:
     """Return the entries of `degradations`; `trials` is for those without trials of their own. Raise `UserError`."""
     from cnnsens_bench.degradations import write_expression  # imported here because a help text need not wait for torch
 
@@ -192,32 +191,18 @@ def condition_configs(degradations: list[Any], trials: int) -> list[ConditionCon
     for entry in degradations:
         expression = write_expression(entry)
         given = entry if isinstance(entry, dict) else {}
-        name = given.get("name", expression)
-        levels = given.get("levels")
+        name, levels, own = given.get("name", expression), given.get("levels"), given.get("trials", trials)
         if levels is not None and (not isinstance(levels, list) or not levels):
             raise UserError(f"degradations: levels of '{name}' must be a list of numbers, such as [1, 4, 16]")
-        own = given.get("trials", trials)
         if not isinstance(own, int) or own < 1:
             raise UserError(f"degradations: trials of '{name}' is {own!r}: it must be at least 1")
         entries.append(ConditionConfig(expression, tuple(levels) if levels is not None else None, own))
     return entries
 
 
-def _mapping(key: str, entry: Any, known: tuple[str, ...]) -> dict[str, Any]:
-    """Return an entry of a list as a mapping with a name and known keys."""
-    if isinstance(entry, str):
-        return {"name": entry}
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise UserError(f"{key}: {entry!r} is neither a name nor a mapping with a name")
-    for inner in entry:
-        if inner not in known:
-            raise UserError(f"{key}: unknown key '{inner}' of '{entry['name']}'{near(str(inner), list(known))}")
-    return entry
-
-
-def _merged(base: Any, changes: dict[str, Any], subject: str) -> Any:
+def _merged(base: Section, changes: dict[str, Any], subject: str) -> Section:
     """Return a copy of a dataclass with some of its keys changed and checked against its types."""
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), changes))
+        return cast(Section, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), changes)))
     except OmegaConfBaseException as error:
         raise UserError(f"{subject}: {sentence(error)}") from None

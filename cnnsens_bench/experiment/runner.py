@@ -3,38 +3,36 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
-from cnnsens_bench.datasets import Samples
-from cnnsens_bench.engine.plan import Entrant, Sweep, plan
-from cnnsens_bench.experiment.entrants import Pairing, calibration_images, pair_entrants, same_training
+from cnnsens_bench.engine.plan import Sweep, plan
+from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
 from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.prepare import ResolvedStudy, prepare
 from cnnsens_bench.experiment.resolve import RunSettings, resolve_studies
 from cnnsens_bench.experiment.search import search_models
-from cnnsens_bench.experiment.tracked_results import log_results, start_tracking, trained_part
+from cnnsens_bench.experiment.tracked_results import RunContext, log_results, start_tracking, trained_part
 from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, CheckpointFiles
 from cnnsens_bench.runtime.local import run_local
-from cnnsens_bench.runtime.plan_store import StoredPlan, stored_plan
+from cnnsens_bench.runtime.plan_store import stored_plan
 from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.store import FAILURES, RunStore, Store, new_attempt, storage_errors, write_part, writing
-from cnnsens_bench.tracking import Tracker
 from cnnsens_bench.utils.environment import environment
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import ConsoleReporter, stage_progress
-from cnnsens_bench.utils.reporter import Reporter
+from cnnsens_bench.utils.progress import ConsoleReporter, say, stage_progress
 from cnnsens_bench.utils.storage import StoragePath, local_folder, upload_folder
 
 
@@ -58,11 +56,7 @@ def run_suite(config: Config, console: Console) -> int:
     last = {study.samples.name: study for study in studies}
     output = config.output_folder
     figures = local_folder(output, config.cache) / "figures"
-
-    def report(sentence: str) -> None:
-        console.print(sentence, markup=False, soft_wrap=True)
-
-    with writing(output, config.cache, report) as store, storage_errors(output):
+    with writing(output, config.cache, functools.partial(say, console)) as store, storage_errors(output):
         failed = sum(run_study(study, store, console, study is last[study.samples.name]) for study in studies)
         if wanted:
             failed += len(draw_figures(console, store, wanted, figures).failed)
@@ -79,37 +73,33 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
         The number of images and networks that could not be computed, and one more where the report of sensitivity
         failed.
     """
-    settings, samples = study.settings, study.samples
-    tracker = start_tracking(study.config, settings.run_id, samples, console, "evaluation")
+    settings = study.settings
+    tracker = start_tracking(study.config, settings.run_id, study.samples, console, "evaluation")
+    run = RunContext(settings, study.samples, console, tracker)
     _announce(study, store, console)
     store.begin_run(settings.run_id, settings.suite, study.protocol, dataclasses.asdict(study.config), environment())
     status = "interrupted"
     try:
         parts = _begin_parts(store, settings)
-        study = _with_searched_recipes(study, console, tracker)
-        networks = train_all(settings, study.pairing, samples, console, settings.run_id, parts, tracker)
-        study = dataclasses.replace(study, pairing=without_failed(study.pairing, networks, console))
+        study = _with_searched_recipes(study, run)
+        networks = _train(study, run, parts)
+        study = _without_failed(study, networks, console)
         failed = len(networks.failed) + _evaluate(study, networks, parts, store, console)
         status = "incomplete" if failed else "done"
     finally:
-        _end_run(store, settings.run_id, status, tracker)
-    unreported = _report(study, networks, store, console, tracker, summary)
+        _end_run(store, run, status)
+    unreported = _report(study, networks, store, run, summary)
     tracker.end(status)
     return print_failures(console, store, settings.run_id) + unreported
 
 
 def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     """Say what is going to be computed, and what is left out of it."""
-    entrants, conditions = study.pairing.entrants, study.conditions
-    console.print(
-        f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, "
-        f"{len(study.models)} models, {len({e.defense for e in entrants})} defenses, "
-        f"{sum(len(c.levels) * c.trials for c in conditions)} conditions → {store.path}",
-        markup=False,
-        soft_wrap=True,
-    )
-    for sentence in study.pairing.left_out:
-        console.print(sentence, markup=False, soft_wrap=True)
+    trials = sum(len(condition.levels) * condition.trials for condition in study.conditions)
+    defenses = len({entrant.defense for entrant in study.pairing.entrants})
+    what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions → {store.path}"
+    say(console, f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, {what}")
+    say(console, *study.pairing.left_out)
 
 
 def _begin_parts(store: RunStore, settings: RunSettings) -> StoragePath:
@@ -122,59 +112,78 @@ def _begin_parts(store: RunStore, settings: RunSettings) -> StoragePath:
     return new_attempt(settings.output_folder)
 
 
-def _with_searched_recipes(study: ResolvedStudy, console: Console, tracker: Tracker) -> ResolvedStudy:
+def _with_searched_recipes(study: ResolvedStudy, run: RunContext) -> ResolvedStudy:
     """Return the study with the recipes that a search found, where it asks for one."""
-    sentences = thin_classes(study.samples) if any(model.recipe.epochs for model in study.models) else []
-    for sentence in sentences:
-        console.print(sentence, markup=False, soft_wrap=True)
+    if any(model.recipe.epochs for model in study.models):
+        say(run.console, *thin_classes(study.samples))
     if study.objective is None:
         return study
-    models = search_models(study.settings, study.models, study.samples, study.objective, console, tracker, resume=True)
-    pairing = pair_entrants(models, study.defenses)
-    for sentence in pairing.left_out:
-        if sentence not in study.pairing.left_out:
-            console.print(sentence, markup=False, soft_wrap=True)
+    models = search_models(run, study.models, study.objective, resume=True)
+    pairing = pair_entrants(models, study.config.defenses)
+    say(run.console, *(sentence for sentence in pairing.left_out if sentence not in study.pairing.left_out))
     return dataclasses.replace(study, models=models, pairing=pairing)
+
+
+def _train(study: ResolvedStudy, run: RunContext, parts: StoragePath) -> FineTuned:
+    """Get or train the checkpoints of the study's entrants.
+
+    Training images that could not be read and networks that diverged become rows of `failures`; a network's row has an
+    empty image_id.
+    """
+    defenses = {entrant.checkpoint: trained_part(entrant.defense) for entrant in study.pairing.entrants}
+    networks = fine_tune(run, study.pairing.trainings, defenses)
+    failures = list(networks.unreadable_images().items())
+    failures += [("", f"{title}: {sentence}") for title, sentence in networks.failed.items()]
+    if failures:
+        rows = [(study.settings.run_id, study.samples.name, image_id, "train", text) for image_id, text in failures]
+        table = pd.DataFrame(rows, columns=FAILURES.names)
+        write_part(parts, "failures", "train", pa.Table.from_pandas(table, preserve_index=False))
+    return networks
+
+
+def _without_failed(study: ResolvedStudy, networks: FineTuned, console: Console) -> ResolvedStudy:
+    """Return the study without the entrants whose network could not be trained; say so where none is left."""
+    entrants = tuple(entrant for entrant in study.pairing.entrants if entrant.checkpoint not in networks.failed)
+    if not entrants:
+        console.print("no network is left to evaluate: every training diverged", markup=False)
+    return dataclasses.replace(study, pairing=dataclasses.replace(study.pairing, entrants=entrants))
 
 
 def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, store: RunStore, console: Console) -> int:
     """Evaluate the entrants that have a network, and return the number of failed images."""
-    entrants = study.pairing.entrants
-    if not entrants:
+    if not study.pairing.entrants:
         return 0
     checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
-    register_models(store, entrants, checkpoints, study.samples, study.settings.run_id)
+    _register_models(study, checkpoints, store)
     sweep = study.sweep(calibration_images(study.samples, study.pairing))
     return run_sweep(study.settings, sweep, study.images, checkpoints, parts, store, study.protocol, console)
 
 
-def _end_run(store: RunStore, run_id: str, status: str, tracker: Tracker) -> None:
+def _end_run(store: RunStore, run: RunContext, status: str) -> None:
     """Bring in the last parts and record how the run ended."""
     if status == "interrupted":
-        store.finish_run(run_id, status)  # first, because a process that is told to stop may be killed seconds later
+        # This comes first, because a process that is told to stop may be killed seconds later.
+        store.finish_run(run.settings.run_id, status)
     store.ingest(patience=10)
-    store.finish_run(run_id, status)
+    store.finish_run(run.settings.run_id, status)
     if status == "interrupted":
-        tracker.end(status)
+        run.tracker.end(status)
 
 
-def _report(
-    study: ResolvedStudy, networks: FineTuned, store: RunStore, console: Console, tracker: Tracker, summary: bool
-) -> int:
+def _report(study: ResolvedStudy, networks: FineTuned, store: RunStore, run: RunContext, summary: bool) -> int:
     """Print the tables, draw the figures of sensitivity, and log to MLflow; return how many of these reports failed."""
     name, failed = study.samples.name, 0
     if summary:
-        print_summary(console, store, study.protocol, name)
+        print_summary(run.console, store, study.protocol, name)
     drawn: list[Path] = []
-    if study.sensitivity:
+    if study.config.sensitivity.enabled:
         try:
             figures = local_folder(study.settings.output_folder, study.settings.cache) / "figures"
-            drawn = sensitivity_report(console, store, study.protocol, name, figures)
+            drawn = sensitivity_report(run.console, store, study.protocol, name, figures)
         except Exception as error:  # a figure's fault must not end a sweep that is done
-            console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
+            run.console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
             failed = 1
-    pairing, seed = study.pairing, study.settings.seed
-    log_results(tracker, store, study.protocol, name, pairing, networks.trained, seed, drawn)
+    log_results(study, run.tracker, store, networks.trained, drawn)
     return failed
 
 
@@ -203,9 +212,9 @@ def run_sweep(
             return 0
         failed = computed = 0
         with stage_progress(console, "sweep", stored.evaluations, "evaluations") as progress:
-            reporter = ConsoleReporter(progress)
-            with closing(outcomes(settings, sweep, stored, checkpoints, parts, reporter)) as results:
-                for outcome in results:
+            compute, options, reporter = _executor(settings), _execution_options(settings), ConsoleReporter(progress)
+            with closing(compute(sweep, stored, checkpoints, parts, options, reporter)) as outcomes:
+                for outcome in outcomes:
                     failed += outcome.failures
                     computed += outcome.images
                     store.share(parts)
@@ -213,69 +222,28 @@ def run_sweep(
     return failed
 
 
-def outcomes(
-    settings: RunSettings,
-    sweep: Sweep,
-    stored: StoredPlan,
-    checkpoints: Mapping[str, Checkpoint],
-    parts: StoragePath,
-    reporter: Reporter,
-) -> Generator[TaskOutcome]:
-    """Return the outcomes of a stored plan, which is computed in this process or over Ray, as the settings ask."""
+def _execution_options(settings: RunSettings) -> ExecutionOptions:
     cluster = settings.cluster
-    options = ExecutionOptions(
+    return ExecutionOptions(
         threads=cluster.threads or os.cpu_count(),
         weights_budget=cluster.weights_gb * 1e9 if cluster.weights_gb else None,
         cache=settings.cache,
         address=cluster.address,
         layout=functools.partial(layout_of, cluster),
     )
-    if not over_ray(cluster):
-        return run_local(sweep, stored, checkpoints, parts, options, reporter)
+
+
+def _executor(settings: RunSettings) -> Callable[..., Generator[TaskOutcome]]:
+    """Return the function that computes a stored plan in this process or over Ray, as the settings ask."""
+    if not over_ray(settings.cluster):
+        return run_local
     # It is imported here alone, because a run without Ray need not wait for it.
     from cnnsens_bench.runtime.ray_pipeline import run_ray
 
-    return run_ray(sweep, stored, checkpoints, parts, options, reporter)
+    return run_ray
 
 
-def train_all(
-    settings: RunSettings,
-    pairing: Pairing,
-    samples: Samples,
-    console: Console,
-    run_id: str,
-    parts: StoragePath,
-    tracker: Tracker,
-) -> FineTuned:
-    """Get or train the checkpoints of `Pairing.trainings`.
-
-    Training images that could not be read and networks that diverged become rows of `failures`; a network's row has an
-    empty image_id.
-    """
-    defenses = {entrant.checkpoint: trained_part(entrant.defense) for entrant in pairing.entrants}
-    networks = fine_tune(settings, pairing.trainings, samples, console, tracker, defenses)
-    failures = list(networks.unreadable_images().items())
-    failures += [("", f"{title}: {sentence}") for title, sentence in networks.failed.items()]
-    if failures:
-        rows = [(run_id, samples.name, image_id, "train", text) for image_id, text in failures]
-        table = pd.DataFrame(rows, columns=FAILURES.names)
-        import pyarrow as pa
-
-        write_part(parts, "failures", "train", pa.Table.from_pandas(table, preserve_index=False))
-    return networks
-
-
-def without_failed(pairing: Pairing, networks: FineTuned, console: Console) -> Pairing:
-    """Return the pairing without the entrants whose network could not be trained; say so where none is left."""
-    entrants = tuple(entrant for entrant in pairing.entrants if entrant.checkpoint not in networks.failed)
-    if not entrants:
-        console.print("no network is left to evaluate: every training diverged", markup=False)
-    return dataclasses.replace(pairing, entrants=entrants)
-
-
-def register_models(
-    store: Store, entrants: Sequence[Entrant], checkpoints: CheckpointFiles, samples: Samples, run_id: str
-) -> None:
+def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: Store) -> None:
     """Write the entrants' rows of `models`.
 
     Raises
@@ -283,32 +251,24 @@ def register_models(
     UserError
         If the store holds predictions of other weights under the same name.
     """
+    facts = {  # one checkpoint at a time is in memory
+        key: (checkpoint.digest(), checkpoint.num_parameters(), checkpoint.preprocessing.input_size)
+        for key, checkpoint in checkpoints.items()
+    }
     rows = []
-    facts = {}
-    for key, checkpoint in checkpoints.items():  # one by one in memory
-        facts[key] = (checkpoint.digest(), checkpoint.num_parameters(), checkpoint.preprocessing.input_size)
-    for entrant in entrants:
-        digest, num_parameters, input_size = facts[entrant.checkpoint]
-        for defense, known in store.model_digests(entrant.model, samples.name).items():
-            if known != digest and same_training(defense, entrant.defense):
+    dataset, run_id = study.samples.name, study.settings.run_id
+    for entrant in study.pairing.entrants:
+        own = facts[entrant.checkpoint]
+        for defense, known in store.model_digests(entrant.model, dataset).items():
+            if known != own[0] and same_training(defense, entrant.defense):
                 raise UserError(
                     f"{store.path} holds predictions of '{entrant.model}' with other weights (another recipe, start or "
                     f"seed; defense '{defense}'): give this run an output=<folder> of its own"
                 )
-        rows.append(
-            {
-                "model": entrant.model,
-                "architecture": entrant.architecture,
-                "source": entrant.model.partition("/")[0],
-                "dataset": samples.name,
-                "defense": entrant.defense,
-                "weights_sha256": digest,
-                "num_parameters": num_parameters,
-                "input_size": input_size,
-                "trained_by": run_id,
-            }
-        )
-    store.put_models(pd.DataFrame(rows))
+        source = entrant.model.partition("/")[0]
+        rows.append((entrant.model, entrant.architecture, source, entrant.defense, *own))
+    columns = ["model", "architecture", "source", "defense", "weights_sha256", "num_parameters", "input_size"]
+    store.put_models(pd.DataFrame(rows, columns=columns).assign(dataset=dataset, trained_by=run_id))
 
 
 def print_failures(console: Console, store: Store, run_id: str) -> int:
@@ -324,6 +284,6 @@ def print_failures(console: Console, store: Store, run_id: str) -> int:
         what = "1 network was" if len(networks) == 1 else f"{len(networks)} networks were"
         console.print(f"\n{what} not trained (all are in the table failures):", markup=False)
         for row in networks.head(10).itertuples():
-            console.print(f"  {row.error}", markup=False, soft_wrap=True)
-    console.print(f"\nresults: {store.path}", markup=False, soft_wrap=True)
+            say(console, f"  {row.error}")
+    say(console, f"\nresults: {store.path}")
     return count + len(networks)

@@ -8,27 +8,23 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.engine.validate import Validation
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
-from cnnsens_bench.experiment.tracked_results import trial_run
-from cnnsens_bench.tracking import Tracker
+from cnnsens_bench.experiment.tracked_results import RunContext, trial_run
 from cnnsens_bench.training.holdout import hold_out
-from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes, write_recipes
 from cnnsens_bench.training.space import axes
 from cnnsens_bench.training.trial import RecipeSearch, Trial, TrialLog
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
-from cnnsens_bench.utils.progress import stage_progress
+from cnnsens_bench.utils.progress import say, stage_progress
 from cnnsens_bench.utils.reporter import Reporter
 from cnnsens_bench.utils.storage import local_folder, upload
 
@@ -37,33 +33,21 @@ FILE = "recipes.yaml"
 
 
 def search_models(
-    settings: RunSettings,
-    models: list[ModelConfig],
-    samples: Samples,
-    conditions: tuple[Condition, ...],
-    console: Console,
-    tracker: Tracker,
-    resume: bool,
+    run: RunContext, models: Sequence[ModelConfig], conditions: tuple[Condition, ...], resume: bool
 ) -> list[ModelConfig]:
-    """Search each model's recipe, and write the best ones to `recipes.yaml`.
+    """Search each model's recipe on training images, and write the best ones to `recipes.yaml`.
 
     Trials of the same settings that have ended are not repeated: a search goes on where `search.trials` asks for more
     than there are.
 
     Parameters
     ----------
-    config
-        The run's configuration.
+    run
+        The run that the searches belong to.
     models
         The models, each with the given recipe that its search starts from.
-    samples
-        The data set, of which only training images are used.
     conditions
         What the networks are judged under.
-    console
-        Where a person reads progress and results.
-    tracker
-        Where the trials are logged.
     resume
         Whether a search that was interrupted goes on.
 
@@ -77,31 +61,30 @@ def search_models(
     UserError
         If a recipe does not train, a search was interrupted and `resume` is not set, or no trial came to its end.
     """
-    home = local_folder(settings.output_folder, settings.cache)
-    searches = [plan_search(settings, model, samples, conditions) for model in models]
+    settings = run.settings
+    file = local_folder(settings.output_folder, settings.cache) / FILE
+    searches = [plan_search(settings, model, run.samples, conditions) for model in models]
     for recipe_search in searches:
         _check(recipe_search, resume)
     found = []
     for model, recipe_search in zip(models, searches, strict=True):
         trials = TrialLog(recipe_search.folder).trials()
         if len(trials) < recipe_search.search.trials:
-            trials = _search(settings, recipe_search, console, tracker)
+            trials = _search(run, recipe_search)
         best = best_trial(trials, recipe_search.folder)
         first = trials[0]  # the given recipe, unless it was still in training when the search was interrupted
-        given_ended = (first.number, first.status) == (1, "done")
-        given = f" (the given recipe's: {first.objective:.4f})" if given_ended else ""
-        console.print(
-            f"{model.name}: best recipe is trial {best.number} of {len(trials)}, objective {best.objective:.4f}{given}",
-            markup=False,
-            soft_wrap=True,
-        )
-        _write(home / FILE, recipe_search, best, len(trials))
+        given = f" (the given recipe's: {first.objective:.4f})" if (first.number, first.status) == (1, "done") else ""
+        outcome = f"best recipe is trial {best.number} of {len(trials)}, objective {best.objective:.4f}"
+        say(run.console, f"{model.name}: {outcome}{given}")
+        others = read_recipes(file) if file.is_file() else {}
+        note = f"objective {best.objective:.4f}, trial {best.number} of {len(trials)}, seed {recipe_search.seed}"
+        write_recipes(file, {**others, model.name: best.recipe}, {model.name: note})
         found.append(dataclasses.replace(model, recipe=best.recipe))
         for trial in trials:  # also those that ended before this process began
-            tracker.log(trial_run(model.name, trial))
-    tracker.log_files([home / FILE])
+            run.tracker.log(trial_run(model.name, trial))
+    run.tracker.log_files([file])
     if not isinstance(settings.output_folder, Path):
-        upload(home / FILE, settings.output_folder / FILE)
+        upload(file, settings.output_folder / FILE)
     return found
 
 
@@ -110,28 +93,24 @@ def _check(recipe_search: RecipeSearch, resume: bool) -> None:
     if not recipe_search.recipe.epochs:
         raise UserError(f"training.epochs is 0 for '{recipe_search.model}': a search needs a recipe that trains")
     ended, wanted = len(TrialLog(recipe_search.folder).trials()), recipe_search.search.trials
-    if not resume and ended < wanted and _interrupted(recipe_search):
+    if not resume and ended < wanted and (recipe_search.folder / "tune").exists():
         raise UserError(
             f"{recipe_search.folder} holds a search that was interrupted after {ended} of {wanted} trials: "
             "resume=true goes on with it, another output=<folder> begins anew"
         )
 
 
-def _interrupted(recipe_search: RecipeSearch) -> bool:
-    return (recipe_search.folder / "tune").exists()
-
-
-def _search(settings: RunSettings, recipe_search: RecipeSearch, console: Console, tracker: Tracker) -> list[Trial]:
+def _search(run: RunContext, recipe_search: RecipeSearch) -> list[Trial]:
     """Run the trials that are missing; return all trials."""
     # Imported only here: they take seconds.
     from cnnsens_bench.runtime.cluster import connect
     from cnnsens_bench.runtime.ray_tune import search
 
-    wanted = recipe_search.search.trials
+    console, wanted = run.console, recipe_search.search.trials
     reported = {trial.number for trial in TrialLog(recipe_search.folder).trials()}
-    if reported or _interrupted(recipe_search):
+    if reported or (recipe_search.folder / "tune").exists():
         console.print(f"resuming the search of {recipe_search.model}: {len(reported)} of {wanted} trials have ended")
-    connect(settings.cluster.address)
+    connect(run.settings.cluster.address)
     running: dict[int, Trial] = {}
     with stage_progress(console, f"search {recipe_search.model}", wanted, "trials") as progress:
         progress.done = len(reported)
@@ -141,15 +120,18 @@ def _search(settings: RunSettings, recipe_search: RecipeSearch, console: Console
                 running.pop(trial.number, None)
                 if trial.number not in reported:
                     reported.add(trial.number)
-                    console.print(line(trial, recipe_search), markup=False, soft_wrap=True)
+                    say(console, line(trial, recipe_search))
                     progress.advance()
-                    tracker.log(trial_run(recipe_search.model, trial))
+                    run.tracker.log(trial_run(recipe_search.model, trial))
 
             def trial_progress(self, trial: Trial) -> None:
                 if "epochs_done" not in trial.metrics:  # it failed, so `trial_ended` comes next
                     return
                 running[trial.number] = trial
-                progress.detail = _running(running)
+                progress.detail = "; ".join(
+                    f"trial {t.number}: epoch {t.metrics['epochs_done']}/{t.recipe.epochs}, objective {t.objective:.3f}"
+                    for t in running.values()
+                )
                 progress.advance(0)
 
         trials = search(recipe_search, TrialReporter())
@@ -167,11 +149,8 @@ def line(trial: Trial, recipe_search: RecipeSearch) -> str:
     recipe, metrics = trial.recipe, trial.metrics
     epochs = f"{metrics.get('epochs_done', 0)}/{recipe.epochs} epochs"
     spent = f"{epochs} in {metrics.get('seconds', 0):.0f} s" if metrics.get("seconds") else f"of {recipe.epochs} epochs"
-    values = ", ".join(
-        f"{key} {getattr(recipe, key):.3g}"
-        for key in axes(recipe_search.search, recipe_search.recipe)
-        if key != "epochs"
-    )
+    shown = [key for key in axes(recipe_search.search, recipe_search.recipe) if key != "epochs"]
+    values = ", ".join(f"{key} {getattr(recipe, key):.3g}" for key in shown)
     what = "given recipe" if trial.number == 1 else values
     if trial.status in ("diverged", "failed"):
         return f"  trial {trial.number}: {trial.status} ({trial.error}), {values}"
@@ -181,56 +160,36 @@ def line(trial: Trial, recipe_search: RecipeSearch) -> str:
     )
 
 
-def _running(running: dict[int, Trial]) -> str:
-    return "; ".join(
-        f"trial {t.number}: epoch {t.metrics['epochs_done']}/{t.recipe.epochs}, objective {t.objective:.3f}"
-        for t in running.values()
-    )
-
-
 def plan_search(
     settings: RunSettings, model: ModelConfig, samples: Samples, conditions: tuple[Condition, ...]
 ) -> RecipeSearch:
     """Return the search of a model's recipe, in the folder of its settings."""
     fitted, held_out = hold_out(samples.split("train", "val"), settings.search.validation)
+    evaluated_as = (settings.seed, settings.quantize, settings.precision)
     validation = Validation(
-        model.name, samples.name, held_out, conditions, settings.seed, settings.quantize, settings.precision,
-        settings.batch_size, tuple(settings.plugins),
-    )  # fmt: skip
-    shaping = settings.search.shaping()
-    of_data = [
-        dataclasses.replace(samples, table=fitted).fingerprint(), settings.seed, settings.quantize, settings.precision
-    ]  # fmt: skip
-    searches = local_folder(settings.output_folder, settings.cache).absolute() / "search"
-    folder = _folder(searches, model, shaping, of_data)
-    return RecipeSearch(
-        model=model.name,
-        classes=len(samples.classes),
-        fitted=fitted,
-        images=cache_dir(settings.cache).absolute() / "canvases" / folder.name.rpartition("-")[2],
-        recipe=model.recipe,
-        search=settings.search,
-        weights=model.weights,
-        input_size=model.input_size,
-        seed=settings.seed,
-        validate=validation,
-        prepare=functools.partial(load_plugins, tuple(settings.plugins)),
-        folder=folder,
+        model.name, samples.name, held_out, conditions, *evaluated_as, settings.batch_size, settings.plugins
     )
+    data = dataclasses.replace(samples, table=fitted).fingerprint()
+    searches = local_folder(settings.output_folder, settings.cache).absolute() / "search"
+    folder = _folder(searches, model, settings.search.shaping(), [data, *evaluated_as])
+    images = cache_dir(settings.cache).absolute() / "canvases" / folder.name.rpartition("-")[2]
+    return RecipeSearch(
+        model.name, len(samples.classes), fitted, images, model.recipe, settings.search, model.weights,
+        model.input_size, settings.seed, validation, functools.partial(load_plugins, settings.plugins), folder,
+    )  # fmt: skip
 
 
-def _folder(searches: Path, model: ModelConfig, settings: Mapping[str, Any], of_data: list[Any]) -> Path:
+def _folder(searches: Path, model: ModelConfig, settings: Mapping[str, Any], data: list[Any]) -> Path:
     """Return a search's folder, named by the hash of everything but the number of trials that decides the outcome."""
-
-    def named(settings: Mapping[str, Any]) -> Path:
-        recipe = dataclasses.asdict(model.recipe)
-        shaped_by = [model.name, model.weights, model.input_size, recipe, settings, *of_data]
-        digest = hashlib.sha256(json.dumps(shaped_by, sort_keys=True, default=str).encode()).hexdigest()[:12]
-        return searches / f"{model.name.replace('/', '-')}-{digest}"
-
+    recipe = dataclasses.asdict(model.recipe)
     # Version 0.1 named the folder by the number of trials, too.
-    earlier = named(settings)
-    return earlier if earlier.exists() else named({key: settings[key] for key in settings if key != "trials"})
+    for named_by in (settings, {key: value for key, value in settings.items() if key != "trials"}):
+        shaped_by = [model.name, model.weights, model.input_size, recipe, named_by, *data]
+        digest = hashlib.sha256(json.dumps(shaped_by, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        folder = searches / f"{model.name.replace('/', '-')}-{digest}"
+        if folder.exists():
+            break
+    return folder
 
 
 def best_trial(trials: list[Trial], folder: Path) -> Trial:
@@ -244,10 +203,3 @@ def best_trial(trials: list[Trial], folder: Path) -> Trial:
         why = next((trial.error for trial in trials if trial.error), "none was trained to its end")
         raise UserError(f"no trial of the search came to its end: {why}")
     return max(done, key=lambda trial: (trial.objective, -trial.number))
-
-
-def _write(path: Path, recipe_search: RecipeSearch, best: Trial, count: int) -> None:
-    """Write the best recipe into the file, beside the recipes of other models."""
-    others: dict[str, Recipe] = read_recipes(path) if path.is_file() else {}
-    note = f"objective {best.objective:.4f}, trial {best.number} of {count}, seed {recipe_search.seed}"
-    write_recipes(path, {**others, recipe_search.model: best.recipe}, {recipe_search.model: note})

@@ -4,51 +4,53 @@ import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 
+from cnnsens_bench import tracking
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import parse_degradation
 from cnnsens_bench.engine.plan import Entrant
-from cnnsens_bench.experiment.entrants import Pairing
-from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.experiment.prepare import ResolvedStudy
+from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
 from cnnsens_bench.figures.curves import curves, defense_curves
 from cnnsens_bench.figures.summary import short_defense
 from cnnsens_bench.store import Store
-from cnnsens_bench.tracking import (
-    Metrics,
-    NestedRun,
-    RunDescription,
-    TrackedDataset,
-    TrackedNetwork,
-    Tracker,
-    TrackingSettings,
-)
 from cnnsens_bench.training.finetune import Diverged, Trained
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trial import Trial
 from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.progress import say
 from cnnsens_bench.utils.storage import local_folder
 
-VIEWS = {
-    "accuracy": "SELECT * FROM accuracy WHERE protocol = ? AND dataset = ?",
-    "label_change": "SELECT * FROM label_change WHERE protocol = ? AND dataset = ?",
-}
-LEADERBOARD = "SELECT * FROM leaderboard WHERE protocol = ? AND dataset = ?"
+TABLE = "FROM query_table(?) WHERE protocol = ? AND dataset = ?"
 SUMMARY = ("accuracy", "mean_degraded_accuracy", "mean_label_change", "worst_accuracy")
 """Columns of the leaderboard that an evaluation has as metrics."""
 TRIAL_METRICS = ("objective", "undegraded", "degraded", "progress", "epochs_done", "seconds")
 LOSSES = 200
 """About how many points of a loss curve are logged."""
 
+Losses = list[tuple[int, float]]
+"""Steps and running means of the loss."""
 
-def start_tracking(config: Config, run_id: str, samples: Samples, console: Console, context: str) -> Tracker:
+
+@dataclasses.dataclass(frozen=True)
+class RunContext:
+    """What all steps of a run work with: its settings and data set, and where a person and MLflow hear of them."""
+
+    settings: RunSettings
+    samples: Samples
+    console: Console
+    tracker: tracking.Tracker
+
+
+def start_tracking(config: Config, run_id: str, samples: Samples, console: Console, context: str) -> tracking.Tracker:
     """Begin to log a run, or go on with one that was interrupted.
 
     Parameters
@@ -64,26 +66,19 @@ def start_tracking(config: Config, run_id: str, samples: Samples, console: Conso
     context
         What the run uses the data set for: "evaluation" or "training".
     """
-    settings = TrackingSettings(
-        enabled=config.tracking.enabled,
-        uri=config.tracking.uri,
-        experiment=config.tracking.experiment,
-        folder=local_folder(config.output_folder, config.cache).absolute(),
-    )
+    folder = local_folder(config.output_folder, config.cache).absolute()
+    settings = tracking.TrackingSettings(**vars(config.tracking), folder=folder)
     if settings.enabled and not settings.uri and not isinstance(config.output_folder, Path):
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        database = settings.folder / "mlflow.db"
-        note = f"MLflow's runs lie in {database} on this machine: tracking.uri= names another place"
-        console.print(note, markup=False, soft_wrap=True)
-    splits = samples.table["split"].value_counts()
-    dataset = TrackedDataset(
-        samples.name,
-        samples.fingerprint(),
-        {"dataset": config.dataset.name, "root": str(config.dataset.root or config.data_root or "")},
-        {"num_rows": len(samples.table), "classes": len(samples.classes), **{key: int(n) for key, n in splits.items()}},
-    )
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "mlflow.db"
+        say(console, f"MLflow's runs lie in {file} on this machine: tracking.uri= names another place")
+    counts = {"num_rows": len(samples.table), "classes": len(samples.classes)}
+    counts |= {split: int(count) for split, count in samples.table["split"].value_counts().items()}
+    source = {"dataset": config.dataset.name, "root": str(config.dataset.root or config.data_root or "")}
+    dataset = tracking.TrackedDataset(samples.name, samples.fingerprint(), source, counts)
     parameters = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return Tracker(settings, RunDescription(run_id, config.suite, config.study, dataset, context, parameters), console)
+    run = tracking.RunDescription(run_id, config.suite, config.study, dataset, context, parameters)
+    return tracking.Tracker(settings, run, console)
 
 
 def trained_part(defense: str) -> str:
@@ -100,13 +95,8 @@ def trained_part(defense: str) -> str:
 
 
 def fine_tuning_run(
-    title: str,
-    model: ModelConfig,
-    defense: str,
-    seed: int,
-    result: Trained | Diverged,
-    losses: Sequence[tuple[int, float]],
-) -> NestedRun:
+    title: str, model: ModelConfig, defense: str, seed: int, result: Trained | Diverged, losses: Losses
+) -> tracking.NestedRun:
     """Describe a fine-tuning that has ended.
 
     Parameters
@@ -127,85 +117,71 @@ def fine_tuning_run(
     tags = {"kind": "fine-tuning", "defense": defense, **_model_tags(model.name)}
     parameters = _network_parameters(model, seed)
     thinned = losses[:: max(1, len(losses) // LOSSES)]
-    metrics: Metrics = [("training/loss", loss, step) for step, loss in thinned]
+    metrics: tracking.Metrics = [("training/loss", loss, step) for step, loss in thinned]
     key, name = f"fine-tuning/{title}", f"fine-tune {title}"
+    network = None
     if isinstance(result, Diverged):
-        return NestedRun(key, name, "training", {**tags, "error": str(result)}, parameters, metrics, failed=True)
-    return NestedRun(key, name, "training", tags, parameters, metrics, _network(title, model.name, defense, result))
+        tags["error"] = str(result)
+    else:
+        network = _network(title, model.name, defense, result)
+    return tracking.NestedRun(key, name, "training", tags, parameters, metrics, network, failed=network is None)
 
 
-def trial_run(model: str, trial: Trial) -> NestedRun:
+def trial_run(model: str, trial: Trial) -> tracking.NestedRun:
     """Describe a trial of a search that has ended."""
     known = [key for key in TRIAL_METRICS if key in trial.metrics]
-    metrics: Metrics = [(f"search/{key}", float(trial.metrics[key]), 0) for key in known]
-    metrics += [
-        (f"validation/{degradation}", accuracy, step_of(degradation, level))
-        for degradation, level, accuracy in trial.metrics.get("scores", ())
-    ]
+    metrics: tracking.Metrics = [(f"search/{key}", float(trial.metrics[key]), 0) for key in known]
+    for degradation, level, accuracy in trial.metrics.get("scores", ()):
+        metrics.append((f"validation/{degradation}", accuracy, step_of(degradation, level)))
     tags = {"kind": "trial", "trial_status": trial.status, **_model_tags(model)}
     key, name = f"trial/{model}/{trial.number}", f"trial {trial.number} of {model}"
-    return NestedRun(key, name, "training", tags, _recipe_parameters(trial.recipe), metrics)
+    return tracking.NestedRun(key, name, "training", tags, _recipe_parameters(trial.recipe), metrics)
 
 
 def log_results(
-    tracker: Tracker,
-    store: Store,
-    protocol: str,
-    dataset: str,
-    pairing: Pairing,
-    trained: Mapping[str, Trained],
-    seed: int,
-    figures: Iterable[Path] = (),
+    study: ResolvedStudy, tracker: tracking.Tracker, store: Store, trained: Mapping[str, Trained], figures: list[Path]
 ) -> None:
-    """Log the evaluation of every entrant, and the run's figures.
+    """Log the evaluation of every entrant, and the study's figures.
 
     Parameters
     ----------
+    study
+        What was evaluated.
     tracker
-        The run that they belong to.
+        The run that the evaluations belong to.
     store
         Where the results are.
-    protocol, dataset
-        Which of its results are the run's.
-    pairing
-        The entrants and their trainings.
     trained
         The checkpoints by key.
-    seed
-        The seed of the run.
     figures
         Files of figures that the run has drawn already.
     """
     if not tracker.active:
         return
+    protocol, dataset = study.protocol, study.samples.name
     with tracker.attempt():
-        tables = {name: store.query(sql, [protocol, dataset]) for name, sql in VIEWS.items()}
-        leaderboard = store.query(LEADERBOARD, [protocol, dataset])
-        for entrant in pairing.entrants:
-            metrics = _summary_metrics(leaderboard, entrant) + _curve_metrics(tables, entrant)
-            model = pairing.trainings[entrant.checkpoint]
-            tracker.log(_evaluation_run(entrant, model, protocol, trained[entrant.checkpoint], seed, metrics))
+        views = ("leaderboard", "accuracy", "label_change")
+        leaders, *tables = (store.query(TABLE, [view, protocol, dataset]) for view in views)
+        for entrant in study.pairing.entrants:
+            rows = _rows_of(leaders, entrant).to_dict("records")
+            metrics = [(key, float(row[key]), 0) for row in rows for key in SUMMARY if pd.notna(row[key])]
+            metrics += _curve_metrics(*(_rows_of(table, entrant) for table in tables))
+            model, defense = study.pairing.trainings[entrant.checkpoint], entrant.defense
+            tags = {"kind": "evaluation", "defense": defense, "protocol": protocol, **_model_tags(model.name)}
+            parameters = {"defense": defense, **_network_parameters(model, study.settings.seed)}
+            network = _network(entrant.checkpoint, model.name, defense, trained[entrant.checkpoint])
+            key = f"evaluation/{model.name}/{defense}"
+            tracker.log(tracking.NestedRun(key, network.name, "evaluation", tags, parameters, metrics, network))
         tracker.log_files(figures, "figures")
         with tempfile.TemporaryDirectory() as folder:
-            tracker.log_files(_draw(store, tables["accuracy"], dataset, Path(folder)), "figures")
+            tracker.log_files(_draw(store, tables[0], dataset, Path(folder)), "figures")
 
 
-def _evaluation_run(
-    entrant: Entrant, model: ModelConfig, protocol: str, trained: Trained, seed: int, metrics: Metrics
-) -> NestedRun:
-    """Describe what came of evaluating an entrant."""
-    tags = {"kind": "evaluation", "defense": entrant.defense, "protocol": protocol, **_model_tags(entrant.model)}
-    network = _network(entrant.checkpoint, entrant.model, entrant.defense, trained)
-    parameters = {"defense": entrant.defense, **_network_parameters(model, seed)}
-    key = f"evaluation/{entrant.model}/{entrant.defense}"
-    return NestedRun(key, network.name, "evaluation", tags, parameters, metrics, network)
-
-
-def _network(title: str, model: str, defense: str, trained: Trained) -> TrackedNetwork:
+def _network(title: str, model: str, defense: str, trained: Trained) -> tracking.TrackedNetwork:
     """Describe a trained network; with a defense that works at test time, it is another network than without."""
     key = f"network/{title}" if trained_part(defense) == defense else f"network/{title}/{defense}"
     name = f"{_model_tags(model)['architecture']}, {short_defense(defense)}"
-    return TrackedNetwork(key, name, trained.path, trained.digest, trained_by=f"fine-tuning/{title}")
+    return tracking.TrackedNetwork(key, name, trained.path, trained.digest, trained_by=f"fine-tuning/{title}")
 
 
 def _model_tags(model: str) -> dict[str, str]:
@@ -236,36 +212,29 @@ def step_of(degradation: str, level: float) -> int:
 
 
 def _scale(degradation: str, measured: Sequence[float]) -> int:
-    try:
-        registered = parse_degradation(degradation).levels or ()
-    except UserError:
-        registered = ()
-    return 1 if all(float(level).is_integer() for level in (*registered, *measured)) else 1000
+    levels = [*measured]
+    with contextlib.suppress(UserError):
+        levels += parse_degradation(degradation).levels or ()
+    return 1 if all(float(level).is_integer() for level in levels) else 1000
 
 
 def _rows_of(table: pd.DataFrame, entrant: Entrant) -> pd.DataFrame:
     return table[(table["model"] == entrant.model) & (table["defense"] == entrant.defense)]
 
 
-def _summary_metrics(leaderboard: pd.DataFrame, entrant: Entrant) -> Metrics:
-    rows = _rows_of(leaderboard, entrant).to_dict("records")
-    return [(key, float(row[key]), 0) for row in rows for key in SUMMARY if pd.notna(row[key])]
-
-
-def _curve_metrics(tables: Mapping[str, pd.DataFrame], entrant: Entrant) -> Metrics:
-    """Return accuracy and label change of each degradation by step, from the undegraded images at step 0.
+def _curve_metrics(accuracy: pd.DataFrame, label_change: pd.DataFrame) -> tracking.Metrics:
+    """Return an entrant's accuracy and label change of each degradation by step, from the undegraded images at step 0.
 
     `level/<degradation>` holds the levels themselves.
     """
-    metrics: Metrics = []
-    undegraded = _rows_of(tables["accuracy"], entrant).query("degradation == 'none'")["value"]
-    for name, table in tables.items():
-        rows = _rows_of(table, entrant).query("degradation != 'none'")
-        for degradation, group in rows.groupby("degradation"):
+    metrics: tracking.Metrics = []
+    undegraded = accuracy.query("degradation == 'none'")["value"].tolist()
+    for name, rows in (("accuracy", accuracy), ("label_change", label_change)):
+        for degradation, group in rows.query("degradation != 'none'").groupby("degradation"):
             scale = _scale(str(degradation), group["level"].tolist())
             curve = dict(zip(group["level"], group["value"], strict=True))
-            if 0.0 not in curve and len(undegraded):
-                curve[0.0] = float(undegraded.iloc[0]) if name == "accuracy" else 0.0
+            if undegraded:
+                curve.setdefault(0.0, undegraded[0] if name == "accuracy" else 0.0)
             for level, value in sorted(curve.items()):
                 metrics.append((f"{name}/{degradation}", float(value), round(level * scale)))
                 if name == "accuracy":
@@ -275,17 +244,13 @@ def _curve_metrics(tables: Mapping[str, pd.DataFrame], entrant: Entrant) -> Metr
 
 def _draw(store: Store, accuracy: pd.DataFrame, dataset: str, folder: Path) -> Iterator[Path]:
     """Draw the networks under each defense, and the defenses of each network; yield the files."""
-    for defense in sorted(accuracy["defense"].unique()):
-        file = folder / f"curves-{_file_name(defense)}.png"
+    defended = accuracy.loc[accuracy["defense"] != "none", "model"]
+    wanted: list[tuple[str, Callable[..., object], list[str]]]
+    wanted = [("curves", curves, [defense]) for defense in sorted(accuracy["defense"].unique())]
+    wanted += [("defenses", defense_curves, [model, dataset]) for model in sorted(defended.unique())]
+    for name, draw, options in wanted:
+        subject = "".join(c if c.isalnum() else "_" for c in options[0]).strip("_")
+        file = folder / f"{name}-{subject}.png"
         with contextlib.suppress(UserError):  # it has a single level, or the store several protocols
-            curves(store, file, defense)
+            draw(store, file, *options)
             yield file
-    for model in sorted(accuracy.loc[accuracy["defense"] != "none", "model"].unique()):
-        file = folder / f"defenses-{_file_name(model)}.png"
-        with contextlib.suppress(UserError):
-            defense_curves(store, file, model, dataset)
-            yield file
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in text).strip("_")

@@ -13,6 +13,12 @@ PLAIN_EVERY = 5.0
 """Seconds between two plain lines."""
 
 
+def say(console: Console, *sentences: str) -> None:
+    """Print sentences as they are, a line each: they are not wrapped, and brackets in them are no markup."""
+    for sentence in sentences:
+        console.print(sentence, markup=False, soft_wrap=True)
+
+
 class StageProgress:
     """The progress of one stage, shown on a console.
 
@@ -113,7 +119,7 @@ class ConsoleReporter(Reporter):
         self.stage.advance(count)
 
     def message(self, sentence: str) -> None:
-        self.stage.console.print(sentence, markup=False, soft_wrap=True)
+        say(self.stage.console, sentence)
 
     def training_progress(self, progress: Mapping[str, TrainingProgress]) -> None:
         self.stage.detail = "; ".join(

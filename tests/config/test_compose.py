@@ -6,14 +6,14 @@ import pytest
 
 from cnnsens_bench.config.compose import compose, suites
 from cnnsens_bench.config.schema import Config
-from cnnsens_bench.experiment.resolve import condition_configs, resolve_models
+from cnnsens_bench.experiment.resolve import read_conditions, resolve_models
 from cnnsens_bench.utils.errors import UserError
 
 
 def check(words: list[str]) -> Config:
     config = compose(words)
     resolve_models(config)
-    condition_configs(config.degradations, config.trials)
+    read_conditions(config.degradations, config.trials)
     return config
 
 
@@ -39,7 +39,7 @@ def test_any_value_is_overridden() -> None:
     first, second = resolve_models(config)
     assert (first.weights, first.recipe.lr_body) == ("auto", 0.1)
     assert (second.weights, second.recipe.epochs, second.recipe.lr_body) == ("random", 3, 0.1)
-    pepper, gaussian = condition_configs(config.degradations, config.trials)
+    pepper, gaussian = read_conditions(config.degradations, config.trials)
     assert (pepper.levels, pepper.trials) == (None, 3)
     assert (gaussian.levels, gaussian.trials) == ((1, 2.5), 2)
 
@@ -84,6 +84,11 @@ def test_one_sentence_for_what_is_wrong(word: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
         check([word])
     assert "\n" not in str(caught.value)
+
+
+def test_scores_are_computed_in_float32() -> None:
+    with pytest.raises(UserError, match="precision with sensitivity=on is 'bfloat16': it must be float32"):
+        check(["sensitivity=on", "precision=bfloat16"])
 
 
 def test_a_run_is_known_by_what_shapes_it() -> None:
