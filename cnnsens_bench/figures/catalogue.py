@@ -22,7 +22,7 @@ def _fig4(store: Store, out: Path, model: str | None = None, dataset: str | None
     """Draw figure 4; without choices of the paper's network and data set, or else of the network with most defenses."""
     if model or dataset:
         return curves.defense_curves(store, out, model, dataset)
-    table = store.query(curves.DEFENDED_ON)
+    table = store.query(curves.DEFENDED)
     if table.empty:
         raise UserError(f"{store.path} has no models with defenses: a run with defenses makes one")
     table = table.assign(birds=table["dataset"] == published.CUB, papers=table["model"].str.endswith("/alexnet"))
