@@ -63,12 +63,16 @@ class Samples:
         return hashlib.sha256(rows + repr(self.classes).encode()).hexdigest()
 
 
+Loader = Callable[..., Samples]
+"""A function of a data set's folder and options."""
+
+
 @dataclass(frozen=True)
 class DatasetSource:
     """A registered data set; `dataset` explains the attributes."""
 
     name: str
-    function: Callable[..., Samples]
+    function: Loader
     folder: str | None
     source: str
 
@@ -76,9 +80,7 @@ class DatasetSource:
 datasets: Registry[DatasetSource] = Registry("dataset")
 
 
-def dataset(
-    name: str, *, folder: str | None, source: str
-) -> Callable[[Callable[..., Samples]], Callable[..., Samples]]:
+def dataset(name: str, *, folder: str | None, source: str) -> Callable[[Loader], Loader]:
     """Register a function that makes the samples of a data set.
 
     The function is called as `function(root, **options)` and returns `Samples`, most simply by `make_samples`.
@@ -107,7 +109,7 @@ def dataset(
     [['red.jpg', 'red'], ['blue.jpg', 'blue']]
     """
 
-    def decorate(function: Callable[..., Samples]) -> Callable[..., Samples]:
+    def decorate(function: Loader) -> Loader:
         datasets.add(name, DatasetSource(name, function, folder, source))
         return function
 

@@ -37,9 +37,8 @@ def cub200(root: StoragePath | None) -> Samples:
         If the folder or a list is absent, or a list is damaged.
     """
     folder = require_folder("cub200", root, LAYOUT)
-    paths = _read(folder, "images.txt", {"path": str})
+    rows = _read(folder, "images.txt", {"path": str})
     classes = _read(folder, "classes.txt", {"class_name": str})
-    rows = paths
     lists: dict[str, dict[str, Callable[[str], Any]]] = {
         "image_class_labels.txt": {"class_id": _number},
         "train_test_split.txt": {"split": _split},
@@ -47,7 +46,7 @@ def cub200(root: StoragePath | None) -> Samples:
     }
     for file, columns in lists.items():
         entries = _read(folder, file, columns)
-        absent = paths.index.difference(entries.index)
+        absent = rows.index.difference(entries.index)
         if len(absent):
             raise UserError(f"{folder / file} lacks image '{absent[0]}', which images.txt lists: {AGAIN}")
         rows = rows.join(entries)

@@ -42,22 +42,21 @@ def oxford_pets(root: StoragePath | None, *, download: bool = False) -> Samples:
         If the folder or a list is absent, a list or a box is damaged, or the download fails.
     """
     folder = require_folder("oxford_pets", root, LAYOUT, "OxfordIIITPet" if download else None)
-    lists = {"train": folder / "annotations" / "trainval.txt", "test": folder / "annotations" / "test.txt"}
+    annotations = folder / "annotations"
+    lists = {"train": annotations / "trainval.txt", "test": annotations / "test.txt"}
     entries = [(split, *entry, path) for split, path in lists.items() for entry in _read(path)]
     exists = file_test(folder, "annotations/trimaps", "annotations/xmls")
     with ThreadPoolExecutor(16) as pool:  # there are thousands of small files
         rows = list(pool.map(lambda entry: _row(folder, exists, *entry), entries))
     table = pd.DataFrame(rows)
     if table.empty:
-        raise UserError(f"{folder / 'annotations'} lists no images: unpack annotations.tar.gz again")
+        raise UserError(f"{annotations} lists no images: unpack annotations.tar.gz again")
     pairs = table[["class_id", "class_name"]].drop_duplicates().sort_values("class_id", kind="stable")
     for column in pairs:
         if pairs[column].duplicated().any():
             twice = pairs.loc[pairs[column].duplicated(keep=False)].iloc[:2].to_numpy().tolist()
             one, two = (f"{number} '{name}'" for number, name in twice)
-            raise UserError(
-                f"{folder / 'annotations'} lists class {one} and class {two}: unpack annotations.tar.gz again"
-            )
+            raise UserError(f"{annotations} lists class {one} and class {two}: unpack annotations.tar.gz again")
     # A part of the data set keeps its official class numbers. Labels count only those that occur.
     table["label"] = table["class_id"].map({number: label for label, number in enumerate(pairs["class_id"])})
     return make_samples("oxford_pets", pairs["class_name"].tolist(), table, mask_range=(1, 1))

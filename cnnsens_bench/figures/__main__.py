@@ -7,7 +7,7 @@ from pathlib import Path
 from cnnsens_bench.utils.errors import ImageError, UserError
 from cnnsens_bench.utils.storage import storage_path
 
-STORE_FIGURES = {
+FIGURES = {
     "table1": "p_Δ and accuracy under rotation and flips",
     "fig2": "accuracy under seven kinds of noise, a curve an architecture",
     "fig3": "the kinds of noise beside each other on other data sets, one architecture",
@@ -17,13 +17,13 @@ STORE_FIGURES = {
     "published": "the paper's numbers, each beside what the store has",
     "curves": "accuracy over levels, a panel a degradation",
     "defenses": "accuracy over levels, a panel a degradation, a curve a defense",
-}
-SCORE_FIGURES = {
     "fig5": "the most and the least sensitive images",
     "fig6": "predicted against measured sensitivity",
     "predictors": "how well each predictor agrees with trials, over its cost",
     "label-change": "predicted label change: reliability, and AUROC beside baselines",
 }
+"""What each figure shows. `catalogue.ALL_FIGURES` has their functions."""
+SCORED = ("fig5", "fig6", "predictors", "label-change")
 SEVERAL_MODELS = ("table1", "fig2", "combination", "depth")
 OUT = "a .png, .pdf or .svg file (default: a PDF and a PNG in the folder figures beside the database)"
 
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cnnsens_bench.figures", description=__doc__)
     figures = parser.add_subparsers(dest="figure", required=True, metavar="FIGURE")
-    for name, text in (STORE_FIGURES | SCORE_FIGURES).items():
+    for name, text in FIGURES.items():
         figure = figures.add_parser(name, help=text, description=text)
         figure.add_argument("--db", required=True, help="a results.duckdb: a path or a URI")
         table = "; .csv or .tex of a table" if name in ("table1", "published") else ""
@@ -57,11 +57,11 @@ def _parser() -> argparse.ArgumentParser:
         if name in SEVERAL_MODELS:
             text = "several, as in the database"
             figure.add_argument("--model", dest="models", action="append", default=[], help=text)
-        elif name in SCORE_FIGURES or name in ("fig3", "fig4", "defenses"):
+        elif name in SCORED or name in ("fig3", "fig4", "defenses"):
             figure.add_argument("--model", help="as in the database")
-        if name in SCORE_FIGURES or name == "curves":
+        if name in SCORED or name == "curves":
             figure.add_argument("--defense", default="none", help="as in the database")
-        if name in SCORE_FIGURES:
+        if name in SCORED:
             figure.add_argument("--protocol", help="needed where several are scored, as in the column of every view")
         if name in ("fig5", "fig6"):
             figure.add_argument("--output", choices=("logit", "probability"), default="logit")

@@ -11,24 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from cnnsens_bench.figures import published
 from cnnsens_bench.figures.curves import draw_legend, finish_panel, model_styles, save_figure
 from cnnsens_bench.figures.paper import CHANGES, most_measured, undefended_accuracy
-from cnnsens_bench.figures.published import (
-    COMBINATION,
-    COMBINED,
-    INTENSITY,
-    INTENSITY_LOSS,
-    PEPPER,
-    PEPPER_LOSS,
-    UNDEGRADED,
-)
 from cnnsens_bench.figures.style import Style
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import plain
 
 PARAMETERS = "SELECT model, dataset, num_parameters FROM models WHERE defense = 'none'"
-ALONE = {"undegraded": UNDEGRADED, "intensity σ=4": INTENSITY, "pepper p=0.02": PEPPER, "both": (COMBINATION, 0.0)}
+ALONE = {
+    "undegraded": published.UNDEGRADED,
+    "intensity σ=4": published.INTENSITY,
+    "pepper p=0.02": published.PEPPER,
+    "both": (published.COMBINATION, 0.0),
+}
 """The conditions of the figure `combination`, by their labels."""
 
 
@@ -53,14 +50,14 @@ def combination(store: Store, out: Path, dataset: str | None = None, models: Seq
     UserError
         If the store has nothing of the kind.
     """
-    table = most_measured(store, undefended_accuracy(store, dataset, models), (COMBINATION,), bool(models))
+    table = most_measured(store, undefended_accuracy(store, dataset, models), (published.COMBINATION,), bool(models))
     style_of = model_styles(store, table)
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
     axis = figure.subplots()
     for i, (model, style) in enumerate(style_of.items()):
         own = table[table["model"] == model].set_index(["degradation", "level"])
         _draw_conditions(axis, own, plain(model), style, 0.12 * (i - (len(style_of) - 1) / 2))
-    paper = 100 * np.array([COMBINED + INTENSITY_LOSS, COMBINED + PEPPER_LOSS, COMBINED])
+    paper = 100 * (published.COMBINED + np.array([published.INTENSITY_LOSS, published.PEPPER_LOSS, 0]))
     label = "paper (network not named; alone: from its differences)"
     axis.plot([1.36, 2.36, 3.36], paper, ls="none", marker="*", ms=11, mfc="none", mec="0.3", label=label)
     axis.set_xticks(range(len(ALONE)), list(ALONE))

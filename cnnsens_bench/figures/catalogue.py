@@ -1,4 +1,4 @@
-"""The figures that are drawn from a store without further choices, by the names of the config key `figures`."""
+"""The figures by their names: those that a run draws without further choices, and all with the choices of users."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ TABLES = ("table1", "published")
 
 
 def _fig4(store: Store, out: Path, model: str | None = None, dataset: str | None = None) -> Figure:
-    """Draw figure 4; without choices of the paper's network and data set, or else of the network with most defenses."""
+    """Draw figure 4. By default it shows the paper's network and data set, or else the network with most defenses."""
     if model or dataset:
         return curves.defense_curves(store, out, model, dataset)
-    table = store.query(curves.DEFENDED_ON)
+    table = store.query(curves.DEFENDED)
     if table.empty:
         raise UserError(f"{store.path} has no models with defenses: a run with defenses makes one")
     table = table.assign(birds=table["dataset"] == published.CUB, papers=table["model"].str.endswith("/alexnet"))
@@ -72,6 +72,7 @@ FIGURES: dict[str, FigureFunction] = {
     "depth": architectures.depth,
     "published": published.published,
 }
+"""The figures that need no choices, by the names of the config key `figures`."""
 ALL_FIGURES: dict[str, FigureFunction] = {
     **FIGURES,
     "curves": curves.curves,
@@ -85,7 +86,7 @@ def figure_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of figures once all are known to exist, and raise `UserError` otherwise."""
     for name in names:
         if name not in FIGURES:
-            raise UserError(f"figures: unknown figure '{name}'{near(name, list(FIGURES))}")
+            raise UserError(f"figures: unknown figure '{name}'{near(name, FIGURES)}")
     return tuple(names)
 
 

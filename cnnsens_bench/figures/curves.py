@@ -22,8 +22,7 @@ LABEL = 60
 """How many characters of a name a legend shows."""
 MODELS = "SELECT * FROM accuracy WHERE defense = ? ORDER BY level"
 DEFENSES = "SELECT * FROM accuracy WHERE model = ? ORDER BY level"
-DEFENDED = "SELECT DISTINCT model FROM accuracy WHERE defense <> 'none' ORDER BY model"
-DEFENDED_ON = """SELECT model, dataset, count(DISTINCT defense) AS defenses FROM accuracy WHERE defense <> 'none'
+DEFENDED = """SELECT model, dataset, count(DISTINCT defense) AS defenses FROM accuracy WHERE defense <> 'none'
     GROUP BY ALL ORDER BY ALL"""
 DATASETS = "SELECT DISTINCT dataset FROM predictions ORDER BY ALL"
 ARCHITECTURES = "SELECT DISTINCT model, architecture FROM predictions ORDER BY ALL"
@@ -81,7 +80,7 @@ def defense_curves(
     if model is not None and model not in (known := store.query(ARCHITECTURES)["model"].tolist()):
         raise UserError(f"{store.path} has no model '{model}': it has {', '.join(known)}")
     if model is None:
-        models = store.query(DEFENDED)["model"].tolist()
+        models = store.query(DEFENDED)["model"].unique().tolist()
         if len(models) != 1:
             known = f", {' or '.join(models)}" if models else "; a run with defenses makes one"
             raise UserError(f"{store.path} has {len(models)} models with defenses: --model names one{known}")
@@ -106,9 +105,8 @@ def check_one_protocol(store: Store, table: pd.DataFrame) -> None:
     """Raise `UserError` where rows of one data set were made under several protocols, which cannot be compared."""
     counts = table.groupby("dataset")["protocol"].nunique()
     if (counts > 1).any():
-        raise UserError(
-            f"{store.path} holds several protocols of '{counts.idxmax()}': runs of each need an output of their own"
-        )
+        several = f"{store.path} holds several protocols of '{counts.idxmax()}'"
+        raise UserError(f"{several}: runs of each need an output of their own")
 
 
 def rows_of_dataset(table: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
@@ -205,11 +203,10 @@ def draw_panel(axis: Axes, table: pd.DataFrame, by: str, style_of: Mapping[str, 
     format_level_axis(axis, degradation, sorted(table.loc[table["degradation"] == degradation, "level"].unique()))
 
 
-def shared_handles(panels: Iterable[Axes]) -> tuple[list[Any], list[Any]]:
+def shared_handles(axes: Iterable[Axes]) -> tuple[list[Any], list[Any]]:
     """Return the handles and labels of several panels for one legend, each label once."""
-    handles = {
-        label: handle for axis in panels for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
+    pairs = (pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True))
+    handles = {label: handle for handle, label in pairs}
     return list(handles.values()), list(handles)
 
 

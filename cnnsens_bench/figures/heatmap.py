@@ -88,6 +88,5 @@ def caption(sensitivity: np.ndarray) -> str:
         return "To first order no pixel moves the margin."
     share = np.cumsum(np.sort(sensitivity.ravel().astype(np.float64))[::-1]) / total
     half = (np.searchsorted(share, 0.5) + 1) / sensitivity.size
-    return (
-        f"Colour: Σ (∂margin/∂value)² over the channels, smoothed. Half of it sits in {100 * half:.2g} % of the pixels."
-    )
+    colour = "Colour: Σ (∂margin/∂value)² over the channels, smoothed."
+    return f"{colour} Half of it sits in {100 * half:.2g} % of the pixels."

@@ -42,12 +42,9 @@ def print_photo_table(console: Console, records: Sequence[Record], title: str) -
     console.print((_wide_table if wide else _long_table)(records, conditions, title))
     worst = max(records, key=_fragility)
     at = max(worst["predictions"], key=lambda prediction: prediction["label_change"])
-    console.print(
-        f"most fragile: {plain(worst['file'])}, whose label changes with a probability of "
-        f"{percent(at['label_change'])} % at {condition_text(at)}",
-        markup=False,
-        soft_wrap=True,
-    )
+    chance = f"a probability of {percent(at['label_change'])} % at {condition_text(at)}"
+    sentence = f"most fragile: {plain(worst['file'])}, whose label changes with {chance}"
+    console.print(sentence, markup=False, soft_wrap=True)
 
 
 def _fragility(record: Record) -> tuple[float, float]:
@@ -90,10 +87,8 @@ def _long_table(records: Sequence[Record], conditions: Sequence[str], title: str
 
 def _empty_table(title: str) -> Table:
     """Return a table with the columns that do not depend on conditions, and no rows."""
-    table = table_of(
-        Text(plain(title)),
-        "in %: confidence, its predicted standard deviation ±, and p_Δ, how likely the label changes",
-    )
+    caption = "in %: confidence, its predicted standard deviation ±, and p_Δ, how likely the label changes"
+    table = table_of(Text(plain(title)), caption)
     table.add_column("photograph", overflow="fold")
     table.add_column("class", overflow="fold")
     table.add_column("conf.", justify="right", no_wrap=True)

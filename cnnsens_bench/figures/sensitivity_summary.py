@@ -73,9 +73,8 @@ def _tables(store: Store, entrant: ScoredEntrant, changes: pd.DataFrame) -> Iter
     if len(check):
         check["text"] = [_interval(r.spearman, r.spearman_low, r.spearman_high) for r in check.itertuples()]
         check = check.rename(columns={"predictor": "name"}).sort_values(["passes", "name"])
-        ceiling = store.query(sensitivity.CEILING, list(entrant)).merge(
-            check[["degradation", "level"]].drop_duplicates()
-        )
+        conditions = check[["degradation", "level"]].drop_duplicates()
+        ceiling = store.query(sensitivity.CEILING, list(entrant)).merge(conditions)
         ceiling = ceiling.assign(name="ceiling", passes=0, text=[f"{value:.2f}" for value in ceiling["ceiling"]])
         for output, rows in pd.concat([check, ceiling]).groupby("output"):
             title = f"{name}: predicted against measured standard deviation of the {output}"

@@ -71,9 +71,8 @@ def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN
         The tables; none where the store has no undegraded predictions of the data set under the protocol.
     """
     which = [protocol, dataset]
-    leaders = store.query(LEADERS, which).sort_values(
-        ["n_conditions", "mean_degraded_accuracy", "accuracy", *KEY], ascending=[False, False, False, True, True]
-    )
+    order = ["n_conditions", "mean_degraded_accuracy", "accuracy", *KEY]
+    leaders = store.query(LEADERS, which).sort_values(order, ascending=[False, False, False, True, True])
     if leaders.empty:
         return []
     leaders["name"] = _names(leaders)
@@ -118,11 +117,10 @@ def _with_measures(leaders: pd.DataFrame, accuracy: pd.DataFrame, change: pd.Dat
 
 def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
     unlike = leaders["n_conditions"].nunique() > 1
-    table = table_of(
-        Text(f"{plain(dataset)}: accuracy and label change p_Δ in %, with 95 % intervals"),
-        f"{leaders['n_images'].max()} test images; means over levels, then over degradations"
-        + ("\nmeans are comparable only among rows with the same conditions" if unlike else ""),
-    )
+    caption = f"{leaders['n_images'].max()} test images; means over levels, then over degradations"
+    if unlike:
+        caption += "\nmeans are comparable only among rows with the same conditions"
+    table = table_of(Text(f"{plain(dataset)}: accuracy and label change p_Δ in %, with 95 % intervals"), caption)
     # Names may be folded, but numbers never are.
     table.add_column(NAMES, overflow="fold")
     headings = (measures["accuracy"].summary, *(["condi-\ntions"] if unlike else []), *(s.summary for s in _shown()))

@@ -2,6 +2,7 @@
 
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -70,9 +71,8 @@ def latex_table(table: pd.DataFrame, caption: str) -> str:
     \\end{table}
     <BLANKLINE>
     """
-    heading, *rows = [
-        " & ".join(map(latex_text, row)) + r" \\" for row in (table.columns, *table.itertuples(index=False, name=None))
-    ]
+    cells = (table.columns, *table.itertuples(index=False, name=None))
+    heading, *rows = [" & ".join(map(latex_text, row)) + r" \\" for row in cells]
     lines = [r"\begin{table}", rf"\caption{{{latex_text(caption)}}}", rf"\begin{{tabular}}{{{'l' * table.shape[1]}}}"]
     lines += [r"\hline", heading, r"\hline", *rows, r"\hline", r"\end{tabular}", r"\end{table}", ""]
     return "\n".join(lines)
@@ -103,31 +103,21 @@ def _ascii(character: str) -> str:
 def _draw(table: pd.DataFrame, out: Path, title: str, note: str) -> Figure:
     """Draw a table, its title above and a note below it."""
     columns = [str(column).replace(" p_Δ", "\np_Δ").replace(" acc.", "\nacc.") for column in table.columns]
-    lengths = [
-        max([len(line) for text in (heading, *table[name]) for line in str(text).split("\n")])
-        for heading, name in zip(columns, table.columns, strict=True)
-    ]
-    lines = 1 + max(heading.count("\n") for heading in columns)
-    heights = [1 + max(str(text).count("\n") for text in row) for row in table.itertuples(index=False, name=None)]
-    width = max(5.0, CHARACTER * (sum(lengths) + 2 * len(lengths)))
-    figure = Figure(figsize=(width, ROW * (lines + sum(heights)) + 0.75), layout="constrained")
+    rows = [columns, *table.astype(str).to_numpy().tolist()]
+    widths = [2 + max(len(line) for text in column for line in text.split("\n")) for column in zip(*rows, strict=True)]
+    heights = [1 + max(text.count("\n") for text in row) for row in rows]
+    size = (max(5.0, CHARACTER * sum(widths)), ROW * sum(heights) + 0.75)
+    figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     axis.set_axis_off()
-    drawn = axis.table(
-        table.astype(str).to_numpy().tolist(),
-        colLabels=columns,
-        colWidths=[(length + 2) / (sum(lengths) + 2 * len(lengths)) for length in lengths],
-        cellLoc="left",
-        colLoc="left",
-        bbox=Bbox.from_bounds(0, 0, 1, 1),
-        edges="horizontal",
-    )
+    shares = [width / sum(widths) for width in widths]
+    options: dict[str, Any] = {"cellLoc": "left", "colLoc": "left", "edges": "horizontal"}
+    drawn = axis.table(rows[1:], colLabels=columns, colWidths=shares, bbox=Bbox.from_bounds(0, 0, 1, 1), **options)
     drawn.auto_set_font_size(False)
-    total = lines + sum(heights)
     for (row, _), cell in drawn.get_celld().items():
         cell.set_fontsize(8.5)
         cell.get_text().set_parse_math(False)
-        cell.set_height((lines if row == 0 else heights[row - 1]) / total)
+        cell.set_height(heights[row] / sum(heights))
         cell.set_edgecolor("0.75")
         if row == 0:
             cell.get_text().set_fontweight("bold")

@@ -17,22 +17,9 @@ from cnnsens_bench.utils.errors import ImageError, StorageError
 from cnnsens_bench.utils.storage import read_patiently
 
 __all__ = [
-    "PNG_STEPS",
-    "Box",
-    "Decoded",
-    "box_pixels",
-    "decode",
-    "decode_mask",
-    "decode_row",
-    "from_row",
-    "render",
-    "render_wide",
-    "resample",
-    "to_rgb",
-    "to_row",
-    "warp",
-    "write_png",
-]
+    "PNG_STEPS", "Box", "Decoded", "box_pixels", "decode", "decode_mask", "decode_row", "from_row", "render",
+    "render_wide", "resample", "to_rgb", "to_row", "warp", "write_png",
+]  # fmt: skip
 
 
 def decode(uri: str, box: Box | None = None, shift: float = float("inf"), radius: float = 0.0) -> Decoded:
@@ -68,12 +55,9 @@ def decode(uri: str, box: Box | None = None, shift: float = float("inf"), radius
         around = radius * (np.hypot(w, h) / 2 + 3 * max(w / 16, h / 16, 1)) if radius else 0.0
         reach_x = max(w / 2 + 3 * max(w / 16, 1), around) + shift * w + 4
         reach_y = max(h / 2 + 3 * max(h / 16, 1), around) + shift * h + 4
-        keep = (
-            max(0, int(np.floor(x + w / 2 - reach_x))),
-            max(0, int(np.floor(y + h / 2 - reach_y))),
-            min(width, int(np.ceil(x + w / 2 + reach_x))),
-            min(height, int(np.ceil(y + h / 2 + reach_y))),
-        )
+        left, top = max(0, int(np.floor(x + w / 2 - reach_x))), max(0, int(np.floor(y + h / 2 - reach_y)))
+        right, bottom = min(width, int(np.ceil(x + w / 2 + reach_x))), min(height, int(np.ceil(y + h / 2 + reach_y)))
+        keep = (left, top, right, bottom)
     return Decoded(np.asarray(image.crop(keep)), keep[0], keep[1], width, height, clipped)
 
 
@@ -136,11 +120,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image of any mode as 8-bit RGB. 16-bit gray is scaled by 1/257, and alpha is laid over white."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
-        return Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray(np.clip(np.nan_to_num(np.asarray(image)), 0, 255).round().astype(np.uint8)).convert(
-            "RGB"
-        )
+        image = Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        image = Image.fromarray(np.clip(np.nan_to_num(np.asarray(image)), 0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         ground = Image.new("RGBA", layers.size, "white")

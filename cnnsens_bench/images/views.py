@@ -85,10 +85,8 @@ def resample(image: Decoded, window: Box, size: int) -> np.ndarray:
     x0, x1 = int(np.floor(x - support_x)), int(np.ceil(x + w + support_x))
     y0, y1 = int(np.floor(y - support_y)), int(np.ceil(y + h + support_y))
     part = _with_repeated_edges(image, x0, y0, x1, y1)
-    resized = Image.fromarray(part).resize(
-        (size, size), Image.Resampling.BICUBIC, box=(x - x0, y - y0, x - x0 + w, y - y0 + h)
-    )
-    return np.asarray(resized)
+    inner = (x - x0, y - y0, x - x0 + w, y - y0 + h)
+    return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BICUBIC, box=inner))
 
 
 OVERSAMPLING = 2
@@ -129,13 +127,9 @@ def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> n
     columns = x + w / 2 + np.cos(turn) * across - np.sin(turn) * down
     rows = y + h / 2 + np.sin(turn) * across + np.cos(turn) * down
     part, x0, y0, shrink_x, shrink_y = _reduced_part(image, columns, rows, max(wide / w, high / h))
-    sampled = cv2.remap(
-        part,
-        ((columns - x0) * shrink_x - 0.5).astype(np.float32),
-        ((rows - y0) * shrink_y - 0.5).astype(np.float32),
-        cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    map_x = ((columns - x0) * shrink_x - 0.5).astype(np.float32)
+    map_y = ((rows - y0) * shrink_y - 0.5).astype(np.float32)
+    sampled = cv2.remap(part, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     inner = (margin_x, margin_y, margin_x + wide, margin_y + high)
     return np.asarray(Image.fromarray(sampled).resize((size, size), Image.Resampling.BICUBIC, box=inner))
 

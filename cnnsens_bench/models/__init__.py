@@ -13,16 +13,6 @@ from cnnsens_bench.models.base import (
 from cnnsens_bench.models.checkpoint import Checkpoint, CheckpointFiles, checkpoint_from_bytes, load_checkpoint
 
 __all__ = [
-    "Checkpoint",
-    "CheckpointFiles",
-    "Classifier",
-    "ModelSource",
-    "Preprocessing",
-    "WeightsUnavailable",
-    "checkpoint_from_bytes",
-    "load_checkpoint",
-    "model_source",
-    "model_sources",
-    "sources",
-    "split_name",
-]
+    "Checkpoint", "CheckpointFiles", "Classifier", "ModelSource", "Preprocessing", "WeightsUnavailable",
+    "checkpoint_from_bytes", "load_checkpoint", "model_source", "model_sources", "sources", "split_name",
+]  # fmt: skip

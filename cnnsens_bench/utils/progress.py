@@ -50,10 +50,8 @@ class StageProgress:
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
-            name, detail = TextColumn("{task.description}"), TextColumn("{task.fields[detail]}")
-            self._bar = Progress(
-                name, BarColumn(), MofNCompleteColumn(), detail, TimeRemainingColumn(), console=console
-            )
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn())
+            self._bar = Progress(TextColumn("{task.description}"), *columns, console=console)
             self._bar.start()
             self._task = self._bar.add_task(title, total=total, detail="")
 

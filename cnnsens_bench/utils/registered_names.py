@@ -29,10 +29,10 @@ def registered_names(room: str) -> list[str]:
         for function in ast.parse(file.read_text(encoding="utf-8")).body:
             if not isinstance(function, ast.FunctionDef):
                 continue
-            for call in function.decorator_list:
-                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in PREFIXES:
-                    first = call.args[0] if call.args else None
-                    named = isinstance(first, ast.Constant) and isinstance(first.value, str)
-                    # `common` names a degradation after its function.
-                    names.add(PREFIXES[call.func.id] + (ast.literal_eval(first) if first and named else function.name))
+            for decorator in function.decorator_list:
+                match decorator:
+                    case ast.Call(ast.Name(kind), [ast.Constant(str(name)), *_]) if kind in PREFIXES:
+                        names.add(PREFIXES[kind] + name)
+                    case ast.Call(ast.Name(kind)) if kind in PREFIXES:  # `common` uses the name of the function
+                        names.add(PREFIXES[kind] + function.name)
     return sorted(names)

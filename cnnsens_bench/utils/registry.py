@@ -13,7 +13,7 @@ T = TypeVar("T")
 class Registry(UserDict[str, T]):
     """A mapping from names to what is registered under them, in the order of registration.
 
-    Looking up an unknown name raises a `UserError` that lists the near ones.
+    Looking up an unknown name raises a `UserError` that lists the near ones. `add` refuses names that are taken.
 
     Parameters
     ----------

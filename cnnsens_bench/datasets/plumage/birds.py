@@ -223,9 +223,8 @@ class _Pose:
         self.head_angle = np.deg2rad(rng.uniform(-16, 20))
         self.tail_angle = np.deg2rad(rng.uniform(-14, 22))
         margin = 0.62 * self.scale
-        self.centre = np.array(
-            [rng.uniform(margin, size - margin), rng.uniform(margin + 0.02 * size, size - 0.46 * self.scale)]
-        )
+        x, y = rng.uniform(margin, size - margin), rng.uniform(margin + 0.02 * size, size - 0.46 * self.scale)
+        self.centre = np.array([x, y])
 
     def body(self, points: Points) -> Points:
         turned = _rotated(points, self.angle, np.zeros(2))
