@@ -70,7 +70,7 @@ KINDS = {
 """What dies, and the exit code of the command that bears it."""
 NODES = 3
 SLOW, PATIENCE, EVERY = "0.1", "6", "1"
-"""Seconds: see `faults.py`; `engine.cluster.PATIENCE`; `store.publication.EVERY`."""
+"""Seconds: see `faults.py`; `engine.cluster.PATIENCE`; `store.publish.EVERY`."""
 FEWER = "degradations=[{name: gaussian_rgb, levels: [4]},flip_lr]"
 """Of an earlier run."""
 TITLES = {"worker": "MapWorker", "decoder": "Read_Tickets", "trainer": "_train"}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cnnsens_bench.run import main
-from cnnsens_bench.store import Store, parts
+from cnnsens_bench.store import Store
 from tests.experiment.test_s3_run import words
 from tests.test_run import ROWS
 
@@ -26,7 +26,7 @@ def test_a_disk_that_fills_while_parts_are_written(
         fsync(handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts.os, "fsync", fills)
+        patch.setattr(os, "fsync", fills)
         assert main(request) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: {output}/")

@@ -1,4 +1,4 @@
-"""Ingestion when things go wrong: duplicates, damage, workers that outlive their run, kills, databases of other versions."""
+"""Ingestion when things go wrong: duplicates, damage, late workers, kills, and databases of other versions."""
 
 import logging
 import os

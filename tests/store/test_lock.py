@@ -191,7 +191,7 @@ def test_a_lease_is_asked_for_however_short_ago_it_was_renewed(
 
 @pytest.mark.parametrize("able", [True, False])
 def test_of_two_that_find_no_lease_one_takes_it(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is decided at once where the storage can make an object exclusively; otherwise the last writer has the lease."""
+    """The first one takes it where the storage can make an object exclusively; otherwise the last writer does."""
     monkeypatch.setattr(lock_module, "BEAT", 1.0)
     with served():
         output = storage_path("s3://bench/runs/two")

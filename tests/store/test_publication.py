@@ -1,4 +1,4 @@
-"""Working copy and published database: what readers see and when, and what is left by a kill, a full disk or another run."""
+"""Working copy and published database: what readers see, and what a kill, a full disk or another run leaves."""
 
 import itertools
 import os
@@ -281,7 +281,7 @@ def test_parts_written_again_under_another_name_are_taken_once(tmp_path: Path) -
 
 
 def test_the_database_of_a_run_leaves_memory_to_the_rest(tmp_path: Path) -> None:
-    """By default DuckDB takes four fifths of the memory. What exceeds the limit goes to the disk of the working copy."""
+    """By default DuckDB takes four fifths of the memory. What exceeds the limit goes to the working copy's disk."""
     with writing(tmp_path) as store:
         question = "SELECT current_setting('memory_limit') AS memory, current_setting('temp_directory') AS folder"
         (memory, folder), *_ = store.query(question).to_numpy().tolist()

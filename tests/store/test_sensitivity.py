@@ -119,7 +119,7 @@ def test_the_check_of_every_predictor(store: Store, rows: pd.DataFrame) -> None:
 
 
 def test_the_ceiling_of_the_trials(tmp_path: Path) -> None:
-    """For images with known deviations, the ceiling is the correlation of these with measured ones, for few and many trials."""
+    """The ceiling is the correlation of known deviations with measured ones, for few and for many trials."""
     rng = np.random.default_rng(4)
     images, found = 400, []
     truth = np.exp(rng.normal(0, 0.3, images))

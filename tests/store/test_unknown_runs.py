@@ -1,5 +1,5 @@
-"""Parts of a run that the published database does not know: its driver was killed before the run was published, the database
-was lost, or an older one was put in its place. Nothing counts twice, and nothing is lost."""
+"""Parts of a run that the published database does not know: its driver was killed before the run was published, the
+database was lost, or an older one was put in its place. Nothing counts twice, and nothing is lost."""
 
 import shutil
 from collections.abc import Iterator
