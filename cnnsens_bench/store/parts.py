@@ -85,9 +85,11 @@ def write_part(folder: StoragePath, kind: str, name: str, table: pa.Table) -> St
         On a full disk, or where a server does not answer.
     """
     schema = part_schema(kind)
-    content = io.BytesIO()
-    pq.write_table(table.select(schema.names).cast(schema), content, compression="zstd")
+    rows = table.select(schema.names).cast(schema)
     path = folder / f"{kind}-{name}.parquet"
+    content = io.BytesIO()
+    with storing(path):
+        pq.write_table(rows, content, compression="zstd")
     try:
         write_whole(path, content.getvalue())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A store with a sweep's rows and scores, all made up, for tests of what is made of them."""
+"""A store with invented rows and scores of a sweep, for tests of what is computed from them."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ FREE = ("value", "grad_sq_norm", "pepper_sum", "pepper_sq_norm", "shift_x", "shi
 
 
 def sweep_rows() -> pd.DataFrame:
-    """Of `predictions`."""
+    """Return rows of `predictions`."""
     rng = np.random.default_rng(1)
     found = []
     for i in range(IMAGES):
@@ -34,7 +34,7 @@ def sweep_rows() -> pd.DataFrame:
 
 
 def score_rows() -> pd.DataFrame:
-    """Of `sensitivity`, with ties: rounded."""
+    """Return rows of `sensitivity`, rounded so that there are ties."""
     rng = np.random.default_rng(2)
     table = pd.DataFrame(rng.random((IMAGES * 3, len(FREE))).round(1), columns=FREE)
     table["pepper_sum"] = (table["pepper_sum"] - 0.5) * 50
@@ -48,7 +48,7 @@ def score_rows() -> pd.DataFrame:
 
 
 def predicted_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """Of `sensitivity_predictions`."""
+    """Return rows of `sensitivity_predictions`."""
     rng = np.random.default_rng(3)
     table = scores[["run_id", "dataset", "image_id", "model", "defense", "output"]].copy()
     table = table.assign(predictor="sampling(copies=3)", degradation="gaussian_rgb", level=4.0, passes=3)
@@ -56,7 +56,7 @@ def predicted_rows(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def scored_store(folder: Path, rows: pd.DataFrame, scores: pd.DataFrame, predicted: pd.DataFrame) -> Store:
-    """All of them in a database, under the protocol p."""
+    """Return a store that has these rows under the protocol p."""
     store = Store(folder)
     store.open()
     store.begin_run("r", "test", "p", {}, {})

@@ -1,4 +1,4 @@
-"""A database for submissions, and all that a database holds."""
+"""Databases for tests of submissions, and a function that returns all rows of a database."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ CONFIG = {
 
 
 def made(folder: Path, **more: Any) -> Path:
-    """Two data sets under two protocols, with failures, labels and paths of the maker's machine."""
+    """Make a database of two data sets under two protocols, with failures, labels and paths of its maker's machine."""
     few = {"models": MODELS, "conditions": {("gaussian_rgb", 4.0): 3, ("flip_lr", 0.0): 1, ("pepper", 0.04): 1}}
     rows = pd.concat([sweep("r1", "birds", IMAGES, 0, **few), sweep("r2", "pets", IMAGES, 1, **few)])
     failed = [("r1", "birds", "i090", "decode", "/home/maker/a b/i090.jpg: the image cannot be read")]
@@ -41,7 +41,7 @@ def made(folder: Path, **more: Any) -> Path:
 
 
 def scored(folder: Path) -> Store:
-    """A database with scores."""
+    """Make a database with scores."""
     scores = score_rows()
     store = scored_store(folder, sweep_rows(), scores, predicted_rows(scores))
     store.put_models(
@@ -52,7 +52,7 @@ def scored(folder: Path) -> Store:
 
 
 def everything(path: Path) -> dict[str, Any]:
-    """All rows of all tables."""
+    """Return all rows of all tables."""
     store = results(path)
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY ALL")["table_name"]
     found = {}

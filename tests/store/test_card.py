@@ -1,4 +1,4 @@
-"""Cards: whatever somebody writes into one, the answer is a card or a sentence."""
+"""Cards of submissions: whatever somebody writes into one, the result is a card or one sentence."""
 
 import copy
 import json
@@ -54,17 +54,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def places(content: Any, where: tuple = ()) -> list[tuple]:
-    """Of every value in a card, itself too."""
-    found = [where]
+def locations(content: Any, location: tuple = ()) -> list[tuple]:
+    """Return the keys that lead to each value of a card, and to the card itself."""
+    found = [location]
     if isinstance(content, dict | list):
         for key in content if isinstance(content, dict) else range(len(content)):
-            found += places(content[key], (*where, key))
+            found += locations(content[key], (*location, key))
     return found
 
 
-def asked(folder: Path, card: bytes) -> str | None:
-    """The sentence of a refusal, or None."""
+def refusal(folder: Path, card: bytes) -> str | None:
+    """Return the sentence that refuses a card, or None."""
     (folder / CARD).write_bytes(card)
     sentence = None
     try:
@@ -76,7 +76,7 @@ def asked(folder: Path, card: bytes) -> str | None:
 
 
 def test_the_good_card(folder: Path) -> None:
-    assert asked(folder, json.dumps(GOOD).encode()) is None
+    assert refusal(folder, json.dumps(GOOD).encode()) is None
     assert set(GOOD) == set(Card.model_fields)
 
 
@@ -84,7 +84,7 @@ def test_the_good_card(folder: Path) -> None:
 @given(drawn=st.data())
 def test_mutated_cards(folder: Path, drawn: st.DataObject) -> None:
     card = copy.deepcopy(GOOD)
-    *path, last = drawn.draw(st.sampled_from([place for place in places(GOOD) if place]))
+    *path, last = drawn.draw(st.sampled_from([location for location in locations(GOOD) if location]))
     holder = card
     for key in path:
         holder = holder[key]
@@ -98,7 +98,7 @@ def test_mutated_cards(folder: Path, drawn: st.DataObject) -> None:
         holder[drawn.draw(st.text(max_size=8).filter(lambda key: key not in holder))] = drawn.draw(WILD)
     else:
         holder.append(drawn.draw(WILD))
-    sentence = asked(folder, json.dumps(card).encode())
+    sentence = refusal(folder, json.dumps(card).encode())
     wrong = type(holder[last]) is not type(was) if kind == "replace" else isinstance(holder, dict)
     assert sentence is not None or not wrong
 
@@ -108,7 +108,7 @@ def test_mutated_cards(folder: Path, drawn: st.DataObject) -> None:
     st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | WILD.map(lambda value: json.dumps(value).encode())
 )
 def test_cards_that_are_none(folder: Path, text: bytes) -> None:
-    assert asked(folder, text) is not None
+    assert refusal(folder, text) is not None
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_json_that_is_refused(text: str, sentence: str) -> None:
     ],
 )
 def test_what_a_card_may_not_say(folder: Path, key: str, value: Any, sentence: str) -> None:
-    assert sentence in (asked(folder, json.dumps(GOOD | {key: value}).encode()) or "")
+    assert sentence in (refusal(folder, json.dumps(GOOD | {key: value}).encode()) or "")
 
 
 def test_a_card_that_is_a_link_or_too_large(folder: Path, tmp_path: Path) -> None:
@@ -152,4 +152,4 @@ def test_a_card_that_is_a_link_or_too_large(folder: Path, tmp_path: Path) -> Non
     (tmp_path / CARD).symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(UserError, match="has no card"):
         read_card(tmp_path, 1)
-    assert "it is larger than" in (asked(folder, b" " * (17 * 2**20)) or "")
+    assert "it is larger than" in (refusal(folder, b" " * (17 * 2**20)) or "")

@@ -1,4 +1,4 @@
-"""Ingestion when things go wrong: duplicates, damage, zombies, kills, odd folders; and what `open` says."""
+"""Ingestion when things go wrong: duplicates, damage, late workers, kills, and databases of other versions."""
 
 import logging
 import os
@@ -50,7 +50,7 @@ def ids(store: Store) -> list[str]:
 
 
 def test_what_a_protocol_has_is_not_taken_twice(store: Store) -> None:
-    """Whoever computed it: the same run, a resumed one, two attempts that come in together."""
+    """It does not matter who computed it: the same run, a resumed one, or two attempts that are ingested together."""
     write_part(new_attempt(store.output), "predictions", "a", table(["i", "j"]))
     store.ingest()
     write_part(new_attempt(store.output), "predictions", "a", table(["j", "k"], "resumed"))
@@ -61,38 +61,39 @@ def test_what_a_protocol_has_is_not_taken_twice(store: Store) -> None:
     assert ids(store) == ["other:i", "r:i", "r:j", "resumed:i", "resumed:k"]
 
 
-def test_parts_know_their_rows_and_progress_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_know_their_rows_and_progress_is_reported(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnnsens_bench.store.ingestion.FILES_AT_ONCE", 2)
     folder = new_attempt(store.output)
     for i in range(5):
         write_part(folder, "predictions", str(i), table([f"{i}-{j}" for j in range(i + 1)]))
-    told: list[tuple[int, int]] = []
-    store.ingest(lambda *counts: told.append(counts), keep=Path(os.path.relpath(folder)))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    reported: list[tuple[int, int]] = []
+    store.ingest(lambda *counts: reported.append(counts), keep=Path(os.path.relpath(folder)))
+    assert reported == [(2, 5), (4, 5), (5, 5)]
     assert sorted(store.query("SELECT rows FROM parts")["rows"]) == [1, 2, 3, 4, 5]
     assert folder.is_dir()  # kept: it is still written to
 
 
-def test_the_parts_of_a_chunk_come_in_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no image is new in one transaction and known in the next, which would be compared row by row."""
+def test_the_parts_of_a_task_are_ingested_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise an image could be new in one transaction and known in the next, which would compare its rows."""
     monkeypatch.setattr("cnnsens_bench.store.ingestion.FILES_AT_ONCE", 4)
     folder = new_attempt(store.output)
-    for chunk in "abc":
+    for task in "abc":
         for name in ("blur", "flip-lr", "none"):
-            write_part(folder, "predictions", f"{chunk}-{name}", table([f"{chunk}1", f"{chunk}2"], degradation=name))
-    told: list[tuple[int, int]] = []
+            write_part(folder, "predictions", f"{task}-{name}", table([f"{task}1", f"{task}2"], degradation=name))
+    reported: list[tuple[int, int]] = []
     compared = []
     monkeypatch.setattr(
-        "cnnsens_bench.store.ingestion._overlaps", lambda *words: compared.append(_overlaps(*words)) or compared[-1]
+        "cnnsens_bench.store.ingestion._overlaps",
+        lambda connection: compared.append(_overlaps(connection)) or compared[-1],
     )
-    assert store.ingest(lambda *counts: told.append(counts)) == 9
-    assert told == [(6, 9), (9, 9)]
+    assert store.ingest(lambda *counts: reported.append(counts)) == 9
+    assert reported == [(6, 9), (9, 9)]
     assert compared == [False, False]
     assert len(ids(store)) == 18
 
 
 def test_damage_inside_a_part_costs_only_that_part(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """A footer that reads well says nothing of the pages."""
+    """The footer of a file can be good where its pages are damaged."""
     folder = new_attempt(store.output)
     path = write_part(folder, "predictions", "bad", table([f"i{i}" for i in range(2000)]))
     content = bytearray(path.read_bytes())
@@ -133,7 +134,7 @@ def test_a_file_of_an_unknown_kind_is_left_alone(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["a*b", "a[1]b", "it's", "blocked", "a {x} %20 é"])
 def test_odd_folders_are_no_patterns(tmp_path: Path, name: str) -> None:
-    """The same attempt below a folder that the name would match as a pattern must not come in."""
+    """The same attempt below a folder that the name would match as a pattern must not be ingested."""
     store = opened(tmp_path / name)
     folder = new_attempt(store.output)
     write_part(folder, "predictions", "x", table(["yes"]))
@@ -150,7 +151,7 @@ def test_a_folder_that_duckdb_cannot_name(tmp_path: Path) -> None:
         Store(tmp_path / "a?b").open()
 
 
-def test_a_worker_that_outlived_its_run_is_told_so(store: Store) -> None:
+def test_a_worker_that_outlived_its_run_gets_a_sentence(store: Store) -> None:
     folder = new_attempt(store.output)
     folder.rmdir()
     with pytest.raises(FileNotFoundError, match="is closed: the run that this worker belongs to has ended"):
@@ -210,7 +211,7 @@ def test_images_are_replaced(store: Store) -> None:
 
 
 def test_killed_while_it_ingests(tmp_path: Path) -> None:
-    """A real SIGKILL at a random moment, again and again: every row is there once in the end."""
+    """A real SIGKILL at several moments: in the end every row is stored once."""
     store = opened(tmp_path)
     expected = []
     for batch in range(3):
@@ -243,17 +244,17 @@ def test_killed_while_it_ingests(tmp_path: Path) -> None:
 )
 @settings(max_examples=8, deadline=None)
 def test_written_ingested_missing(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, bool]]) -> None:
-    """What is asked for is what was written or what is missing, for any names."""
+    """Whatever the names are, each row that is asked for was either written or is missing."""
     store = opened(tmp_path_factory.mktemp("round"))
     folder = new_attempt(store.output)
-    for number, (image, trial, there) in enumerate(rows):
-        if there:
+    for number, (image, trial, stored) in enumerate(rows):
+        if stored:
             write_part(folder, "predictions", str(number), table([image], trial=trial))
     store.ingest()
     images = sorted({row[0] for row in rows})
     wanted = pd.DataFrame([{**CELL, "trial": trial} for trial in range(3)])
     missing = store.missing("p", "d", images, wanted)
-    present = {(image, trial) for image, trial, there in rows if there}
+    present = {(image, trial) for image, trial, stored in rows if stored}
     product = {(image, trial) for image in images for trial in range(3)}
     assert set(zip(missing["image_id"], missing["trial"], strict=True)) == product - present
     assert len(missing) == len(product - present)
@@ -270,7 +271,7 @@ def test_the_version_is_in_the_database(store: Store) -> None:
 
 
 def test_a_database_of_the_first_layout_goes_on(tmp_path: Path) -> None:
-    """It had no `meta`, and `parts` had no `rows`."""
+    """The first layout had no table `meta`, and no column `rows` in `parts`."""
     store = opened(tmp_path)
     with store.connect() as connection:
         connection.execute("DROP TABLE meta; ALTER TABLE parts DROP COLUMN rows")
@@ -299,7 +300,7 @@ def test_a_database_gets_the_columns_that_its_version_lacked(store: Store) -> No
 
 
 def test_a_part_of_a_version_that_lacked_a_column(store: Store) -> None:
-    """It is good beside parts that have the column, and beside a part that is damaged."""
+    """It is ingested with parts that have the column, and with a part that is damaged."""
     folder = new_attempt(store.output)
     assert isinstance(folder, Path)
     pq.write_table(table(["old"]).drop_columns("true_rank"), folder / "predictions-a.parquet")

@@ -1,4 +1,4 @@
-"""The interval in SQL and in `measures` is one; trials are nested in images."""
+"""The intervals of the SQL views and of `measures` are equal. Trials are nested in images."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
 
 
 def test_sql_and_python_agree_at_the_edges(tmp_path: Path) -> None:
-    """All, none, one image, one image with trials, equal thirds (whose variance is only rounding), unequal trials."""
+    """The cases: all right, none right, one image, equal thirds (whose variance is only rounding), unequal trials."""
     cases = {
         "all": [[1, 1], [1, 1]],
         "none": [[0], [0], [0]],
@@ -50,7 +50,7 @@ def test_sql_and_python_agree_at_the_edges(tmp_path: Path) -> None:
 
 
 def test_one_trial_an_image_is_nearly_wilsons_interval() -> None:
-    """Nearly: the sample variance makes n − 1 of n."""
+    """It is so nearly: the sample variance divides by n − 1."""
     hits = np.random.default_rng(0).random(4000) < 0.3
     estimate = measures.clustered_interval(hits.astype(float), 1)
     wilson = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
@@ -82,7 +82,7 @@ def test_no_images_have_no_share() -> None:
 
 
 def test_a_score_computed_twice_counts_once(tmp_path: Path) -> None:
-    """Sensitivity scores of a run and of its resumption under another id."""
+    """The scores come from a run and from its resumption under another id."""
     store = Store(tmp_path)
     store.open()
     rng = np.random.default_rng(0)

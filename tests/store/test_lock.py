@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from upath import UPath
 
-from cnnsens_bench.store import lock as room
+from cnnsens_bench.store import lock as lock_module
 from cnnsens_bench.store.lock import FileLock, Lease, lock
 from cnnsens_bench.utils.errors import StorageError, UserError
 from cnnsens_bench.utils.storage import StoragePath, storage_path
@@ -75,7 +75,7 @@ def test_a_lock_that_the_file_system_took_away(tmp_path: Path, monkeypatch: pyte
 
 
 def test_many_at_once_and_one_gets_it(tmp_path: Path) -> None:
-    """Locks and releases as fast as they can: never two at a time."""
+    """Threads lock and release the output as fast as they can; never do two hold it at a time."""
     inside, most, wins = [0], [0], [0]
     guard = threading.Lock()
 
@@ -104,8 +104,8 @@ def test_many_at_once_and_one_gets_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def somewhere(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> UPath:
-    monkeypatch.setattr(room, "BEAT", 0.1)
-    monkeypatch.setattr(room, "STALE", 1.0)
+    monkeypatch.setattr(lock_module, "BEAT", 0.1)
+    monkeypatch.setattr(lock_module, "STALE", 1.0)
     name = "".join(c if c.isalnum() else "_" for c in request.node.name)  # brackets would be a pattern
     found = storage_path(f"memory://leases/{name}")
     assert isinstance(found, UPath)
@@ -138,12 +138,12 @@ def test_a_lease_is_renewed_and_given_back(somewhere: UPath) -> None:
 
 def test_a_lease_that_nobody_renews_is_taken_over_after_a_wait(somewhere: UPath) -> None:
     put(somewhere)  # of another machine
-    told: list[str] = []
+    reported: list[str] = []
     began = time.monotonic()
-    held = lock(somewhere, told.append)
+    held = lock(somewhere, reported.append)
     assert time.monotonic() - began >= 1
-    assert len(told) == 1
-    assert "names a run on far (PID 7, since noon): waiting" in told[0]
+    assert len(reported) == 1
+    assert "names a run on far (PID 7, since noon): waiting" in reported[0]
     assert stored_plan(somewhere)["pid"] == os.getpid()
     held.release()
 
@@ -152,10 +152,10 @@ def test_a_lease_that_nobody_renews_is_taken_over_after_a_wait(somewhere: UPath)
 def test_a_lease_that_cannot_be_alive_is_taken_over_at_once(
     why: str, somewhere: UPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "STALE", 60.0)
+    monkeypatch.setattr(lock_module, "STALE", 60.0)
     gone = subprocess.Popen(["true"])
     gone.wait()
-    dead = {"machine": room._machine(), "pid": gone.pid}
+    dead = {"machine": lock_module._machine(), "pid": gone.pid}
     put(somewhere, **(dead if why == "dead" else {"beat": time.time() - 700}))
     began = time.monotonic()
     lock(somewhere).release()
@@ -172,27 +172,27 @@ def test_a_run_whose_lease_was_taken_over_ends(somewhere: UPath) -> None:
     assert stored_plan(somewhere)["pid"] == 7  # another's is left alone
 
 
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("exists", [True, False])
 def test_a_lease_is_asked_for_however_short_ago_it_was_renewed(
-    there: bool, somewhere: UPath, monkeypatch: pytest.MonkeyPatch
+    exists: bool, somewhere: UPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that slept does not know what others did meanwhile; who took over may have ended since."""
-    monkeypatch.setattr(room, "BEAT", 2.0)
-    monkeypatch.setattr(room, "STALE", 60.0)
+    """A machine that slept does not know what others did meanwhile: a run that took over may have ended since."""
+    monkeypatch.setattr(lock_module, "BEAT", 2.0)
+    monkeypatch.setattr(lock_module, "STALE", 60.0)
     held = lock(somewhere)
     put(somewhere)
-    if not there:
+    if not exists:
         (somewhere / "run.lock").unlink()
-    with pytest.raises(UserError, match="took over when" if there else "run.lock was removed or replaced"):
+    with pytest.raises(UserError, match="took over when" if exists else "run.lock was removed or replaced"):
         held.check()
     held.release()
-    assert (somewhere / "run.lock").exists() == there
+    assert (somewhere / "run.lock").exists() == exists
 
 
 @pytest.mark.parametrize("able", [True, False])
 def test_of_two_that_find_no_lease_one_takes_it(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once where the storage can make a file that must be new; else who wrote last has it."""
-    monkeypatch.setattr(room, "BEAT", 1.0)
+    """The first one takes it where the storage can make an object exclusively; otherwise the last writer does."""
+    monkeypatch.setattr(lock_module, "BEAT", 1.0)
     with served():
         output = storage_path("s3://bench/runs/two")
         assert isinstance(output, UPath)
@@ -214,7 +214,7 @@ def test_of_two_that_find_no_lease_one_takes_it(able: bool, monkeypatch: pytest.
         else:
             monkeypatch.setattr(Lease, "_read", lambda *_: None)  # the other has not written yet either
             second = Lease.__new__(Lease)
-            second.output, second.path, second.me = output, output / room.NAME, {"token": "other"}
+            second.output, second.path, second.me = output, output / lock_module.NAME, {"token": "other"}
             second._take(False)
             monkeypatch.undo()
             with pytest.raises(UserError, match="took over when"):

@@ -33,7 +33,7 @@ OTHER_ROWS = {
 
 
 def written_and_resumed(output: StoragePath, cache: Path) -> None:
-    """A run that is interrupted, and resumed by another one, which finds the rows of the first."""
+    """Interrupt a run, and resume it with another one, which finds the rows of the first."""
     undegraded = {"degradation": "none", "level": 0.0}
     with writing(output, cache) as store:
         store.begin_run("r", "test", "p", {}, {})
@@ -60,7 +60,7 @@ def written_and_resumed(output: StoragePath, cache: Path) -> None:
 
 @pytest.mark.parametrize("name", [ODD, PATTERNS, *STARTS])
 def test_an_output_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is relative, so that its name begins the path."""
+    """The path is relative, so that it begins with the name."""
     monkeypatch.chdir(tmp_path)
     output = Path(name)
     written_and_resumed(output, tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""What leaves the maker's machine holds no path of it, and everything else."""
+"""Results that leave the maker's machine have no paths of it, and everything else."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_paths_lose_their_folders(path: str, short: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "public_text"),
     [
         ("/home/me/a bird.jpg: the image cannot be read", "<folder>/a bird.jpg: the image cannot be read"),
         ("[Errno 2] No such file: '/home/me/a b/c d.jpg'", "[Errno 2] No such file: '<folder>/c d.jpg'"),
@@ -45,17 +45,17 @@ def test_paths_lose_their_folders(path: str, short: str) -> None:
         ("1 / 2 and either/or", "1 / 2 and either/or"),
     ],
 )
-def test_paths_within_sentences(error: str, told: str) -> None:
-    assert public_error(error) == told
+def test_paths_within_sentences(error: str, public_text: str) -> None:
+    assert public_error(error) == public_text
 
 
 @given(st.lists(PARTS, min_size=2, max_size=5))
 def test_no_folder_is_left(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
     assert shortened(path) == f"<folder>/{parts[-1]}"
-    for told in (public_error(f"{path}: broken"), public_error(f"cannot read '{path}'")):
-        assert f"<folder>/{parts[-1]}" in told
-        assert "/".join(parts[:-1]) + "/" not in told.replace("<folder>/", "")
+    for public_text in (public_error(f"{path}: broken"), public_error(f"cannot read '{path}'")):
+        assert f"<folder>/{parts[-1]}" in public_text
+        assert "/".join(parts[:-1]) + "/" not in public_text.replace("<folder>/", "")
 
 
 def test_a_config_keeps_what_changes_numbers() -> None:

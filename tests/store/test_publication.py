@@ -1,4 +1,4 @@
-"""Working copy and published database: what readers see, when, and what a kill, a full disk or a thief leaves."""
+"""Working copy and published database: what readers see, and what a kill, a full disk or another run leaves."""
 
 import itertools
 import os
@@ -22,40 +22,40 @@ from cnnsens_bench.utils.storage import storage_path
 from tests.store.test_ingest import ids, table
 
 
-def begun(store: Store) -> None:
+def begin_run(store: Store) -> None:
     store.begin_run("r", "test", "p", {}, {})
 
 
-def there(output: Path) -> list[str]:
-    """What a reader finds."""
+def published_ids(output: Path) -> list[str]:
+    """Return the predictions that a reader finds."""
     with reading(output / "results.duckdb") as store:
         return ids(store)
 
 
-def left(output: Path) -> list[str]:
+def files_in(output: Path) -> list[str]:
     return sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file())
 
 
 def test_readers_see_what_was_published_last(tmp_path: Path) -> None:
     with writing(tmp_path) as store:
-        begun(store)
+        begin_run(store)
         store.share()  # a new output is published at once
-        assert there(tmp_path) == []
+        assert published_ids(tmp_path) == []
         folder = new_attempt(tmp_path)
         part = write_part(folder, "predictions", "a", table(["i"]))
         store.ingest(keep=folder)
-        assert (ids(store), there(tmp_path)) == (["r:i"], [])
+        assert (ids(store), published_ids(tmp_path)) == (["r:i"], [])
         assert isinstance(part, Path)
         assert part.exists()  # until readers have it
         store.publish()
-        assert there(tmp_path) == ["r:i"]
+        assert published_ids(tmp_path) == ["r:i"]
         assert not part.exists()
         assert isinstance(folder, Path)
         assert folder.exists()  # it is still written to
         write_part(folder, "predictions", "b", table(["j"]))
         store.ingest()
-    assert there(tmp_path) == ["r:i", "r:j"]
-    assert left(tmp_path) == ["results.duckdb"]
+    assert published_ids(tmp_path) == ["r:i", "r:j"]
+    assert files_in(tmp_path) == ["results.duckdb"]
 
 
 def test_it_is_published_after_a_minute_and_never_dearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_it_is_published_after_a_minute_and_never_dearly(tmp_path: Path, monkeyp
         self.changed = False
 
     with writing(tmp_path) as store:
-        begun(store)
+        begin_run(store)
         monkeypatch.setattr(RunStore, "publish", publish)
         for _ in range(400):
             now[0] += 1
@@ -83,14 +83,14 @@ def test_it_is_published_after_a_minute_and_never_dearly(tmp_path: Path, monkeyp
 
 def test_what_a_reader_opened_stays_whole_while_it_is_replaced(tmp_path: Path) -> None:
     with writing(tmp_path) as store:
-        begun(store)
+        begin_run(store)
         store.publish()
         with duckdb.connect(str(tmp_path / "results.duckdb"), read_only=True) as reader:
             write_part(new_attempt(tmp_path), "predictions", "a", table(["i"]))
             store.ingest()
             store.publish()
             assert reader.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
-        assert there(tmp_path) == ["r:i"]
+        assert published_ids(tmp_path) == ["r:i"]
 
 
 @pytest.mark.parametrize("published", [True, False])
@@ -113,17 +113,17 @@ def test_a_killed_run_loses_nothing_and_its_working_copy_counts_for_nothing(tmp_
     copy = tmp_path / "work" / "results.duckdb"
     copy.write_bytes(copy.read_bytes()[:5000])  # as a full disk may leave it
     with writing(tmp_path) as store:
-        begun(store)
+        begin_run(store)
         store.ingest()
-    assert there(tmp_path) == ["r:i", "r:j"]
-    assert left(tmp_path) == ["results.duckdb"]
+    assert published_ids(tmp_path) == ["r:i", "r:j"]
+    assert files_in(tmp_path) == ["results.duckdb"]
 
 
 def test_an_output_of_an_earlier_version_goes_on_with_its_journal(tmp_path: Path) -> None:
-    """A killed writer of before left rows in the journal beside the database."""
+    """A killed writer of an earlier version left rows in the journal beside the database."""
     old = Store(tmp_path / "old")
     old.open()
-    begun(old)
+    begin_run(old)
     connection = duckdb.connect(str(old.path))
     connection.execute("SET checkpoint_threshold = '1TB'")
     connection.execute("INSERT INTO failures VALUES ('r', 'd', 'i', 'decode', 'bad')")
@@ -133,8 +133,8 @@ def test_an_output_of_an_earlier_version_goes_on_with_its_journal(tmp_path: Path
         shutil.copyfile(tmp_path / "old" / name, output / name)
     connection.close()
     with writing(output) as store:
-        begun(store)
-    assert left(output) == ["results.duckdb"]
+        begin_run(store)
+    assert files_in(output) == ["results.duckdb"]
     with reading(output / "results.duckdb") as read:
         assert read.query("SELECT image_id FROM failures")["image_id"].tolist() == ["i"]
 
@@ -148,7 +148,7 @@ def test_a_disk_that_fills_while_it_is_published(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(publish_module, "EVERY", 0.0)
     monkeypatch.setattr(publish_module, "SHARE", 1e9)
     with writing(tmp_path, report=reported.append) as store:
-        begun(store)
+        begin_run(store)
         store.share()
         folder = new_attempt(tmp_path)
         part = write_part(folder, "predictions", "a", table(["i"]))
@@ -158,30 +158,30 @@ def test_a_disk_that_fills_while_it_is_published(tmp_path: Path, monkeypatch: py
             store.share(folder)
         assert len(reported) == 1  # said once
         assert f"{tmp_path / 'results.duckdb'} cannot be used now (No space left on device)" in reported[0]
-        assert (there(tmp_path), part.exists()) == ([], True)
-        assert left(tmp_path)[-2:] == ["run.lock", "work/results.duckdb"]
+        assert (published_ids(tmp_path), part.exists()) == ([], True)
+        assert files_in(tmp_path)[-2:] == ["run.lock", "work/results.duckdb"]
         store.share(folder)
-        assert (there(tmp_path), part.exists()) == (["r:i"], False)
+        assert (published_ids(tmp_path), part.exists()) == (["r:i"], False)
 
 
 def test_who_loses_the_output_while_it_copies_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does it remove parts."""
+    """It removes no parts either."""
     with pytest.raises(UserError, match="was removed or replaced"), writing(tmp_path) as store:  # noqa: PT012
-        begun(store)
+        begin_run(store)
         store.publish()
         folder = new_attempt(tmp_path)
         write_part(folder, "predictions", "a", table(["i"]))
         store.ingest(keep=folder)
         copy = shutil.copyfile
 
-        def robbed(*words: Path) -> Path:
+        def robbed(*paths: Path) -> Path:
             (tmp_path / "run.lock").unlink()
-            return copy(*words)
+            return copy(*paths)
 
         monkeypatch.setattr(shutil, "copyfile", robbed)
         store.publish()
-    assert there(tmp_path) == []
-    assert [name.rpartition("/")[2] for name in left(tmp_path)] == [
+    assert published_ids(tmp_path) == []
+    assert [name.rpartition("/")[2] for name in files_in(tmp_path)] == [
         "predictions-a.parquet", "results.duckdb", "results.duckdb",
     ]  # fmt: skip
 
@@ -196,7 +196,7 @@ def test_who_loses_the_output_while_it_uploads_removes_no_parts(monkeypatch: pyt
         target.fs.pipe_file((target.parent / "run.lock").path, b'{"token": "another"}')
 
     with pytest.raises(UserError, match="took over when"), writing(output) as store:  # noqa: PT012
-        begun(store)
+        begin_run(store)
         part = write_part(new_attempt(output), "predictions", "a", table(["i"]))
         store.ingest()
         monkeypatch.setattr(storage, "upload", robbed)
@@ -210,15 +210,15 @@ def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.Monk
         pytest.raises(StorageError, match="No space left"),
         writing(tmp_path) as store,
     ):
-        begun(store)
+        begin_run(store)
         write_part(new_attempt(tmp_path), "predictions", "a", table(["i"]))
         store.ingest()
         patch.setattr(os, "replace", full)
-    assert [name for name in left(tmp_path) if name.startswith("parts/")]
+    assert [name for name in files_in(tmp_path) if name.startswith("parts/")]
     with writing(tmp_path) as store:
-        begun(store)
+        begin_run(store)
         store.ingest()
-    assert there(tmp_path) == ["r:i"]
+    assert published_ids(tmp_path) == ["r:i"]
 
 
 def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_the_first_error_is_the_one_that_is_raised(tmp_path: Path, monkeypatch: 
         pytest.raises(KeyboardInterrupt),
         writing(tmp_path, report=reported.append) as store,
     ):
-        begun(store)
+        begin_run(store)
         patch.setattr(os, "replace", full)
         raise KeyboardInterrupt
     assert "No space left" in reported[0]
@@ -244,7 +244,7 @@ def test_an_output_that_vanishes(tmp_path: Path) -> None:
         writing(output, report=reported.append) as store,
         publish_module.storage_errors(output),
     ):
-        begun(store)
+        begin_run(store)
         folder = new_attempt(output)
         shutil.rmtree(output)
         write_part(folder, "predictions", "a", table(["i"]))
@@ -264,9 +264,9 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_parts_written_again_under_another_name_are_taken_once(tmp_path: Path) -> None:
-    """In one batch, before and after what they repeat, and among themselves."""
+    """They repeat rows of their own batch, before and after those, and of each other."""
     with writing(tmp_path) as store:
-        begun(store)
+        begin_run(store)
         folder = new_attempt(tmp_path)
         write_part(folder, "predictions", "z", table(["i", "j"]))
         write_part(folder, "predictions", "a-retry-g", table(["i"]))
@@ -277,11 +277,11 @@ def test_parts_written_again_under_another_name_are_taken_once(tmp_path: Path) -
         write_part(folder, "predictions", "d-retry", table(["k", "l"]))
         store.ingest()
         assert store.query("SELECT sum(rows) AS n FROM parts")["n"][0] == 8
-    assert there(tmp_path) == ["r:i", "r:j", "r:k", "r:l"]
+    assert published_ids(tmp_path) == ["r:i", "r:j", "r:k", "r:l"]
 
 
 def test_the_database_of_a_run_leaves_memory_to_the_rest(tmp_path: Path) -> None:
-    """DuckDB would take four fifths of the machine; what is more goes to the disk of the working copy."""
+    """By default DuckDB takes four fifths of the memory. What exceeds the limit goes to the working copy's disk."""
     with writing(tmp_path) as store:
         question = "SELECT current_setting('memory_limit') AS memory, current_setting('temp_directory') AS folder"
         (memory, folder), *_ = store.query(question).to_numpy().tolist()
@@ -291,7 +291,7 @@ def test_the_database_of_a_run_leaves_memory_to_the_rest(tmp_path: Path) -> None
         assert size == pytest.approx(0.2 * total_memory(), rel=0.1)
         store.settings["memory_limit"] = "100MiB"
         store.query("SELECT count(*) FROM (SELECT DISTINCT hash(i) || repeat('x', 40) FROM range(2000000) AS r(i))")
-    assert left(tmp_path) == ["results.duckdb"]
+    assert files_in(tmp_path) == ["results.duckdb"]
 
 
 def test_parts_at_a_uri_are_fetched_without_being_in_memory(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_parts_at_a_uri_are_fetched_without_being_in_memory(tmp_path: Path) -> N
 
 
 def test_a_working_folder_that_cannot_be_removed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network file system keeps a deleted file that somebody has open; an old working copy is none of ours."""
+    """A network file system keeps a deleted file that somebody has open. An old working copy must not be used."""
     with writing(tmp_path / "old") as store:
         store.begin_run("old", "test", "p", {}, {})
     work = tmp_path / "work"
@@ -323,7 +323,7 @@ def test_a_working_folder_that_cannot_be_removed_whole(tmp_path: Path, monkeypat
     (work / "results.duckdb.wal").write_bytes(b"of another")
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     with writing(tmp_path) as store:
-        begun(store)
+        begin_run(store)
     with reading(tmp_path / "results.duckdb") as read:
         assert read.query("SELECT run_id FROM runs")["run_id"].tolist() == ["r"]
     with writing(tmp_path):
@@ -333,6 +333,6 @@ def test_a_working_folder_that_cannot_be_removed_whole(tmp_path: Path, monkeypat
 def test_a_relative_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with writing(Path("out")) as store:
-        begun(store)
+        begin_run(store)
         assert str(store.path) == "out/results.duckdb"
-    assert left(tmp_path) == ["out/results.duckdb"]
+    assert files_in(tmp_path) == ["out/results.duckdb"]

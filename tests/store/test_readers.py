@@ -21,11 +21,11 @@ sys.stdin.readline()
 asked, counts = 0, [0]
 while time.time() < until or asked == 0:
     with duckdb.connect(path, read_only=True) as db:
-        rows, images, told = db.execute(
+        rows, images, counted = db.execute(
             "SELECT count(*), count(DISTINCT image_id), (SELECT coalesce(sum(rows), 0) FROM parts) FROM predictions"
         ).fetchone()
         db.execute("FROM leaderboard").fetchall()
-    assert rows == images == told, (rows, images, told)
+    assert rows == images == counted, (rows, images, counted)
     assert rows >= counts[-1], "went back"
     counts.append(rows)
     asked += 1
@@ -61,9 +61,9 @@ def test_readers_and_a_writer_do_not_disturb_each_other(readers: int, seconds: i
     ended = [process.communicate(timeout=60) for process in asking]
     assert [error for _, error in ended if "Error" in error] == []
     assert all(process.returncode == 0 for process in asking)
-    told = [json.loads(said) for said, _ in ended]
+    answers = [json.loads(text) for text, _ in ended]
     assert rounds >= 3
-    assert sum(changes for _, changes, _ in told) > readers  # they saw more come in
+    assert sum(changes for _, changes, _ in answers) > readers  # they saw more come in
     with reading(tmp_path / "results.duckdb") as last:
         assert last.query("SELECT count(*) AS n FROM predictions")["n"][0] == rounds * 200
-    print(f"{readers} readers asked {sum(asked for asked, _, _ in told)} times while {rounds} states were published")
+    print(f"{readers} readers asked {sum(asked for asked, _, _ in answers)} times while {rounds} states were published")

@@ -119,7 +119,7 @@ def test_the_check_of_every_predictor(store: Store, rows: pd.DataFrame) -> None:
 
 
 def test_the_ceiling_of_the_trials(tmp_path: Path) -> None:
-    """Images whose true deviations are known: what these agree with the measured ones, for few and for many trials."""
+    """The ceiling is the correlation of known deviations with measured ones, for few and for many trials."""
     rng = np.random.default_rng(4)
     images, found = 400, []
     truth = np.exp(rng.normal(0, 0.3, images))
@@ -142,7 +142,7 @@ def test_the_ceiling_of_the_trials(tmp_path: Path) -> None:
         assert row.ceiling == pytest.approx(agreement, abs=0.05)
         assert row.n == images
     assert view["ceiling"].is_monotonic_increasing
-    # All of one probability: nothing scatters, so nothing is there to be ranked.
+    # All probabilities are equal: without variance there is nothing to rank.
     assert store.query("FROM trial_ceiling WHERE output = 'probability'").empty
 
 

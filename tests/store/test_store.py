@@ -1,4 +1,4 @@
-"""The store: exactly once, never corrupt, and clear when it cannot work."""
+"""The store: rows are stored exactly once, never corrupt, and errors are clear."""
 
 import subprocess
 import sys
@@ -222,11 +222,11 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         Store(tmp_path).open()
 
 
-@pytest.mark.parametrize("place", ["file", "file/below"])
-def test_an_output_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_an_output_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        Store(tmp_path / place).open()
+        Store(tmp_path / name).open()
 
 
 def test_another_schema_version_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,7 @@ def test_values_survive_the_way(store: Store) -> None:
 
 
 def test_ctrl_c_while_the_database_works_stops_the_run_and_is_no_fault(store: Store) -> None:
-    """DuckDB makes a `RuntimeError` of it, where it notices a signal during a query."""
+    """DuckDB raises a `RuntimeError` where it notices a signal during a query."""
     with pytest.raises(KeyboardInterrupt), store.connect():
         raise RuntimeError("Query interrupted")
     with pytest.raises(RuntimeError, match="something else"), store.connect():

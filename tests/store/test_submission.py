@@ -1,4 +1,4 @@
-"""Submissions: what goes out comes in as it was, and nothing else does."""
+"""Submissions: what is exported is imported as it was, and nothing else is."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def exported(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(*paths: Path) -> dict[str, Any]:
-    """What the page shows of databases, but for when and of which files."""
+    """Return what the page shows of databases, without its date and their paths."""
     content = data(read(paths), "torchvision/alexnet")
     return {key: value for key, value in content.items() if key not in ("built", "databases")}
 
@@ -47,10 +47,10 @@ def test_a_round_trip_shows_the_same_page(original: Path, exported: Path, tmp_pa
     board = tmp_path / "new" / "board.duckdb"
     assert main(["import", str(exported), "--db", str(board)]) == 0
     assert shown(board) == shown(original)
-    there, back = everything(original), everything(board)
-    assert back["predictions"] == there["predictions"]
-    assert (back["models"], back["speed"]) == (there["models"], there["speed"])
-    count = len(there["predictions"])
+    original_rows, back = everything(original), everything(board)
+    assert back["predictions"] == original_rows["predictions"]
+    assert (back["models"], back["speed"]) == (original_rows["models"], original_rows["speed"])
+    count = len(original_rows["predictions"])
     assert f"{count} of {count} predictions were new, of 8 entrants" in capsys.readouterr().out
     assert main(["import", str(exported), "--db", str(board)]) == 0
     assert f"0 of {count} predictions were new" in capsys.readouterr().out
@@ -76,12 +76,12 @@ def test_the_card_says_what_is_there(original: Path, exported: Path) -> None:
 
 def test_nothing_of_the_makers_machine_leaves(exported: Path, tmp_path: Path) -> None:
     import_submission(exported, tmp_path / "b.duckdb")
-    told = json.dumps(everything(tmp_path / "b.duckdb"))
-    assert "/home" not in told
-    assert "maker" not in told
+    text = json.dumps(everything(tmp_path / "b.duckdb"))
+    assert "/home" not in text
+    assert "maker" not in text
     assert "maker" not in (exported / "card.json").read_text()
     for kept in ("<folder>/i001.jpg", "<folder>/i090.jpg: the image cannot be read", "<folder>/alexnet.pth"):
-        assert kept in told
+        assert kept in text
 
 
 def test_a_part_of_a_database(original: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_table_that_the_schema_gains_goes_along(tmp_path: Path, monkeypatch: p
 
 
 def tampered(folder: Path, table: str, change: str) -> None:
-    """Rewrite a table by `change` (SQL over the table t), and let the card agree with the file."""
+    """Rewrite a table by `change` (SQL over the table t), and correct what the card says of the file."""
     path, new = folder / f"{table}.parquet", folder / "new"
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE t AS FROM read_parquet(?)", [str(path)])

@@ -1,4 +1,4 @@
-"""Submissions that somebody tampered with: each is refused in one sentence, and nothing is left of it."""
+"""Submissions that somebody tampered with: each is refused in one sentence and leaves nothing."""
 
 import json
 import re
@@ -25,12 +25,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(exported: Path, tmp_path: Path) -> Path:
-    """A copy to tamper with."""
+    """Return a copy to tamper with."""
     return Path(shutil.copytree(exported, tmp_path / "submission"))
 
 
 def tampered(folder: Path, table: str, change: str) -> None:
-    """Rewrite a table by `change` (SQL over the table t), and let the card agree with the file."""
+    """Rewrite a table by `change` (SQL over the table t), and correct what the card says of the file."""
     path, new = folder / f"{table}.parquet", folder / "new"
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE t AS FROM read_parquet(?)", [str(path)])
@@ -50,7 +50,7 @@ def recard(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def refused(folder: Path, sentence: str) -> None:
-    """With this sentence, in one line, and nothing is left of it."""
+    """Check that the import is refused with this sentence, in one line, and leaves nothing."""
     board = folder.parent / "board.duckdb"
     with pytest.raises(UserError, match=sentence) as caught:
         import_submission(folder, board)

@@ -1,5 +1,5 @@
-"""Parts of a run that the published database does not know: its driver was killed before it was published, the database
-was lost, or an older one put in its place. Nothing counts twice, nothing is lost."""
+"""Parts of a run that the published database does not know: its driver was killed before the run was published, the
+database was lost, or an older one was put in its place. Nothing counts twice, and nothing is lost."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from cnnsens_bench.store.parts import SENSITIVITY, SENSITIVITY_PREDICTIONS
 from cnnsens_bench.utils.storage import StoragePath
 from tests.conftest import TINY
 from tests.store.test_ingest import table
-from tests.store.test_publication import left
+from tests.store.test_publication import files_in
 
 
 @contextmanager
 def run(output: Path, run_id: str) -> Iterator[RunStore]:
-    """As a suite begins a run."""
+    """Begin a run as a suite does."""
     with writing(output) as store:
         store.begin_run(run_id, "test", "p", {}, {})
         store.ingest()
@@ -30,7 +30,7 @@ def run(output: Path, run_id: str) -> Iterator[RunStore]:
 
 
 def killed(output: Path, run_id: str, *parts: tuple[str, pa.Table]) -> None:
-    """A run whose driver dies with nothing published, not even that it began."""
+    """Leave what a run leaves whose driver dies before anything is published, even that the run began."""
     database, kept = output / "results.duckdb", output / "kept"
     shutil.copyfile(database, kept)
     with run(output, run_id):
@@ -56,11 +56,11 @@ def counted(output: Path, of: str = "predictions") -> dict[str, int]:
 def test_rows_of_a_retried_part_count_once(output: Path) -> None:
     killed(output, "r2", ("predictions-a", table(["i", "j"], "r2")), ("predictions-b-retry", table(["j"], "r2")))
     with writing(output) as store:
-        assert store.ingest() == 0  # what they repeat cannot be told yet
+        assert store.ingest() == 0  # it is not known yet which rows they repeat
     with run(output, "r2"):
         pass
     assert counted(output) == {"r2": 2}
-    assert left(output) == ["results.duckdb"]
+    assert files_in(output) == ["results.duckdb"]
 
 
 def test_rows_that_another_run_computed_again_count_once(output: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -73,13 +73,13 @@ def test_rows_that_another_run_computed_again_count_once(output: Path, caplog: p
     with run(output, "r3"):
         pass
     assert counted(output) == {"r3": 2}
-    assert len(left(output)) == 2  # the part of r2 waits
+    assert len(files_in(output)) == 2  # the part of r2 waits
     with run(output, "r2"):
         pass
     assert counted(output) == {"r3": 2, "r2": 1}
     accuracy = Store(output).query("SELECT n_trials, n_images FROM accuracy")
     assert accuracy.to_numpy().tolist() == [[1, 3]]
-    assert left(output) == ["results.duckdb"]
+    assert files_in(output) == ["results.duckdb"]
 
 
 def test_scores_are_not_lost(output: Path) -> None:
@@ -102,7 +102,7 @@ def test_scores_are_not_lost(output: Path) -> None:
 
 
 def test_known_and_unknown_runs_in_one_go(output: Path) -> None:
-    """An attempt's parts need not be of one run."""
+    """The parts of an attempt may belong to several runs."""
     folder = new_attempt(output)
     for name, run_id in (("a", "r1"), ("b", "strange"), ("c", "r1")):
         write_part(folder, "predictions", name, table([name], run_id))
@@ -112,32 +112,32 @@ def test_known_and_unknown_runs_in_one_go(output: Path) -> None:
         store.begin_run("strange", "test", "p", {}, {})
         assert store.ingest() == 1
     assert counted(output) == {"r1": 2, "strange": 1}
-    assert left(output) == ["results.duckdb"]
+    assert files_in(output) == ["results.duckdb"]
 
 
 def test_a_run_is_published_before_its_parts(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an output that has a database too, which is else published after a minute at the earliest."""
+    """This holds too for an output that has a database, which is otherwise published after a minute at the earliest."""
     output, seen = tmp_path / "out", []
 
-    def stopped(place: StoragePath) -> StoragePath:
+    def stopped(output: StoragePath) -> StoragePath:
         found = Store(output).query("SELECT run_id FROM runs ORDER BY started_at")["run_id"]
         seen.append(found.nunique())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "new_attempt", stopped)
-    words = [
+    arguments = [
         "dataset=folder", f"dataset.root={pictures}", f"cache={tmp_path}", f"output={output}", "tracking=off",
         f"models=[{{name: {TINY}, weights: random}}]", "training.epochs=0", "input_size=40",
     ]  # fmt: skip
     for seed in (0, 1, 1):
-        assert main([*words, f"seed={seed}"]) == 130
+        assert main([*arguments, f"seed={seed}"]) == 130
     assert seen == [1, 2, 2]
     status = Store(output).query("SELECT status FROM runs")["status"]
     assert status.tolist() == ["interrupted"] * 2
 
 
 def test_only_a_new_run_is_published_at_once(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large database is dear to publish, and what is known already needs no more."""
+    """Publishing a large database takes long, and a run that is known already does not need it."""
     published: list[None] = []
     monkeypatch.setattr(RunStore, "publish", lambda self: published.append(None))
     with run(output, "r1"):

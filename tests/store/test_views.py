@@ -15,7 +15,7 @@ GROUP = ["protocol", "dataset", "model", "defense", "degradation", "level"]
 
 
 def frame() -> pd.DataFrame:
-    """Two protocols (one over two runs), two datasets, models, defenses; unequal trials; missing conditions."""
+    """Return rows of two protocols (one over two runs), two data sets, models and defenses, with missing conditions."""
     rng = np.random.default_rng(0)
     rows = []
     runs = [("r1", "d", range(30)), ("r2", "d", range(30, 40)), ("r3", "d", range(25)), ("r1", "e", range(9))]
@@ -119,7 +119,7 @@ def test_leaderboard(store: Store, table: pd.DataFrame) -> None:
 
 
 def test_defense_gain(store: Store, table: pd.DataFrame) -> None:
-    """Paired with pandas, trial by trial; each conditions' estimate against `measures`."""
+    """The view agrees with pairing by pandas, trial by trial, and each condition's estimate with `measures`."""
     hit = table.assign(hit=table["label"] == table["prediction"])
     pair = ["protocol", "dataset", "model", "degradation", "level", "image_id", "trial"]
     without = hit[hit["defense"] == "none"].set_index(pair)["hit"].rename("reference")
@@ -147,7 +147,7 @@ def test_protocols_are_not_mixed(store: Store, table: pd.DataFrame) -> None:
 
 
 def test_sensitivity_check(tmp_path: Path) -> None:
-    """Against scipy, for each degradation it covers, with ties."""
+    """The view agrees with SciPy for each degradation that it covers, also with ties."""
     store = Store(tmp_path)
     store.open()
     store.begin_run("r", "test", "p", {}, {})
