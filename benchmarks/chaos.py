@@ -73,7 +73,7 @@ SLOW, PATIENCE, EVERY = "0.1", "6", "1"
 """Seconds: see `faults.py`; `runtime.cluster.PATIENCE`; `store.publish.EVERY`."""
 FEWER = "degradations=[{name: gaussian_rgb, levels: [4]},flip_lr]"
 """Of an earlier run."""
-TITLES = {"worker": "MapWorker", "decoder": "Read_Tickets", "trainer": "_train"}
+TITLES = {"worker": "MapWorker", "decoder": "Read_TaskSource", "trainer": "_train"}
 """What Ray calls the processes."""
 
 

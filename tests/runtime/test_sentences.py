@@ -38,6 +38,8 @@ class Actor:
 @pytest.fixture
 def coordinator(monkeypatch: pytest.MonkeyPatch) -> Actor:
     monkeypatch.setattr(ray_worker.ray, "get", lambda value: value)
+    # The real one starts a cluster.
+    monkeypatch.setattr(ray_worker.ray, "get_runtime_context", lambda: SimpleNamespace(get_actor_id=lambda: None))
     return Actor()
 
 
