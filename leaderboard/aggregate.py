@@ -13,7 +13,7 @@ from cnnsens_bench.measures.intervals import bootstrap
 from cnnsens_bench.measures.predictions import above_undegraded, ratios_by_degradation
 from cnnsens_bench.measures.spec import UNKNOWN, Interval
 from leaderboard.ranking import BoardEntrant, enough, rank, ranked_conditions
-from leaderboard.read import Results
+from leaderboard.read import LoadedResults
 from leaderboard.speed import rates
 
 RESAMPLES = 1000
@@ -120,7 +120,7 @@ class Resampler:
         return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
 
 
-def boards(results: Results, reference: str) -> list[Board]:
+def boards(results: LoadedResults, reference: str) -> list[Board]:
     """Return all boards of the databases.
 
     Parameters
@@ -138,7 +138,7 @@ def boards(results: Results, reference: str) -> list[Board]:
     return [_board(results, row.board, row.dataset, reference) for row in results.boards.itertuples()]
 
 
-def _board(results: Results, board: int, dataset: str, reference: str) -> Board:
+def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> Board:
     conditions = results.query("conditions", board=board)
     images = results.query("images", board=board, dataset=dataset)
     members = results.entrants[results.entrants["board"] == board].set_index("entrant")

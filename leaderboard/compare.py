@@ -23,7 +23,7 @@ from cnnsens_bench.measures import accuracy_gain
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text, plain
 from cnnsens_bench.utils.registry import near
-from leaderboard.read import Results, read
+from leaderboard.read import LoadedResults, read
 
 ALPHA = 0.05
 WIDTH = 120
@@ -113,7 +113,7 @@ def compare(paths: Sequence[Path], first: str, second: str, out: Path | None, co
             console.print(Text(sentence))
 
 
-def left_out(results: Results, first: str, second: str, protocol: str, dataset: str) -> list[str]:
+def left_out(results: LoadedResults, first: str, second: str, protocol: str, dataset: str) -> list[str]:
     """Say which conditions or images of one of two entrants the comparison leaves out, and why.
 
     Parameters
@@ -158,7 +158,7 @@ def _condition(conditions: pd.DataFrame, number: int) -> str:
     return f"{plain('undegraded' if name == 'none' else name)} {level_text(name, level)}".strip()
 
 
-def _named(results: Results) -> pd.DataFrame:
+def _named(results: LoadedResults) -> pd.DataFrame:
     """Return the entrants with the names that the command line takes, `model` or `model:defense`, as `full`."""
     return results.entrants.assign(
         full=[
@@ -168,7 +168,7 @@ def _named(results: Results) -> pd.DataFrame:
     )
 
 
-def comparisons(results: Results, first: str, second: str) -> dict[tuple[str, str], list[Difference]]:
+def comparisons(results: LoadedResults, first: str, second: str) -> dict[tuple[str, str], list[Difference]]:
     """Compare two entrants on every board that both are on.
 
     Parameters

@@ -19,7 +19,7 @@ from cnnsens_bench.utils.formatting import level_text
 from leaderboard.aggregate import Board, boards
 from leaderboard.provenance import command, protocol_terms
 from leaderboard.ranking import BoardEntrant
-from leaderboard.read import Results, read
+from leaderboard.read import LoadedResults, read
 
 DIGITS = 6
 """Decimals of the numbers in the page's data."""
@@ -87,7 +87,7 @@ def page(content: dict[str, Any]) -> str:
     return before + "".join(inserted[mark] + text for mark, text in zip(inserted, rest, strict=True))
 
 
-def data(results: Results, reference: str) -> dict[str, Any]:
+def data(results: LoadedResults, reference: str) -> dict[str, Any]:
     """Return everything that the page shows, in the types of JSON.
 
     Parameters
@@ -119,7 +119,7 @@ def data(results: Results, reference: str) -> dict[str, Any]:
     }
 
 
-def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
+def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, Any]:
     members = results.entrants[results.entrants["board"] == board.board].set_index("entrant")
     looks = _looks(members, results.entrants)
     first = members.iloc[0]
@@ -179,7 +179,7 @@ def _looks(members: pd.DataFrame, every: pd.DataFrame) -> dict[int, list[int]]:
     }
 
 
-def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: Results) -> dict[str, Any]:
+def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedResults) -> dict[str, Any]:
     image_ids, classes = (board.images[name].tolist() for name in ("image_id", "class_name"))
     conditions = range(len(board.conditions))
     return {

@@ -22,7 +22,7 @@ KEY = ["protocol", "dataset", "model", "defense", "weights"]
 
 
 @dataclass
-class Results:
+class LoadedResults:
     """What several databases hold together.
 
     Parameters
@@ -74,7 +74,7 @@ class Results:
         return self.calibration.xs(entrant) if known else pd.Series(dtype=float)
 
 
-def read(paths: Sequence[Path]) -> Results:
+def read(paths: Sequence[Path]) -> LoadedResults:
     """Sum up databases in memory.
 
     A network of the same name may have other weights in another database. Those are entrants of their own, and their
@@ -83,11 +83,11 @@ def read(paths: Sequence[Path]) -> Results:
     Parameters
     ----------
     paths
-        Results databases of runs.
+        LoadedResults databases of runs.
 
     Returns
     -------
-    Results
+    LoadedResults
         What they hold together.
 
     Raises
@@ -125,7 +125,7 @@ def read(paths: Sequence[Path]) -> Results:
     run_ids = {int(entrant): list(rows.unique()) for entrant, rows in sources.groupby("entrant")["run_id"]}
     all_runs = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
     all_failures = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
-    return Results(entrants, boards, all_runs, all_failures, run_ids, paths, connection)
+    return LoadedResults(entrants, boards, all_runs, all_failures, run_ids, paths, connection)
 
 
 def _load(

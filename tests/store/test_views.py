@@ -117,6 +117,28 @@ def test_leaderboard(store: Store, table: pd.DataFrame) -> None:
     assert pd.isna(view.loc[("p", "e", "s/a", "none"), "num_parameters"])
 
 
+def test_of_equal_conditions_the_first_is_the_worst(tmp_path: Path) -> None:
+    """Equal means of accuracies differ by rounding, as threads add the images' shares in any order."""
+    rng, conditions = np.random.default_rng(0), [(name, level) for name in "cab" for level in (2.0, 1.0)]
+    right = rng.random((300, 3)) < 0.5  # (image, trial): the same under every condition, for images in another order
+    rows = [(f"i{image}", "none", 0.0, 0, 1) for image in range(300)]
+    for name, level in conditions:
+        for image, hits in enumerate(rng.permutation(right)):
+            rows += [(f"i{image}", name, level, trial, int(hit)) for trial, hit in enumerate(hits)]
+    table = pd.DataFrame(rows, columns=["image_id", "degradation", "level", "trial", "prediction"])
+    table = table.assign(run_id="r", dataset="d", model="s/a", defense="none", label=1)
+    made = Store(tmp_path)
+    made.open()
+    made.begin_run("r", "test", "p", {}, {})
+    with made.connect() as connection:
+        connection.register("rows", table)
+        connection.execute("INSERT INTO predictions BY NAME SELECT * FROM rows")
+    for threads in (1, 2, 4):
+        made.settings = {"threads": threads}
+        worst = made.query("SELECT worst_degradation, worst_level, worst_accuracy FROM leaderboard")
+        assert worst.values.tolist() == [["a", 1.0, pytest.approx(right.mean())]]
+
+
 def test_defense_gain(store: Store, table: pd.DataFrame) -> None:
     """Paired with pandas, trial by trial; each conditions' estimate against `measures`."""
     hit = table.assign(hit=table["label"] == table["prediction"])

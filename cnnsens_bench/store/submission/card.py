@@ -44,7 +44,7 @@ class Protocol(_Entry):
     conditions: Count
 
 
-class Entrant(_Entry):
+class CardEntrant(_Entry):
     """A model with a defense, evaluated under a protocol on a data set."""
 
     protocol: Text
@@ -75,7 +75,7 @@ class Card(_Entry):
     by: Text
     note: Text
     protocols: list[Protocol]
-    entrants: list[Entrant]
+    entrants: list[CardEntrant]
     files: dict[str, SubmittedFile]
 
 

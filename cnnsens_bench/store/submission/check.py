@@ -1,5 +1,6 @@
 """What is checked before one row of a submission enters a database: its files, then their tables, then its card."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,10 @@ def check(connection: duckdb.DuckDBPyConnection, folder: Path) -> Card:
         _check_whole(connection)
     except duckdb.Error as error:
         raise refuse(str(folder), f"it cannot be read ({first_line(error, 200)})") from None
-    written = card.model_dump()
+    claimed = card.model_dump()
     for key, value in summary(connection).items():
-        if written[key] != value:
-            raise refuse(CARD, f"its {key} are not those of the tables: {_difference(written[key], value)}")
+        if claimed[key] != value:
+            raise refuse(CARD, f"its {key} are not those of the tables: {_difference(claimed[key], value)}")
     return card
 
 
@@ -228,16 +229,14 @@ def _first(connection: duckdb.DuckDBPyConnection, statement: str, **parameters: 
     return str(found[0][0]) if found else None
 
 
-def _difference(written: list[Any], found: list[Any]) -> str:
+def _difference(claimed: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
     """Return the first entry in which the card differs from the tables, and both its values."""
-    for number in range(max(len(written), len(found))):
-        pair = [rows[number] if number < len(rows) else None for rows in (written, found)]
-        if pair[0] != pair[1]:
-            if isinstance(pair[0], dict) and isinstance(pair[1], dict):
-                key = next(key for key in pair[1] if pair[0][key] != pair[1][key])
-                return f"entry {number + 1}, {key} is {_brief(pair[0][key])}, they have {_brief(pair[1][key])}"
-            return f"entry {number + 1} is {_brief(pair[0])}, they have {_brief(pair[1])}"
-    raise AssertionError("they are equal")
+    pairs = enumerate(itertools.zip_longest(claimed, found), 1)
+    number, (ours, theirs) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+    if ours is None or theirs is None:
+        return f"entry {number} is {_brief(ours)}, they have {_brief(theirs)}"
+    key = next(key for key in theirs if ours[key] != theirs[key])
+    return f"entry {number}, {key} is {_brief(ours[key])}, they have {_brief(theirs[key])}"
 
 
 def _brief(entry: Any) -> str:
