@@ -166,10 +166,8 @@ def wanted_counts(output: StoragePath, sweep: Sweep, chosen: pd.DataFrame, proto
     with reading(database) as store:
         if not store.has_predictions(protocol, sweep.dataset):
             return everything
-        missing, missing_scores = (
-            functools.partial(question, protocol, sweep.dataset) for question in (store.missing, store.missing_scores)
-        )
-        for batch in plan(sweep, chosen, missing, missing_scores):
+        missing = functools.partial(store.missing, protocol, sweep.dataset)
+        for batch in plan(sweep, chosen, missing, missing):
             cells += batch.wanted.sum(axis=0)
             scores += batch.wanted_scores.sum(axis=0)
             images += len(batch.rows)

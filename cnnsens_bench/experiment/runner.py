@@ -191,8 +191,7 @@ def run_sweep(
     """Compute what the store lacks, and return the number of images that failed."""
     missing = missing_scores = None
     if store.has_predictions(protocol, sweep.dataset):
-        missing = functools.partial(store.missing, protocol, sweep.dataset)
-        missing_scores = functools.partial(store.missing_scores, protocol, sweep.dataset)
+        missing = missing_scores = functools.partial(store.missing, protocol, sweep.dataset)
     store.held.check()  # training may have taken hours: what lies there may be another run's
     with stored_plan(sweep, plan(sweep, images, missing, missing_scores), parts) as stored:
         if missing:
@@ -308,7 +307,7 @@ def register_models(
                 "trained_by": run_id,
             }
         )
-    store.put_models(pd.DataFrame(rows))
+    store.put("models", pd.DataFrame(rows))
 
 
 def print_failures(console: Console, store: Store, run_id: str) -> int:

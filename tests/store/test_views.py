@@ -63,7 +63,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         made.begin_run(run_id, "test", protocol, {}, {})
     write_part(new_attempt(made.output), "predictions", "a", pa.Table.from_pandas(frame(), preserve_index=False))
     made.ingest()
-    made.put_models(pd.DataFrame([{"model": "s/a", "dataset": "d", "defense": "none", "num_parameters": 12}]))
+    made.put("models", pd.DataFrame([{"model": "s/a", "dataset": "d", "defense": "none", "num_parameters": 12}]))
     return made
 
 

@@ -27,6 +27,7 @@ ROWS_PER_BYTE = 64
 UNPACKED_MORE = 2**26
 """Most bytes by which a column may exceed 1000 times its own size when it is unpacked."""
 SCRATCH_MEMORY = "2GB"
+ABSOLUTE = "are absolute paths or URIs, which no submission holds"
 
 
 def scratch(folder: Path) -> duckdb.DuckDBPyConnection:
@@ -107,12 +108,7 @@ def view(connection: duckdb.DuckDBPyConnection, folder: Path, tables: list[Table
 
 def summary(connection: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
     """Return what a card must have under `protocols` and `entrants`, from the tables."""
-    made = {}
-    for key in ("protocols", "entrants"):
-        cursor = connection.execute(SQL[key])
-        names = [column[0] for column in cursor.description]
-        made[key] = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    return made
+    return {key: connection.sql(SQL[key]).to_arrow_table().to_pylist() for key in ("protocols", "entrants")}
 
 
 def _check_file(connection: duckdb.DuckDBPyConnection, folder: Path, table: TableSchema, rows: int) -> None:
@@ -141,12 +137,11 @@ def _check_file(connection: duckdb.DuckDBPyConnection, folder: Path, table: Tabl
 
 def _check_cells(connection: duckdb.DuckDBPyConnection, table: TableSchema) -> None:
     """Check texts, then the rules for rows, then the numbers that no rule has refused, then the key."""
-    texts, json, longest = table.of_type("VARCHAR"), table.of_type("JSON"), f"have more than {LONGEST} letters"
     _count_cells(connection, table, "count_nulls", table.required, "are empty")
-    _count_cells(connection, table, "count_long_texts", texts, longest, longest=LONGEST)
-    longest = f"have more than {LONGEST_JSON} letters"
-    _count_cells(connection, table, "count_long_texts", json, longest, longest=LONGEST_JSON)
-    _count_cells(connection, table, "count_paths", texts, "are absolute paths or URIs, which no submission holds")
+    for columns, longest in ((table.of_type("VARCHAR"), LONGEST), (table.of_type("JSON"), LONGEST_JSON)):
+        sentence = f"have more than {longest} letters"
+        _count_cells(connection, table, "count_long_texts", columns, sentence, longest=longest)
+    _count_cells(connection, table, "count_paths", table.of_type("VARCHAR"), ABSOLUTE)
     if table.name in WITH_RULES:
         parameters = {"schema_version": SCHEMA_VERSION} if table.name == "runs" else {}
         row, wrong = connection.execute(SQL[f"wrong_row_of_{table.name}"], parameters).fetchall()[0]

@@ -19,7 +19,7 @@ from cnnsens_bench.store.connection import file_name, unopenable
 from cnnsens_bench.store.database import Store
 from cnnsens_bench.store.ingestion import insert_rows
 from cnnsens_bench.store.publish import holding
-from cnnsens_bench.store.read import attach, results, stored_at
+from cnnsens_bench.store.read import attach, results
 from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL, TableSchema, with_names
 from cnnsens_bench.store.submission.card import CARD, FORMAT, FORMAT_VERSION, digest, file_of, refuse
 from cnnsens_bench.store.submission.check import NEEDED, check, scratch, submittable_tables, summary, view
@@ -114,7 +114,7 @@ def import_submission(folder: Path, path: Path) -> TransferCounts:
         card = check(connection, folder)
         tables = [table for name, table in submittable_tables(connection).items() if file_of(name) in card.files]
     known = path.exists()
-    store = results(path) if known else stored_at(path)
+    store = results(path) if known else Store(path.parent, path=path)
     try:
         # A run that writes there would replace the database by its own copy, without these rows.
         with holding(path.parent) if path.name == "results.duckdb" else contextlib.nullcontext():
@@ -149,14 +149,10 @@ def _write(path: Path, folder: Path, selection: Selection, about: dict[str, str]
         connection.execute(SQL["summarize_predictions"])
         found = summary(connection)
         rows = {table.name: _rows(connection, f"in_{table.name}") for table in held}
-    files = {
-        file_of(name): {
-            "rows": count,
-            "bytes": (folder / file_of(name)).stat().st_size,
-            "sha256": digest(folder / file_of(name)),
-        }
-        for name, count in rows.items()
-    }
+    files = {}
+    for table, count in rows.items():
+        file = folder / file_of(table)
+        files[file.name] = {"rows": count, "bytes": file.stat().st_size, "sha256": digest(file)}
     card = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -180,15 +176,15 @@ def _write(path: Path, folder: Path, selection: Selection, about: dict[str, str]
 def _select(connection: duckdb.DuckDBPyConnection, path: Path, selection: Selection) -> None:
     """Make the temporary table `selected`. Raise `UserError` where it is empty or a name is unknown."""
     known_names = connection.execute(SQL["names_in_source"]).fetchall()[0]
-    named = (selection.datasets, selection.models, selection.protocols)
-    for kind, names, known in zip(("dataset", "model", "protocol"), named, known_names, strict=True):
+    named = {kind: list(names) for kind, names in vars(selection).items()}
+    for (kind, names), known in zip(named.items(), known_names, strict=True):
         for name in names:
             if name not in (known or ()):
-                raise UserError(f"{path} has no predictions of {kind} '{name}'{near(name, sorted(known or ()))}")
-    parameters = {key: list(names) for key, names in zip(("datasets", "models", "protocols"), named, strict=True)}
-    connection.execute(SQL["select_entrants"], parameters)
+                hint = near(name, sorted(known or ()))
+                raise UserError(f"{path} has no predictions of {kind.removesuffix('s')} '{name}'{hint}")
+    connection.execute(SQL["select_entrants"], named)
     if not _rows(connection, "selected"):
-        what = "of these together" if any(named) else "yet: a run brings them, cnnsens_bench.run"
+        what = "of these together" if any(named.values()) else "yet: a run brings them, cnnsens_bench.run"
         raise UserError(f"{path} has no predictions {what}")
 
 
@@ -236,22 +232,16 @@ def _insert(store: Store, folder: Path, tables: list[TableSchema]) -> int:
             new = insert_rows(connection, "predictions", [file_name(folder / file_of("predictions"))])
             for table in tables:
                 if table not in first and table.name != "predictions":
-                    _insert_rows(connection, table)
+                    # The key consists of the columns that are never empty. For rows about one image of one network,
+                    # the protocol replaces the run.
+                    key = [column for column in table.required if column != "run_id"]
+                    key.insert(0, "protocol" if table.per_image else "run_id")
+                    connection.execute(with_names("import_rows", table=[table.name], columns=table.columns, key=key))
             connection.commit()
         except BaseException:
             connection.rollback()
             raise
     return new
-
-
-def _insert_rows(connection: duckdb.DuckDBPyConnection, table: TableSchema) -> None:
-    """Insert the rows whose key is not stored yet. The key consists of the columns that are never empty.
-
-    For rows about one image of one network, the protocol replaces the run in the key.
-    """
-    key = [column for column in table.required if column != "run_id"]
-    key = ["protocol", *key] if table.per_image else ["run_id", *key]
-    connection.execute(with_names("import_rows", table=[table.name], columns=table.columns, key=key))
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
