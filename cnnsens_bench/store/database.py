@@ -112,14 +112,8 @@ class Store:
 
         This comes before `ingest`, which leaves the parts of unknown runs alone.
         """
-        values = {
-            "run_id": run_id,
-            "suite": suite,
-            "schema_version": SCHEMA_VERSION,
-            "protocol": protocol,
-            "config": json.dumps(config, default=str),
-            "environment": json.dumps(environment),
-        }
+        values = {"run_id": run_id, "suite": suite, "schema_version": SCHEMA_VERSION, "protocol": protocol}
+        values |= {"config": json.dumps(config, default=str), "environment": json.dumps(environment)}
         with self.connect() as connection:
             connection.execute(SQL["begin_run"], values)
         self._of_unknown_runs.clear()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -29,6 +30,7 @@ from cnnsens_bench.utils.registry import near
 
 ENTRANT = ("run_id", "dataset", "model", "defense")
 """Columns of the table `selected`, which says whose rows are exported."""
+OWN_DATABASE = "import it into a --db of its own, leaderboard build takes several"
 PATIENCE = 10
 """Seconds to wait while another process has the database open."""
 
@@ -84,7 +86,13 @@ def export(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
             folder = Path(temporary) / "submission"
             folder.mkdir()
-            about = {"by": by, "note": note, "commit": commit or ""}
+            program = {"version": __version__, "commit": commit or ""}
+            about = {
+                "program": program,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "by": by,
+                "note": note,
+            }
             counts = _write(path, folder, selection, about, Path(temporary))
             folder.rename(out)  # over an empty folder too
     except OSError as error:
@@ -134,7 +142,7 @@ def import_submission(folder: Path, path: Path) -> TransferCounts:
     return TransferCounts(card.files[file_of("predictions")].rows, new, len(card.entrants))
 
 
-def _write(path: Path, folder: Path, selection: Selection, about: dict[str, str], temporary: Path) -> TransferCounts:
+def _write(path: Path, folder: Path, selection: Selection, about: dict[str, Any], temporary: Path) -> TransferCounts:
     """Write the tables and the card, and check them."""
     with scratch(temporary) as connection:
         attach(connection, path)
@@ -153,17 +161,8 @@ def _write(path: Path, folder: Path, selection: Selection, about: dict[str, str]
     for table, count in rows.items():
         file = folder / file_of(table)
         files[file.name] = {"rows": count, "bytes": file.stat().st_size, "sha256": digest(file)}
-    card = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "schema_version": SCHEMA_VERSION,
-        "program": {"version": __version__, "commit": about["commit"]},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "by": about["by"],
-        "note": about["note"],
-        **found,
-        "files": files,
-    }
+    versions = {"format": FORMAT, "format_version": FORMAT_VERSION, "schema_version": SCHEMA_VERSION}
+    card = {**versions, **about, **found, "files": files}
     (folder / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     try:
         with scratch(temporary) as connection:
@@ -222,10 +221,7 @@ def _insert(store: Store, folder: Path, tables: list[TableSchema]) -> int:
                 ("image", "the destination holds another label of"),
             ):
                 if found := connection.execute(SQL[f"conflicting_{kind}"]).fetchall():
-                    raise refuse(
-                        file_of(f"{kind}s"),
-                        f"{sentence} {found[0][0]}: import it into a --db of its own, leaderboard build takes several",
-                    )
+                    raise refuse(file_of(f"{kind}s"), f"{sentence} {found[0][0]}: {OWN_DATABASE}")
             for table in first:
                 connection.execute(with_names(f"import_{table.name}", columns=table.columns))
             # As parts of a run are ingested.
