@@ -139,7 +139,7 @@ def bring_in(folder: Path, made: Path) -> dict[str, Any]:
     began = time.perf_counter()
     store.ingest()
     seconds = time.perf_counter() - began
-    store.put_models(pd.DataFrame(model_rows()))
+    store.put("models", pd.DataFrame(model_rows()))
     return {"seconds": seconds}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from cnnsens_bench.utils.errors import UserError
 
 QUICK = Path("runs/quick/results.duckdb")
+REFERENCE = "torchvision/alexnet"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,11 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     page = commands.add_parser("build", help="write the page: one file, index.html, that opens from disk")
     page.add_argument("--out", type=Path, default=Path("site"), help="folder (default: site)")
-    page.add_argument(
-        "--reference",
-        default="torchvision/alexnet",
-        help="model that mCE is relative to (default: torchvision/alexnet)",
-    )
+    page.add_argument("--reference", default=REFERENCE, help=f"model that mCE is relative to (default: {REFERENCE})")
     page.add_argument(
         "--plugin", action="append", default=[], help="a module that registers measures of yours; several may be given"
     )

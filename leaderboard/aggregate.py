@@ -10,10 +10,11 @@ import pandas as pd
 
 from cnnsens_bench.measures import EntrantResults, clustered_interval, measures
 from cnnsens_bench.measures.intervals import bootstrap
-from cnnsens_bench.measures.predictions import above_undegraded, ratios_by_degradation
+from cnnsens_bench.measures.predictions import excess_ratios, ratios_by_degradation
 from cnnsens_bench.measures.spec import UNKNOWN, Interval
+from cnnsens_bench.measures.table import compare_with_reference
 from leaderboard.ranking import BoardEntrant, enough, rank, ranked_conditions
-from leaderboard.read import Results
+from leaderboard.read import LoadedResults
 from leaderboard.speed import rates
 
 RESAMPLES = 1000
@@ -120,7 +121,7 @@ class Resampler:
         return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
 
 
-def boards(results: Results, reference: str) -> list[Board]:
+def boards(results: LoadedResults, reference: str) -> list[Board]:
     """Return all boards of the databases.
 
     Parameters
@@ -138,19 +139,19 @@ def boards(results: Results, reference: str) -> list[Board]:
     return [_board(results, row.board, row.dataset, reference) for row in results.boards.itertuples()]
 
 
-def _board(results: Results, board: int, dataset: str, reference: str) -> Board:
+def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> Board:
     conditions = results.query("conditions", board=board)
     images = results.query("images", board=board, dataset=dataset)
     members = results.entrants[results.entrants["board"] == board].set_index("entrant")
     parameters = members["num_parameters"].astype(float).to_dict()
-    batches = results.timings[results.timings["entrant"].isin(members.index)]
-    measured = results.measured.loc[members.index]
+    measured = results.query("measured", board=board).set_index("entrant")
+    calibration = results.query("ece", board=board).set_index("entrant")
     undegraded = frozenset(np.flatnonzero(conditions["degradation"] == "none").tolist())
     sets = {int(entrant): frozenset(numbers) for entrant, numbers in measured["conditions"].items()}
     same_images = enough(measured["images"])
     undefended = set(members.index[members["defense"] == "none"])
     shared = ranked_conditions({one: sets[one] for one in sorted(same_images)}, undefended, undegraded)
-    speeds, device = rates(batches)
+    speeds, device = rates(results.query("timings", board=board))
     resampler = Resampler(len(images))
     reference_entrant = _reference(members, reference)
     of_reference: EntrantResults | None = None
@@ -158,9 +159,9 @@ def _board(results: Results, board: int, dataset: str, reference: str) -> Board:
     for number in sorted(sets, key=lambda number: number != reference_entrant):  # the reference first
         contains = shared <= sets[number]
         tables = _tables(results.query("shares", entrant=number), len(images), len(conditions))
-        own = _entrant_results(
-            tables, conditions, (shared if contains else sets[number]) - undegraded, results.ece(number), resampler
-        )
+        ece = calibration[calibration.index == number].set_index("condition")["ece"]
+        averaged = (shared if contains else sets[number]) - undegraded
+        own = _entrant_results(tables, conditions, averaged, ece, resampler)
         own_device, speed = speeds.get(number, (None, UNKNOWN))
         own = dataclasses.replace(own, images_per_second=speed, num_parameters=parameters[number])
         of_reference = own if number == reference_entrant else of_reference
@@ -250,13 +251,10 @@ def _degradations_of(results: EntrantResults) -> dict[str, int]:
     """Return how many degradations each measure relative to the reference averages."""
     if results.reference is None:
         return {}
-    used, names = results.averaged | (results.degradation == "none"), results.degradation
-    errors, others = np.where(used, 1 - results.accuracy[0], np.nan), 1 - results.reference.accuracy[0]
-    changes = np.where(used, results.label_change[0], np.nan)
     ratios = {
-        "mce": ratios_by_degradation(errors, others, names),
-        "relative_mce": ratios_by_degradation(above_undegraded(errors, names), above_undegraded(others, names), names),
-        "mean_flip_rate": ratios_by_degradation(changes, results.reference.label_change[0], names),
+        "mce": compare_with_reference(results, ratios_by_degradation, lambda one: 1 - one.accuracy[:1]),
+        "relative_mce": compare_with_reference(results, excess_ratios, lambda one: 1 - one.accuracy[:1]),
+        "mean_flip_rate": compare_with_reference(results, ratios_by_degradation, lambda one: one.label_change[:1]),
     }
     return {name: int((~np.isnan(values)).sum()) for name, values in ratios.items()}
 
@@ -264,14 +262,11 @@ def _degradations_of(results: EntrantResults) -> dict[str, int]:
 def _fragile(changed: np.ndarray, names: np.ndarray) -> list[tuple[int, float]]:
     """Return the images whose label changes most: means over levels, then over the degradations of the image."""
     sums, counts = np.zeros(len(changed)), np.zeros(len(changed))
-    for name in dict.fromkeys(names):
-        levels = changed[:, names == name]
-        there = ~np.isnan(levels)
-        with np.errstate(invalid="ignore"):
-            means = np.where(there, levels, 0).sum(1) / there.sum(1)
-        known = ~np.isnan(means)
-        sums[known] += means[known]
-        counts += known
     with np.errstate(invalid="ignore"):
+        for name in dict.fromkeys(names):
+            levels = changed[:, names == name]
+            means = np.nansum(levels, 1) / (~np.isnan(levels)).sum(1)
+            sums += np.nan_to_num(means)
+            counts += ~np.isnan(means)
         share = np.where(counts > 0, sums / counts, -1)
     return [(int(i), float(share[i])) for i in np.argsort(-share, kind="stable")[:FRAGILE] if share[i] > 0]

@@ -23,9 +23,10 @@ from cnnsens_bench.measures import accuracy_gain
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text, plain
 from cnnsens_bench.utils.registry import near
-from leaderboard.read import Results, read
+from leaderboard.read import LoadedResults, read
 
 ALPHA = 0.05
+KEY = ["degradation", "level"]
 WIDTH = 120
 """The least width of a table where there is no terminal, in characters."""
 
@@ -86,18 +87,13 @@ def compare(paths: Sequence[Path], first: str, second: str, out: Path | None, co
     """
     results = read(paths)
     tables = comparisons(results, first, second)
-    missing = {board: left_out(results, first, second, *board) for board in tables}
+    shared = _shared_boards(results, first, second)
+    missing = {board: left_out(results, shared.loc[board]) for board in tables}
     if out:
         rows = [
-            {
-                "protocol": protocol,
-                "dataset": dataset,
-                "first": first,
-                "second": second,
-                "differences": [dataclasses.asdict(one) for one in differences],
-                "left_out": missing[protocol, dataset],
-            }
-            for (protocol, dataset), differences in tables.items()
+            {"protocol": protocol, "dataset": dataset, "first": first, "second": second}
+            | {"differences": list(map(dataclasses.asdict, found)), "left_out": missing[protocol, dataset]}
+            for (protocol, dataset), found in tables.items()
         ]
         try:
             out.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -113,62 +109,62 @@ def compare(paths: Sequence[Path], first: str, second: str, out: Path | None, co
             console.print(Text(sentence))
 
 
-def left_out(results: Results, first: str, second: str, protocol: str, dataset: str) -> list[str]:
+def left_out(results: LoadedResults, shared: pd.Series) -> list[str]:
     """Say which conditions or images of one of two entrants the comparison leaves out, and why.
 
     Parameters
     ----------
     results
         What the databases hold.
-    first, second
-        The entrants, as `model` or `model:defense`.
-    protocol, dataset
-        The board.
+    shared
+        The numbers of a `board` and of both entrants, `a` and `b`, there.
 
     Returns
     -------
     list of str
         A sentence for each reason; empty where nothing is left out.
     """
-    board = results.boards[(results.boards["protocol"] == protocol) & (results.boards["dataset"] == dataset)]["board"]
-    named = _named(results)
-    named = named[named["board"] == board.item()].set_index("full")["entrant"]
     own, other = (
-        results.query("shares", entrant=int(named[name])).set_index(["condition", "image"])["trials"]
-        for name in (first, second)
+        results.query("shares", entrant=int(shared[side])).set_index(["condition", "image"])["trials"] for side in "ab"
     )
     pairs = pd.concat({"a": own, "b": other}, axis=1)
-    conditions = results.query("conditions", board=int(board.item()))
+    conditions = results.query("conditions", board=int(shared["board"]))
     unlike = pairs.dropna()[lambda both: both["a"] != both["b"]]
     sentences = []
     for (a, b), rows in unlike.groupby(["a", "b"]):
         which = rows.index.get_level_values("condition").value_counts().sort_index()
-        listed = ", ".join(f"{_condition(conditions, i)} ({count} images)" for i, count in which.items())
+        listed = ", ".join(f"{_condition(*conditions.loc[i, KEY])} ({count} images)" for i, count in which.items())
         sentences.append(f"Left out, for A has {a:.0f} and B {b:.0f} trials of an image: {listed}.")
     for name, has, lacks in (("A", own, other), ("B", other, own)):
         alone = sorted(set(has.index.unique("condition")) - set(lacks.index.unique("condition")))
         if alone:
-            listed = ", ".join(_condition(conditions, i) for i in alone)
+            listed = ", ".join(_condition(*conditions.loc[i, KEY]) for i in alone)
             sentences.append(f"Left out, for only {name} was measured under it: {listed}.")
     return sentences
 
 
-def _condition(conditions: pd.DataFrame, number: int) -> str:
-    name, level = conditions.loc[number, ["degradation", "level"]]
-    return f"{plain('undegraded' if name == 'none' else name)} {level_text(name, level)}".strip()
+def _condition(degradation: str, level: float) -> str:
+    return f"{plain('undegraded' if degradation == 'none' else degradation)} {level_text(degradation, level)}".strip()
 
 
-def _named(results: Results) -> pd.DataFrame:
-    """Return the entrants with the names that the command line takes, `model` or `model:defense`, as `full`."""
-    return results.entrants.assign(
-        full=[
-            name if defense == "none" else f"{name}:{defense}"
-            for name, defense in zip(results.entrants["name"], results.entrants["defense"], strict=True)
-        ]
-    )
+def _shared_boards(results: LoadedResults, first: str, second: str) -> pd.DataFrame:
+    """Return the boards that both entrants are on, by protocol and data set, with the entrants' numbers `a` and `b`.
+
+    Raise `UserError` where a name is unknown, or both are one entrant.
+    """
+    entrants, boards = results.entrants.set_index("board"), results.boards.set_index("board", drop=False)
+    names = entrants["name"].where(entrants["defense"] == "none", entrants["name"] + ":" + entrants["defense"])
+    for side, name in (("a", first), ("b", second)):
+        found = entrants["entrant"][names == name]
+        if found.empty:
+            raise UserError(f"unknown entrant '{plain(name)}'{near(name, sorted(set(names)))}")
+        boards = boards.join(found.rename(side), how="inner")
+    if first == second:
+        raise UserError(f"'{plain(first)}' is compared with itself: name two entrants")
+    return boards.set_index(["protocol", "dataset"])
 
 
-def comparisons(results: Results, first: str, second: str) -> dict[tuple[str, str], list[Difference]]:
+def comparisons(results: LoadedResults, first: str, second: str) -> dict[tuple[str, str], list[Difference]]:
     """Compare two entrants on every board that both are on.
 
     Parameters
@@ -188,24 +184,12 @@ def comparisons(results: Results, first: str, second: str) -> dict[tuple[str, st
     UserError
         Where a name is unknown, the two are one entrant, or they share nothing that can be paired.
     """
-    named = _named(results)
-    chosen = []
-    for name in (first, second):
-        found = named[named["full"] == name]
-        if found.empty:
-            raise UserError(f"unknown entrant '{plain(name)}'{near(name, sorted(set(named['full'])))}")
-        chosen.append(found.set_index("board")["entrant"])
-    if first == second:
-        raise UserError(f"'{plain(first)}' is compared with itself: name two entrants")
     tables = {}
-    for board in results.boards.itertuples():
-        if board.board not in chosen[0].index or board.board not in chosen[1].index:
-            continue
-        ids = [int(by_board[board.board]) for by_board in chosen]
-        pairs = results.query("pairs", first=ids[0], second=ids[1]).dropna(subset=["hit", "reference_hit"])
+    for key, shared in _shared_boards(results, first, second).iterrows():
+        pairs = results.query("pairs", first=int(shared["a"]), second=int(shared["b"]))
+        pairs = pairs.dropna(subset=["hit", "reference_hit"])
         if not pairs.empty:
-            conditions = results.query("conditions", board=int(board.board))
-            tables[(str(board.protocol), str(board.dataset))] = _differences(pairs, conditions)
+            tables[key] = _differences(pairs, results.query("conditions", board=int(shared["board"])))
     if not tables:
         raise UserError(
             f"'{plain(first)}' and '{plain(second)}' have no image in common under one protocol, condition and "
@@ -223,7 +207,7 @@ def _differences(pairs: pd.DataFrame, conditions: pd.DataFrame) -> list[Differen
         more = np.rint(own["hit"] * trials) - np.rint(own["reference_hit"] * trials)
         wins, losses = int((more > 0).sum()), int((more < 0).sum())
         p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-        degradation, level = conditions.loc[condition, ["degradation", "level"]]
+        degradation, level = conditions.loc[condition, KEY]
         rows.append(
             Difference(
                 degradation, float(level), len(own), int(trials.max()), float(own["hit"].mean()),
@@ -270,17 +254,13 @@ def _table(differences: list[Difference], first: str, second: str, title: str) -
     for heading in ("images", "trials", "A", "B", "A − B", "A better", "B better", "p", "p (Holm)"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in differences:
-        condition = "undegraded" if row.degradation == "none" else row.degradation
         sure = row.p_holm < ALPHA
         table.add_row(
-            Text(f"{plain(condition)} {level_text(row.degradation, row.level)}".strip()),
-            str(row.n_images),
-            str(row.n_trials),
-            f"{100 * row.first:.1f}",
-            f"{100 * row.second:.1f}",
+            Text(_condition(row.degradation, row.level)),
+            *(str(count) for count in (row.n_images, row.n_trials)),
+            *(f"{100 * accuracy:.1f}" for accuracy in (row.first, row.second)),
             Text(f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]", "bold" if sure else ""),
-            str(row.images_for_first),
-            str(row.images_for_second),
+            *(str(count) for count in (row.images_for_first, row.images_for_second)),
             f"{row.p:.2g}",
             f"{row.p_holm:.2g}{'*' if sure else ' '}",
         )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
@@ -19,10 +20,12 @@ from cnnsens_bench.utils.formatting import level_text
 from leaderboard.aggregate import Board, boards
 from leaderboard.provenance import command, protocol_terms
 from leaderboard.ranking import BoardEntrant
-from leaderboard.read import Results, read
+from leaderboard.read import LoadedResults, read
 
 DIGITS = 6
 """Decimals of the numbers in the page's data."""
+ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+"""How JSON inside HTML writes the characters that could end its element or a line."""
 
 
 def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
@@ -70,24 +73,15 @@ def page(content: dict[str, Any]) -> str:
     str
         HTML that needs no other file and no network.
     """
-    escaped = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for sign, code in (
-        ("<", "\\u003c"),
-        (">", "\\u003e"),
-        ("&", "\\u0026"),
-        ("\u2028", "\\u2028"),
-        ("\u2029", "\\u2029"),
-    ):
-        escaped = escaped.replace(sign, code)
+    escaped = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
     # UTF-8 cannot encode lone surrogates, which a name may contain.
     escaped = escaped.encode("utf-8", "replace").decode()
     scripts = "\n".join(_template(name) for name in ("state.js", "table.js", "charts.js", "page.js"))
-    inserted = {"/* style */": _template("page.css"), "/* data */": escaped, "/* script */": scripts}
-    before, *rest = _split(_template("page.html"), list(inserted))
-    return before + "".join(inserted[mark] + text for mark, text in zip(inserted, rest, strict=True))
+    inserted = {"style": _template("page.css"), "data": escaped, "script": scripts}
+    return re.sub(r"/\* (style|data|script) \*/", lambda mark: inserted[mark[1]], _template("page.html"))
 
 
-def data(results: Results, reference: str) -> dict[str, Any]:
+def data(results: LoadedResults, reference: str) -> dict[str, Any]:
     """Return everything that the page shows, in the types of JSON.
 
     Parameters
@@ -119,23 +113,20 @@ def data(results: Results, reference: str) -> dict[str, Any]:
     }
 
 
-def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
+def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, Any]:
     members = results.entrants[results.entrants["board"] == board.board].set_index("entrant")
     looks = _looks(members, results.entrants)
     first = members.iloc[0]
     run_ids = sorted({run_id for entrant in members.index for run_id in results.run_ids[entrant]})
     runs = results.runs[results.runs["run_id"].isin(run_ids)]
     configs = [json.loads(config or "{}") for config in runs["config"]]
-    levels = board.conditions
-    degraded = levels[levels["degradation"] != "none"]
+    texts = [level_text(row.degradation, row.level) for row in board.conditions.itertuples()]
+    conditions = board.conditions.assign(text=texts)
     counts = results.query("trials", board=board.board).set_index("condition")
-    trials = [
-        (row.degradation, level_text(row.degradation, row.level), int(counts["least"][i]), int(counts["most"][i]))
-        for i, row in zip(degraded.index, degraded.itertuples(), strict=True)
-    ]
-    failed = results.failures[
-        results.failures["run_id"].isin(run_ids) & (results.failures["dataset"] == first["dataset"])
-    ]
+    degraded = conditions.join(counts)[conditions["degradation"] != "none"]
+    trials = list(degraded[["degradation", "text", "least", "most"]].itertuples(index=False, name=None))
+    failures = results.failures.rename(columns={"run_id": "run"})
+    failures = failures[failures["run"].isin(run_ids) & (failures["dataset"] == first["dataset"])]
     return {
         "id": _short(first["protocol"], first["dataset"]),
         "protocol": first["protocol"],
@@ -143,23 +134,16 @@ def _board(results: Results, board: Board, reference: str) -> dict[str, Any]:
         "terms": protocol_terms(first["dataset"], configs, trials, len(board.images)),
         "has_reference": board.reference is not None,
         "device": board.device,
-        "failures": [
-            {"run": row["run_id"], "stage": row["stage"], "images": int(row["images"])}
-            for row in failed.to_dict("records")
-        ],
+        "failures": failures[["run", "stage", "images"]].to_dict("records"),
         "n_images": len(board.images),
-        "conditions": [
-            {"degradation": row["degradation"], "level": row["level"], "trials": int(row["trials"]),
-             "text": level_text(row["degradation"], row["level"])}
-            for row in levels.to_dict("records")
-        ],
+        "conditions": conditions.to_dict("records"),
         "degradations": sorted(set(degraded["degradation"])),
         "ranked": [int(i) for i in board.ranked],
         "entrants": [
             _entrant(board, one, members.loc[one.entrant], results) | {"look": looks[one.entrant]}
             for one in board.entrants
         ],
-    }  # fmt: skip
+    }
 
 
 def _looks(members: pd.DataFrame, every: pd.DataFrame) -> dict[int, list[int]]:
@@ -169,17 +153,18 @@ def _looks(members: pd.DataFrame, every: pd.DataFrame) -> dict[int, list[int]]:
     architecture, each entrant has its own colour.
     """
     ordered = members.assign(defended=members["defense"] != "none").sort_values(["defended", "defense", "name"])
+    ordered = ordered.fillna({"architecture": ""})
     if members["architecture"].nunique() == 1:
         return {int(entrant): [colour, 0] for colour, entrant in enumerate(ordered.index)}
     styles = architecture_styles(every["architecture"].fillna("").unique())
-    dashes = ordered.fillna({"architecture": ""}).groupby("architecture").cumcount()
+    dashes = ordered.groupby("architecture").cumcount()
     return {
-        int(entrant): [styles[row["architecture"] or ""].position, int(dashes[entrant])]
-        for entrant, row in ordered.fillna({"architecture": ""}).iterrows()
+        int(entrant): [styles[architecture].position, int(dashes[entrant])]
+        for entrant, architecture in ordered["architecture"].items()
     }
 
 
-def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: Results) -> dict[str, Any]:
+def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedResults) -> dict[str, Any]:
     image_ids, classes = (board.images[name].tolist() for name in ("image_id", "class_name"))
     conditions = range(len(board.conditions))
     return {
@@ -252,12 +237,3 @@ def _short(*names: str) -> str:
 
 def _template(name: str) -> str:
     return resources.files("leaderboard").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _split(text: str, marks: list[str]) -> list[str]:
-    """Split a text at the marks, which it contains in this order."""
-    found = []
-    for mark in marks:
-        before, _, text = text.partition(mark)
-        found.append(before)
-    return [*found, text]

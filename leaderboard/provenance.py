@@ -64,12 +64,9 @@ def trials_text(trials: Sequence[Trials]) -> str:
             continue
         every = {name: [level for other, level, *_ in trials if other == name] for name in levels}
         which = [name if own == every[name] else f"{name} {', '.join(own)}" for name, own in levels.items()]
-        number, some = (
-            (str(span[1]), " of some entrants") if usual == (span[0], span[0]) != span else (_span(*span), "")
-        )
-        phrases.append(
-            f"{number} for {'; '.join(which) if any(',' in one for one in which) else ', '.join(which)}{some}"
-        )
+        listed = ("; " if any("," in one for one in which) else ", ").join(which)
+        some = usual == (span[0], span[0]) != span
+        phrases.append(f"{span[1] if some else _span(*span)} for {listed}{' of some entrants' if some else ''}")
     return "; ".join(phrases)
 
 
@@ -189,11 +186,8 @@ def _differing(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "
     """Return the keys, with dots between the levels, and values of a config that are not the defaults."""
     found: list[tuple[str, Any]] = []
     for key, value in config.items():
-        if (
-            (not prefix and key in ("suite", *MACHINE_KEYS, *SELECTION_KEYS))
-            or key not in defaults
-            or value == defaults[key]
-        ):
+        without_effect = not prefix and key in ("suite", *MACHINE_KEYS, *SELECTION_KEYS)
+        if without_effect or key not in defaults or value == defaults[key]:
             continue
         if isinstance(value, dict) and isinstance(defaults[key], dict) and defaults[key]:
             found += _differing(value, defaults[key], f"{prefix}{key}.")
@@ -209,11 +203,8 @@ def _override_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_override_value, value))}]"
     if isinstance(value, dict):
-        return (
-            "{"
-            + ",".join(f"{_override_value(str(key))}:{_override_value(inner)}" for key, inner in value.items())
-            + "}"
-        )
+        pairs = (f"{_override_value(str(key))}:{_override_value(inner)}" for key, inner in value.items())
+        return f"{{{','.join(pairs)}}}"
     text = str(value)
     if isinstance(value, str) and not text.replace("_", "").replace("/", "").replace(".", "").isalnum():
         return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

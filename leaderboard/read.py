@@ -3,7 +3,6 @@
 Each database is attached read-only, summed up per image in memory, and detached: single predictions stay in it.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ KEY = ["protocol", "dataset", "model", "defense", "weights"]
 
 
 @dataclass
-class Results:
+class LoadedResults:
     """What several databases hold together.
 
     Parameters
@@ -53,28 +52,8 @@ class Results:
         """Return the answer of a named statement of `sql/board.sql`."""
         return self.connection.execute(statements("leaderboard")[name], parameters or None).df()
 
-    @functools.cached_property
-    def measured(self) -> pd.DataFrame:
-        """By entrant: the indices of its conditions, and its number of images."""
-        return self.query("measured").set_index("entrant")
 
-    @functools.cached_property
-    def timings(self) -> pd.DataFrame:
-        """A row per timed batch of images: entrant, device, threads, run_id, images, seconds."""
-        return self.query("timings")
-
-    @functools.cached_property
-    def calibration(self) -> pd.Series:
-        """The expected calibration error by entrant and condition."""
-        return self.query("ece").set_index(["entrant", "condition"])["ece"]
-
-    def ece(self, entrant: int) -> pd.Series:
-        """Return the expected calibration error of an entrant by condition; empty where it has no confidences."""
-        known = entrant in self.calibration.index.get_level_values(0)
-        return self.calibration.xs(entrant) if known else pd.Series(dtype=float)
-
-
-def read(paths: Sequence[Path]) -> Results:
+def read(paths: Sequence[Path]) -> LoadedResults:
     """Sum up databases in memory.
 
     A network of the same name may have other weights in another database. Those are entrants of their own, and their
@@ -83,11 +62,11 @@ def read(paths: Sequence[Path]) -> Results:
     Parameters
     ----------
     paths
-        Results databases of runs.
+        LoadedResults databases of runs.
 
     Returns
     -------
-    Results
+    LoadedResults
         What they hold together.
 
     Raises
@@ -125,15 +104,11 @@ def read(paths: Sequence[Path]) -> Results:
     run_ids = {int(entrant): list(rows.unique()) for entrant, rows in sources.groupby("entrant")["run_id"]}
     all_runs = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
     all_failures = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
-    return Results(entrants, boards, all_runs, all_failures, run_ids, paths, connection)
+    return LoadedResults(entrants, boards, all_runs, all_failures, run_ids, paths, connection)
 
 
 def _load(
-    connection: duckdb.DuckDBPyConnection,
-    paths: Sequence[Path],
-    sources: pd.DataFrame,
-    statement: str,
-    table: str | None = None,
+    connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], sources: pd.DataFrame, statement: str, table: str = ""
 ) -> None:
     """Run a statement on every database, or only on those that have a table which older ones lack."""
     for number, path in enumerate(paths):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score, brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from cnnsens_bench.measures import intervals, predictions, skill
 from cnnsens_bench.store import Store
@@ -65,19 +65,6 @@ def test_accuracy_and_label_change() -> None:
     image = np.array(["a", "a", "b", "b"])
     assert predictions.accuracy(image, np.array([1, 1, 2, 2]), np.array([1, 0, 2, 2])).value == 0.75
     assert predictions.label_change(image, np.array([1, 0, 2, 2]), np.array([0, 0, 0, 0])).value == 0.75
-
-
-def test_the_others_equal_scikit_learn() -> None:
-    rng = np.random.default_rng(2)
-    label, prediction = rng.integers(0, 5, 300), rng.integers(0, 5, 300)
-    assert predictions.mean_per_class_accuracy(label, prediction) == pytest.approx(
-        balanced_accuracy_score(label, prediction)
-    )
-    probabilities = rng.dirichlet(np.ones(5), 300)
-    expected = log_loss(label, probabilities, labels=range(5))
-    assert predictions.nll(probabilities[np.arange(300), label]) == pytest.approx(expected)
-    assert np.isfinite(predictions.nll(np.array([0.0])))
-    assert predictions.top_k(np.array([1, 5, 6, 9]), 5) == 0.5
 
 
 def test_calibration_error_of_a_worked_example() -> None:

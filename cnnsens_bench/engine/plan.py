@@ -243,9 +243,7 @@ ASKED_AT_ONCE = 1_000_000
 """The evaluations that one question to the store is about (or those of one image): it bounds the answer's memory."""
 
 
-def plan(
-    sweep: Sweep, images: pd.DataFrame, missing: Missing | None = None, missing_scores: Missing | None = None
-) -> Iterator[ImageBatch]:
+def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None = None) -> Iterator[ImageBatch]:
     """Yield batches of `sweep.batch_size` images that lack something; the last batch may be smaller.
 
     Parameters
@@ -255,12 +253,11 @@ def plan(
     images
         A sample table.
     missing
-        Answers which rows of `sweep.cell_table()` the store lacks; None where the store is empty.
-    missing_scores
-        Answers the same for `sweep.score_table()`; needed where `missing` is given and the sweep has scores.
+        Answers which rows of `sweep.cell_table()` and of `sweep.score_table()` the store lacks; None where the store
+        is empty.
     """
     held: list[ImageBatch] = []
-    for few in _lacking(sweep, images, missing, missing_scores):
+    for few in _lacking(sweep, images, missing):
         held.append(few)
         # They are collected until they fill a batch, so that batches are full on a resume too.
         if sum(len(batch.rows) for batch in held) < sweep.batch_size:
@@ -274,9 +271,7 @@ def plan(
         yield _concatenate(held)
 
 
-def _lacking(
-    sweep: Sweep, images: pd.DataFrame, missing: Missing | None, missing_scores: Missing | None
-) -> Iterator[ImageBatch]:
+def _lacking(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[ImageBatch]:
     """Yield a few images at a time, only those that lack something."""
     cells, scores = sweep.needed()
     if missing is None:
@@ -286,7 +281,7 @@ def _lacking(
             yield ImageBatch(rows, wanted, wanted_scores)
         return
     cell_question = _Question(missing, sweep.cell_table(), cells)
-    score_question = _Question(missing_scores, sweep.score_table(), scores)
+    score_question = _Question(missing, sweep.score_table(), scores)
     # Many images at once: where ids are in no order, each question is a scan of the table.
     step = max(1, ASKED_AT_ONCE // max(1, sweep.evaluations_per_image()))
     for start in range(0, len(images), step):
@@ -301,7 +296,7 @@ def _lacking(
 class _Question:
     """Asks the store what images lack of a table. The table has a row for each true value of `needed`, in its order."""
 
-    def __init__(self, missing: Missing | None, table: pd.DataFrame, needed: np.ndarray) -> None:
+    def __init__(self, missing: Missing, table: pd.DataFrame, needed: np.ndarray) -> None:
         self.missing, self.table, self.shape = missing, table, needed.shape
         self.index = pd.MultiIndex.from_frame(table)
         self.positions = np.flatnonzero(needed)
@@ -310,7 +305,6 @@ class _Question:
         """Return what the images lack, as (images, *shape of `needed`) bool."""
         flat = np.zeros((len(image_ids), int(np.prod(self.shape))), bool)
         if len(self.table):
-            assert self.missing is not None, "a sweep with scores asks for them"
             lacking = self.missing(image_ids, self.table)
             if not lacking.empty:
                 image = pd.Index(image_ids).get_indexer(pd.Index(lacking["image_id"]))

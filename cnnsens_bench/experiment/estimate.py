@@ -152,8 +152,7 @@ def wanted_counts(store: Store | None, sweep: Sweep, chosen: pd.DataFrame, proto
         return WantedCounts(needed_cells * len(chosen), needed_scores * len(chosen), len(chosen))
     cells, scores, images = np.zeros_like(needed_cells), np.zeros_like(needed_scores), 0
     missing = functools.partial(store.missing, protocol, sweep.dataset)
-    missing_scores = functools.partial(store.missing_scores, protocol, sweep.dataset)
-    for batch in plan(sweep, chosen, missing, missing_scores):
+    for batch in plan(sweep, chosen, missing):
         cells += batch.wanted.sum(axis=0)
         scores += batch.wanted_scores.sum(axis=0)
         images += len(batch.rows)

@@ -198,12 +198,10 @@ def run_sweep(
     console: Console,
 ) -> int:
     """Compute what the store lacks, and return the number of images that failed."""
-    missing = missing_scores = None
-    if store.has_predictions(protocol, sweep.dataset):
-        missing = functools.partial(store.missing, protocol, sweep.dataset)
-        missing_scores = functools.partial(store.missing_scores, protocol, sweep.dataset)
+    resumed = store.has_predictions(protocol, sweep.dataset)
+    missing = functools.partial(store.missing, protocol, sweep.dataset) if resumed else None
     store.held.check()  # training may have taken hours: what lies there may be another run's
-    with stored_plan(sweep, plan(sweep, images, missing, missing_scores), parts) as stored:
+    with stored_plan(sweep, plan(sweep, images, missing), parts) as stored:
         if missing:
             everything = len(images) * sweep.evaluations_per_image()
             done = everything - stored.evaluations
@@ -268,7 +266,7 @@ def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: 
         source = entrant.model.partition("/")[0]
         rows.append((entrant.model, entrant.architecture, source, entrant.defense, *own))
     columns = ["model", "architecture", "source", "defense", "weights_sha256", "num_parameters", "input_size"]
-    store.put_models(pd.DataFrame(rows, columns=columns).assign(dataset=dataset, trained_by=run_id))
+    store.put("models", pd.DataFrame(rows, columns=columns).assign(dataset=dataset, trained_by=run_id))
 
 
 def print_failures(console: Console, store: Store, run_id: str) -> int:

@@ -1,7 +1,6 @@
 """Measures of predictions and of error rates: what each means, for arrays of any origin."""
 
 import numpy as np
-import pandas as pd
 
 from cnnsens_bench.measures.intervals import IntervalEstimate, clustered_share
 
@@ -42,45 +41,6 @@ def label_change(image: np.ndarray, prediction: np.ndarray, reference: np.ndarra
         The share and its 95 % interval, see `clustered_interval`.
     """
     return clustered_share(image, np.asarray(prediction) != np.asarray(reference))
-
-
-def top_k(true_rank: np.ndarray, k: int) -> float:
-    """Return the share whose true label is among the `k` most probable; `true_rank` (N,) counts from 1."""
-    return float(np.mean(np.asarray(true_rank) <= k))
-
-
-def mean_per_class_accuracy(label: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the mean over classes of each class's accuracy, in which rare classes count as much as common ones.
-
-    Parameters
-    ----------
-    label, prediction
-        Shape (N,) each: the true and the predicted labels.
-
-    Returns
-    -------
-    float
-        The mean, in [0, 1].
-    """
-    right = pd.Series(np.asarray(label) == np.asarray(prediction))
-    return float(right.groupby(np.asarray(label)).mean().mean())
-
-
-def nll(true_probability: np.ndarray) -> float:
-    """Return the mean negative log-likelihood in nats; a probability of 0 counts as the smallest normal float32.
-
-    Parameters
-    ----------
-    true_probability
-        Shape (N,), in [0, 1]: the probabilities of the true labels.
-
-    Returns
-    -------
-    float
-        The mean, at least 0.
-    """
-    floor = np.finfo(np.float32).tiny
-    return float(-np.log(np.maximum(np.asarray(true_probability, float), floor)).mean())
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
@@ -138,23 +98,16 @@ def ratios_by_degradation(own: np.ndarray, reference: np.ndarray, degradation: n
     return np.stack(found, axis=-1) if found else np.full((*own.shape[:-1], 0), np.nan)
 
 
-def above_undegraded(error: np.ndarray, degradation: np.ndarray) -> np.ndarray:
-    """Return by how much the errors exceed those of the condition `none`.
+def excess_ratios(error: np.ndarray, reference: np.ndarray, degradation: np.ndarray) -> np.ndarray:
+    """Return `ratios_by_degradation` of the errors in excess of the undegraded ones, those of the condition `none`.
 
-    Parameters
-    ----------
-    error
-        Shape (…, conditions): error rates.
-    degradation
-        Shape (conditions,): the names of the degradations.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (…, conditions); NaN where there is no condition `none`.
+    Without that condition there are no ratios: all are NaN. Parameters and result are those of `ratios_by_degradation`.
     """
-    error, undegraded = np.asarray(error, float), np.flatnonzero(np.asarray(degradation) == "none")
-    return error - error[..., undegraded[:1]] if len(undegraded) else np.full_like(error, np.nan)
+    own, others = np.asarray(error, float), np.asarray(reference, float)
+    undegraded = np.flatnonzero(np.asarray(degradation) == "none")[:1]
+    if not len(undegraded):
+        return ratios_by_degradation(np.full_like(own, np.nan), others, degradation)
+    return ratios_by_degradation(own - own[..., undegraded], others - others[..., undegraded], degradation)
 
 
 def mce(error: np.ndarray, reference: np.ndarray, degradation: np.ndarray) -> np.ndarray:
@@ -186,13 +139,12 @@ def mce(error: np.ndarray, reference: np.ndarray, degradation: np.ndarray) -> np
 
 
 def relative_mce(error: np.ndarray, reference: np.ndarray, degradation: np.ndarray) -> np.ndarray:
-    """Return `mce` of the errors in excess of the undegraded ones, those of the condition `none`.
+    """Return `mce` of the errors in excess of the undegraded ones.
 
     A degradation under which the reference makes no more errors than undegraded is left out. Parameters and result
     are those of `mce`.
     """
-    own, others = (above_undegraded(values, degradation) for values in (error, reference))
-    return _mean(ratios_by_degradation(own, others, degradation))
+    return _mean(excess_ratios(error, reference, degradation))
 
 
 def mean_flip_rate(change: np.ndarray, reference: np.ndarray, degradation: np.ndarray) -> np.ndarray:

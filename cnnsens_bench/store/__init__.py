@@ -5,19 +5,5 @@ from cnnsens_bench.store.parts import FAILURES, IMAGES, PREDICTIONS, SPEED, new_
 from cnnsens_bench.store.publish import RunStore, holding, local_copy, reading, storage_errors, writing
 from cnnsens_bench.store.schema import SCHEMA_VERSION
 
-__all__ = [
-    "FAILURES",
-    "IMAGES",
-    "PREDICTIONS",
-    "SCHEMA_VERSION",
-    "SPEED",
-    "RunStore",
-    "Store",
-    "holding",
-    "local_copy",
-    "new_attempt",
-    "reading",
-    "storage_errors",
-    "write_part",
-    "writing",
-]
+__all__ = ["FAILURES", "IMAGES", "PREDICTIONS", "SCHEMA_VERSION", "SPEED", "new_attempt", "write_part"]
+__all__ += ["RunStore", "Store", "holding", "local_copy", "reading", "storage_errors", "writing"]

@@ -1,7 +1,6 @@
 """Opening DuckDB databases: which names DuckDB can open, and one sentence for each way in which opening fails."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -13,25 +12,17 @@ DISK_ERRORS = (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryExce
 """What DuckDB raises on a full disk, and afterwards."""
 
 
-@dataclass(frozen=True)
-class OpeningSentences:
-    """How the sentences about a database that cannot be opened end, for each reason."""
-
-    held: str
-    foreign: str
-    other: str
-
-
-TO_WRITE = OpeningSentences(
-    held="is held by {holder}: close it there and run the same command again, or choose another output=<folder>",
-    foreign="is not a DuckDB database: move it away, or choose another output=<folder>",
-    other="cannot be opened ({reason}): choose another output=<folder>",
-)
-TO_READ = OpeningSentences(
-    held="is held by another process: wait until its run has ended",
-    foreign="is not a DuckDB database: --db takes the results.duckdb of a run",
-    other="cannot be opened ({reason})",
-)
+TO_WRITE = {
+    "held": "is held by {holder}: close it there and run the same command again, or choose another output=<folder>",
+    "foreign": "is not a DuckDB database: move it away, or choose another output=<folder>",
+    "other": "cannot be opened ({reason}): choose another output=<folder>",
+}
+"""How the sentence about a database that cannot be opened ends, for each reason."""
+TO_READ = {
+    "held": "is held by another process: wait until its run has ended",
+    "foreign": "is not a DuckDB database: --db takes the results.duckdb of a run",
+    "other": "cannot be opened ({reason})",
+}
 
 
 def file_name(file: Path) -> str:
@@ -63,13 +54,9 @@ def is_foreign(error: duckdb.Error) -> bool:
     return "not a valid" in str(error)
 
 
-def opening_error(path: StoragePath, error: duckdb.Error, sentences: OpeningSentences) -> str:
+def opening_error(path: StoragePath, error: duckdb.Error, sentences: dict[str, str] = TO_WRITE) -> str:
     """Return the sentence that says why a database cannot be opened, and what to do."""
-    if is_held(error):
-        holder = re.search(r"\(PID (\d+)\)", str(error))
-        text = sentences.held.format(holder=f"process {holder[1]}" if holder else "another process")
-    elif is_foreign(error):
-        text = sentences.foreign
-    else:
-        text = sentences.other.format(reason=first_line(error))
-    return f"{path} {text}"
+    reason = "held" if is_held(error) else "foreign" if is_foreign(error) else "other"
+    process = re.search(r"\(PID (\d+)\)", str(error))
+    holder = f"process {process[1]}" if process else "another process"
+    return f"{path} {sentences[reason].format(holder=holder, reason=first_line(error))}"

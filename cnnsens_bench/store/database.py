@@ -17,17 +17,9 @@ import duckdb
 import pandas as pd
 
 from cnnsens_bench.store import ingestion
-from cnnsens_bench.store.connection import (
-    DISK_ERRORS,
-    TO_WRITE,
-    file_name,
-    is_foreign,
-    is_held,
-    opening_error,
-    unopenable,
-)
+from cnnsens_bench.store.connection import DISK_ERRORS, file_name, is_foreign, is_held, opening_error, unopenable
 from cnnsens_bench.store.parts import PartFiles
-from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL, add_missing_columns, create_tables
+from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL, add_missing_columns, create_tables, with_names
 from cnnsens_bench.utils.errors import StorageError, UserError, first_line
 from cnnsens_bench.utils.storage import StoragePath, is_local, require_writable
 
@@ -55,27 +47,28 @@ class Store:
     output
         The output of a run: a folder or a URI.
     database
-        The file that this store opens. The default is `<output>/results.duckdb`. It is another file while a run writes,
-        and where the output is a URI.
+        The file that this store opens. The default is `path`. It is another file while a run writes, and where the
+        output is a URI.
+    path
+        The file that readers know. The default is `<output>/results.duckdb`.
 
     Attributes
     ----------
-    path
-        The file that readers know.
     settings
         DuckDB's settings, for each connection.
     changed
         Whether a connection has been open for writing.
     """
 
-    def __init__(self, output: StoragePath, database: Path | None = None) -> None:
+    def __init__(self, output: StoragePath, database: Path | None = None, path: StoragePath | None = None) -> None:
         self.output = output
-        self.path: StoragePath = output / "results.duckdb"
+        self.path = path or output / "results.duckdb"
         self.database = database
         self.parts = PartFiles(output)
         self.changed = False
         self.settings: dict[str, Any] = {}
         self._of_unknown_runs: set[str] = set()
+        self._discard: Callable[[IngestedParts], None] = self._remove
 
     def open(self) -> None:
         """Make the folder and the schema where they are missing, and add columns that an older database lacks.
@@ -119,14 +112,8 @@ class Store:
 
         This comes before `ingest`, which leaves the parts of unknown runs alone.
         """
-        values = {
-            "run_id": run_id,
-            "suite": suite,
-            "schema_version": SCHEMA_VERSION,
-            "protocol": protocol,
-            "config": json.dumps(config, default=str),
-            "environment": json.dumps(environment),
-        }
+        values = {"run_id": run_id, "suite": suite, "schema_version": SCHEMA_VERSION, "protocol": protocol}
+        values |= {"config": json.dumps(config, default=str), "environment": json.dumps(environment)}
         with self.connect() as connection:
             connection.execute(SQL["begin_run"], values)
         self._of_unknown_runs.clear()
@@ -141,17 +128,11 @@ class Store:
         with self.connect() as connection:
             connection.execute(SQL["clear_failures"], {"run_id": run_id})
 
-    def put_models(self, rows: pd.DataFrame) -> None:
-        """Insert or replace rows of `models`, columns by name."""
+    def put(self, table: str, rows: pd.DataFrame) -> None:
+        """Insert or replace rows of `models` or `images`, columns by name."""
         with self.connect(10) as connection:
             connection.register("rows", rows)
-            connection.execute("INSERT OR REPLACE INTO models BY NAME SELECT * FROM rows")
-
-    def put_images(self, rows: pd.DataFrame) -> None:
-        """Insert or replace rows of `images`, columns by name."""
-        with self.connect(10) as connection:
-            connection.register("rows", rows)
-            connection.execute("INSERT OR REPLACE INTO images BY NAME SELECT * FROM rows")
+            connection.execute(with_names("put_rows", table=[table]))
 
     def model_digests(self, model: str, dataset: str) -> dict[str, str]:
         """Return the SHA-256 of the weights with which a model made its stored predictions, by defense."""
@@ -165,7 +146,7 @@ class Store:
             return bool(found and found[0])
 
     def missing(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
-        """Return those rows of `image_ids` × `wanted` that the store has no predictions of under a protocol.
+        """Return those rows of `image_ids` × `wanted` that the store lacks under a protocol.
 
         Parameters
         ----------
@@ -174,28 +155,11 @@ class Store:
         image_ids
             The images.
         wanted
-            Rows of (model, defense, degradation, level, trial).
+            Rows of (model, defense, degradation, level, trial) ask for predictions, and rows of (model, defense,
+            predictor, degradation, level) for scores. The level-free score has the predictor "", the degradation "none"
+            and level 0.
         """
-        return self._missing("missing", protocol, dataset, image_ids, wanted)
-
-    def missing_scores(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
-        """Return those rows of `image_ids` × `wanted` that the store has no scores of under a protocol.
-
-        Parameters
-        ----------
-        protocol, dataset
-            The hash of the protocol, and the data set of the images.
-        image_ids
-            The images.
-        wanted
-            Rows of (model, defense, predictor, degradation, level). The level-free score has the predictor "", the
-            degradation "none" and level 0.
-        """
-        return self._missing("missing_scores", protocol, dataset, image_ids, wanted)
-
-    def _missing(
-        self, statement: str, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame
-    ) -> pd.DataFrame:
+        statement = "missing_scores" if "predictor" in wanted else "missing"
         with self.connect(10) as connection:
             # The ids are typed, because an empty list has no type of its own.
             connection.register("wanted_images", pd.DataFrame({"image_id": pd.Series(image_ids, dtype="str")}))
@@ -219,13 +183,7 @@ class Store:
                     "which brings it up to date"
                 ) from None
 
-    def ingest(
-        self,
-        report_progress: Callable[[int, int], None] | None = None,
-        *,
-        keep: StoragePath | None = None,
-        patience: float = 0,
-    ) -> int:
+    def ingest(self, keep: StoragePath | None = None, patience: float = 0) -> int:
         """Insert the rows of all whole parts into the tables, exactly once, and remove the parts.
 
         The folders of ended attempts are removed too. A part that cannot be read is set aside as `<name>.corrupt`, with
@@ -234,8 +192,6 @@ class Store:
 
         Parameters
         ----------
-        report_progress
-            Called after each batch with the number of parts that are done and of all parts.
         keep
             The folder of the attempt that workers are still writing to.
         patience
@@ -252,26 +208,15 @@ class Store:
             Where the database cannot be written, or parts cannot be read or removed.
         """
         new = 0
-        for ingested in self._insert_parts(report_progress, keep, patience):
-            self._remove(ingested)
-            new += ingested.new
-        return new
-
-    def _insert_parts(
-        self, report_progress: Callable[[int, int], None] | None, keep: StoragePath | None, patience: float
-    ) -> Iterator[IngestedParts]:
-        """Insert batch after batch, and yield after each commit what can be removed."""
-        waiting = self.parts.attempts()
-        total, done = sum(map(len, waiting.values())), 0
-        for attempt, names in waiting.items():
+        for attempt, names in self.parts.attempts().items():
             # A transaction never spans attempts: rows that two of them hold are found in the table, and kept once.
             for batch in ingestion.batches(names):
-                yield self._insert_batch(attempt, batch, patience)
-                done += len(batch)
-                if report_progress:
-                    report_progress(done, total)
+                ingested = self._insert_batch(attempt, batch, patience)
+                self._discard(ingested)
+                new += ingested.new
             if keep is None or attempt != keep.name:
-                yield IngestedParts(attempt, [], ended=True)
+                self._discard(IngestedParts(attempt, [], ended=True))
+        return new
 
     def _insert_batch(self, attempt: str, names: list[str], patience: float) -> IngestedParts:
         with self.connect(patience) as connection:
@@ -337,7 +282,7 @@ class Store:
                     continue
                 # A run has opened its working copy before: then the user has asked for nothing wrong.
                 disk = self.database is not None and isinstance(error, DISK_ERRORS) and not is_foreign(error)
-                raise (StorageError if disk else UserError)(opening_error(self.path, error, TO_WRITE)) from None
+                raise (StorageError if disk else UserError)(opening_error(self.path, error)) from None
         self.changed = self.changed or not read_only
         try:
             yield connection
@@ -360,9 +305,7 @@ def require_output(output: StoragePath) -> None:
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
     """Return the schema version of a database, or None where it is empty."""
     tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-    row = None
-    if "meta" in tables:
-        row = connection.execute("SELECT schema_version FROM meta").fetchone()
-    elif "runs" in tables:  # the first databases have the version there only
-        row = connection.execute("SELECT max(schema_version) FROM runs").fetchone()
-    return row[0] if row else None
+    for table in ("meta", "runs"):  # the first databases have the version in `runs` only
+        if table in tables:
+            return connection.execute("SELECT max(schema_version) FROM query_table(?)", [table]).fetchall()[0][0]
+    return None

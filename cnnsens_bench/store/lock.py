@@ -18,16 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from cnnsens_bench.utils import storage
 from cnnsens_bench.utils.errors import StorageError, UserError
-from cnnsens_bench.utils.storage import (
-    StoragePath,
-    create_object,
-    is_local,
-    read_file,
-    remove_files,
-    storing,
-    write_whole,
-)
+from cnnsens_bench.utils.storage import StoragePath, is_local
 
 NAME = "run.lock"
 BEAT = 10.0
@@ -94,7 +87,8 @@ class FileLock:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(_refusal(output, _read_lock(file))) from None
+                with file:
+                    raise UserError(_refusal(output, _parsed(os.pread(file.fileno(), 4096, 0)))) from None
             except BaseException:
                 file.close()
                 raise
@@ -117,7 +111,7 @@ class FileLock:
             Where it cannot be written: a network file system takes a lock away from a machine that it has not seen for
             a while.
         """
-        with storing(self.path):
+        with storage.storing(self.path):
             if not _is_at(self.path, self._file):
                 raise UserError(_removed(self.path))
             self._write()
@@ -198,7 +192,7 @@ class Lease:
         _mine.discard(str(self.me["token"]))
         with contextlib.suppress(StorageError, FileNotFoundError):
             if (self._read() or {}).get("token") == self.me["token"]:
-                remove_files(self.output, [NAME])
+                storage.remove_files(self.output, [NAME])
 
     def _await(self, report: Report) -> bool:
         """Wait until no lease is renewed any more, and return whether there is a stale or damaged one."""
@@ -221,7 +215,7 @@ class Lease:
         """Write the lease. Where it replaces none, it is refused if another run has written one meanwhile."""
         if not replaces:
             try:
-                create_object(self.path, self._content())
+                storage.create_object(self.path, self._content())
                 return
             except Exception:  # another run was faster, or the storage cannot do this: each library has its own errors
                 found = self._read()
@@ -253,7 +247,7 @@ class Lease:
             self._write()
 
     def _write(self) -> None:
-        write_whole(self.path, self._content())
+        storage.write_whole(self.path, self._content())
 
     def _content(self) -> bytes:
         return json.dumps({**self.me, "beat": time.time()}).encode()
@@ -261,14 +255,10 @@ class Lease:
     def _read(self) -> dict[str, Any] | None:
         """Return the lease that is written, an empty one where it is damaged, or None where there is none."""
         try:
-            data = read_file(self.path)
+            found = _parsed(storage.read_file(self.path))
         except FileNotFoundError:
             return None
-        try:
-            found = json.loads(data)
-            return {"token": "", "beat": 0.0, **found}
-        except (ValueError, TypeError):
-            return {}
+        return {"token": "", "beat": 0.0, **found} if found else {}
 
 
 def _now() -> float:
@@ -307,14 +297,13 @@ def _machine() -> str:
     return f"{platform.node()} {uuid.getnode()}"
 
 
-def _read_lock(file: TextIO) -> dict[str, Any]:
-    with file:
-        try:
-            file.seek(0)
-            found = json.loads(file.read())
-            return found if isinstance(found, dict) else {}
-        except ValueError:  # its holder is writing it at this moment
-            return {}
+def _parsed(content: bytes) -> dict[str, Any]:
+    """Return what a lock says; nothing where it is damaged, or where its holder is writing it at this moment."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_at(path: Path, file: TextIO) -> bool:

@@ -17,31 +17,17 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from cnnsens_bench.store.schema import PART_KINDS, part_schema
+from cnnsens_bench.utils import storage
 from cnnsens_bench.utils.errors import first_line
-from cnnsens_bench.utils.storage import (
-    StoragePath,
-    is_local,
-    make_folder,
-    names_below,
-    remove_empty_folder,
-    remove_files,
-    remove_partial_files,
-    rename,
-    storing,
-    write_whole,
-)
+from cnnsens_bench.utils.storage import StoragePath, is_local
 
 logger = logging.getLogger(__name__)
 
 RETRY = "-retry"
 """In the name of a part whose rows another part of the same attempt may hold; see `is_retry`."""
 
-PREDICTIONS = part_schema("predictions")
-IMAGES = part_schema("images")
-SENSITIVITY = part_schema("sensitivity")
-SENSITIVITY_PREDICTIONS = part_schema("sensitivity_predictions")
-FAILURES = part_schema("failures")
-SPEED = part_schema("speed")
+PREDICTIONS, IMAGES, FAILURES, SENSITIVITY, SENSITIVITY_PREDICTIONS, SPEED = map(part_schema, PART_KINDS)
+"""The columns of each kind of part."""
 
 
 def new_attempt(output: StoragePath) -> StoragePath:
@@ -57,7 +43,7 @@ def new_attempt(output: StoragePath) -> StoragePath:
         `<output>/parts/<attempt>`, absolute, because workers have another working directory.
     """
     folder = output.absolute() / "parts" / uuid.uuid4().hex[:12]
-    make_folder(folder)
+    storage.make_folder(folder)
     return folder
 
 
@@ -88,10 +74,10 @@ def write_part(folder: StoragePath, kind: str, name: str, table: pa.Table) -> St
     rows = table.select(schema.names).cast(schema)
     path = folder / f"{kind}-{name}.parquet"
     content = io.BytesIO()
-    with storing(path):
+    with storage.storing(path):
         pq.write_table(rows, content, compression="zstd")
     try:
-        write_whole(path, content.getvalue())
+        storage.write_whole(path, content.getvalue())
     except FileNotFoundError:
         if not is_local(folder):
             raise
@@ -164,13 +150,13 @@ class PartFiles:
             for folder in sorted(path for path in self.folder.glob("*") if path.is_dir()):
                 found[folder.name] = [file.name for file in folder.glob("*.parquet")]
         else:
-            for attempt, _, name in (path.rpartition("/") for path in names_below(self.folder)):
+            for attempt, _, name in (path.rpartition("/") for path in storage.names_below(self.folder)):
                 if attempt and "/" not in attempt:
                     found.setdefault(attempt, []).append(name)
-        return {
-            attempt: sorted((name for name in names if _is_part(name)), key=lambda name: (is_retry(name), name))
-            for attempt, names in found.items()
-        }
+        for attempt, names in found.items():
+            parts = [name for name in names if name.endswith(".parquet") and kind_of(name) in PART_KINDS]
+            found[attempt] = sorted(parts, key=lambda name: (is_retry(name), name))
+        return found
 
     @contextlib.contextmanager
     def local_files(self, attempt: str, names: Sequence[str]) -> Iterator[list[Path]]:
@@ -183,23 +169,20 @@ class PartFiles:
         if is_local(folder):
             yield [folder / name for name in names]
             return
-        if not names:
-            yield []
-            return
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix="parts-") as temporary:
             local = Path(temporary, attempt)
             local.mkdir()
             try:
                 _download(folder, names, local)
             except FileNotFoundError:
-                found = set(names_below(folder))
+                found = set(storage.names_below(folder))
                 names = [name for name in names if name in found]
                 _download(folder, names, local)
             yield [local / name for name in names]
 
     def remove(self, attempt: str, names: Sequence[str]) -> None:
         """Remove parts that the database has. Raise `StorageError`."""
-        remove_files(self.folder / attempt, names)
+        storage.remove_files(self.folder / attempt, names)
 
     def set_aside(self, attempt: str, file: Path) -> bool:
         """Rename a part to `<name>.corrupt` if it cannot be read, and return whether it was so.
@@ -215,10 +198,9 @@ class PartFiles:
         if reason is None:
             return False
         part = self.folder / attempt / file.name
-        rename(part, part.with_suffix(".corrupt"))
-        logger.warning(
-            "a part cannot be read, its rows will be computed again: %s (%s)", part.with_suffix(".corrupt"), reason
-        )
+        corrupt = part.with_suffix(".corrupt")
+        storage.rename(part, corrupt)
+        logger.warning("a part cannot be read, its rows will be computed again: %s (%s)", corrupt, reason)
         return True
 
     def close(self, attempt: str) -> None:
@@ -227,15 +209,11 @@ class PartFiles:
         Where a worker that outlived its run is just writing, the folder stays until the next time.
         """
         folder = self.folder / attempt
-        remove_partial_files(folder)
-        remove_empty_folder(folder)
-
-
-def _is_part(name: str) -> bool:
-    return name.endswith(".parquet") and kind_of(name) in PART_KINDS
+        storage.remove_partial_files(folder)
+        storage.remove_empty_folder(folder)
 
 
 def _download(folder: UPath, names: Sequence[str], target: Path) -> None:
     """Copy parts onto the disk, not through memory: all parts of a transaction are too large for that."""
-    with storing(folder):
+    with storage.storing(folder):
         folder.fs.get([(folder / name).path for name in names], [str(target / name) for name in names])

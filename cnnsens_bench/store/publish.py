@@ -12,34 +12,23 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cnnsens_bench.store.connection import require_openable
 from cnnsens_bench.store.database import IngestedParts, Store, require_output
-from cnnsens_bench.store.lock import FileLock, Lease, lock
+from cnnsens_bench.store.lock import FileLock, Lease, Report, lock
 from cnnsens_bench.store.parts import PartFiles
+from cnnsens_bench.utils import storage
 from cnnsens_bench.utils.errors import StorageError, UserError, cause_of
 from cnnsens_bench.utils.memory import STORE_SHARE, total_memory
-from cnnsens_bench.utils.storage import (
-    StoragePath,
-    download,
-    is_local,
-    local_folder,
-    remove_files,
-    remove_partial_files,
-    replace_file,
-    storing,
-)
+from cnnsens_bench.utils.storage import StoragePath, is_local
 
 EVERY = 60.0
 """Least seconds between two publications. It is read each time, so that tests of kills can lower it."""
 SHARE = 0.05
 """Largest share of a run's time that publications may take: large databases are published less often."""
-
-Report = Callable[[str], None]
-"""Takes one sentence for the user."""
 
 
 @contextlib.contextmanager
@@ -64,10 +53,8 @@ def writing(
     StorageError
         Where the results cannot be published; the parts keep them.
     """
-    require_output(output)
-    held = lock(output, report)
-    try:
-        store = RunStore(output, local_folder(output, cache) / "work", held, report)
+    with holding(output, report) as held:
+        store = RunStore(output, storage.local_folder(output, cache) / "work", held, report)
         try:
             store.begin()
         except BaseException:
@@ -82,17 +69,15 @@ def writing(
                 report(f"warning: {error}: what is not published yet is kept in the parts")
             raise
         store.end()
-    finally:
-        held.release()
 
 
 @contextlib.contextmanager
-def holding(output: StoragePath, report: Report = lambda _: None) -> Iterator[None]:
-    """Keep other runs out of an output while the body does not write its database. Raise `UserError` as `writing`."""
+def holding(output: StoragePath, report: Report = lambda _: None) -> Iterator[FileLock | Lease]:
+    """Keep other runs out of an output, and give its lock. Raise `UserError` as `writing`."""
     require_output(output)
     held = lock(output, report)
     try:
-        yield
+        yield held
     finally:
         held.release()
 
@@ -101,9 +86,7 @@ def holding(output: StoragePath, report: Report = lambda _: None) -> Iterator[No
 def reading(database: StoragePath) -> Iterator[Store]:
     """Give a store to ask a database, of which a URI's is fetched into a temporary file. Raise `UserError`."""
     with local_copy(database) as file:
-        store = Store(database.parent, file)
-        store.path = database
-        yield store
+        yield Store(database.parent, file, database)
 
 
 @contextlib.contextmanager
@@ -125,7 +108,7 @@ def local_copy(database: StoragePath) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "results.duckdb")
         try:
-            download(database, file)
+            storage.download(database, file)
         except FileNotFoundError:
             raise UserError(absent) from None
         except StorageError as error:
@@ -148,9 +131,7 @@ class RunStore(Store):
         As for `writing`.
     """
 
-    def __init__(
-        self, output: StoragePath, folder: Path, held: FileLock | Lease, report: Report = lambda _: None
-    ) -> None:
+    def __init__(self, output: StoragePath, folder: Path, held: FileLock | Lease, report: Report) -> None:
         self.working_copy = folder / "results.duckdb"
         super().__init__(output, self.working_copy)
         self.folder, self.held, self.report = folder, held, report
@@ -162,17 +143,19 @@ class RunStore(Store):
         }
         self._published_at, self._cost, self._last_warning = time.monotonic(), 0.0, ""
         self._has_unpublished_run = False
+        # Parts are removed when the published database has their rows.
         self._removable: list[IngestedParts] = []
+        self._discard = self._removable.append
 
     def begin(self) -> None:
         """Copy the published database to the working copy, and make its schema. Raise `UserError` or `StorageError`."""
         began = time.monotonic()
-        with storing(self.output):
+        with storage.storing(self.output):
             shutil.rmtree(self.folder, ignore_errors=True)
             # A network file system may keep files that somebody has open, but no file that would be opened here.
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_files(self.folder, [self.working_copy.name, _journal(self.working_copy.name)])
-            remove_partial_files(self.output, ".results.*.partial")
+            storage.remove_files(self.folder, [self.working_copy.name, _journal(self.working_copy.name)])
+            storage.remove_partial_files(self.output, ".results.*.partial")
         exists = self._fetch()
         self.open()
         self.changed = not exists
@@ -189,20 +172,6 @@ class RunStore(Store):
         """
         self._has_unpublished_run |= self.query("SELECT 1 FROM runs WHERE run_id = ?", [run_id]).empty
         super().begin_run(run_id, suite, protocol, config, environment)
-
-    def ingest(
-        self,
-        report_progress: Callable[[int, int], None] | None = None,
-        *,
-        keep: StoragePath | None = None,
-        patience: float = 0,
-    ) -> int:
-        """Insert the rows of all whole parts as `Store.ingest` does, and remove the parts when they are published."""
-        new = 0
-        for ingested in self._insert_parts(report_progress, keep, patience):
-            self._removable.append(ingested)
-            new += ingested.new
-        return new
 
     def share(self, keep: StoragePath | None = None, begins: bool = False) -> None:
         """Ingest parts and publish the database, if it is time to.
@@ -261,7 +230,7 @@ class RunStore(Store):
         with self.connect() as connection:
             connection.execute("CHECKPOINT")  # all that was committed is now in the one file
         partial = f".results.{uuid.uuid4().hex[:12]}.partial"
-        replace_file(self.working_copy, self.path, move=move, partial=partial, before=self._before_replacing)
+        storage.replace_file(self.working_copy, self.path, move=move, partial=partial, before=self._before_replacing)
         self.held.check()  # a run that took over while we copied does not have the rows of all parts
         self.changed = False
         self._has_unpublished_run = False
@@ -273,19 +242,19 @@ class RunStore(Store):
         self.held.check()  # copying a large database takes a while
         # A killed writer of an earlier version may have left a journal, which `_fetch` has copied. It does not belong
         # to the file that comes.
-        remove_files(self.path.parent, [_journal(self.path.name)])
+        storage.remove_files(self.path.parent, [_journal(self.path.name)])
 
     def _fetch(self) -> bool:
         """Copy the published database and its journal, if there is one, and return whether there is a database."""
         partial = self.working_copy.with_suffix(".partial")
         journal = _journal(self.path.name)
         try:
-            download(self.path, partial)
+            storage.download(self.path, partial)
         except FileNotFoundError:
             partial.unlink(missing_ok=True)
             return False
         with contextlib.suppress(FileNotFoundError):
-            download(self.path.with_name(journal), self.folder / journal)
+            storage.download(self.path.with_name(journal), self.folder / journal)
         os.replace(partial, self.working_copy)
         return True
 

@@ -58,14 +58,7 @@ def results(path: Path) -> Store:
     """Return the store of a results database, to ask it. Raise `UserError` as `attach` does."""
     with duckdb.connect() as connection:
         attach(connection, path)
-    return stored_at(path)
-
-
-def stored_at(path: Path) -> Store:
-    """Return a store whose database is this file, whatever its name."""
-    store = Store(path.parent)
-    store.path = path
-    return store
+    return Store(path.parent, path=path)
 
 
 def _fault(connection: duckdb.DuckDBPyConnection, path: Path, tables: set[str]) -> str | None:

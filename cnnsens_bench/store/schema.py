@@ -18,13 +18,7 @@ PART_KINDS = ("predictions", "images", "failures", "sensitivity", "sensitivity_p
 """The kinds of part files, in the order in which they are ingested. Each has the columns of the table of its name."""
 REPETITIVE_KINDS = ("predictions", "sensitivity", "sensitivity_predictions")
 """Kinds whose texts repeat from row to row: in memory each text is held once."""
-ARROW_TYPES = {
-    "VARCHAR": pa.string(),
-    "DOUBLE": pa.float64(),
-    "FLOAT": pa.float32(),
-    "INTEGER": pa.int32(),
-    "BIGINT": pa.int64(),
-}
+ARROW_TYPES = {"VARCHAR": "string", "DOUBLE": "double", "FLOAT": "float", "INTEGER": "int32", "BIGINT": "int64"}
 
 
 @dataclass(frozen=True)

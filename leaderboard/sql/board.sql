@@ -17,10 +17,10 @@ FROM (
 GROUP BY condition
 
 -- name: measured
--- For each entrant, the conditions that it was measured under, and the number of images with a prediction.
+-- For each entrant of a board, the conditions that it was measured under, and the number of images with a prediction.
 SELECT entrant, list(DISTINCT condition ORDER BY condition) AS conditions,
     count(DISTINCT image) FILTER (hit IS NOT NULL) AS images
-FROM per_image GROUP BY entrant
+FROM per_image JOIN entrant_board USING (entrant) WHERE board = $board GROUP BY entrant ORDER BY entrant
 
 -- name: shares
 -- One row for each image and condition of an entrant.
@@ -31,14 +31,17 @@ SELECT entrant, condition, sum(abs(gap)) / sum(rows) AS ece
 FROM (SELECT entrant, degradation, level, bin, sum(gap) AS gap, sum(rows) AS rows FROM calibration GROUP BY ALL)
 JOIN entrant_board USING (entrant)
 JOIN condition_index USING (board, degradation, level)
+WHERE board = $board
 GROUP BY ALL
 
 -- name: timings
 -- One row for each timed batch of images. DISTINCT, because a batch that two databases have is one measurement.
-SELECT DISTINCT entrant, device, threads, run_id, images, seconds FROM timings ORDER BY ALL
+SELECT DISTINCT entrant, device, threads, run_id, images, seconds
+FROM timings JOIN entrant_board USING (entrant) WHERE board = $board ORDER BY ALL
 
 -- name: pairs
 -- The shares of two entrants on the same image, under the same condition and with the same number of trials.
 SELECT condition, image, a.hit AS hit, b.hit AS reference_hit, a.trials
 FROM per_image AS a JOIN per_image AS b USING (condition, image, trials)
 WHERE a.entrant = $first AND b.entrant = $second
+ORDER BY condition, image

@@ -35,7 +35,7 @@ INSERT INTO class_names SELECT dataset, image_id, class_name FROM source.images
 
 -- name: load_shares
 -- Shares per image and condition of the attached database, because trials are nested in images. A probability of 0 counts
--- as the smallest normal float32, as it does in the measure `nll`.
+-- as the smallest normal float32.
 INSERT INTO loaded BY NAME
 WITH entered AS NOT MATERIALIZED (
     SELECT entrant, degradation, level, trial, image_id, label, prediction, true_rank, true_probability

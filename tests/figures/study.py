@@ -57,5 +57,5 @@ def paper_store(store: Store) -> Store:
     write_part(new_attempt(store.output), "predictions", "a", part)
     store.ingest()
     known = table[["model", "architecture", "dataset", "defense"]].drop_duplicates()
-    store.put_models(known.assign(num_parameters=known["model"].map(MODELS), weights_sha256="w", input_size=224))
+    store.put("models", known.assign(num_parameters=known["model"].map(MODELS), weights_sha256="w", input_size=224))
     return store

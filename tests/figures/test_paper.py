@@ -275,7 +275,7 @@ def test_a_name_is_no_formula(tmp_path: Path) -> None:
     write_part(new_attempt(made.output), "predictions", "b", part)
     made.ingest()
     known = rows[["model", "architecture", "dataset", "defense"]].drop_duplicates()
-    made.put_models(known.assign(num_parameters=5, weights_sha256="w", input_size=224))
+    made.put("models", known.assign(num_parameters=5, weights_sha256="w", input_size=224))
     for name in ("fig2", "combination", "depth"):
         FIGURES[name](made, tmp_path / "a.png")
 

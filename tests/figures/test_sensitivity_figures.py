@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
              "box_x": 2.0, "box_y": 2.0, "box_w": 20.0, "box_h": 15.0, "width": 30, "height": 20,
              "hue_entropy": rng.random()}
         )  # fmt: skip
-    made.put_images(pd.DataFrame(pictures))
+    made.put("images", pd.DataFrame(pictures))
     return made
 
 

@@ -91,7 +91,7 @@ def write(
     named = rows[["dataset", "model", "architecture", "defense"]].drop_duplicates()
     digests = [None if weights is None else f"{weights}{model}{defense}" for model, defense in
                zip(named["model"], named["defense"], strict=True)]  # fmt: skip
-    store.put_models(named.assign(num_parameters=named["model"].str.len() * 1000, weights_sha256=digests))
+    store.put("models", named.assign(num_parameters=named["model"].str.len() * 1000, weights_sha256=digests))
     images = rows[["dataset", "image_id"]].drop_duplicates()
-    store.put_images(images.assign(class_name="class of " + images["image_id"]))
+    store.put("images", images.assign(class_name="class of " + images["image_id"]))
     return store.path

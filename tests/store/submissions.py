@@ -44,10 +44,11 @@ def scored(folder: Path) -> Store:
     """Make a database with scores."""
     scores = score_rows()
     store = scored_store(folder, sweep_rows(), scores, predicted_rows(scores))
-    store.put_models(
-        pd.DataFrame([{"model": "s/m", "architecture": "m", "dataset": "d", "defense": "none", "weights_sha256": "w"}])
+    store.put(
+        "models",
+        pd.DataFrame([{"model": "s/m", "architecture": "m", "dataset": "d", "defense": "none", "weights_sha256": "w"}]),
     )
-    store.put_images(pd.DataFrame({"dataset": "d", "image_id": scores["image_id"].unique()}))
+    store.put("images", pd.DataFrame({"dataset": "d", "image_id": scores["image_id"].unique()}))
     return store
 
 

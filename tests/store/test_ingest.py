@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsens_bench.store import FAILURES, PREDICTIONS, SCHEMA_VERSION, Store, new_attempt, write_part
+from cnnsens_bench.store import FAILURES, PREDICTIONS, SCHEMA_VERSION, Store, ingestion, new_attempt, write_part
 from cnnsens_bench.store.ingestion import _overlaps
 from cnnsens_bench.store.parts import damage
 from cnnsens_bench.utils.errors import StorageError, UserError
@@ -61,33 +61,42 @@ def test_what_a_protocol_has_is_not_taken_twice(store: Store) -> None:
     assert ids(store) == ["other:i", "r:i", "r:j", "resumed:i", "resumed:k"]
 
 
-def test_parts_know_their_rows_and_progress_is_reported(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect the number of parts of each transaction."""
+    found: list[int] = []
+    insert = ingestion.insert
+    monkeypatch.setattr(
+        ingestion, "insert", lambda connection, files: found.append(len(files)) or insert(connection, files)
+    )
+    return found
+
+
+def test_parts_know_their_rows(store: Store, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnnsens_bench.store.ingestion.FILES_AT_ONCE", 2)
     folder = new_attempt(store.output)
     for i in range(5):
         write_part(folder, "predictions", str(i), table([f"{i}-{j}" for j in range(i + 1)]))
-    reported: list[tuple[int, int]] = []
-    store.ingest(lambda *counts: reported.append(counts), keep=Path(os.path.relpath(folder)))
-    assert reported == [(2, 5), (4, 5), (5, 5)]
+    store.ingest(keep=Path(os.path.relpath(folder)))
+    assert sizes == [2, 2, 1]
     assert sorted(store.query("SELECT rows FROM parts")["rows"]) == [1, 2, 3, 4, 5]
     assert folder.is_dir()  # kept: it is still written to
 
 
-def test_the_parts_of_a_task_are_ingested_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise an image could be new in one transaction and known in the next, which would compare its rows."""
+def test_the_parts_of_a_task_come_in_together(store: Store, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no image is new in one transaction and known in the next, which would be compared row by row."""
     monkeypatch.setattr("cnnsens_bench.store.ingestion.FILES_AT_ONCE", 4)
     folder = new_attempt(store.output)
     for task in "abc":
         for name in ("blur", "flip-lr", "none"):
             write_part(folder, "predictions", f"{task}-{name}", table([f"{task}1", f"{task}2"], degradation=name))
-    reported: list[tuple[int, int]] = []
     compared = []
     monkeypatch.setattr(
         "cnnsens_bench.store.ingestion._overlaps",
         lambda connection: compared.append(_overlaps(connection)) or compared[-1],
     )
-    assert store.ingest(lambda *counts: reported.append(counts)) == 9
-    assert reported == [(6, 9), (9, 9)]
+    assert store.ingest() == 9
+    assert sizes == [6, 3]
     assert compared == [False, False]
     assert len(ids(store)) == 18
 
@@ -206,7 +215,7 @@ def test_failures_without_a_sentence_are_kept_once(store: Store) -> None:
 
 def test_images_are_replaced(store: Store) -> None:
     for width in (7, 8):
-        store.put_images(pd.DataFrame([{"dataset": "d", "image_id": "i", "width": width, "class_name": "<b>'"}]))
+        store.put("images", pd.DataFrame([{"dataset": "d", "image_id": "i", "width": width, "class_name": "<b>'"}]))
     assert store.query("SELECT width, class_name FROM images").to_numpy().tolist() == [[8, "<b>'"]]
 
 

@@ -191,8 +191,8 @@ def test_a_lease_is_asked_for_however_short_ago_it_was_renewed(
 
 @pytest.mark.parametrize("able", [True, False])
 def test_of_two_that_find_no_lease_one_takes_it(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first one takes it where the storage can make an object exclusively; otherwise the last writer does."""
-    monkeypatch.setattr(lock_module, "BEAT", 1.0)
+    """At once where the storage can make a file that must be new; else who wrote last has it."""
+    monkeypatch.setattr(lock_module, "BEAT", 60.0)  # the first does not renew its lease while the second writes its own
     with served():
         output = storage_path("s3://bench/runs/two")
         assert isinstance(output, UPath)
@@ -212,9 +212,9 @@ def test_of_two_that_find_no_lease_one_takes_it(able: bool, monkeypatch: pytest.
                 lock(output)
             first.check()
         else:
-            monkeypatch.setattr(Lease, "_read", lambda *_: None)  # the other has not written yet either
             second = Lease.__new__(Lease)
             second.output, second.path, second.me = output, output / lock_module.NAME, {"token": "other"}
+            monkeypatch.setattr(second, "_read", lambda: None)  # it sees none: the first has not written yet either
             second._take(False)
             monkeypatch.undo()
             with pytest.raises(UserError, match="took over when"):

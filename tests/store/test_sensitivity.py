@@ -227,7 +227,7 @@ def test_what_is_missing(store: Store) -> None:
         ],
         columns=["model", "defense", "predictor", "degradation", "level"],
     )
-    missing = store.missing_scores("p", "d", ["i0", "new"], wanted)
+    missing = store.missing("p", "d", ["i0", "new"], wanted)
     found = set(missing[["image_id", "predictor", "degradation", "level"]].itertuples(index=False, name=None))
     absent = {("sampling(copies=3)", "gaussian_rgb", 1.0), ("cubature", "translation", 0.5)}
     both = {("", "none", 0.0), ("sampling(copies=3)", "gaussian_rgb", 4.0)}

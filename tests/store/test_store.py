@@ -170,7 +170,7 @@ def test_hostile_names_are_text(store: Store, name: str) -> None:
     folder = new_attempt(store.output)
     write_part(folder, "predictions", "a", predictions([name], model=name))
     store.ingest()
-    store.put_models(pd.DataFrame([{"model": name, "dataset": "d", "defense": "none", "weights_sha256": "abc"}]))
+    store.put("models", pd.DataFrame([{"model": name, "dataset": "d", "defense": "none", "weights_sha256": "abc"}]))
     found = store.query("SELECT DISTINCT image_id, model FROM predictions")
     assert found.to_numpy().tolist() == [[name, name]]
     assert store.model_digests(name, "d") == {"none": "abc"}
@@ -187,13 +187,13 @@ def test_a_run_that_begins_again_keeps_its_row(store: Store) -> None:
 
 def test_models_are_replaced_and_only_those_in_use_have_a_digest(store: Store) -> None:
     row = {"model": "s/m", "dataset": "d", "defense": "none", "weights_sha256": "one"}
-    store.put_models(pd.DataFrame([row]))
+    store.put("models", pd.DataFrame([row]))
     assert store.model_digests("s/m", "d") == {}  # no predictions yet
     folder = new_attempt(store.output)
     write_part(folder, "predictions", "a", predictions(["i"]))
     store.ingest()
     trained = row | {"defense": "input_dropout(p=0.1)", "weights_sha256": "three"}
-    store.put_models(pd.DataFrame([row | {"weights_sha256": "two"}, trained]))
+    store.put("models", pd.DataFrame([row | {"weights_sha256": "two"}, trained]))
     assert store.model_digests("s/m", "d") == {"none": "two"}
     write_part(new_attempt(store.output), "predictions", "b", predictions(["i"], defense="input_dropout(p=0.1)"))
     store.ingest()

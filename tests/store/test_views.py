@@ -64,7 +64,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     rows = frame().reindex(columns=PREDICTIONS.names)
     write_part(new_attempt(made.output), "predictions", "a", pa.Table.from_pandas(rows, preserve_index=False))
     made.ingest()
-    made.put_models(pd.DataFrame([{"model": "s/a", "dataset": "d", "defense": "none", "num_parameters": 12}]))
+    made.put("models", pd.DataFrame([{"model": "s/a", "dataset": "d", "defense": "none", "num_parameters": 12}]))
     return made
 
 
@@ -116,6 +116,28 @@ def test_leaderboard(store: Store, table: pd.DataFrame) -> None:
         assert degraded[row["worst_degradation"], row["worst_level"]] == pytest.approx(degraded.min())
     assert view.loc[("p", "d", "s/a", "none"), "num_parameters"] == 12
     assert pd.isna(view.loc[("p", "e", "s/a", "none"), "num_parameters"])
+
+
+def test_of_equal_conditions_the_first_is_the_worst(tmp_path: Path) -> None:
+    """Equal means of accuracies differ by rounding, as threads add the images' shares in any order."""
+    rng, conditions = np.random.default_rng(0), [(name, level) for name in "cab" for level in (2.0, 1.0)]
+    right = rng.random((300, 3)) < 0.5  # (image, trial): the same under every condition, for images in another order
+    rows = [(f"i{image}", "none", 0.0, 0, 1) for image in range(300)]
+    for name, level in conditions:
+        for image, hits in enumerate(rng.permutation(right)):
+            rows += [(f"i{image}", name, level, trial, int(hit)) for trial, hit in enumerate(hits)]
+    table = pd.DataFrame(rows, columns=["image_id", "degradation", "level", "trial", "prediction"])
+    table = table.assign(run_id="r", dataset="d", model="s/a", defense="none", label=1)
+    made = Store(tmp_path)
+    made.open()
+    made.begin_run("r", "test", "p", {}, {})
+    with made.connect() as connection:
+        connection.register("rows", table)
+        connection.execute("INSERT INTO predictions BY NAME SELECT * FROM rows")
+    for threads in (1, 2, 4):
+        made.settings = {"threads": threads}
+        worst = made.query("SELECT worst_degradation, worst_level, worst_accuracy FROM leaderboard")
+        assert worst.values.tolist() == [["a", 1.0, pytest.approx(right.mean())]]
 
 
 def test_defense_gain(store: Store, table: pd.DataFrame) -> None:

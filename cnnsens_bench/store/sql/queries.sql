@@ -11,6 +11,9 @@ UPDATE runs SET status = $status, finished_at = now() WHERE run_id = $run_id;
 -- name: clear_failures
 DELETE FROM failures WHERE run_id = $run_id;
 
+-- name: put_rows
+INSERT OR REPLACE INTO <table> BY NAME SELECT * FROM rows;
+
 -- name: model_digests
 -- The digests of the weights with which this model made its predictions, for each defense that has some.
 SELECT defense, weights_sha256

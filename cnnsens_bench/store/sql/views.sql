@@ -92,13 +92,19 @@ means AS (
     )
     GROUP BY ALL
 ),
+-- Of conditions with equal accuracies the first degradation is the worst, with its lowest level. Equal means differ by
+-- rounding from query to query, because threads add the shares of images in any order.
+degraded AS (
+    SELECT *, accuracy > min(accuracy) OVER (PARTITION BY protocol, dataset, model, defense) + 1e-9 AS better
+    FROM conditions WHERE degradation <> 'none'
+),
 worst AS (
     SELECT protocol, dataset, model, defense,
-        arg_min(degradation, (accuracy, degradation, level)) AS worst_degradation,
-        arg_min(level, (accuracy, degradation, level)) AS worst_level,
+        arg_min(degradation, (better, degradation, level)) AS worst_degradation,
+        arg_min(level, (better, degradation, level)) AS worst_level,
         min(accuracy) AS worst_accuracy,
         count(*) AS n_conditions
-    FROM conditions WHERE degradation <> 'none' GROUP BY ALL
+    FROM degraded GROUP BY ALL
 ),
 -- Where several devices computed, the speed is that of the device with the most images.
 by_device AS (

@@ -44,7 +44,7 @@ class Protocol(_Entry):
     conditions: Count
 
 
-class Entrant(_Entry):
+class CardEntrant(_Entry):
     """A model with a defense, evaluated under a protocol on a data set."""
 
     protocol: Text
@@ -75,7 +75,7 @@ class Card(_Entry):
     by: Text
     note: Text
     protocols: list[Protocol]
-    entrants: list[Entrant]
+    entrants: list[CardEntrant]
     files: dict[str, SubmittedFile]
 
 
@@ -203,16 +203,8 @@ def _key(location: tuple[str | int, ...]) -> str:
 
 
 def _depth(content: Any) -> int:
-    deepest, level = 0, [content]
-    while level:
-        deepest += 1
-        level = [
-            inner
-            for value in level
-            if isinstance(value, dict | list)
-            for inner in (value.values() if isinstance(value, dict) else value)
-        ]
-    return deepest
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def _no_constant(name: str) -> Any:

@@ -1,5 +1,6 @@
 """What is checked before one row of a submission enters a database: its files, then their tables, then its card."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ ROWS_PER_BYTE = 64
 UNPACKED_MORE = 2**26
 """Most bytes by which a column may exceed 1000 times its own size when it is unpacked."""
 SCRATCH_MEMORY = "2GB"
+ABSOLUTE = "are absolute paths or URIs, which no submission holds"
 
 
 def scratch(folder: Path) -> duckdb.DuckDBPyConnection:
@@ -89,10 +91,10 @@ def check(connection: duckdb.DuckDBPyConnection, folder: Path) -> Card:
         _check_whole(connection)
     except duckdb.Error as error:
         raise refuse(str(folder), f"it cannot be read ({first_line(error, 200)})") from None
-    written = card.model_dump()
+    claimed = card.model_dump()
     for key, value in summary(connection).items():
-        if written[key] != value:
-            raise refuse(CARD, f"its {key} are not those of the tables: {_difference(written[key], value)}")
+        if claimed[key] != value:
+            raise refuse(CARD, f"its {key} are not those of the tables: {_difference(claimed[key], value)}")
     return card
 
 
@@ -106,12 +108,7 @@ def view(connection: duckdb.DuckDBPyConnection, folder: Path, tables: list[Table
 
 def summary(connection: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
     """Return what a card must have under `protocols` and `entrants`, from the tables."""
-    made = {}
-    for key in ("protocols", "entrants"):
-        cursor = connection.execute(SQL[key])
-        names = [column[0] for column in cursor.description]
-        made[key] = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    return made
+    return {key: connection.sql(SQL[key]).to_arrow_table().to_pylist() for key in ("protocols", "entrants")}
 
 
 def _check_file(connection: duckdb.DuckDBPyConnection, folder: Path, table: TableSchema, rows: int) -> None:
@@ -140,12 +137,11 @@ def _check_file(connection: duckdb.DuckDBPyConnection, folder: Path, table: Tabl
 
 def _check_cells(connection: duckdb.DuckDBPyConnection, table: TableSchema) -> None:
     """Check texts, then the rules for rows, then the numbers that no rule has refused, then the key."""
-    texts, json, longest = table.of_type("VARCHAR"), table.of_type("JSON"), f"have more than {LONGEST} letters"
     _count_cells(connection, table, "count_nulls", table.required, "are empty")
-    _count_cells(connection, table, "count_long_texts", texts, longest, longest=LONGEST)
-    longest = f"have more than {LONGEST_JSON} letters"
-    _count_cells(connection, table, "count_long_texts", json, longest, longest=LONGEST_JSON)
-    _count_cells(connection, table, "count_paths", texts, "are absolute paths or URIs, which no submission holds")
+    for columns, longest in ((table.of_type("VARCHAR"), LONGEST), (table.of_type("JSON"), LONGEST_JSON)):
+        sentence = f"have more than {longest} letters"
+        _count_cells(connection, table, "count_long_texts", columns, sentence, longest=longest)
+    _count_cells(connection, table, "count_paths", table.of_type("VARCHAR"), ABSOLUTE)
     if table.name in WITH_RULES:
         parameters = {"schema_version": SCHEMA_VERSION} if table.name == "runs" else {}
         row, wrong = connection.execute(SQL[f"wrong_row_of_{table.name}"], parameters).fetchall()[0]
@@ -228,16 +224,14 @@ def _first(connection: duckdb.DuckDBPyConnection, statement: str, **parameters: 
     return str(found[0][0]) if found else None
 
 
-def _difference(written: list[Any], found: list[Any]) -> str:
+def _difference(claimed: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
     """Return the first entry in which the card differs from the tables, and both its values."""
-    for number in range(max(len(written), len(found))):
-        pair = [rows[number] if number < len(rows) else None for rows in (written, found)]
-        if pair[0] != pair[1]:
-            if isinstance(pair[0], dict) and isinstance(pair[1], dict):
-                key = next(key for key in pair[1] if pair[0][key] != pair[1][key])
-                return f"entry {number + 1}, {key} is {_brief(pair[0][key])}, they have {_brief(pair[1][key])}"
-            return f"entry {number + 1} is {_brief(pair[0])}, they have {_brief(pair[1])}"
-    raise AssertionError("they are equal")
+    pairs = enumerate(itertools.zip_longest(claimed, found), 1)
+    number, (ours, theirs) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+    if ours is None or theirs is None:
+        return f"entry {number} is {_brief(ours)}, they have {_brief(theirs)}"
+    key = next(key for key in theirs if ours[key] != theirs[key])
+    return f"entry {number}, {key} is {_brief(ours[key])}, they have {_brief(theirs[key])}"
 
 
 def _brief(entry: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -19,7 +20,7 @@ from cnnsens_bench.store.connection import file_name, unopenable
 from cnnsens_bench.store.database import Store
 from cnnsens_bench.store.ingestion import insert_rows
 from cnnsens_bench.store.publish import holding
-from cnnsens_bench.store.read import attach, results, stored_at
+from cnnsens_bench.store.read import attach, results
 from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL, TableSchema, with_names
 from cnnsens_bench.store.submission.card import CARD, FORMAT, FORMAT_VERSION, digest, file_of, refuse
 from cnnsens_bench.store.submission.check import NEEDED, check, scratch, submittable_tables, summary, view
@@ -29,6 +30,7 @@ from cnnsens_bench.utils.registry import near
 
 ENTRANT = ("run_id", "dataset", "model", "defense")
 """Columns of the table `selected`, which says whose rows are exported."""
+OWN_DATABASE = "import it into a --db of its own, leaderboard build takes several"
 PATIENCE = 10
 """Seconds to wait while another process has the database open."""
 
@@ -84,7 +86,13 @@ def export(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
             folder = Path(temporary) / "submission"
             folder.mkdir()
-            about = {"by": by, "note": note, "commit": commit or ""}
+            program = {"version": __version__, "commit": commit or ""}
+            about = {
+                "program": program,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "by": by,
+                "note": note,
+            }
             counts = _write(path, folder, selection, about, Path(temporary))
             folder.rename(out)  # over an empty folder too
     except OSError as error:
@@ -114,7 +122,7 @@ def import_submission(folder: Path, path: Path) -> TransferCounts:
         card = check(connection, folder)
         tables = [table for name, table in submittable_tables(connection).items() if file_of(name) in card.files]
     known = path.exists()
-    store = results(path) if known else stored_at(path)
+    store = results(path) if known else Store(path.parent, path=path)
     try:
         # A run that writes there would replace the database by its own copy, without these rows.
         with holding(path.parent) if path.name == "results.duckdb" else contextlib.nullcontext():
@@ -134,7 +142,7 @@ def import_submission(folder: Path, path: Path) -> TransferCounts:
     return TransferCounts(card.files[file_of("predictions")].rows, new, len(card.entrants))
 
 
-def _write(path: Path, folder: Path, selection: Selection, about: dict[str, str], temporary: Path) -> TransferCounts:
+def _write(path: Path, folder: Path, selection: Selection, about: dict[str, Any], temporary: Path) -> TransferCounts:
     """Write the tables and the card, and check them."""
     with scratch(temporary) as connection:
         attach(connection, path)
@@ -149,25 +157,12 @@ def _write(path: Path, folder: Path, selection: Selection, about: dict[str, str]
         connection.execute(SQL["summarize_predictions"])
         found = summary(connection)
         rows = {table.name: _rows(connection, f"in_{table.name}") for table in held}
-    files = {
-        file_of(name): {
-            "rows": count,
-            "bytes": (folder / file_of(name)).stat().st_size,
-            "sha256": digest(folder / file_of(name)),
-        }
-        for name, count in rows.items()
-    }
-    card = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "schema_version": SCHEMA_VERSION,
-        "program": {"version": __version__, "commit": about["commit"]},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "by": about["by"],
-        "note": about["note"],
-        **found,
-        "files": files,
-    }
+    files = {}
+    for table, count in rows.items():
+        file = folder / file_of(table)
+        files[file.name] = {"rows": count, "bytes": file.stat().st_size, "sha256": digest(file)}
+    versions = {"format": FORMAT, "format_version": FORMAT_VERSION, "schema_version": SCHEMA_VERSION}
+    card = {**versions, **about, **found, "files": files}
     (folder / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     try:
         with scratch(temporary) as connection:
@@ -180,15 +175,15 @@ def _write(path: Path, folder: Path, selection: Selection, about: dict[str, str]
 def _select(connection: duckdb.DuckDBPyConnection, path: Path, selection: Selection) -> None:
     """Make the temporary table `selected`. Raise `UserError` where it is empty or a name is unknown."""
     known_names = connection.execute(SQL["names_in_source"]).fetchall()[0]
-    named = (selection.datasets, selection.models, selection.protocols)
-    for kind, names, known in zip(("dataset", "model", "protocol"), named, known_names, strict=True):
+    named = {kind: list(names) for kind, names in vars(selection).items()}
+    for (kind, names), known in zip(named.items(), known_names, strict=True):
         for name in names:
             if name not in (known or ()):
-                raise UserError(f"{path} has no predictions of {kind} '{name}'{near(name, sorted(known or ()))}")
-    parameters = {key: list(names) for key, names in zip(("datasets", "models", "protocols"), named, strict=True)}
-    connection.execute(SQL["select_entrants"], parameters)
+                hint = near(name, sorted(known or ()))
+                raise UserError(f"{path} has no predictions of {kind.removesuffix('s')} '{name}'{hint}")
+    connection.execute(SQL["select_entrants"], named)
     if not _rows(connection, "selected"):
-        what = "of these together" if any(named) else "yet: a run brings them, cnnsens_bench.run"
+        what = "of these together" if any(named.values()) else "yet: a run brings them, cnnsens_bench.run"
         raise UserError(f"{path} has no predictions {what}")
 
 
@@ -226,32 +221,23 @@ def _insert(store: Store, folder: Path, tables: list[TableSchema]) -> int:
                 ("image", "the destination holds another label of"),
             ):
                 if found := connection.execute(SQL[f"conflicting_{kind}"]).fetchall():
-                    raise refuse(
-                        file_of(f"{kind}s"),
-                        f"{sentence} {found[0][0]}: import it into a --db of its own, leaderboard build takes several",
-                    )
+                    raise refuse(file_of(f"{kind}s"), f"{sentence} {found[0][0]}: {OWN_DATABASE}")
             for table in first:
                 connection.execute(with_names(f"import_{table.name}", columns=table.columns))
             # As parts of a run are ingested.
             new = insert_rows(connection, "predictions", [file_name(folder / file_of("predictions"))])
             for table in tables:
                 if table not in first and table.name != "predictions":
-                    _insert_rows(connection, table)
+                    # The key consists of the columns that are never empty. For rows about one image of one network,
+                    # the protocol replaces the run.
+                    key = [column for column in table.required if column != "run_id"]
+                    key.insert(0, "protocol" if table.per_image else "run_id")
+                    connection.execute(with_names("import_rows", table=[table.name], columns=table.columns, key=key))
             connection.commit()
         except BaseException:
             connection.rollback()
             raise
     return new
-
-
-def _insert_rows(connection: duckdb.DuckDBPyConnection, table: TableSchema) -> None:
-    """Insert the rows whose key is not stored yet. The key consists of the columns that are never empty.
-
-    For rows about one image of one network, the protocol replaces the run in the key.
-    """
-    key = [column for column in table.required if column != "run_id"]
-    key = ["protocol", *key] if table.per_image else ["run_id", *key]
-    connection.execute(with_names("import_rows", table=[table.name], columns=table.columns, key=key))
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
