@@ -14,6 +14,7 @@ from rich.console import Console
 from scipy.stats import norm
 
 from cnnsens_bench import images
+from cnnsens_bench.engine import score
 from cnnsens_bench.figures.photo_table import print_photo_table
 from cnnsens_bench.predict import main
 from cnnsens_bench.run import main as run
@@ -77,6 +78,30 @@ def test_a_result_does_not_depend_on_who_shares_the_batch(
     assert [predicted(capsys, one, *words)[0] for one in photographs] == together
     mixed = predicted(capsys, tmp_path, *photographs[::-1], *words, code=1)
     assert mixed[:0:-1] == together
+
+
+def test_short_memory_changes_no_label(
+    checkpoint: Path, photographs: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a batch does not fit, it is computed in parts, and each photograph keeps its own label and map."""
+    words = [*photographs, f"checkpoint={checkpoint}", "batch_size=4", "--heatmap"]
+    before = predicted(capsys, *words, tmp_path / "before")
+
+    def fails_on_many(network: object, pixels: torch.Tensor) -> object:
+        if len(pixels) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return differentiate(network, pixels)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(score, "differentiate", fails_on_many)
+    after = predicted(capsys, *words, tmp_path / "after")
+    assert len({one["class"] for one in before}) > 1
+    for one, other in zip(before, after, strict=True):
+        assert [one[key] for key in ("file", "class", "runner_up")] == [
+            other[key] for key in ("file", "class", "runner_up")
+        ]
+        assert other["confidence"] == pytest.approx(one["confidence"], rel=1e-4)
+        maps = [np.asarray(Image.open(result["heatmap"])).astype(int) for result in (one, other)]
+        assert np.abs(maps[0] - maps[1]).mean() < 0.5
 
 
 def test_a_predictor_looks_at_what_it_knows(checkpoint: Path, photographs: list[str], capsys: Capture) -> None:

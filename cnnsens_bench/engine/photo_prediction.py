@@ -159,6 +159,9 @@ class LabelChangePredictor:
         device: torch.device | str = "cpu",
     ) -> None:
         self.box, self.maps = box, maps
+        self.labels: list[int] = []
+        self.runners_up: list[int] = []
+        self.drawn: list[SensitivityMap] = []
         names = () if predictor == GRADIENT else (parse_predictor(predictor).name,)
         entrant = Entrant(ready.model, ready.model.partition("/")[2], NONE, ready.model)
         self.sweep = Sweep(
@@ -231,8 +234,8 @@ class LabelChangePredictor:
             value = columns["value"][:, row]
             found[image] = PhotoPrediction(
                 path=paths[image],
-                label=int(self.labels[image]),
-                runner_up=int(self.runners_up[image]),
+                label=self.labels[image],
+                runner_up=self.runners_up[image],
                 confidence=float(value[PROBABILITY]),
                 margin=float(value[MARGIN]),
                 entropy=float(columns["entropy"][0, row]),
@@ -264,14 +267,15 @@ class LabelChangePredictor:
                 found.append({image: PredictedEffect(condition.degradation, level, name, *five) for image, five in own})
         return found
 
-    def _observe(self, pixels: Tensor, outputs: Outputs) -> None:
-        """Keep what the differentiation of a batch gives besides its scores."""
+    def _observe(self, first: int, pixels: Tensor, outputs: Outputs) -> None:
+        """Keep what the differentiation of a batch, or of a part of it, gives besides its scores."""
+        here = slice(first, first + len(pixels))
         others = outputs.logits.scatter(1, outputs.reference[:, None], float("-inf"))
-        self.labels, self.runners_up = outputs.reference.cpu().numpy(), others.argmax(1).cpu().numpy()
+        self.labels[here], self.runners_up[here] = outputs.reference.tolist(), others.argmax(1).tolist()
         if self.maps:
             views = pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
             squares = (outputs.gradients[MARGIN] ** 2).sum(1).cpu().numpy()
-            self.drawn = [SensitivityMap(view, square) for view, square in zip(views, squares, strict=True)]
+            self.drawn[here] = [SensitivityMap(view, square) for view, square in zip(views, squares, strict=True)]
 
 
 def _by_image(values: np.ndarray) -> Tensor:

@@ -72,7 +72,9 @@ class Scorer:
     unfit
         The positions of networks that have no room on the device. Their images become failures.
     observe
-        (pixels, outputs) of each batch that was differentiated: its images first, then what fills the batch.
+        Takes (first, pixels, outputs) of what was differentiated: the position of its first image among those that are
+        scored, and pixels and outputs of its images, then of what fills the batch. Where memory is short, a batch comes
+        in several parts, and a part may come again.
     """
 
     sweep: Sweep
@@ -81,7 +83,7 @@ class Scorer:
     pool: Executor
     reporter: Reporter = SILENT
     unfit: Collection[int] = ()
-    observe: Callable[[Tensor, Outputs], None] | None = None
+    observe: Callable[[int, Tensor, Outputs], None] | None = None
 
     def __post_init__(self) -> None:
         self.backoff = OomBackoff(self.reporter)
@@ -126,7 +128,7 @@ class Scorer:
             batch, first = whole, here.start
             if part.stop - part.start < whole.batch:
                 ids, decoded = whole.image_ids[first : here.stop], whole.decoded[first : here.stop]
-                batch = _ScoredBatch(self, whole.size, ids, decoded, part.stop - part.start)
+                batch = _ScoredBatch(self, whole.size, ids, decoded, part.stop - part.start, first)
             found = batch.rows(entrant, wanted[first : here.stop, entrant])
             return [(kind, {**rows, "image": rows["image"] + first}, bad + first) for kind, rows, bad in found]
 
@@ -136,8 +138,10 @@ class Scorer:
 class _ScoredBatch:
     """Images at one input size, padded to a full batch."""
 
-    def __init__(self, scorer: Scorer, size: int, image_ids: Sequence[str], decoded: Images, batch: int) -> None:
-        self.scorer, self.size, self.image_ids, self.decoded = scorer, size, image_ids, decoded
+    def __init__(
+        self, scorer: Scorer, size: int, image_ids: Sequence[str], decoded: Images, batch: int, first: int = 0
+    ) -> None:
+        self.scorer, self.size, self.image_ids, self.decoded, self.first = scorer, size, image_ids, decoded, first
         self.count, self.batch = len(image_ids), max(batch, len(image_ids))
         self.pixels = self._padded(scorer.pool.map(lambda image: images.render(image, size), decoded))
         wide = self._padded(scorer.pool.map(lambda image: images.render_wide(image, size), decoded))
@@ -150,7 +154,7 @@ class _ScoredBatch:
             return
         outputs = differentiate(network, self.pixels)
         if self.scorer.observe:
-            self.scorer.observe(self.pixels, outputs)
+            self.scorer.observe(self.first, self.pixels, outputs)
         here = np.flatnonzero(wanted[:, 0])
         if len(here):
             columns = level_free(outputs, self.pixels, self.across, self.down)
