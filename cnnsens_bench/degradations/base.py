@@ -89,7 +89,7 @@ class Degradation:
         size
             The side of the network's input in pixels.
         key
-            What the streams are keyed to; the degradation's name unless given.
+            The name that selects the random streams; the degradation's name unless given.
 
         Returns
         -------
@@ -244,7 +244,7 @@ def degradation(
 
 
 RESERVED = ("none", "sensitivity", "albumentations:")
-"""Names with another meaning in a plan or a config, and the prefix of the library's transforms."""
+"""Names with another meaning in a plan or a config, and the prefix of albumentations' transforms."""
 
 
 def _check_name(name: object) -> None:

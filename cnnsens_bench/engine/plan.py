@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ScoreCell:
-    """One score of an image for a network.
+    """One sensitivity score of an image for a network: the level-free one, or a predictor's for one condition.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class CalibrationImage:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A description of a run without its images and weights. It holds plain values, so it can be pickled.
+    """A description of a sweep without its images and weights. It holds plain values, so it can be pickled.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Sweep:
     plugins
         The modules that a worker imports first.
     calibration
-        The images that entrants with batch-norm recalibration use; a smaller set comes first in a larger one.
+        The images for batch-norm recalibration. An entrant that needs n of them uses the first n.
     sensitivity
         Whether images are scored too.
     predictors
@@ -165,8 +165,8 @@ class Sweep:
     def needed(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what each image needs: (entrants, cells) and (entrants, score cells) bool.
 
-        The weights of a network whose batch norm is recalibrated follow the cell, so it has no single gradient and is
-        not scored.
+        The weights of a network whose batch norm is recalibrated depend on the cell, so there is no single gradient,
+        and it is not scored.
         """
         scored = np.array([not parse_defense(entrant.defense).recalibration for entrant in self.entrants], bool)
         cells = np.ones((len(self.entrants), len(self.cells())), bool)
@@ -239,8 +239,8 @@ class ImageBatch:
 Missing = Callable[[Sequence[str], pd.DataFrame], pd.DataFrame]
 """(image ids, table of what each needs) → the rows of their product that the store lacks, image_id as a column too."""
 
-ASKED_AT_ONCE = 1_000_000
-"""The evaluations that one question to the store is about (or those of one image): it bounds the answer's memory."""
+MAX_ROWS_PER_QUERY = 1_000_000
+"""The most evaluations that one query asks the store for (at least those of one image). It bounds the memory."""
 
 
 def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None = None) -> Iterator[ImageBatch]:
@@ -257,8 +257,8 @@ def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None = None) -> 
         is empty.
     """
     held: list[ImageBatch] = []
-    for few in _lacking(sweep, images, missing):
-        held.append(few)
+    for some in _lacking(sweep, images, missing):
+        held.append(some)
         # They are collected until they fill a batch, so that batches are full on a resume too.
         if sum(len(batch.rows) for batch in held) < sweep.batch_size:
             continue
@@ -272,7 +272,7 @@ def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None = None) -> 
 
 
 def _lacking(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[ImageBatch]:
-    """Yield a few images at a time, only those that lack something."""
+    """Yield the images that lack something, some at a time."""
     cells, scores = sweep.needed()
     if missing is None:
         for start in range(0, len(images) if sweep.entrants else 0, sweep.batch_size):
@@ -282,8 +282,8 @@ def _lacking(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Ite
         return
     cell_question = _Question(missing, sweep.cell_table(), cells)
     score_question = _Question(missing, sweep.score_table(), scores)
-    # Many images at once: where ids are in no order, each question is a scan of the table.
-    step = max(1, ASKED_AT_ONCE // max(1, sweep.evaluations_per_image()))
+    # A query asks about many images, because each scans the whole table where ids are in no order.
+    step = max(1, MAX_ROWS_PER_QUERY // max(1, sweep.evaluations_per_image()))
     for start in range(0, len(images), step):
         rows = images.iloc[start : start + step]
         ids = rows["image_id"].tolist()
@@ -294,7 +294,10 @@ def _lacking(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Ite
 
 
 class _Question:
-    """Asks the store what images lack of a table. The table has a row for each true value of `needed`, in its order."""
+    """Asks the store which rows of `table` are missing for each image.
+
+    The table has a row for each true value of `needed`, in its order.
+    """
 
     def __init__(self, missing: Missing, table: pd.DataFrame, needed: np.ndarray) -> None:
         self.missing, self.table, self.shape = missing, table, needed.shape

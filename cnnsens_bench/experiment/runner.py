@@ -52,7 +52,7 @@ def run_suite(config: Config, console: Console) -> int:
     load_plugins(config.plugins)
     wanted = figure_names(config.figures)
     studies = [prepare(study) for study in resolve_studies(config)]
-    # The tables of a data set are of all of its studies: they come after the last.
+    # A data set's tables cover all of its studies, so they are printed after its last one.
     last = {study.samples.name: study for study in studies}
     output = config.output_folder
     figures = local_folder(output, config.cache) / "figures"
@@ -80,7 +80,7 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
     store.begin_run(settings.run_id, settings.suite, study.protocol, dataclasses.asdict(study.config), environment())
     status = "interrupted"
     try:
-        parts = _begin_parts(store, settings)
+        parts = _open_attempt(store, settings)
         study = _with_searched_recipes(study, run)
         networks = _train(study, run, parts)
         study = _without_failed(study, networks, console)
@@ -102,12 +102,11 @@ def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     say(console, *study.pairing.left_out)
 
 
-def _begin_parts(store: RunStore, settings: RunSettings) -> StoragePath:
-    """Return a folder for this run's parts, once those of an earlier, killed run are in the store."""
-    # What has been computed already comes in first, so that it is not computed again.
+def _open_attempt(store: RunStore, settings: RunSettings) -> StoragePath:
+    """Return a folder for this run's parts. The parts of an earlier, killed run come into the store first."""
     store.ingest()
     store.clear_failures(settings.run_id)
-    # This comes before anybody writes parts of this run: who finds them must know its protocol.
+    # The run's row, which has its protocol, must be published before any process writes or finds parts of the run.
     store.share(begins=True)
     return new_attempt(settings.output_folder)
 
@@ -180,7 +179,7 @@ def _report(study: ResolvedStudy, networks: FineTuned, store: RunStore, run: Run
         try:
             figures = local_folder(study.settings.output_folder, study.settings.cache) / "figures"
             drawn = sensitivity_report(run.console, store, study.protocol, name, figures)
-        except Exception as error:  # a figure's fault must not end a sweep that is done
+        except Exception as error:  # an error in a figure must not fail a finished sweep
             run.console.print(f"the report of sensitivity failed ({type(error).__name__}: {error})", markup=False)
             failed = 1
     log_results(study, run.tracker, store, networks.trained, drawn)
@@ -200,7 +199,7 @@ def run_sweep(
     """Compute what the store lacks, and return the number of images that failed."""
     resumed = store.has_predictions(protocol, sweep.dataset)
     missing = functools.partial(store.missing, protocol, sweep.dataset) if resumed else None
-    store.held.check()  # training may have taken hours: what lies there may be another run's
+    store.held.check()  # after hours of training, another run may have taken over the output
     with stored_plan(sweep, plan(sweep, images, missing), parts) as stored:
         if missing:
             everything = len(images) * sweep.evaluations_per_image()
@@ -256,15 +255,15 @@ def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: 
     rows = []
     dataset, run_id = study.samples.name, study.settings.run_id
     for entrant in study.pairing.entrants:
-        own = facts[entrant.checkpoint]
+        digest, *others = facts[entrant.checkpoint]
         for defense, known in store.model_digests(entrant.model, dataset).items():
-            if known != own[0] and same_training(defense, entrant.defense):
+            if known != digest and same_training(defense, entrant.defense):
                 raise UserError(
                     f"{store.path} holds predictions of '{entrant.model}' with other weights (another recipe, start or "
                     f"seed; defense '{defense}'): give this run an output=<folder> of its own"
                 )
         source = entrant.model.partition("/")[0]
-        rows.append((entrant.model, entrant.architecture, source, entrant.defense, *own))
+        rows.append((entrant.model, entrant.architecture, source, entrant.defense, digest, *others))
     columns = ["model", "architecture", "source", "defense", "weights_sha256", "num_parameters", "input_size"]
     store.put("models", pd.DataFrame(rows, columns=columns).assign(dataset=dataset, trained_by=run_id))
 

@@ -1,4 +1,7 @@
-"""Computes tasks one after the other: loads the networks of their groups, and sets aside images that kill processes."""
+"""Computes tasks one after the other with the networks of their groups.
+
+An image is set aside, which means given up, after `MAX_DEATHS` processes died while they computed it.
+"""
 
 import dataclasses
 import functools
@@ -23,11 +26,13 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.reporter import SILENT, Reporter
 from cnnsens_bench.utils.storage import StoragePath
 
-PACKED = f"set aside: the process that packed it was killed {MAX_DEATHS} times"
+PACKING_CRASHED = f"set aside: the process that packed it was killed {MAX_DEATHS} times"
 
 
 def decode_task(task: Task, reach: Reach, crash_tracker: CrashTracker, scope: str) -> list[Decoded]:
-    """Return the images of a task, decoded one by one where a process died while it decoded them.
+    """Return the images of a task, each decoded or as the sentence that says why it cannot be.
+
+    They are decoded one by one where a process died while it decoded them.
 
     Parameters
     ----------
@@ -49,8 +54,8 @@ def decode_task(task: Task, reach: Reach, crash_tracker: CrashTracker, scope: st
 def decode_alone(row: Mapping[str, Any], reach: Reach, crash_tracker: CrashTracker, scope: str) -> Decoded:
     """Return one image, or a sentence where decoding it has killed too many processes."""
     image_id = str(row["image_id"])
-    good = crash_tracker.begin(scope, [image_id], alone=True)[0] < MAX_DEATHS
-    decoded = images.decode_row(row, reach) if good else f"set aside: its decoder was killed {MAX_DEATHS} times"
+    may_try = crash_tracker.begin(scope, [image_id], alone=True)[0] < MAX_DEATHS
+    decoded = images.decode_row(row, reach) if may_try else f"set aside: its decoder was killed {MAX_DEATHS} times"
     crash_tracker.end(scope, [image_id])
     return decoded
 
@@ -62,7 +67,9 @@ def pack_task(number: int, task: Task, decoded: Sequence[Decoded], crash_tracker
         decoded = [_pack_alone(task, i, image, crash_tracker, scope) for i, image in enumerate(decoded)]
         scope = f"{scope} together"
         deaths = crash_tracker.begin(scope, ids, alone=True)
-        decoded = [PACKED if count >= MAX_DEATHS else image for count, image in zip(deaths, decoded, strict=True)]
+        decoded = [
+            PACKING_CRASHED if count >= MAX_DEATHS else image for count, image in zip(deaths, decoded, strict=True)
+        ]
     block = serialization.pack(number, task, decoded)
     crash_tracker.end(scope, ids)
     return block
@@ -71,17 +78,18 @@ def pack_task(number: int, task: Task, decoded: Sequence[Decoded], crash_tracker
 def _pack_alone(task: Task, position: int, image: Decoded, crash_tracker: CrashTracker, scope: str) -> Decoded:
     """Return an image that can be packed without killing the process, or a sentence."""
     ids = [task.ids[position]]
-    good = crash_tracker.begin(scope, ids, alone=True)[0] < MAX_DEATHS
-    if good:
+    may_try = crash_tracker.begin(scope, ids, alone=True)[0] < MAX_DEATHS
+    if may_try:
         serialization.pack(0, task.take([position]), [image])
     crash_tracker.end(scope, ids)
-    return image if good else PACKED
+    return image if may_try else PACKING_CRASHED
 
 
 class TaskExecutor:
     """Computes tasks with a worker for each group of networks.
 
-    Workers are loaded when they are needed. Those that were used last stay, up to `options.weights_budget` bytes.
+    Workers are loaded when they are needed. The most recently used are kept, up to `options.weights_budget` bytes of
+    weights.
 
     Parameters
     ----------
@@ -100,7 +108,7 @@ class TaskExecutor:
     options
         The threads and the budget of this process.
     reporter
-        Hears of evaluations and of memory that runs out.
+        Is told how many evaluations are done, and when memory runs out.
     name
         The name of this executor among several that share a crash tracker; the same after its process has died.
     """
@@ -121,7 +129,9 @@ class TaskExecutor:
         self.sweep, self.groups, self.load, self.crash_tracker = sweep, groups, load, crash_tracker
         self.budget = float("inf") if options.weights_budget is None else options.weights_budget
         self.scope = f"load {name}"  # its own scope, because several executors load the same networks at a time
-        self.make = functools.partial(Worker, parts=parts, device=device, threads=options.threads, reporter=reporter)
+        self.make_worker = functools.partial(
+            Worker, parts=parts, device=device, threads=options.threads, reporter=reporter
+        )
         self.workers: dict[int, Worker] = {}  # the one that was used last is last
 
     def compute(self, task: Task, decoded: Sequence[Decoded], scope: str) -> TaskOutcome:
@@ -132,7 +142,7 @@ class TaskExecutor:
         task
             The task.
         decoded
-            Its images. They may be unpacked as they are asked for, which happens only once they are begun.
+            Its images. The sequence may be lazy: it is indexed only once the crash tracker knows of the task.
         scope
             The crash tracker's scope.
         """
@@ -144,11 +154,11 @@ class TaskExecutor:
             self.crash_tracker.end(scope, ids)
             return outcome
         outcome = TaskOutcome()
-        cleared = [i for i, count in enumerate(deaths) if not count]
-        if cleared:
-            these = [ids[i] for i in cleared]
+        unsuspected = [i for i, count in enumerate(deaths) if not count]
+        if unsuspected:
+            these = [ids[i] for i in unsuspected]
             self.crash_tracker.begin(scope, these)
-            outcome += worker.compute(task.take(cleared), [decoded[i] for i in cleared], again=True)
+            outcome += worker.compute(task.take(unsuspected), [decoded[i] for i in unsuspected], again=True)
             self.crash_tracker.end(scope, these)
         for i, count in enumerate(deaths):
             if count >= MAX_DEATHS:
@@ -169,8 +179,8 @@ class TaskExecutor:
         image_id = task.ids[position]
         self.crash_tracker.begin(scope, [image_id], alone=True)
         advance = functools.partial(self.crash_tracker.advance, scope, image_id)
-        own, images = task.take([position]), [decoded[position]]
-        outcome = self._worker(task.group).compute(own, images, again=True, report=advance)
+        single, images = task.take([position]), [decoded[position]]
+        outcome = self._worker(task.group).compute(single, images, again=True, report=advance)
         self.crash_tracker.end(scope, [image_id])
         return outcome
 
@@ -188,7 +198,7 @@ class TaskExecutor:
             self.workers.pop(next(iter(self.workers))).close()
             free_memory()
         entrants = tuple(self.sweep.entrants[i] for i in group.entrants)
-        own = dataclasses.replace(self.sweep, entrants=entrants)
+        group_sweep = dataclasses.replace(self.sweep, entrants=entrants)
         keys = list(dict.fromkeys(entrant.checkpoint for entrant in entrants))
         loading = [f"loading {', '.join(keys)}"]
         if self.crash_tracker.begin(self.scope, loading, alone=True)[0] >= MAX_DEATHS:
@@ -198,6 +208,6 @@ class TaskExecutor:
                 "library): lower cluster.weights_gb or cluster.workers, or leave out what does not fit; "
                 f"{self.crash_tracker.retry_hint}"
             )
-        self.workers[number] = self.make(own, {key: self.load(key) for key in keys})
+        self.workers[number] = self.make_worker(group_sweep, {key: self.load(key) for key in keys})
         self.crash_tracker.end(self.scope, loading)
         return self.workers[number]

@@ -73,8 +73,8 @@ def insert_rows(connection: duckdb.DuckDBPyConnection, kind: str, files: list[st
     files
         Names of files.
     compare
-        Whether predictions must be compared with those of the table even where its images seem to be others: the
-        files themselves may repeat rows.
+        Whether rows are compared with those of the table in any case. Otherwise that is done only where the table has
+        images of the files. Files that may hold the same row twice need it.
     """
     rows = connection.read_parquet([literal(file) for file in files], union_by_name=True, hive_partitioning=False)
     connection.register("new_rows", rows)

@@ -64,7 +64,7 @@ def test_the_store_is_asked_as_rarely_as_the_answers_allow(
     at_once: int, questions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each question may be a scan of its table."""
-    monkeypatch.setattr(room, "ASKED_AT_ONCE", at_once)
+    monkeypatch.setattr(room, "MAX_ROWS_PER_QUERY", at_once)
     asked: list[str] = []
     calls = []
 
