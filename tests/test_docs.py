@@ -86,7 +86,7 @@ def changed_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = folder / name.removeprefix("--- ")
         before, after = ("".join(f"{line[1:]}\n" for line in lines if line[0] in kept) for kept in (" -", " +"))
         text = file.read_text("utf-8")
-        assert text.count(before) == 1, f"{name}: {before!r}"
+        assert text.count(before) == 1, f"update docs/extend/predictions-column.md: {file.name} lacks {before!r}"
         file.write_text(text.replace(before, after), "utf-8")
     return folder
 

@@ -36,7 +36,7 @@ class Prediction:
 
 
 def outputs_of(logits: Tensor, label: Tensor, reference: Tensor, broken: Tensor) -> Tensor:
-    """Return (N, 7) float64: the columns of `OUTPUTS`, and whether the pixels were broken.
+    """Return (N, len(OUTPUTS) + 1) float64: the columns of `OUTPUTS`, and whether the pixels were broken.
 
     The outputs are NaN where pixels were broken or logits are not finite.
 
