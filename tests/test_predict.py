@@ -69,7 +69,7 @@ def test_the_numbers_are_those_of_the_gradient(
             assert p["predictor"] == "gradient"
 
 
-@pytest.mark.parametrize("predictor", ["gradient", "noisy_gradients(copies=2)"])
+@pytest.mark.parametrize("predictor", ["gradient", pytest.param("noisy_gradients(copies=2)", marks=pytest.mark.slow)])
 def test_a_result_does_not_depend_on_who_shares_the_batch(
     predictor: str, checkpoint: Path, photographs: list[str], tmp_path: Path, capsys: Capture
 ) -> None:

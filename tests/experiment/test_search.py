@@ -38,7 +38,8 @@ def ended(folder: Path) -> list[Trial]:
     return TrialLog(searched).trials()
 
 
-@pytest.mark.parametrize("optuna", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("optuna", [True, False])
 def test_more_trials_go_on_from_those_that_have_ended(
     optuna: bool,
     pictures: Path,
