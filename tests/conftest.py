@@ -4,8 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; torch reads this when it is imported
+IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+if IN_PARALLEL:
+    # The workers share the cores. Torch reads these when it is imported, and programs that tests start inherit them.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take a core from other workers
 
 import numpy as np
 import pandas as pd
@@ -58,6 +61,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{list(skips.values()).count(why)} skipped: {why}")
     for test, why in unknown_skips().items():
         terminalreporter.write_line(f"ERROR: {test} skipped although this machine has all it needs: {why}", red=True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Give each test one thread again where tests run in parallel: a run in this process asks for all cores."""
+    if IN_PARALLEL:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
