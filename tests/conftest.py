@@ -4,8 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
-if IN_PARALLEL:
+if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores. Torch reads these when it is imported, and programs that tests start inherit them.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take a core from other workers
@@ -66,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Give each test one thread again where tests run in parallel: a run in this process asks for all cores."""
-    if IN_PARALLEL:
+    if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
 
 
