@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
@@ -27,8 +26,9 @@ from cnnsens_bench.models import Checkpoint, CheckpointFiles
 from cnnsens_bench.runtime.local import run_local
 from cnnsens_bench.runtime.plan_store import stored_plan
 from cnnsens_bench.runtime.resources import ExecutionOptions
+from cnnsens_bench.runtime.rows import failure_table
 from cnnsens_bench.runtime.worker import TaskOutcome
-from cnnsens_bench.store import FAILURES, RunStore, Store, new_attempt, storage_errors, write_part, writing
+from cnnsens_bench.store import RunStore, Store, new_attempt, storage_errors, write_part, writing
 from cnnsens_bench.utils.environment import environment
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
@@ -131,12 +131,10 @@ def _train(study: ResolvedStudy, run: RunContext, parts: StoragePath) -> FineTun
     """
     defenses = {entrant.checkpoint: trained_part(entrant.defense) for entrant in study.pairing.entrants}
     networks = fine_tune(run, study.pairing.trainings, defenses)
-    failures = list(networks.unreadable_images().items())
-    failures += [("", f"{title}: {sentence}") for title, sentence in networks.failed.items()]
+    failures = [(image_id, "train", sentence) for image_id, sentence in networks.unreadable_images().items()]
+    failures += [("", "train", f"{title}: {sentence}") for title, sentence in networks.failed.items()]
     if failures:
-        rows = [(study.settings.run_id, study.samples.name, image_id, "train", text) for image_id, text in failures]
-        table = pd.DataFrame(rows, columns=FAILURES.names)
-        write_part(parts, "failures", "train", pa.Table.from_pandas(table, preserve_index=False))
+        write_part(parts, "failures", "train", failure_table(study.settings.run_id, study.samples.name, failures))
     return networks
 
 

@@ -116,10 +116,10 @@ def image_table(sweep: Sweep, rows: Rows, pictures: Sequence[images.Decoded], hu
     )
 
 
-def failure_table(sweep: Sweep, failures: Sequence[tuple[str, str, str]]) -> pa.Table:
-    """Return rows of `failures` from (image id, stage, sentence)."""
+def failure_table(run_id: str, dataset: str, failures: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """Return rows of `failures` from (image id, stage, sentence). A network's failure has an empty image id."""
     frame = pd.DataFrame(failures, columns=["image_id", "stage", "error"]).drop_duplicates()
-    return pa.Table.from_pandas(frame.assign(run_id=sweep.run_id, dataset=sweep.dataset), preserve_index=False)
+    return pa.Table.from_pandas(frame.assign(run_id=run_id, dataset=dataset), preserve_index=False)
 
 
 def _keys(sweep: Sweep, image_ids: Sequence[str], image: np.ndarray, entrant: np.ndarray) -> dict[str, Any]:

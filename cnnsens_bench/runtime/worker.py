@@ -218,7 +218,7 @@ class Worker:
         name
             The name of the part.
         """
-        write_part(self.parts, "failures", name, rows.failure_table(self.sweep, failures))
+        write_part(self.parts, "failures", name, rows.failure_table(self.sweep.run_id, self.sweep.dataset, failures))
 
     def part_name(self, ids: Sequence[str]) -> str:
         """Return the name of the parts of some images.

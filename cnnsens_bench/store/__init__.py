@@ -1,9 +1,9 @@
 """The store: part files that workers write, and the one writer of the database."""
 
 from cnnsens_bench.store.database import Store
-from cnnsens_bench.store.parts import FAILURES, IMAGES, PREDICTIONS, SPEED, new_attempt, write_part
+from cnnsens_bench.store.parts import new_attempt, write_part
 from cnnsens_bench.store.publish import RunStore, holding, local_copy, reading, storage_errors, writing
 from cnnsens_bench.store.schema import SCHEMA_VERSION
 
-__all__ = ["FAILURES", "IMAGES", "PREDICTIONS", "SCHEMA_VERSION", "SPEED", "new_attempt", "write_part"]
+__all__ = ["SCHEMA_VERSION", "new_attempt", "write_part"]
 __all__ += ["RunStore", "Store", "holding", "local_copy", "reading", "storage_errors", "writing"]

@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 RETRY = "-retry"
 """In the name of a part whose rows another part of the same attempt may hold; see `is_retry`."""
 
-PREDICTIONS, IMAGES, FAILURES, SENSITIVITY, SENSITIVITY_PREDICTIONS, SPEED = map(part_schema, PART_KINDS)
-"""The columns of each kind of part."""
-
 
 def new_attempt(output: StoragePath) -> StoragePath:
     """Make a folder for the part files of one invocation.

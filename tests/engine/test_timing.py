@@ -17,9 +17,10 @@ from cnnsens_bench.engine.timing import Stopwatch, device_name
 from cnnsens_bench.runtime.local import run_local
 from cnnsens_bench.runtime.plan_store import stored_plan
 from cnnsens_bench.runtime.resources import ExecutionOptions
-from cnnsens_bench.store import PREDICTIONS, SPEED, Store, new_attempt, write_part
+from cnnsens_bench.store import Store, new_attempt, write_part
 from tests.conftest import tiny_checkpoint
 from tests.engine.test_evaluate import batch, loaded, make_sweep  # noqa: F401
+from tests.store.part_schemas import PREDICTIONS, SPEED
 
 
 def test_seconds_are_those_of_rows_that_were_asked_for(batch: tuple, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from cnnsens_bench.figures.paper import NOISES
 from cnnsens_bench.figures.published import COMBINATION
-from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.store.part_schemas import PREDICTIONS
 
 MODELS = {"torchvision/alexnet": 61_000_000, "torchvision/vgg19": 144_000_000, "timm/resnet18": 11_700_000,
           "timm/resnet34": 21_800_000}  # fmt: skip

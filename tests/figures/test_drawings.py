@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cnnsens_bench.figures.__main__ import main
-from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.store.part_schemas import PREDICTIONS
 
 
 @pytest.fixture

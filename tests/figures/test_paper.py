@@ -18,9 +18,10 @@ from cnnsens_bench.figures.catalogue import FIGURES, draw_figures, endings, figu
 from cnnsens_bench.figures.paper import NOISES
 from cnnsens_bench.figures.style import COLOURS, MARKERS, architecture_styles
 from cnnsens_bench.figures.tables import latex_table, latex_text
-from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.store import Store, new_attempt, write_part
 from cnnsens_bench.utils.errors import UserError
 from tests.figures.study import LEVELS, MODELS, paper_store
+from tests.store.part_schemas import PREDICTIONS
 
 SCORED = ("fig5", "fig6")
 """Figures of scores, which this store lacks; test_sensitivity_figures.py tests them."""

@@ -10,8 +10,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from cnnsens_bench.figures.summary import interval, print_summary, short_defense, summary_tables
-from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.store import Store, new_attempt, write_part
 from cnnsens_bench.utils.formatting import level_text, plain
+from tests.store.part_schemas import PREDICTIONS
 
 FILTER = "gaussian_filter(size=3, sigma=0.5)"
 LEVELS = {

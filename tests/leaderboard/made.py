@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cnnsens_bench.store import FAILURES, PREDICTIONS, SPEED, Store, new_attempt, write_part
+from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.store.part_schemas import FAILURES, PREDICTIONS, SPEED
 
 CONDITIONS = {("gaussian_rgb", 4.0): 3, ("gaussian_rgb", 8.0): 3, ("pepper", 0.04): 2, ("flip_lr", 0.0): 1}
 MODELS = ("torchvision/alexnet", "timm/b", "timm/c")

@@ -111,7 +111,7 @@ def test_data_that_cannot_be_reached(
 def test_a_run_that_is_stopped_does_not_wait_for_images_that_nobody_will_use(
     samples: Samples, attempt: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the second task only the images that are being decoded are waited for: at most eight at a time."""
+    """The run waits for no more images of the second task than are being decoded, which are at most eight."""
     decoded: list[str] = []
     stopping = threading.Event()
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
-from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
-from cnnsens_bench.store.parts import SENSITIVITY, SENSITIVITY_PREDICTIONS
+from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.store.part_schemas import PREDICTIONS, SENSITIVITY, SENSITIVITY_PREDICTIONS
 
 IMAGES, TRIALS = 40, 10
 LEVELS = {"gaussian_rgb": (1.0, 4.0), "pepper_pixel": (0.01,), "translation": (0.5,), "flip_lr": (0.0,)}

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsens_bench.store import FAILURES, PREDICTIONS, SCHEMA_VERSION, Store, ingestion, new_attempt, write_part
+from cnnsens_bench.store import SCHEMA_VERSION, Store, ingestion, new_attempt, write_part
 from cnnsens_bench.store.ingestion import _overlaps
 from cnnsens_bench.store.parts import damage
 from cnnsens_bench.utils.errors import StorageError, UserError
+from tests.store.part_schemas import FAILURES, PREDICTIONS
 
 CELL = {"model": "s/m", "defense": "none", "degradation": "g", "level": 4.0, "trial": 0}
 ROOT = Path(__file__).parents[2]

@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cnnsens_bench.store import FAILURES, IMAGES, SPEED, new_attempt, reading, write_part, writing
-from cnnsens_bench.store.parts import SENSITIVITY, SENSITIVITY_PREDICTIONS
+from cnnsens_bench.store import new_attempt, reading, write_part, writing
 from cnnsens_bench.store.read import results
 from cnnsens_bench.store.submission.transfer import Selection, export, import_submission
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath, storage_path
 from leaderboard.read import read
+from tests.store.part_schemas import FAILURES, IMAGES, SENSITIVITY, SENSITIVITY_PREDICTIONS, SPEED
 from tests.store.submissions import made
 from tests.store.test_ingest import CELL, ids, table
 

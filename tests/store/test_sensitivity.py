@@ -13,7 +13,7 @@ from scipy.special import polygamma
 from cnnsens_bench.sensitivity.gradients import FIRST_ORDER, OUTPUTS, first_order
 from cnnsens_bench.sensitivity.predictors import label_change
 from cnnsens_bench.store import Store, new_attempt, write_part
-from cnnsens_bench.store.parts import SENSITIVITY, SENSITIVITY_PREDICTIONS
+from tests.store.part_schemas import SENSITIVITY, SENSITIVITY_PREDICTIONS
 from tests.store.scored import FREE, IMAGES, LEVELS, TRIALS, predicted_rows, score_rows, scored_store, sweep_rows
 
 KEY = ["output", "predictor", "degradation", "level"]

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsens_bench.store import FAILURES, IMAGES, PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.store import Store, new_attempt, write_part
 from cnnsens_bench.utils.errors import UserError
+from tests.store.part_schemas import FAILURES, IMAGES, PREDICTIONS
 
 KEYS = ["image_id", "model", "defense", "degradation", "level", "trial"]
 

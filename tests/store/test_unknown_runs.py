@@ -12,9 +12,9 @@ import pytest
 from cnnsens_bench.experiment import runner
 from cnnsens_bench.run import main
 from cnnsens_bench.store import RunStore, Store, new_attempt, write_part, writing
-from cnnsens_bench.store.parts import SENSITIVITY, SENSITIVITY_PREDICTIONS
 from cnnsens_bench.utils.storage import StoragePath
 from tests.conftest import TINY
+from tests.store.part_schemas import SENSITIVITY, SENSITIVITY_PREDICTIONS
 from tests.store.test_ingest import table
 from tests.store.test_publication import files_in
 

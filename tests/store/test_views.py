@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from cnnsens_bench import measures
-from cnnsens_bench.store import PREDICTIONS, Store, new_attempt, write_part
+from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.store.part_schemas import PREDICTIONS
 
 GROUP = ["protocol", "dataset", "model", "defense", "degradation", "level"]
 
