@@ -1,5 +1,6 @@
 """What all data sets share: the table of samples, the registry, and safe ways to the files that lists name."""
 
+import functools
 import hashlib
 import http.client
 import inspect
@@ -58,6 +59,10 @@ class Samples:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of the classes and of the table without its paths, which is equal on every machine."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         without_paths = self.table.drop(columns=["uri", "mask_uri"])
         rows = pd.util.hash_pandas_object(without_paths, index=False).to_numpy().tobytes()
         return hashlib.sha256(rows + repr(self.classes).encode()).hexdigest()
