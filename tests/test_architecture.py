@@ -17,7 +17,7 @@ ONLY_IN = {
     "mlflow": {"tracking.py"},
     "duckdb": {"store/connection.py", "store/database.py", "store/ingestion.py", "store/read.py", "store/schema.py",
                "store/submission/transfer.py", "store/submission/check.py", "leaderboard/read.py"},
-    "PIL": {"images/__init__.py", "images/views.py", "training/data.py", "datasets/plumage/__init__.py",
+    "PIL": {"images/__init__.py", "images/published.py", "images/views.py", "training/data.py", "datasets/plumage/__init__.py",
             "datasets/plumage/birds.py", "datasets/plumage/scene.py"},
     "hydra": {"config/compose.py"},
 }  # fmt: skip
@@ -28,7 +28,7 @@ ROOMS = {
     "datasets": set(),
     "images": set(),
     "degradations": set(),
-    "models": set(),
+    "models": {"images"},
     "defenses": set(),
     "sensitivity": set(),
     "measures": set(),

@@ -33,7 +33,7 @@ def compose(overrides: Sequence[str]) -> Config:
         For a word that cannot be read, an unknown key, or a value that is impossible whatever the other keys say.
     """
     ConfigStore.instance().store(name="schema", node=Config)
-    others = [_expanded(word) for word in overrides if not word.startswith("model=")]
+    others = [_expanded(word) for word in [*_custom_suite(overrides), *overrides] if not word.startswith("model=")]
     try:
         with hydra.initialize_config_module("cnnsens_bench.config", version_base="1.3"):
             config = OmegaConf.to_object(hydra.compose("config", overrides=others))
@@ -68,6 +68,14 @@ def suites() -> dict[str, str]:
             comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
             found[file.name.removesuffix(".yaml")] = "\n".join(t for t in comments if not t.startswith("@package"))
     return found
+
+
+def _custom_suite(overrides: Sequence[str]) -> list[str]:
+    """Return the word for the suite `custom` where a data set is named and no suite: no other suite's keys fit it."""
+    keys = {word.partition("=")[0] for word in overrides}
+    named = "dataset.root" in keys or {"dataset=plumage", "dataset.name=plumage"}.isdisjoint(overrides)
+    own = {"dataset", "dataset.name", "dataset.root"} & keys
+    return ["suite=custom"] if own and named and "suite" not in keys else []
 
 
 def _expanded(word: str) -> str:

@@ -13,13 +13,18 @@ from cnnsens_bench.config.sections import ClusterConfig, DatasetConfig, Sensitiv
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes
 from cnnsens_bench.training.space import SearchConfig
-from cnnsens_bench.utils.config_keys import UNHASHED_KEYS
+from cnnsens_bench.utils.config_keys import ADDED_KEYS, UNHASHED_KEYS
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath, check_paths, check_storage_paths, storage_path
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+VIEWS = ("box", "published", "auto")
+FINE_TUNING = ("always", "never", "auto")
+FROSTS = ("generated", "photographs")
 PATHS = ("output", "cache", "data_root", "dataset.root", "weights", "recipe", "tracking.uri")
 ENGINES = ("auto", "local", "ray")
+LIBRARY_SIZES = ("train", "test")
+SIZES = "between 16 and 4096, train, test, or null"
 RECIPES = ("given", "search")
 SWITCHES = {"off": "false", "on": "true"}
 
@@ -56,8 +61,15 @@ class Config:
     `training` of its own. `model=NAME` takes one of the suite's entries alone, or any other network."""
     weights: str = "auto"
     """Weights that training starts from: `auto` for pretrained ones, `random`, or the path of a state dict."""
-    input_size: int | None = None
-    """Side of the networks' square input in pixels, 16 to 4096. null: what each architecture was made for."""
+    view: str = "box"
+    """What networks see of an image: `box` its box, resized to the square; `published` what each network's own library
+    evaluates with; `auto` the box where images have one or a network is fine-tuned, else `published`."""
+    input_size: Any = None
+    """Side of the networks' square input in pixels, 16 to 4096, or `train` or `test`: the size that a network's library
+    trained or tests it with. null: with `view=published` the latter, else what each architecture was made for."""
+    fine_tune: str = "always"
+    """Whether networks are fine-tuned on the data set by the section `training`: `always`; `never`, which takes their
+    weights as they are; `auto`, which does so with those whose outputs match the classes."""
     training: Recipe = field(default_factory=Recipe)
     recipe: str = "given"
     """Where recipes of fine-tuning come from: `given` takes the section `training`, `search` searches them first, and a
@@ -81,6 +93,12 @@ class Config:
     """Seed of all draws and trainings, 0 to 2^63 - 1."""
     quantize: bool = False
     """Whether degraded pixels are rounded to whole gray levels, as a sensor does."""
+    frost: str = "generated"
+    """Ice of the degradation `common:frost`: `generated` by this program, or the `photographs` of ImageNet-C, which the
+    package `imagecorruptions` carries."""
+    stored_quality: int | None = None
+    """Quality, 1 to 100, of the JPEG that each degraded image is stored as before it is predicted; ImageNet-C's is 85.
+    null: degraded images are not stored."""
     precision: str = "float32"
     """Number format of forward passes: `float32`, `bfloat16` or `float16`."""
     batch_size: int = 32
@@ -106,6 +124,9 @@ class Config:
         shaping = dataclasses.asdict(self)
         for key in UNHASHED_KEYS:
             del shaping[key]
+        for key, default in ADDED_KEYS.items():
+            if shaping[key] == default:
+                del shaping[key]
         del shaping["dataset"]["root"]
         if self.recipe == "search":
             shaping["search"] = self.search.shaping()
@@ -131,7 +152,11 @@ def check(config: Config) -> None:
         "trials": (config.trials >= 1, "at least 1"),
         "limit": (config.limit is None or config.limit >= 1, "at least 1, or null for all images"),
         "batch_size": (1 <= config.batch_size <= 65_536, "at least 1, at most 65536"),
-        "input_size": (config.input_size is None or size_ok(config.input_size), "between 16 and 4096, or null"),
+        "input_size": (config.input_size is None or size_ok(config.input_size), SIZES),
+        "view": (config.view in VIEWS, "one of " + ", ".join(VIEWS)),
+        "fine_tune": (config.fine_tune in FINE_TUNING, "one of " + ", ".join(FINE_TUNING)),
+        "frost": (config.frost in FROSTS, "one of " + ", ".join(FROSTS)),
+        "stored_quality": (_within(config.stored_quality, 1, 100), "between 1 and 100, or null"),
         "precision": (config.precision in PRECISIONS, "one of " + ", ".join(PRECISIONS)),
         "cluster.engine": (cluster.engine in ENGINES, "one of " + ", ".join(ENGINES)),
         "cluster.weights_gb": (_within(cluster.weights_gb, 0) and cluster.weights_gb != 0, "above 0 and finite"),
@@ -160,5 +185,5 @@ def _within(value: float | None, low: float, high: float = sys.float_info.max) -
 
 
 def size_ok(size: Any) -> bool:
-    """Return whether a value can be the side of a network's input in pixels."""
-    return isinstance(size, int) and 16 <= size <= 4096
+    """Return whether a value can be the side of a network's input: in pixels, or one that its library knows."""
+    return size in LIBRARY_SIZES if isinstance(size, str) else isinstance(size, int) and 16 <= size <= 4096

@@ -46,12 +46,19 @@ class Samples:
         - `mask_uri` (text or None): the path or URI of a mask of the object, which is as large as the image.
     mask_range : tuple of int
         The lowest and the highest gray value that mean object in the masks.
+    has_split : bool
+        Whether the data set says which images are for training. Where it does not, the splits in the table are a
+        proposal, and all images are tested in a run that trains nothing.
+    notes : tuple of str
+        What was left out or guessed while the data set was read, in sentences that a run says.
     """
 
     name: str
     classes: tuple[str, ...]
     table: pd.DataFrame
     mask_range: tuple[int, int] = MASK_RANGE
+    has_split: bool = True
+    notes: tuple[str, ...] = ()
 
     def split(self, *names: str) -> pd.DataFrame:
         """Return the rows of the given splits in the order of the table, with a fresh index."""
@@ -122,7 +129,12 @@ def dataset(name: str, *, folder: str | None, source: str) -> Callable[[Loader],
 
 
 def make_samples(
-    name: str, classes: list[str], rows: pd.DataFrame, mask_range: tuple[int, int] = MASK_RANGE
+    name: str,
+    classes: list[str],
+    rows: pd.DataFrame,
+    mask_range: tuple[int, int] = MASK_RANGE,
+    has_split: bool = True,
+    notes: tuple[str, ...] = (),
 ) -> Samples:
     """Check the rows of a data set, complete their columns, and return them as `Samples`.
 
@@ -137,6 +149,8 @@ def make_samples(
         of `Samples.table`. Further columns are dropped.
     mask_range
         The lowest and the highest gray value that mean object in the masks.
+    has_split, notes
+        As in `Samples`.
 
     Raises
     ------
@@ -161,7 +175,7 @@ def make_samples(
         wrong = table.loc[~table["split"].isin(SPLITS), "image_id"].iloc[0]
         raise UserError(f"dataset '{name}': image '{wrong}' is in no split: use one of {', '.join(SPLITS)}")
     table["image_id"] = table["image_id"].astype(str)
-    return Samples(name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range)
+    return Samples(name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range, has_split, notes)
 
 
 def _check_labels(name: str, classes: list[str], table: pd.DataFrame) -> None:

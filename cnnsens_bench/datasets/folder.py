@@ -3,8 +3,9 @@
 import csv
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -46,6 +47,7 @@ def folder(root: StoragePath | None, *, boxes: str | None = None, test_fraction:
         raise UserError(f"dataset 'folder': test_fraction is {test_fraction}: it must be a number between 0 and 1")
     if boxes is not None and not isinstance(boxes, str):
         raise UserError(f"dataset 'folder': boxes is {boxes!r}: it must be the path of a CSV")
+    has_split = True
     splits = {name: split for name, split in SPLIT_FOLDERS.items() if (base / name).is_dir()}
     if {"train", "test"} <= set(splits.values()) or {"train", "val"} <= set(splits.values()):
         # Without a test folder, the images of the validation folder are the test images.
@@ -56,19 +58,37 @@ def folder(root: StoragePath | None, *, boxes: str | None = None, test_fraction:
             for row in _images(base, base / name)
         ]
     else:
+        has_split = False
         rows = _images(base, base)
         for row in rows:
             digest = hashlib.blake2b(str(row["image_id"]).encode(), digest_size=8).digest()
             row["split"] = "test" if int.from_bytes(digest) < test_fraction * 2**64 else "train"
-    if not rows:
-        raise UserError(f"{base} has no class folders with images: expected {LAYOUT}")
-    table = pd.DataFrame(rows)
-    classes = sorted(table["class_name"].unique())
-    table["label"] = table["class_name"].map({name: label for label, name in enumerate(classes)})
+    table, classes = _labelled(base, rows)
     box_file = storage_path(boxes) if boxes else base / "boxes.csv"
     if boxes or box_file.is_file():
         table = table.join(_read_boxes(base, box_file, set(table["image_id"])), on="image_id")
-    return make_samples("folder", classes, table)
+    return make_samples("folder", classes, table, has_split=has_split)
+
+
+def folder_samples(base: StoragePath, name: str) -> Samples:
+    """Return the images of a folder of class folders as a data set of that name, all of them as test images."""
+    table, classes = _labelled(base, _images(base, base))
+    return make_samples(name, classes, table.assign(split="test"))
+
+
+def _labelled(base: StoragePath, rows: list[dict[str, object]]) -> tuple[pd.DataFrame, list[str]]:
+    """Return rows as a table with labels, and the names of the classes by label."""
+    if not rows:
+        raise UserError(f"{base} has no class folders with images: expected {LAYOUT}")
+    table = pd.DataFrame(rows)
+    names = table["class_name"].unique()
+    classes = sorted(names, key=_class_order(names))
+    return table.assign(label=table["class_name"].map({name: label for label, name in enumerate(classes)})), classes
+
+
+def _class_order(names: Iterable[str]) -> Callable[[str], Any]:
+    """Return the key that classes are sorted by: their numbers, where all names are numbers, else their names."""
+    return int if all(name.isascii() and name.isdigit() for name in names) else str
 
 
 def _images(root: StoragePath, base: StoragePath) -> list[dict[str, object]]:

@@ -16,6 +16,7 @@ from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
 from cnnsens_bench.defenses.recalibration import batch_norm_layers, recalibrate, set_statistics, statistics
 from cnnsens_bench.engine.degrade import Degrader
+from cnnsens_bench.engine.networks import NetworkInput
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.models import Classifier
 
@@ -37,10 +38,10 @@ class Calibration:
 
     def __init__(self, sweep: Sweep, decoded: Sequence[images.Decoded], device: torch.device, pool: Executor) -> None:
         self.sweep, self.decoded, self.device, self.pool = sweep, decoded, device, pool
-        self.degraders: dict[int, Degrader] = {}
-        self.last: tuple[tuple[int, int, int], Tensor] | None = None
+        self.degraders: dict[NetworkInput, Degrader] = {}
+        self.last: tuple[tuple[int, NetworkInput, int], Tensor] | None = None
 
-    def pixels(self, count: int, size: int, cell: int) -> Tensor:
+    def pixels(self, count: int, seen: NetworkInput, cell: int) -> Tensor:
         """Return the first images in a cell as (n, 3, size, size) float32 in [0, 255].
 
         Images that cannot be degraded are left out.
@@ -49,22 +50,23 @@ class Calibration:
         ----------
         count
             How many images to use.
-        size
-            The side of the network's input in pixels.
+        seen
+            What the network sees.
         cell
             The cell's position in `sweep.cells()`.
         """
-        key = (count, size, cell)
+        key = (count, seen, cell)
         if self.last is None or self.last[0] != key:
             # They are kept for the networks that ask next, because networks ask cell by cell.
-            self.last = (key, self._degraded(count, size, cell))
+            self.last = (key, self._degraded(count, seen, cell))
         return self.last[1]
 
-    def _degraded(self, count: int, size: int, cell: int) -> Tensor:
-        if size not in self.degraders:
+    def _degraded(self, count: int, seen: NetworkInput, cell: int) -> Tensor:
+        if seen not in self.degraders:
             ids = [image.image_id for image in self.sweep.calibration]
-            self.degraders[size] = Degrader(self.sweep, size, ids, self.decoded, self.device, self.pool)
-        degrader = self.degraders[size]
+            here = self.device, self.pool
+            self.degraders[seen] = Degrader(self.sweep, seen.size, ids, self.decoded, *here, seen.view)
+        degrader = self.degraders[seen]
         if cell == 0:
             pixels = degrader.pixels[:count].clamp(0, 255)
         else:
@@ -94,7 +96,8 @@ class Recalibrated:
     def __init__(self, classifier: Classifier, defense: Defense, calibration: Calibration) -> None:
         assert defense.recalibration is not None
         self.recalibration, self.prefilter = defense.recalibration, defense.prefilter
-        self.calibration, self.size = calibration, classifier.preprocessing.input_size
+        preprocessing = classifier.preprocessing
+        self.calibration, self.seen = calibration, NetworkInput(preprocessing.input_size, preprocessing.view)
         self.classifier = copy.deepcopy(classifier, {id(weight): weight for weight in classifier.parameters()})
         self.layers = batch_norm_layers(self.classifier)
         self.trained = statistics(self.layers)
@@ -114,7 +117,7 @@ class Recalibrated:
         if cell not in self.known:
             self.cell = None  # until it is done, because memory may run out on the way
             set_statistics(self.layers, self.trained)
-            pixels = self.calibration.pixels(self.recalibration.images, self.size, cell)
+            pixels = self.calibration.pixels(self.recalibration.images, self.seen, cell)
             if self.prefilter and len(pixels):
                 pixels = self.prefilter(pixels)
             with autocast:

@@ -60,6 +60,8 @@ class Degrader:
         Where pixels are degraded.
     pool
         The threads that render views.
+    view
+        How the networks' library views an image; None for the image's box.
 
     Attributes
     ----------
@@ -70,13 +72,21 @@ class Degrader:
     """
 
     def __init__(
-        self, sweep: Sweep, size: int, image_ids: Sequence[str], decoded: Images, device: torch.device, pool: Executor
+        self,
+        sweep: Sweep,
+        size: int,
+        image_ids: Sequence[str],
+        decoded: Images,
+        device: torch.device,
+        pool: Executor,
+        view: images.PublishedView | None = None,
     ) -> None:
+        self.view = view
         self.sweep, self.size, self.image_ids, self.decoded = sweep, size, image_ids, decoded
         self.device, self.pool = device, pool
         self.failures: list[Failure] = []
         self._known_failures: set[tuple[int, str]] = set()
-        self.pixels = to_pixels(pool.map(lambda image: images.render(image, size), decoded), device)
+        self.pixels = to_pixels(pool.map(lambda image: images.render(image, size, view=view), decoded), device)
 
     def run(self, condition: Condition, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         """Yield the cells of a condition, trial by trial.
@@ -130,11 +140,11 @@ class Degrader:
         """Yield each cell's moved views on the device; the next cell's are rendered while one is used."""
 
         def submit(drawn: DrawnCell) -> list[Future[np.ndarray]] | None:
-            views = self._attempt(drawn.name, drawn.rows, self._moved_boxes, drawn)
-            if views is FAILED:
+            moves = self._attempt(drawn.name, drawn.rows, self._moves, drawn)
+            if moves is FAILED:
                 return None
-            moved = zip(drawn.rows, views, strict=True)
-            return [self.pool.submit(images.render, self.decoded[i], self.size, *view) for i, view in moved]
+            moved = zip(drawn.rows, moves, strict=True)
+            return [self.pool.submit(images.render, self.decoded[i], self.size, *move, self.view) for i, move in moved]
 
         waiting = None
         for drawn in drawn_cells:
@@ -145,7 +155,7 @@ class Degrader:
         if waiting:
             yield from self._rendered(*waiting)
 
-    def _moved_boxes(self, drawn: DrawnCell) -> list[tuple[float, float, float, float]]:
+    def _moves(self, drawn: DrawnCell) -> list[tuple[float, float, float, float]]:
         return self.degradation.motion(drawn.draw, drawn.level).views(len(drawn.rows))
 
     def _rendered(self, drawn: DrawnCell, views: list[Future[np.ndarray]]) -> Iterator[tuple[DrawnCell, Tensor]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnsens_bench import images
 from cnnsens_bench.engine.batch_norm import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure, Images
-from cnnsens_bench.engine.networks import LoadedEntrant, autocast, to_device
+from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, autocast, inputs_of, to_device
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, free_memory, out_of_memory
 from cnnsens_bench.engine.plan import Cell, Condition, Sweep
 from cnnsens_bench.engine.predictions import OUTPUTS, Columns, Prediction, joined, outputs_of
@@ -65,7 +65,7 @@ class Evaluator:
         self.cells = sweep.cells()
         self.unfit: set[int] = set()
         self.entrants = [LoadedEntrant(self._move(i, e.classifier), e.defense) for i, e in enumerate(entrants)]
-        self.sizes = sorted({entrant.input_size for entrant in entrants})
+        self.inputs = inputs_of(entrants)
         self.pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
         shared = Calibration(sweep, calibration, self.device, self.pool)
         follow = [(i, e) for i, e in enumerate(self.entrants) if e.defense.recalibration and i not in self.unfit]
@@ -89,7 +89,7 @@ class Evaluator:
             (images, entrants, cells) bool.
         """
         classes = torch.tensor(list(labels), device=self.device)
-        batches = [_SizedBatch(self, size, image_ids, classes, decoded, wanted) for size in self.sizes]
+        batches = [_InputBatch(self, seen, image_ids, classes, decoded, wanted) for seen in self.inputs]
         batches = [batch for batch in batches if batch.wanted.any()]
         with torch.inference_mode():
             yield joined(self.cells[0].degradation, [batch.undegraded() for batch in batches])
@@ -118,14 +118,20 @@ class Evaluator:
         return classifier
 
 
-class _SizedBatch:
-    """Images at one input size: their pixels, the buffer of a forward pass, and their reference classes."""
+class _InputBatch:
+    """Images as the networks of one input see them: their pixels, the buffer of a forward pass, and their reference classes."""
 
     def __init__(
-        self, evaluator: Evaluator, size: int, ids: Sequence[str], labels: Tensor, decoded: Images, wanted: np.ndarray
+        self,
+        evaluator: Evaluator,
+        seen: NetworkInput,
+        ids: Sequence[str],
+        labels: Tensor,
+        decoded: Images,
+        wanted: np.ndarray,
     ) -> None:
         self.evaluator, self.count, self.labels, self.device = evaluator, len(ids), labels, evaluator.device
-        self.members = [(i, entrant) for i, entrant in enumerate(evaluator.entrants) if entrant.input_size == size]
+        self.members = [(i, entrant) for i, entrant in enumerate(evaluator.entrants) if entrant.input == seen]
         self.positions = [i for i, _ in self.members]
         # A full image batch fills the buffer with one cell anyway.
         self.cell_by_cell = any(i in evaluator.recalibrated for i in self.positions)
@@ -134,8 +140,8 @@ class _SizedBatch:
         unfit = [(member, i) for member, i in enumerate(self.positions) if i in evaluator.unfit]
         self.too_large = {member: evaluator.sweep.entrants[i].model for member, i in unfit}
         self.reference = torch.zeros(len(self.members), len(ids), dtype=torch.long, device=self.device)
-        self.degrader = Degrader(evaluator.sweep, size, ids, decoded, self.device, evaluator.pool)
-        shape = (evaluator.sweep.batch_size, 3, size, size)
+        self.degrader = Degrader(evaluator.sweep, seen.size, ids, decoded, self.device, evaluator.pool, seen.view)
+        shape = (evaluator.sweep.batch_size, 3, seen.size, seen.size)
         self.buffer = torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last)
 
     def undegraded(self) -> tuple[Columns, list[Failure]]:

@@ -1,14 +1,28 @@
 """Networks that are ready to use: with their defense, on their device, in a precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cnnsens_bench.defenses import Defense
+from cnnsens_bench.images import PublishedView
 from cnnsens_bench.models import Classifier
+
+
+class NetworkInput(NamedTuple):
+    """The side of a network's input in pixels, and how its library views an image (None: the image's box)."""
+
+    size: int
+    view: PublishedView | None = None
+
+
+def inputs_of(entrants: Iterable["LoadedEntrant"]) -> list[NetworkInput]:
+    """Return the inputs of networks, each once, the smallest first."""
+    return sorted({entrant.input for entrant in entrants}, key=lambda one: (one.size, str(one.view)))
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,16 @@ class LoadedEntrant:
     def input_size(self) -> int:
         """The side of the network's input in pixels."""
         return self.classifier.preprocessing.input_size
+
+    @property
+    def view(self) -> PublishedView | None:
+        """How its library views an image; None for the image's box."""
+        return self.classifier.preprocessing.view
+
+    @property
+    def input(self) -> "NetworkInput":
+        """What images it sees. Networks of equal inputs share rendered and degraded images."""
+        return NetworkInput(self.input_size, self.view)
 
     def network(self) -> Callable[[Tensor], Tensor]:
         """Return the function from pixels (N, 3, S, S) in [0, 255] through the pre-filter to logits (N, classes)."""

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.defenses import parse_defense
+from cnnsens_bench.degradations import Reach
+from cnnsens_bench.degradations.motion import UNLIMITED
 from cnnsens_bench.engine.degrade import LONGEST
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import NONE, Condition, Entrant, Sweep
 from cnnsens_bench.engine.score import Scorer, Scores
+from cnnsens_bench.models.base import architecture_of
 from cnnsens_bench.models.loading import LoadedNetwork
 from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, OutputChange, Outputs, first_order
 from cnnsens_bench.sensitivity.predictors import label_change, parse_predictor
@@ -163,13 +166,14 @@ class LabelChangePredictor:
         self.runners_up: list[int] = []
         self.drawn: list[SensitivityMap] = []
         names = () if predictor == GRADIENT else (parse_predictor(predictor).name,)
-        entrant = Entrant(ready.model, ready.model.partition("/")[2], NONE, ready.model)
+        entrant = Entrant(ready.model, architecture_of(ready.model), NONE, ready.model)
         self.sweep = Sweep(
             "predict", FILES, (entrant,), tuple(conditions), batch_size=batch_size, sensitivity=True, predictors=names
         )
         if names and not self.sweep.predicted_cells():
             knows = ", ".join(parse_predictor(predictor).degradations)
             raise UserError(f"predictor '{predictor}' knows {knows} only: leave it out, or ask for one of them")
+        self.reach = UNLIMITED if ready.classifier.preprocessing.view else Reach()
         # The evaluator puts the network on the device as in a sweep.
         evaluator = Evaluator(self.sweep, [LoadedEntrant(ready.classifier, parse_defense(NONE))], device)
         self.scorer = Scorer(self.sweep, evaluator.entrants, evaluator.device, evaluator.pool, observe=self._observe)
@@ -200,7 +204,7 @@ class LabelChangePredictor:
 
     def _decoded(self, path: str) -> images.Decoded | RejectedPhoto:
         try:
-            return images.decode(path, self.box, 0.0, 0.0)
+            return images.decode(path, self.box, *self.reach)
         except (ImageError, StorageError) as error:
             return RejectedPhoto(path, str(error))
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Reach, parse_degradation
+from cnnsens_bench.degradations.motion import UNLIMITED
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 
 NONE = "none"
@@ -102,6 +103,8 @@ class Sweep:
         Whether images are scored too.
     predictors
         The canonical names of the predictors that look at the conditions which they know.
+    whole_images
+        Whether networks see what their library makes of the whole image, and not the image's box.
     """
 
     run_id: str
@@ -117,6 +120,7 @@ class Sweep:
     calibration: tuple[CalibrationImage, ...] = ()
     sensitivity: bool = False
     predictors: tuple[str, ...] = ()
+    whole_images: bool = False
 
     def cells(self) -> list[Cell]:
         """Return the cells of an image: the undegraded one, then every condition's, trial by trial.
@@ -184,6 +188,8 @@ class Sweep:
         input_size
             The side of the networks' input in pixels; the smallest one where networks differ.
         """
+        if self.whole_images:
+            return UNLIMITED
         reaches = [parse_degradation(c.degradation).reach(level) for c in self.conditions for level in c.levels]
         shift = max([0.0, *(reach.shift for reach in reaches)]) / input_size
         return Reach(shift, max([0.0, *(reach.radius for reach in reaches)]))

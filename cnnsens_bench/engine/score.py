@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.engine.degrade import Failure, Images, to_pixels
-from cnnsens_bench.engine.networks import LoadedEntrant
+from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, inputs_of
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images
 from cnnsens_bench.engine.plan import ScoreCell, Sweep
 from cnnsens_bench.engine.predictions import Columns, concatenated
@@ -101,11 +101,11 @@ class Scorer:
         """
         found: dict[bool, list[Columns]] = {False: [], True: []}
         failures: list[Failure] = []
-        for size in sorted({entrant.input_size for entrant in self.entrants}):
-            members = [i for i, entrant in enumerate(self.entrants) if entrant.input_size == size]
+        for seen in inputs_of(self.entrants):
+            members = [i for i, entrant in enumerate(self.entrants) if entrant.input == seen]
             if not wanted[:, members].any():
                 continue
-            whole = _ScoredBatch(self, size, image_ids, decoded, self.sweep.batch_size)
+            whole = _ScoredBatch(self, seen, image_ids, decoded, self.sweep.batch_size)
             for i in members:
                 model = self.sweep.entrants[i].model
                 results = None if i in self.unfit else self._score_in_parts(whole, i, wanted)
@@ -128,7 +128,7 @@ class Scorer:
             batch, first = whole, here.start
             if part.stop - part.start < whole.batch:
                 ids, decoded = whole.image_ids[first : here.stop], whole.decoded[first : here.stop]
-                batch = _ScoredBatch(self, whole.size, ids, decoded, part.stop - part.start, first)
+                batch = _ScoredBatch(self, whole.seen, ids, decoded, part.stop - part.start, first)
             found = batch.rows(entrant, wanted[first : here.stop, entrant])
             return [(kind, {**rows, "image": rows["image"] + first}, bad + first) for kind, rows, bad in found]
 
@@ -136,15 +136,16 @@ class Scorer:
 
 
 class _ScoredBatch:
-    """Images at one input size, padded to a full batch."""
+    """Images as the networks of one input see them, padded to a full batch."""
 
     def __init__(
-        self, scorer: Scorer, size: int, image_ids: Sequence[str], decoded: Images, batch: int, first: int = 0
+        self, scorer: Scorer, seen: NetworkInput, image_ids: Sequence[str], decoded: Images, batch: int, first: int = 0
     ) -> None:
-        self.scorer, self.size, self.image_ids, self.decoded, self.first = scorer, size, image_ids, decoded, first
+        self.scorer, self.seen, self.image_ids, self.decoded, self.first = scorer, seen, image_ids, decoded, first
+        size, view = seen
         self.count, self.batch = len(image_ids), max(batch, len(image_ids))
-        self.pixels = self._padded(scorer.pool.map(lambda image: images.render(image, size), decoded))
-        wide = self._padded(scorer.pool.map(lambda image: images.render_wide(image, size), decoded))
+        self.pixels = self._padded(scorer.pool.map(lambda image: images.render(image, size, view=view), decoded))
+        wide = self._padded(scorer.pool.map(lambda image: images.render_wide(image, size, view), decoded))
         self.across, self.down = central_differences(wide)
 
     def rows(self, entrant: int, wanted: np.ndarray) -> Iterator[Part]:
@@ -187,7 +188,7 @@ class _ScoredBatch:
 
         def degraded(k: int) -> Tensor:
             streams = Streams(sweep.seed, sweep.dataset, self.image_ids, PREDICTORS_TRIAL + k, self.scorer.device)
-            draw = degradation.draw(streams, self.size)
+            draw = degradation.draw(streams, self.seen.size)
             result = self.pixels.clone(memory_format=torch.preserve_format)
             result[: self.count] = degradation.apply(self.pixels[: self.count], draw, cell.level).clamp(0, 255)
             return result.round_() if sweep.quantize else result
@@ -195,7 +196,8 @@ class _ScoredBatch:
         return degraded
 
     def _moved(self, dx: float, dy: float) -> Tensor:
-        return self._padded(self.scorer.pool.map(lambda i: images.render(i, self.size, dx, dy), self.decoded))
+        size, view = self.seen
+        return self._padded(self.scorer.pool.map(lambda i: images.render(i, size, dx, dy, view=view), self.decoded))
 
     def _padded(self, views: Iterable[np.ndarray]) -> Tensor:
         pixels = to_pixels(views, self.scorer.device)

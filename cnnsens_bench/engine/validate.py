@@ -14,7 +14,7 @@ from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
 from cnnsens_bench.models import Classifier
-from cnnsens_bench.models.base import best_device
+from cnnsens_bench.models.base import architecture_of, best_device
 from cnnsens_bench.utils.plugins import load_plugins
 
 
@@ -43,7 +43,7 @@ class Validation:
         quantize: bool = False, precision: str = "float32", batch_size: int = 32, plugins: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.rows = rows
-        entrants = (Entrant(model, model.partition("/")[2], "none", model),)
+        entrants = (Entrant(model, architecture_of(model), "none", model),)
         settings = seed, quantize, precision, batch_size
         self.sweep = Sweep("validation", dataset, entrants, conditions, *settings, plugins=plugins)
         self._batches: list[tuple[list[str], list[int], list[images.Decoded]]] | None = None

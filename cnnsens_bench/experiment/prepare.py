@@ -14,9 +14,12 @@ from cnnsens_bench.degradations import parse_degradations
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.plan import CalibrationImage, Condition, Sweep
 from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
+from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
-from cnnsens_bench.models.base import preprocessing_of
+from cnnsens_bench.models import split_name
+from cnnsens_bench.models.base import PUBLISHED, preprocessing_of
 from cnnsens_bench.sensitivity.predictors import parse_predictor
+from cnnsens_bench.utils.config_keys import ADDED_KEYS
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import storage_path
 
@@ -54,6 +57,7 @@ class ResolvedStudy:
             calibration=calibration,
             sensitivity=self.config.sensitivity.enabled,
             predictors=self.predictors,
+            whole_images=self.settings.view == PUBLISHED,
             **{key: getattr(self.settings, key) for key in shared},
         )
 
@@ -66,19 +70,19 @@ def prepare(config: Config) -> ResolvedStudy:
     UserError
         For anything in the request that is wrong.
     """
-    settings, models = resolve_settings(config), resolve_models(config)
-    conditions = resolve_conditions(config.degradations, config.trials)
+    models, conditions = resolve_models(config), resolve_conditions(config.degradations, config.trials)
+    for model in models:
+        split_name(model.name)  # an unknown name is said before a data set is read
+    samples = _load_samples(config)
+    models = settle_training(config, models, samples)
+    config = dataclasses.replace(config, view=settle_view(config, models, samples))
+    settings = resolve_settings(config)
     pairing = pair_entrants(models, config.defenses)
-    probe(conditions, input_sizes(models), pairing.defenses(), gradients=config.sensitivity.enabled)
+    samples = settle_split(samples, pairing.trainings.values())
+    sizes = input_sizes(models, config.view)
+    probe(conditions, sizes, pairing.defenses(), gradients=config.sensitivity.enabled)
     predictors = tuple(dict.fromkeys(parse_predictor(text).name for text in config.sensitivity.predictors))
     objective = resolve_conditions(config.search.degradations, trials=1) if config.recipe == "search" else None
-    try:
-        samples = load_samples(config.dataset, config.data_root)
-    except UserError as error:
-        if config.study is None:
-            raise
-        others = f"leave the study '{config.study}' out with only=[…], or give it another with studies.{config.study}"
-        raise UserError(f"{error} ({others}.dataset=<name>)") from None
     images = limited(samples.split("test"), config.limit)
     if images.empty:
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
@@ -86,6 +90,16 @@ def prepare(config: Config) -> ResolvedStudy:
     return ResolvedStudy(
         config, settings, models, conditions, pairing, predictors, objective, samples, images, protocol
     )
+
+
+def _load_samples(config: Config) -> Samples:
+    try:
+        return load_samples(config.dataset, config.data_root)
+    except UserError as error:
+        if config.study is None:
+            raise
+        others = f"leave the study '{config.study}' out with only=[…], or give it another with studies.{config.study}"
+        raise UserError(f"{error} ({others}.dataset=<name>)") from None
 
 
 def resolve_conditions(degradations: list[Any], trials: int) -> tuple[Condition, ...]:
@@ -120,9 +134,9 @@ def resolve_conditions(degradations: list[Any], trials: int) -> tuple[Condition,
     return tuple(resolved.values())
 
 
-def input_sizes(models: list[ModelConfig]) -> set[int]:
+def input_sizes(models: list[ModelConfig], view: str) -> set[int]:
     """Return the sides, in pixels, of the inputs that the models will see."""
-    return {preprocessing_of(model.name, model.input_size).input_size for model in models}
+    return {preprocessing_of(model.name, model.input_size, view).input_size for model in models}
 
 
 def load_samples(dataset: DatasetConfig, data_root: str | None) -> Samples:
@@ -156,6 +170,8 @@ def protocol_hash(settings: RunSettings, samples: Samples) -> str:
     Predictions with equal hashes can be compared, and one run goes on with those of another.
     """
     open_points = {key: getattr(settings, key) for key in ("seed", "quantize", "precision", "input_size")}
+    added = {key: getattr(settings, key) for key in ("view", "frost", "stored_quality")}
+    open_points |= {key: value for key, value in added.items() if value != ADDED_KEYS[key]}
     open_points |= {"version": PROTOCOL_VERSION, "dataset": samples.name, "split": "test"}
     open_points["samples"] = samples.fingerprint()
     return hashlib.sha256(json.dumps(open_points, sort_keys=True).encode()).hexdigest()[:16]

@@ -24,7 +24,7 @@ from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.engine.score import Scorer
 from cnnsens_bench.experiment.entrants import Pairing
 from cnnsens_bench.experiment.resolve import ModelConfig
-from cnnsens_bench.models.base import Classifier, build_network, logits_of, preprocessing_of
+from cnnsens_bench.models.base import BOX, PUBLISHED, Classifier, build_network, logits_of, preprocessing_of
 
 SAMPLE = 8
 """Number of images of the data set that decoding and degrading are timed on."""
@@ -86,7 +86,9 @@ class Profiler:
         self.sweep, self.pairing, self.device, self.pool, self.classes = sweep, pairing, device, pool, classes
         self.network_bytes: dict[str, int] = {}
         models = pairing.trainings.items()
-        self.sizes = {key: preprocessing_of(model.name, model.input_size).input_size for key, model in models}
+        view = PUBLISHED if sweep.whole_images else BOX
+        self.preprocessings = {key: preprocessing_of(model.name, model.input_size, view) for key, model in models}
+        self.sizes = {key: one.input_size for key, one in self.preprocessings.items()}
 
     def seconds(self, counts: WantedCounts, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
         """Return the seconds of each stage, of all that is still to be done."""
@@ -132,7 +134,7 @@ class Profiler:
         return most + sum(self.network_bytes.values()) - max(self.network_bytes.values())
 
     def _network(self, key: str, model: ModelConfig) -> Classifier:
-        preprocessing = preprocessing_of(model.name, model.input_size)
+        preprocessing = self.preprocessings[key]
         classifier = Classifier(build_network(model.name, self.classes, preprocessing.input_size), preprocessing)
         self.network_bytes[key] = sum(t.numel() * t.element_size() for t in classifier.state_dict().values())
         return classifier.eval().to(self.device).to(memory_format=torch.channels_last)

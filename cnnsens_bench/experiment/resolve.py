@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnsens_bench.config.compose import sentence
-from cnnsens_bench.config.schema import RECIPES, Config, check, size_ok
+from cnnsens_bench.config.schema import RECIPES, SIZES, Config, check, size_ok
 from cnnsens_bench.config.sections import ClusterConfig, DatasetConfig
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.recipes import read_recipes
@@ -24,7 +24,18 @@ from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.storage import StoragePath
 
 Section = TypeVar("Section", Config, Recipe)
-STUDY_KEYS = ("dataset", "models", "weights", "training", "defenses", "degradations", "trials", "sensitivity", "limit")
+STUDY_KEYS = (
+    "dataset",
+    "models",
+    "weights",
+    "fine_tune",
+    "training",
+    "defenses",
+    "degradations",
+    "trials",
+    "sensitivity",
+    "limit",
+)
 """Keys of the config that a study may have of its own: none that would make its predictions of another protocol."""
 FIRST = "first"
 """A study's key beside them: the number of models that take part, from the front."""
@@ -36,12 +47,13 @@ STORAGE = "CNNSENS_STORAGE"
 class ModelConfig:
     """A network and how it is trained, as one entry of `models` and the top of the config say.
 
-    `weights` is "auto", "random" or a path; `input_size` is in pixels, None for the architecture's own.
+    `weights` is "auto", "random" or a path; `input_size` is in pixels, `train`, `test`, or None for what the
+    view prefers.
     """
 
     name: str
     weights: str
-    input_size: int | None
+    input_size: int | str | None
     recipe: Recipe
 
 
@@ -61,7 +73,7 @@ class RunSettings:
     """What all steps of one run share: its names, its folders, how it evaluates, and where it works.
 
     `title` is what a reader sees of the run; `output_folder` and `cache` say where results and checkpoints lie (see
-    `Config`). `seed`, `quantize`, `precision` and `input_size` are part of the protocol.
+    `Config`). `seed`, `quantize`, `precision`, `input_size`, `view`, `frost` and `stored_quality` are part of the protocol.
     """
 
     run_id: str
@@ -72,7 +84,10 @@ class RunSettings:
     seed: int
     quantize: bool
     precision: str
-    input_size: int | None
+    input_size: int | str | None
+    view: str
+    frost: str
+    stored_quality: int | None
     batch_size: int
     plugins: tuple[str, ...]
     cluster: ClusterConfig
@@ -179,7 +194,7 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     recipe.check()
     size = given.get("input_size", config.input_size)
     if size is not None and not size_ok(size):
-        raise UserError(f"models: input_size of '{name}' is {size!r}: it must be between 16 and 4096")
+        raise UserError(f"models: input_size of '{name}' is {size!r}: it must be {SIZES}")
     return ModelConfig(name, str(given.get("weights", config.weights)), size, recipe)
 
 

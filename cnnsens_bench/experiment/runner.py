@@ -13,6 +13,7 @@ from rich.console import Console
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.plan import Sweep, plan
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
+from cnnsens_bench.experiment.evaluation import evaluation_sentence
 from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.prepare import ResolvedStudy, prepare
@@ -22,7 +23,7 @@ from cnnsens_bench.experiment.tracked_results import RunContext, log_results, st
 from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
-from cnnsens_bench.models import Checkpoint, CheckpointFiles
+from cnnsens_bench.models import Checkpoint, CheckpointFiles, split_name
 from cnnsens_bench.runtime.local import run_local
 from cnnsens_bench.runtime.plan_store import stored_plan
 from cnnsens_bench.runtime.resources import ExecutionOptions
@@ -99,7 +100,7 @@ def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     defenses = len({entrant.defense for entrant in study.pairing.entrants})
     what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions → {store.path}"
     say(console, f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, {what}")
-    say(console, *study.pairing.left_out)
+    say(console, *study.samples.notes, *study.pairing.left_out)
 
 
 def _open_attempt(store: RunStore, settings: RunSettings) -> StoragePath:
@@ -152,6 +153,8 @@ def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, sto
         return 0
     checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
     _register_models(study, checkpoints, store)
+    trained = [key for key, model in study.pairing.trainings.items() if model.recipe.epochs and key in checkpoints]
+    say(console, evaluation_sentence(study.config, study.samples, len(study.images), checkpoints, trained))
     sweep = study.sweep(calibration_images(study.samples, study.pairing))
     return run_sweep(study.settings, sweep, study.images, checkpoints, parts, store, study.protocol, console)
 
@@ -246,10 +249,8 @@ def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: 
     UserError
         If the store holds predictions of other weights under the same name.
     """
-    facts = {  # one checkpoint at a time is in memory
-        key: (checkpoint.digest(), checkpoint.num_parameters(), checkpoint.preprocessing.input_size)
-        for key, checkpoint in checkpoints.items()
-    }
+    # One checkpoint at a time is in memory.
+    facts = {key: _facts(checkpoint) for key, checkpoint in checkpoints.items()}
     rows = []
     dataset, run_id = study.samples.name, study.settings.run_id
     for entrant in study.pairing.entrants:
@@ -260,10 +261,22 @@ def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: 
                     f"{store.path} holds predictions of '{entrant.model}' with other weights (another recipe, start or "
                     f"seed; defense '{defense}'): give this run an output=<folder> of its own"
                 )
-        source = entrant.model.partition("/")[0]
+        source = split_name(entrant.model)[0].name
         rows.append((entrant.model, entrant.architecture, source, entrant.defense, digest, *others))
-    columns = ["model", "architecture", "source", "defense", "weights_sha256", "num_parameters", "input_size"]
+    columns = ["model", "architecture", "source", "defense", "weights_sha256", *FACTS[1:]]
     store.put("models", pd.DataFrame(rows, columns=columns).assign(dataset=dataset, trained_by=run_id))
+
+
+FACTS = ("weights_sha256", "num_parameters", "input_size", "view", "outputs", "matched_by")
+"""The columns of `models` that a checkpoint knows."""
+
+
+def _facts(checkpoint: Checkpoint) -> tuple:
+    """Return the values of `FACTS`."""
+    view, match = checkpoint.preprocessing.view, checkpoint.match
+    matched = (match.count, match.by) if match else (len(checkpoint.classes), None)
+    size = checkpoint.preprocessing.input_size
+    return checkpoint.digest(), checkpoint.num_parameters(), size, view.describe() if view else None, *matched
 
 
 def print_failures(console: Console, store: Store, run_id: str) -> int:

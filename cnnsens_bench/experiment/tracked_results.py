@@ -21,6 +21,7 @@ from cnnsens_bench.experiment.prepare import ResolvedStudy
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
 from cnnsens_bench.figures.curves import curves, defense_curves
 from cnnsens_bench.figures.summary import short_defense
+from cnnsens_bench.models.base import architecture_of
 from cnnsens_bench.store import Store
 from cnnsens_bench.training.finetune import Diverged, Trained
 from cnnsens_bench.training.recipe import Recipe
@@ -185,7 +186,7 @@ def _network(title: str, model: str, defense: str, trained: Trained) -> tracking
 
 
 def _model_tags(model: str) -> dict[str, str]:
-    return {"model": model, "architecture": model.partition("/")[2]}
+    return {"model": model, "architecture": architecture_of(model)}
 
 
 def _network_parameters(model: ModelConfig, seed: int) -> dict[str, Any]:

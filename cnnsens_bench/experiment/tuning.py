@@ -1,5 +1,6 @@
 """What the command `tune` does: search the recipe of each model, then train the best ones."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.dry_run import probe
+from cnnsens_bench.experiment.evaluation import settle_view
 from cnnsens_bench.experiment.fine_tune import fine_tune, thin_classes
 from cnnsens_bench.experiment.prepare import input_sizes, load_samples, resolve_conditions
 from cnnsens_bench.experiment.resolve import resolve_models, resolve_settings
@@ -31,10 +33,11 @@ def tune_suite(config: Config, console: Console) -> int:
         For a wrong request, or a search that does not end.
     """
     load_plugins(config.plugins)
-    settings, models = resolve_settings(config), resolve_models(config)
-    conditions = resolve_conditions(config.search.degradations, trials=1)
-    probe(conditions, input_sizes(models))
+    models, conditions = resolve_models(config), resolve_conditions(config.search.degradations, trials=1)
     samples = load_samples(config.dataset, config.data_root)
+    config = dataclasses.replace(config, view=settle_view(config, models, samples))
+    settings = resolve_settings(config)
+    probe(conditions, input_sizes(models, config.view))
     say(console, *thin_classes(samples))
     digest = hashlib.sha256(json.dumps(config.search.shaping(), sort_keys=True, default=str).encode()).hexdigest()
     tracker = start_tracking(config, f"tune-{settings.run_id}-{digest[:8]}", samples, console, "training")

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from cnnsens_bench.images.published import INTERPOLATIONS, PublishedView, render_published
+
 cv2.setNumThreads(1)  # several views are rendered at the same time already
 
 Box = tuple[float, float, float, float]
@@ -44,20 +46,30 @@ class Decoded:
 
 
 def render(
-    image: Decoded, size: int, dx: float = 0.0, dy: float = 0.0, angle: float = 0.0, bend: float = 0.0
+    image: Decoded,
+    size: int,
+    dx: float = 0.0,
+    dy: float = 0.0,
+    angle: float = 0.0,
+    bend: float = 0.0,
+    view: PublishedView | None = None,
 ) -> np.ndarray:
-    """Return a view of the box as (size, size, 3) uint8, by antialiased bicubic resampling (a = −0.5).
+    """Return a view of the image as (size, size, 3) uint8.
 
     Parameters
     ----------
     image
-        The decoded image.
+        The decoded image. A published view needs all of its pixels.
     size
-        The side of the view. The box is resized to it without regard to its aspect.
+        The side of the view in pixels.
     dx, dy
         How far the view is moved to the right and down, in pixels of the view.
     angle, bend
         The rotation and the lens distortion; see `warp`.
+    view
+        The library's transform, whose size is `size`. It is exact for a view that is neither moved, turned nor bent; any
+        other is a window of the full image, which lies up to 8 gray levels beside it. None for the box, resized to the
+        square without regard to its aspect by antialiased bicubic resampling (a = −0.5).
 
     Examples
     --------
@@ -66,27 +78,36 @@ def render(
     >>> render(image, 2)[..., 0].tolist(), render(image, 2, dx=1)[..., 0].tolist()
     ([[5, 6], [9, 10]], [[6, 7], [10, 11]])
     """
-    x, y, w, h = image.box
+    if view and not (dx or dy or angle or bend):
+        return render_published(image.pixels, view)
+    x, y, w, h = view.window(image.width, image.height) if view else image.box
     window = (x + dx * w / size, y + dy * h / size, w, h)
-    return warp(image, window, size, angle, bend) if angle or bend else resample(image, window, size)
+    return warp(image, window, size, angle, bend, view) if angle or bend else resample(image, window, size, view)
 
 
-def render_wide(image: Decoded, size: int) -> np.ndarray:
+def render_wide(image: Decoded, size: int, view: PublishedView | None = None) -> np.ndarray:
     """Return the unmoved view with one more pixel on every side, (size + 2, size + 2, 3) uint8."""
-    x, y, w, h = image.box
-    return resample(image, (x - w / size, y - h / size, w + 2 * w / size, h + 2 * h / size), size + 2)
+    x, y, w, h = view.window(image.width, image.height) if view else image.box
+    return resample(image, (x - w / size, y - h / size, w + 2 * w / size, h + 2 * h / size), size + 2, view)
 
 
-def resample(image: Decoded, window: Box, size: int) -> np.ndarray:
-    """Return a window of the image, which may reach beyond it, resized to (size, size, 3) uint8."""
+def resample(image: Decoded, window: Box, size: int, view: PublishedView | None = None) -> np.ndarray:
+    """Return a window of the image, which may reach beyond it, resized to (size, size, 3) uint8.
+
+    `view` decides about interpolation and what lies beyond the image: bicubic and edge pixels where it is None.
+    """
     x, y, w, h = window
     # The filter reaches 2 pixels of the image, or of the result where that has fewer pixels.
     support_x, support_y = 2 * max(w / size, 1) + 1, 2 * max(h / size, 1) + 1
     x0, x1 = int(np.floor(x - support_x)), int(np.ceil(x + w + support_x))
     y0, y1 = int(np.floor(y - support_y)), int(np.ceil(y + h + support_y))
-    part = _with_repeated_edges(image, x0, y0, x1, y1)
+    part = _surrounded(image, x0, y0, x1, y1, view)
     inner = (x - x0, y - y0, x - x0 + w, y - y0 + h)
-    return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BICUBIC, box=inner))
+    return np.asarray(Image.fromarray(part).resize((size, size), _filter(view), box=inner))
+
+
+def _filter(view: PublishedView | None) -> Image.Resampling:
+    return INTERPOLATIONS[view.interpolation] if view else Image.Resampling.BICUBIC
 
 
 OVERSAMPLING = 2
@@ -96,7 +117,9 @@ LONGEST_SIDE = 32_000
 """The longest side in pixels of an image that OpenCV can sample."""
 
 
-def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> np.ndarray:
+def warp(
+    image: Decoded, window: Box, size: int, angle: float, bend: float, view: PublishedView | None = None
+) -> np.ndarray:
     """Return a window of the image, turned about its centre and seen through a lens, as (size, size, 3) uint8.
 
     The window is turned in the pixels of the image, as a camera would be, and then resized to the square.
@@ -114,6 +137,8 @@ def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> n
     bend
         The coefficient of the lens distortion. At the distance r from the centre, where the corners of the result have
         the distance 1, the result shows what a perfect lens shows at r / (1 + bend·r²) (Fitzgibbon 2001).
+    view
+        As in `resample`.
     """
     x, y, w, h = window
     wide, high = _point_counts(w, h, size)
@@ -126,12 +151,12 @@ def warp(image: Decoded, window: Box, size: int, angle: float, bend: float) -> n
     turn = np.deg2rad(angle)
     columns = x + w / 2 + np.cos(turn) * across - np.sin(turn) * down
     rows = y + h / 2 + np.sin(turn) * across + np.cos(turn) * down
-    part, x0, y0, shrink_x, shrink_y = _reduced_part(image, columns, rows, max(wide / w, high / h))
+    part, x0, y0, shrink_x, shrink_y = _reduced_part(image, columns, rows, max(wide / w, high / h), view)
     map_x = ((columns - x0) * shrink_x - 0.5).astype(np.float32)
     map_y = ((rows - y0) * shrink_y - 0.5).astype(np.float32)
     sampled = cv2.remap(part, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     inner = (margin_x, margin_y, margin_x + wide, margin_y + high)
-    return np.asarray(Image.fromarray(sampled).resize((size, size), Image.Resampling.BICUBIC, box=inner))
+    return np.asarray(Image.fromarray(sampled).resize((size, size), _filter(view), box=inner))
 
 
 def _point_counts(width: float, height: float, size: int) -> tuple[int, int]:
@@ -159,7 +184,7 @@ def _positions(count: int, size: int) -> tuple[int, np.ndarray]:
 
 
 def _reduced_part(
-    image: Decoded, columns: np.ndarray, rows: np.ndarray, fineness: float
+    image: Decoded, columns: np.ndarray, rows: np.ndarray, fineness: float, view: PublishedView | None
 ) -> tuple[np.ndarray, int, int, float, float]:
     """Return the part of the image around the given points, reduced where it has more pixels than there are points.
 
@@ -168,7 +193,7 @@ def _reduced_part(
     """
     x0, x1 = int(np.floor(columns.min())) - 3, int(np.ceil(columns.max())) + 3
     y0, y1 = int(np.floor(rows.min())) - 3, int(np.ceil(rows.max())) + 3
-    part = _with_repeated_edges(image, x0, y0, x1, y1)
+    part = _surrounded(image, x0, y0, x1, y1, view)
     shrink = min(1.0, fineness, LONGEST_SIDE / max(part.shape))
     if shrink == 1:
         return part, x0, y0, 1.0, 1.0
@@ -189,6 +214,16 @@ def box_slices(image: Decoded) -> tuple[slice, slice]:
     left, top = int(np.floor(x)) - image.left, int(np.floor(y)) - image.top
     right, bottom = int(np.ceil(x + w)) - image.left, int(np.ceil(y + h)) - image.top
     return slice(top, bottom), slice(left, right)
+
+
+def _surrounded(image: Decoded, x0: int, y0: int, x1: int, y1: int, view: PublishedView | None) -> np.ndarray:
+    """Return a rectangle of the full image; beyond the image is the fill of a view that pads, else its edge pixels."""
+    part = _with_repeated_edges(image, x0, y0, x1, y1)
+    if view and view.pads:
+        columns, rows = np.arange(x0, x1), np.arange(y0, y1)
+        inside = np.outer((rows >= 0) & (rows < image.height), (columns >= 0) & (columns < image.width))
+        part = np.where(inside[..., None], part, np.array(view.fill, np.uint8))
+    return part
 
 
 def _with_repeated_edges(image: Decoded, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:

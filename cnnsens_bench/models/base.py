@@ -1,12 +1,15 @@
 """What all model sources share: their registry, and the `Classifier` of pixels in [0, 255] that a network becomes."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cnnsens_bench.images.published import PublishedView
+from cnnsens_bench.models.classes import OutputClasses
 from cnnsens_bench.utils.errors import UserError, first_line
 from cnnsens_bench.utils.registry import Registry, near
 
@@ -28,11 +31,27 @@ class Preprocessing:
         The side of its square input in pixels.
     mean, std : tuple of float
         The mean and the standard deviation of each RGB channel, for values in [0, 1].
+    view : PublishedView or None
+        How the network's own library resizes and crops an image; None for its box, resized to the square.
     """
 
     input_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    view: PublishedView | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values by name. A view of the box is left out, as it was before there was another."""
+        values = dataclasses.asdict(self)
+        return values if self.view else {key: values[key] for key in values if key != "view"}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """Return the preprocessing of which `as_dict` gave the values. Raises `KeyError` or `TypeError`."""
+        view = values.get("view")
+        if view is not None:
+            view = PublishedView(**{**view, "fill": tuple(view["fill"])})
+        return cls(values["input_size"], tuple(values["mean"]), tuple(values["std"]), view)
 
 
 @dataclass(frozen=True)
@@ -40,10 +59,12 @@ class ModelSource:
     """A registered model source; `model_source` explains the attributes."""
 
     name: str
-    names: Callable[[], list[str]]
+    names: Callable[[], list[str]] | None
     describe: Callable[[str], Preprocessing]
     build: Callable[[str, int, int], nn.Module]
     pretrained: Callable[[str], dict[str, Tensor]]
+    published: Callable[[str, int | str | None], Preprocessing] | None = None
+    outputs: Callable[[str], OutputClasses | None] = lambda architecture: None
 
     @property
     def function(self) -> Callable[[str, int, int], nn.Module]:
@@ -52,6 +73,9 @@ class ModelSource:
 
 
 model_sources: Registry[ModelSource] = Registry("model source")
+
+BOX, PUBLISHED = "box", "published"
+"""The two ways to view an image: its box, or what the network's own library evaluates with."""
 
 
 def _no_weights(architecture: str) -> dict[str, Tensor]:
@@ -62,9 +86,11 @@ def _no_weights(architecture: str) -> dict[str, Tensor]:
 def model_source(
     name: str,
     *,
-    names: Callable[[], list[str]],
+    names: Callable[[], list[str]] | None,
     describe: Callable[[str], Preprocessing],
     pretrained: Callable[[str], dict[str, Tensor]] = _no_weights,
+    published: Callable[[str, int | str | None], Preprocessing] | None = None,
+    outputs: Callable[[str], OutputClasses | None] = lambda architecture: None,
 ) -> Callable[[Callable[[str, int, int], nn.Module]], Callable[[str, int, int], nn.Module]]:
     """Register a function that builds the networks of a model source.
 
@@ -77,12 +103,20 @@ def model_source(
     name
         The name of the source.
     names
-        A function without arguments that lists the architectures.
+        A function without arguments that lists the architectures; None where their number has no end, and `describe`
+        raises `UserError` for one that there is not.
     describe
         A function that returns the `Preprocessing` of an architecture.
     pretrained
         A function that returns the state dict of an architecture's published weights, which it may download, or raises
         `WeightsUnavailable`. Without it, networks start from random weights or from a file.
+    published
+        A function that returns the `Preprocessing` that the source itself evaluates an architecture's weights with, its
+        `view` included, for an input size: pixels, `train`, `test`, or None for what the source prefers. Without it,
+        the shorter side is resized to the input size, and the middle is cropped.
+    outputs
+        A function that returns what the outputs of an architecture's published weights mean, or None where that is
+        unknown.
 
     Examples
     --------
@@ -100,7 +134,7 @@ def model_source(
     """
 
     def decorate(build: Callable[[str, int, int], nn.Module]) -> Callable[[str, int, int], nn.Module]:
-        model_sources.add(name, ModelSource(name, names, describe, build, pretrained))
+        model_sources.add(name, ModelSource(name, names, describe, build, pretrained, published, outputs))
         return build
 
     return decorate
@@ -118,6 +152,8 @@ class Classifier(nn.Module):
     input_dropout
         The probability of a dropout layer between the normalised input and the network (section 3 of the paper). Like
         every dropout it acts in training mode only.
+    outputs
+        The positions of the outputs that are kept, in the order of the data set's classes; None for all.
 
     Examples
     --------
@@ -129,8 +165,15 @@ class Classifier(nn.Module):
 
     scale: Tensor
     shift: Tensor
+    outputs: Tensor | None
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, input_dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        input_dropout: float = 0.0,
+        outputs: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
@@ -139,10 +182,12 @@ class Classifier(nn.Module):
         shift = -torch.tensor(preprocessing.mean, dtype=torch.float64) / torch.tensor(preprocessing.std)
         self.register_buffer("scale", scale.float().view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.float().view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("outputs", None if outputs is None else torch.tensor(outputs), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits (N, classes) of pixels (N, 3, H, W), which are floats in [0, 255]."""
-        return self.network(self.input_dropout(pixels * self.scale + self.shift))
+        logits = self.network(self.input_dropout(pixels * self.scale + self.shift))
+        return logits if self.outputs is None else logits[:, self.outputs]
 
 
 def split_name(model: str) -> tuple[ModelSource, str]:
@@ -165,13 +210,30 @@ def split_name(model: str) -> tuple[ModelSource, str]:
     ('timm', 'resnet18.a1_in1k')
     """
     source_name, slash, architecture = model.partition("/")
+    if not slash and ":" in model:  # module:function
+        source_name, slash, architecture = PYTHON, "/", model
     if not slash:
         raise UserError(f"model '{model}' lacks its source: write torchvision/{model} or timm/{model}")
     source = model_sources[source_name]
-    names = source.names()
+    names = source.names() if source.names else [architecture]
     if architecture not in names and architecture.partition(".")[0] not in names:
         raise UserError(f"unknown model '{model}'{near(architecture, names)}")
     return source, architecture
+
+
+PYTHON = "python"
+"""The source of models that are named `module:function`, without a source."""
+
+
+def architecture_of(model: str) -> str:
+    """Return a model's name without its source.
+
+    Examples
+    --------
+    >>> architecture_of("timm/resnet18"), architecture_of("my_networks:small")
+    ('resnet18', 'my_networks:small')
+    """
+    return model.partition("/")[2] if "/" in model else model
 
 
 UNBUILDABLE = (AssertionError, TypeError, RuntimeError, ValueError)
@@ -181,11 +243,34 @@ LONGEST = 160
 """How many characters of a library's message a sentence quotes."""
 
 
-def preprocessing_of(model: str, input_size: int | None) -> Preprocessing:
-    """Return the preprocessing of a model, with another input size where one is given."""
+def preprocessing_of(model: str, input_size: int | str | None, view: str = BOX) -> Preprocessing:
+    """Return what a model expects of its input.
+
+    Parameters
+    ----------
+    model
+        `<source>/<architecture>`.
+    input_size
+        The side of the input in pixels; `train` or `test` for the size that the library trained or tests with; None for
+        the size that the view prefers: `test` for a published one.
+    view
+        `box` or `published`.
+
+    Raises
+    ------
+    UserError
+        If the model is unknown, or its library's transform is not one that can be followed.
+    """
     source, architecture = split_name(model)
-    preprocessing = source.describe(architecture)
-    return preprocessing if input_size is None else replace(preprocessing, input_size=input_size)
+    described = source.describe(architecture)
+    if view == BOX and not isinstance(input_size, str):
+        return described if input_size is None else replace(described, input_size=input_size)
+    if source.published:
+        found = source.published(architecture, input_size)
+    else:
+        size = input_size if isinstance(input_size, int) else described.input_size
+        found = replace(described, input_size=size, view=PublishedView(size))
+    return replace(found, view=None) if view == BOX else found
 
 
 def build_network(model: str, classes: int, input_size: int) -> nn.Module:

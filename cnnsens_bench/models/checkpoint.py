@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cnnsens_bench.models.base import Classifier, Preprocessing, num_parameters, split_name
+from cnnsens_bench.models.base import Classifier, Preprocessing, architecture_of, num_parameters, split_name
+from cnnsens_bench.models.classes import ClassMatch
 from cnnsens_bench.models.weights import load_safely, state_digest
 from cnnsens_bench.utils.atomic import replacing
 from cnnsens_bench.utils.errors import UserError
@@ -35,6 +36,8 @@ class Checkpoint:
         The weights of the network, without the normalisation.
     extra : dict
         What else is kept about the training, of types that `torch.load(weights_only=True)` reads.
+    match : ClassMatch or None
+        Which of the network's outputs are kept, where they are not the classes as they stand.
     """
 
     model: str
@@ -42,11 +45,12 @@ class Checkpoint:
     preprocessing: Preprocessing
     state_dict: dict[str, Tensor]
     extra: dict[str, Any] = field(default_factory=dict)
+    match: ClassMatch | None = None
 
     @property
     def architecture(self) -> str:
         """The model's name without its source."""
-        return self.model.partition("/")[2]
+        return architecture_of(self.model)
 
     def digest(self) -> str:
         """Return the SHA-256 of the weights."""
@@ -61,15 +65,17 @@ class Checkpoint:
             If the weights do not fit the model.
         """
         source, architecture = split_name(self.model)
+        count = self.match.count if self.match else len(self.classes)
         with UninitialisedWeights():
-            network = source.build(architecture, len(self.classes), self.preprocessing.input_size)
+            network = source.build(architecture, count, self.preprocessing.input_size)
         try:
             network.load_state_dict(self.state_dict)
         except RuntimeError:
             raise UserError(
                 f"the checkpoint does not fit '{self.model}': it was made by another version or network"
             ) from None
-        return Classifier(network, self.preprocessing).eval()
+        outputs = self.match.outputs if self.match else None
+        return Classifier(network, self.preprocessing, outputs=outputs).eval()
 
     def num_parameters(self) -> int:
         """Return the number of parameters of the network."""
@@ -88,7 +94,8 @@ class Checkpoint:
             torch.save(self._content(), file)
 
     def _content(self) -> dict[str, Any]:
-        plain = {"classes": list(self.classes), "preprocessing": dataclasses.asdict(self.preprocessing)}
+        plain: dict[str, Any] = {"classes": list(self.classes), "preprocessing": self.preprocessing.as_dict()}
+        plain["match"] = dataclasses.asdict(self.match) if self.match else None
         return {"format": FORMAT, **vars(self), **plain}
 
 
@@ -167,9 +174,9 @@ def parse_checkpoint(content: Any, origin: str) -> Checkpoint:
     if not is_checkpoint(content):
         raise UserError(f"{origin} is not a checkpoint of this program: give it as weights=<path> to start from it")
     try:
-        expected = content["preprocessing"]
-        preprocessing = Preprocessing(expected["input_size"], tuple(expected["mean"]), tuple(expected["std"]))
+        preprocessing = Preprocessing.from_dict(content["preprocessing"])
         classes, state = tuple(content["classes"]), content["state_dict"]
-        return Checkpoint(content["model"], classes, preprocessing, state, content.get("extra", {}))
+        match = ClassMatch.from_dict(content["match"]) if content.get("match") else None
+        return Checkpoint(content["model"], classes, preprocessing, state, content.get("extra", {}), match)
     except (KeyError, TypeError):
         raise UserError(f"{origin} is a checkpoint of this program that lacks a part: make it anew") from None

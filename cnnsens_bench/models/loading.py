@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cnnsens_bench.models.base import LONGEST, UNBUILDABLE, Classifier, build_network, preprocessing_of, split_name
 from cnnsens_bench.models.checkpoint import UninitialisedWeights, is_checkpoint, parse_checkpoint
+from cnnsens_bench.models.classes import OutputClasses
 from cnnsens_bench.models.weights import class_count, load_safely, load_weights, starting_weights, state_dict_of
 from cnnsens_bench.utils.errors import UserError, first_line
 
@@ -107,18 +108,30 @@ def _from_checkpoint(content: object, path: Path, model: str | None, input_size:
     return LoadedNetwork(saved.model, classifier, saved.classes)
 
 
-def _from_state_dict(model: str, state: dict[str, Tensor], input_size: int | None) -> LoadedNetwork:
-    """Return a network with these weights. Its classes are numbers, as many as the head of the weights has."""
-    preprocessing = preprocessing_of(model, input_size)
+def network_for(model: str, state: dict[str, Tensor], input_size: int) -> tuple[nn.Module, int]:
+    """Return a network with as many outputs as the head in a state dict has, and their number. It has no weights yet."""
 
     def build(count: int) -> nn.Module:
         with UninitialisedWeights():
-            return build_network(model, count, preprocessing.input_size)
+            return build_network(model, count, input_size)
 
-    network, classes = build(FIRST_GUESS), FIRST_GUESS
+    network = build(FIRST_GUESS)
     count = class_count(network, state)
-    if count is not None:
-        network, classes = build(count), count
+    return (network, FIRST_GUESS) if count is None else (build(count), count)
+
+
+def head_of(model: str, state: dict[str, Tensor], input_size: int) -> OutputClasses:
+    """Return what the outputs of a state dict mean: the published classes where there are as many, else no names."""
+    count = network_for(model, state, input_size)[1]
+    source, architecture = split_name(model)
+    published = source.outputs(architecture)
+    return published if published and published.count == count else OutputClasses(count)
+
+
+def _from_state_dict(model: str, state: dict[str, Tensor], input_size: int | None) -> LoadedNetwork:
+    """Return a network with these weights. Its classes are numbers, as many as the head of the weights has."""
+    preprocessing = preprocessing_of(model, input_size)
+    network, classes = network_for(model, state, preprocessing.input_size)
     if not load_weights(network, state, model):
         raise UserError(f"these weights are not of '{model}': their head has another form")
     return LoadedNetwork(model, Classifier(network, preprocessing).eval(), tuple(f"class {i}" for i in range(classes)))

@@ -161,6 +161,11 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], model: str) -> bo
     return not head
 
 
+def has_head(network: nn.Module, state: dict[str, Tensor]) -> bool:
+    """Return whether a state dict has a head with as many outputs as the network's."""
+    return not _differing(network.state_dict(), _renamed_like(network.state_dict(), state))
+
+
 def class_count(network: nn.Module, state: dict[str, Tensor]) -> int | None:
     """Return the number of classes of the head in a state dict, or None where it is that of the network.
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.models.base import Classifier, Preprocessing, build_network, preprocessing_of, split_name
+from cnnsens_bench.datasets.base import BOX as BOX_COLUMNS
+from cnnsens_bench.models.base import (
+    BOX,
+    PUBLISHED,
+    Classifier,
+    Preprocessing,
+    architecture_of,
+    build_network,
+    preprocessing_of,
+)
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
-from cnnsens_bench.models.weights import class_count, load_weights, starting_weights
+from cnnsens_bench.models.classes import ClassMatch, match_classes
+from cnnsens_bench.models.loading import head_of
+from cnnsens_bench.models.weights import has_head, load_weights, starting_weights
 from cnnsens_bench.training.data import WHOLE, Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trainer import Trainer, TrainingState
@@ -90,6 +102,8 @@ class FineTuning:
         Everything that decides the resulting weights, as JSON.
     path
         The checkpoint's place in the cache.
+    match
+        Which outputs of the starting weights are kept, where they are evaluated as they are.
     """
 
     model: str
@@ -102,6 +116,7 @@ class FineTuning:
     seed: int
     shaped_by: str
     path: Path
+    match: ClassMatch | None = None
 
     def run(self, folder: Path, report: Report | None = None) -> Checkpoint:
         """Train the network and return its checkpoint, which is not in the cache yet.
@@ -118,21 +133,21 @@ class FineTuning:
         Diverged
             If the loss does not stay finite.
         UserError
-            If there are no training images, the GPU's memory is too small, or `training.epochs=0` meets weights of
-            other classes.
+            If there are no training images, the GPU's memory is too small, or weights that are evaluated as they are
+            have no head.
         """
-        network = starting_network(self.model, len(self.classes), self.preprocessing, self.state, self.seed)
+        count = self.match.count if self.match else len(self.classes)
+        network = starting_network(self.model, count, self.preprocessing, self.state, self.seed)
         failures: list[tuple[str, str]] = []
         if self.recipe.epochs:
             failures = self._train(network, folder, report)
-        elif self.state is not None and (count := class_count(network, self.state)):
+        elif self.state is not None and not has_head(network, self.state):
             raise UserError(
-                f"the weights of '{self.model}' are of {count} classes, dataset '{self.name}' has {len(self.classes)}: "
-                "with training.epochs=0 the head would know none of them; fine-tune it, or give weights of this data "
-                "set"
+                f"the weights of '{self.model}' have no head for {count} classes: fine-tune it (training.epochs above "
+                "0), or give weights with a head"
             )
         extra = {"shaped_by": self.shaped_by, "failures": failures}
-        return Checkpoint(self.model, self.classes, self.preprocessing, network.state_dict(), extra)
+        return Checkpoint(self.model, self.classes, self.preprocessing, network.state_dict(), extra, self.match)
 
     def _train(self, network: nn.Module, folder: Path, report: Report | None) -> list[tuple[str, str]]:
         """Train `network` in place; return the images that could not be read."""
@@ -164,7 +179,8 @@ def finetune(
     recipe: Recipe,
     *,
     weights: str = "auto",
-    input_size: int | None = None,
+    input_size: int | str | None = None,
+    view: str = BOX,
     seed: int = 0,
     cache: Path,
     report: Report | None = None,
@@ -182,7 +198,9 @@ def finetune(
     weights
         What to start from: see `cnnsens_bench.models.weights.starting_weights`.
     input_size
-        The side of the network's input in pixels, or None for the architecture's own.
+        The side of the network's input in pixels, `train`, `test`, or None for the architecture's own.
+    view
+        `box` or `published`.
     seed
         The seed of everything random.
     cache
@@ -197,12 +215,21 @@ def finetune(
     UserError
         If the weights cannot be had or the training split is empty.
     """
-    found = cached_or_ready(model, samples, recipe, weights=weights, input_size=input_size, seed=seed, cache=cache)
+    options = {"weights": weights, "input_size": input_size, "view": view, "seed": seed, "cache": cache}
+    found = cached_or_ready(model, samples, recipe, **options)  # type: ignore[arg-type]
     return found if isinstance(found, Trained) else save_trained(found.run(cache, report), found.path)
 
 
 def cached_or_ready(
-    model: str, samples: Samples, recipe: Recipe, *, weights: str, input_size: int | None, seed: int, cache: Path
+    model: str,
+    samples: Samples,
+    recipe: Recipe,
+    *,
+    weights: str,
+    input_size: int | str | None,
+    view: str = BOX,
+    seed: int,
+    cache: Path,
 ) -> Trained | FineTuning:
     """Return the checkpoint if it is in the cache, else the fine-tuning that makes it.
 
@@ -213,21 +240,29 @@ def cached_or_ready(
     UserError
         If the weights cannot be had, or the cached file is not what its name says.
     """
-    _, architecture = split_name(model)
-    preprocessing = preprocessing_of(model, input_size)
+    architecture = architecture_of(model)
+    preprocessing = preprocessing_of(model, input_size, view)
     state, identity = starting_weights(model, weights)
+    match = None
+    if not recipe.epochs and state is not None:
+        head = head_of(model, state, preprocessing.input_size)
+        match = match_classes(model, head, samples.classes)
     train = samples.split("train", "val")
+    if view == PUBLISHED:
+        train = train.assign(**dict.fromkeys(BOX_COLUMNS, float("nan")))
     fitted_on = [dataclasses.replace(samples, table=train).fingerprint(), file_sizes(train)] if recipe.epochs else None
-    shaped_by = {
+    shaped_by: dict[str, Any] = {
         "version": VERSION,
         "model": model,
         "weights": identity,
-        "preprocessing": dataclasses.asdict(preprocessing),
+        "preprocessing": preprocessing.as_dict(),
         "data": fitted_on,
         "classes": samples.classes,
         "recipe": dataclasses.asdict(recipe) if recipe.epochs else None,
         "seed": seed,
     }
+    if match and match.outputs is not None:
+        shaped_by["outputs"] = [match.count, *match.outputs]
     text = json.dumps(shaped_by)
     digest = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()
     path = cache / "checkpoints" / f"{architecture}-{samples.name}-{digest[:16]}.pt"
@@ -236,7 +271,9 @@ def cached_or_ready(
         if checkpoint.extra.get("shaped_by") != text:
             raise UserError(f"{path} is not the checkpoint that its name says: delete it, and it is made anew")
         return _trained(checkpoint, path, cached=True)
-    return FineTuning(model, samples.name, samples.classes, train, preprocessing, state, recipe, seed, text, path)
+    return FineTuning(
+        model, samples.name, samples.classes, train, preprocessing, state, recipe, seed, text, path, match
+    )
 
 
 def _trained(checkpoint: Checkpoint, path: Path, cached: bool) -> Trained:

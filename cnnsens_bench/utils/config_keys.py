@@ -4,5 +4,8 @@ MACHINE_KEYS = ("output", "cache", "resume", "tracking", "cluster")
 """Keys that say where a run is computed and by whom it is tracked. They leave a submission."""
 SELECTION_KEYS = ("studies", "only", "study", "figures")
 """Keys that choose studies and figures of a suite. Each study's own config holds what they mean."""
+ADDED_KEYS = {"view": "box", "fine_tune": "always", "frost": "generated", "stored_quality": None}
+"""Keys that earlier versions did not have, and what these versions did. At that value a key enters no hash, so that
+runs of an earlier version go on."""
 UNHASHED_KEYS = (*MACHINE_KEYS, *SELECTION_KEYS, "data_root", "estimate", "search", "recipe")
 """Keys that the hash of a config leaves out; what `search` and `recipe` change is hashed in another way."""

@@ -1,12 +1,17 @@
 """The model source `timm`."""
 
 import functools
+import math
 from typing import Any
 
 import timm
+from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from cnnsens_bench.images.published import PublishedView
 from cnnsens_bench.models.base import LONGEST, Preprocessing, WeightsUnavailable, model_source
+from cnnsens_bench.models.classes import OutputClasses
 from cnnsens_bench.utils.errors import UserError, first_line
 
 
@@ -21,11 +26,51 @@ def describe(name: str) -> Preprocessing:
 
     Raises `UserError` for an unknown tag.
     """
+    config = _config(name)
+    mean, std = config.mean, config.std
+    return Preprocessing(config.input_size[-1], (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def _config(name: str) -> PretrainedCfg:
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if config is None:
         raise UserError(f"model 'timm/{name}': timm knows no such weights tag; `timm.list_pretrained()` lists them")
-    mean, std = config.mean, config.std
-    return Preprocessing(config.input_size[-1], (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+    return config
+
+
+def published(name: str, input_size: int | str | None) -> Preprocessing:
+    """Return what timm's own validation script evaluates an architecture with, at its test size unless told otherwise.
+
+    The rule is that of `timm.data.transforms_imagenet_eval`. Raises `UserError` where the input is no square.
+    """
+    config = _config(name)
+    given = {"input_size": (3, input_size, input_size)} if isinstance(input_size, int) else {}
+    found = resolve_data_config(given, pretrained_cfg=config.to_dict(), use_test_size=input_size != "train")
+    height, width = found["input_size"][-2:]
+    if height != width:
+        raise UserError(f"model 'timm/{name}' takes inputs of {height}×{width} px: only square ones are evaluated")
+    mode = found["crop_mode"]
+    view = PublishedView(
+        size=height,
+        resize={"squash": "both", "border": "longer"}.get(mode, "shorter"),  # type: ignore[arg-type]
+        resize_to=math.floor(height / found["crop_pct"]),
+        interpolation=found["interpolation"],
+        fill=tuple(round(255 * part) for part in found["mean"]) if mode == "border" else (0, 0, 0),  # type: ignore[arg-type]
+    )
+    return Preprocessing(height, tuple(found["mean"]), tuple(found["std"]), view)
+
+
+def outputs(name: str) -> OutputClasses | None:
+    """Return the classes of an architecture's weights, where they are ImageNet's or one of its supersets'."""
+    config = _config(name)
+    if config.label_names:
+        return OutputClasses(len(config.label_names), names=tuple(config.label_names))
+    subset = infer_imagenet_subset(config.to_dict())
+    if subset is None:
+        return OutputClasses(config.num_classes) if config.num_classes else None
+    info = ImageNetInfo(subset)
+    wnids = tuple(info.label_names())
+    return OutputClasses(len(wnids), wnids, tuple(map(info.index_to_description, range(len(wnids)))))
 
 
 def pretrained(name: str) -> dict[str, Tensor]:
@@ -39,7 +84,7 @@ def pretrained(name: str) -> dict[str, Tensor]:
         ) from None
 
 
-@model_source("timm", names=names, describe=describe, pretrained=pretrained)
+@model_source("timm", names=names, describe=describe, pretrained=pretrained, published=published, outputs=outputs)
 def build(name: str, num_classes: int, input_size: int) -> nn.Module:
     """Build a network, and tell vision transformers their input size where it is not the default."""
     arguments: dict[str, Any] = {"pretrained": False, "num_classes": num_classes}

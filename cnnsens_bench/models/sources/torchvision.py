@@ -5,10 +5,14 @@ from typing import Any
 
 import torch
 import torchvision.models
+from timm.data import ImageNetInfo
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
+from cnnsens_bench.images.published import PublishedView
 from cnnsens_bench.models.base import LONGEST, Preprocessing, WeightsUnavailable, model_source
-from cnnsens_bench.utils.errors import first_line
+from cnnsens_bench.models.classes import OutputClasses
+from cnnsens_bench.utils.errors import UserError, first_line
 
 
 @functools.cache
@@ -18,14 +22,38 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> Preprocessing:
-    """Return the preprocessing of an architecture's default weights."""
-    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    """Return the preprocessing of an architecture's default weights, or of those that a tag in `name` means."""
+    transforms = _weights(name).transforms()
     return Preprocessing(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
+
+
+def published(name: str, input_size: int | str | None) -> Preprocessing:
+    """Return the transform of an architecture's weights. At another size the share that is cropped stays."""
+    transforms = _weights(name).transforms()
+    [crop], [resize] = transforms.crop_size, transforms.resize_size
+    size = input_size if isinstance(input_size, int) else crop
+    view = PublishedView(size, "shorter", resize * size // crop, transforms.interpolation.value)
+    return Preprocessing(size, tuple(transforms.mean), tuple(transforms.std), view)
+
+
+def outputs(name: str) -> OutputClasses:
+    """Return ImageNet's classes, which all published weights are of."""
+    names = tuple(_weights(name).meta["categories"])
+    return OutputClasses(len(names), tuple(ImageNetInfo("imagenet-1k").label_names()), names)
+
+
+def _weights(name: str) -> WeightsEnum:
+    """Return the weights of an architecture that a tag means, as in `resnet50.IMAGENET1K_V1`, or its default ones."""
+    architecture, _, tag = name.partition(".")
+    known = torchvision.models.get_model_weights(architecture)
+    if tag and tag not in known.__members__:
+        raise UserError(f"model 'torchvision/{name}': its weights are {', '.join(known.__members__)}")
+    return known[tag] if tag else known.DEFAULT
 
 
 def pretrained(name: str) -> dict[str, Tensor]:
     """Return the default weights, which torchvision downloads, or has in its cache."""
-    weights = torchvision.models.get_model_weights(name).DEFAULT
+    weights = _weights(name)
     try:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
@@ -35,10 +63,13 @@ def pretrained(name: str) -> dict[str, Tensor]:
         ) from None
 
 
-@model_source("torchvision", names=names, describe=describe, pretrained=pretrained)
+@model_source(
+    "torchvision", names=names, describe=describe, pretrained=pretrained, published=published, outputs=outputs
+)
 def build(name: str, num_classes: int, input_size: int) -> nn.Module:
     """Build a network in the form that its published weights fit."""
     arguments: dict[str, Any] = {"num_classes": num_classes}
+    name = name.partition(".")[0]
     if name in ("googlenet", "inception_v3"):
         # The published networks take inputs scaled to [-1, 1]. Auxiliary heads serve only training from scratch.
         arguments |= {"aux_logits": False, "transform_input": True, "init_weights": False}

@@ -43,6 +43,12 @@ CREATE TABLE IF NOT EXISTS models (
     num_parameters BIGINT,
     input_size INTEGER,
     trained_by VARCHAR,
+    -- How the network's library views an image; NULL where the network sees the image's box.
+    view VARCHAR,
+    -- The number of outputs that the network has; those that are no class of the data set are left out.
+    outputs INTEGER,
+    -- What outputs and classes are matched by: wnid, name, number or order; NULL for a network trained on the classes.
+    matched_by VARCHAR,
     PRIMARY KEY (model, dataset, defense)
 );
 
