@@ -20,6 +20,9 @@ FAILED = object()
 LONGEST = 300
 """The letters of a library's error message that a failure quotes at most."""
 
+STILL = (0.0, 0.0, 0.0, 0.0)
+"""The motion (dx, dy, angle, bend) of a view that is not moved."""
+
 Images = Sequence[images.Decoded]
 """The decoded images of a batch."""
 
@@ -86,7 +89,7 @@ class Degrader:
         self.device, self.pool = device, pool
         self.failures: list[Failure] = []
         self._known_failures: set[tuple[int, str]] = set()
-        self.pixels = to_pixels(pool.map(lambda image: images.render(image, size, view=view), decoded), device)
+        self.pixels = to_pixels(pool.map(self._render, decoded), device)
 
     def run(self, condition: Condition, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         """Yield the cells of a condition, trial by trial.
@@ -144,7 +147,7 @@ class Degrader:
             if moves is FAILED:
                 return None
             moved = zip(drawn.rows, moves, strict=True)
-            return [self.pool.submit(images.render, self.decoded[i], self.size, *move, self.view) for i, move in moved]
+            return [self.pool.submit(self._render, self.decoded[i], move) for i, move in moved]
 
         waiting = None
         for drawn in drawn_cells:
@@ -154,6 +157,9 @@ class Degrader:
             waiting = (drawn, ahead) if ahead else None
         if waiting:
             yield from self._rendered(*waiting)
+
+    def _render(self, image: images.Decoded, move: tuple[float, float, float, float] = STILL) -> np.ndarray:
+        return images.render(image, self.size, *move, view=self.view)
 
     def _moves(self, drawn: DrawnCell) -> list[tuple[float, float, float, float]]:
         return self.degradation.motion(drawn.draw, drawn.level).views(len(drawn.rows))

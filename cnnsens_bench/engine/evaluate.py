@@ -119,7 +119,7 @@ class Evaluator:
 
 
 class _InputBatch:
-    """Images as the networks of one input see them: their pixels, the buffer of a forward pass, and their reference classes."""
+    """Images as the networks of one input see them, the buffer of a forward pass, and the images' reference classes."""
 
     def __init__(
         self,

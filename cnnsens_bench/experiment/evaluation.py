@@ -45,8 +45,8 @@ def _matches(model: ModelConfig, samples: Samples) -> bool:
     return True
 
 
-def _match(model: ModelConfig, samples: Samples) -> ClassMatch | None:
-    """Return how the outputs of a model's weights match the classes, None where they are not known before it is built."""
+def _match(model: ModelConfig, samples: Samples) -> ClassMatch:
+    """Return how the outputs of a model's weights match the classes. Raise `UserError` where they do not."""
     source, architecture = split_name(model.name)
     head = source.outputs(architecture)
     if model.weights == "auto":

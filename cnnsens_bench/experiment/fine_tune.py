@@ -14,7 +14,8 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.experiment.tracked_results import Losses, RunContext, fine_tuning_run
-from cnnsens_bench.training.finetune import Diverged, FineTuning, Trained, cached_or_ready, finetune, save_trained
+from cnnsens_bench.training.finetune import FineTuning, Trained, cached_or_ready, finetune, save_trained
+from cnnsens_bench.training.trainer import Diverged
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import ConsoleReporter, say, stage_progress

@@ -25,17 +25,9 @@ from cnnsens_bench.utils.storage import StoragePath
 
 Section = TypeVar("Section", Config, Recipe)
 STUDY_KEYS = (
-    "dataset",
-    "models",
-    "weights",
-    "fine_tune",
-    "training",
-    "defenses",
-    "degradations",
-    "trials",
-    "sensitivity",
+    "dataset", "models", "weights", "fine_tune", "training", "defenses", "degradations", "trials", "sensitivity",
     "limit",
-)
+)  # fmt: skip
 """Keys of the config that a study may have of its own: none that would make its predictions of another protocol."""
 FIRST = "first"
 """A study's key beside them: the number of models that take part, from the front."""
@@ -73,7 +65,8 @@ class RunSettings:
     """What all steps of one run share: its names, its folders, how it evaluates, and where it works.
 
     `title` is what a reader sees of the run; `output_folder` and `cache` say where results and checkpoints lie (see
-    `Config`). `seed`, `quantize`, `precision`, `input_size`, `view`, `frost` and `stored_quality` are part of the protocol.
+    `Config`). `seed`, `quantize`, `precision`, `input_size`, `view`, `frost` and `stored_quality` belong to the
+    protocol.
     """
 
     run_id: str

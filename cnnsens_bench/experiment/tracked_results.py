@@ -23,8 +23,9 @@ from cnnsens_bench.figures.curves import curves, defense_curves
 from cnnsens_bench.figures.summary import short_defense
 from cnnsens_bench.models.base import architecture_of
 from cnnsens_bench.store import Store
-from cnnsens_bench.training.finetune import Diverged, Trained
+from cnnsens_bench.training.finetune import Trained
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.training.trainer import Diverged
 from cnnsens_bench.training.trial import Trial
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.progress import say

@@ -18,8 +18,8 @@ from cnnsens_bench.utils.errors import ImageError, StorageError
 from cnnsens_bench.utils.storage import read_patiently
 
 __all__ = [
-    "PNG_STEPS", "Box", "Decoded", "PublishedView", "box_pixels", "decode", "decode_mask", "decode_row", "from_row", "render",
-    "render_wide", "resample", "to_rgb", "to_row", "warp", "write_png",
+    "PNG_STEPS", "Box", "Decoded", "PublishedView", "box_pixels", "decode", "decode_mask", "decode_row", "from_row",
+    "render", "render_wide", "resample", "to_rgb", "to_row", "warp", "write_png",
 ]  # fmt: skip
 
 

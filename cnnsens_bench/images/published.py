@@ -119,7 +119,9 @@ def render_published(pixels: np.ndarray, view: PublishedView) -> np.ndarray:
         image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous()
         mode = functional.InterpolationMode(view.interpolation)
         resized = functional.resize(image, [high, wide], interpolation=mode, antialias=True)
-        return _cropped(resized, view).permute(1, 2, 0).contiguous().numpy()
+        cropped = _cropped(resized, view)
+        assert isinstance(cropped, torch.Tensor)
+        return cropped.permute(1, 2, 0).contiguous().numpy()
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     if picture.size != (wide, high):
         picture = picture.resize((wide, high), INTERPOLATIONS[view.interpolation])

@@ -67,9 +67,9 @@ def render(
     angle, bend
         The rotation and the lens distortion; see `warp`.
     view
-        The library's transform, whose size is `size`. It is exact for a view that is neither moved, turned nor bent; any
-        other is a window of the full image, which lies up to 8 gray levels beside it. None for the box, resized to the
-        square without regard to its aspect by antialiased bicubic resampling (a = −0.5).
+        The library's transform, whose size is `size`. A view that is neither moved, turned nor bent equals it exactly;
+        any other is a window of the full image, which lies up to 8 gray levels beside it. None for the box, resized to
+        the square without regard to its aspect by antialiased bicubic resampling (a = −0.5).
 
     Examples
     --------

@@ -15,7 +15,8 @@ from cnnsens_bench.models.checkpoint import Checkpoint, checkpoint_from_bytes
 from cnnsens_bench.runtime import cluster
 from cnnsens_bench.runtime.cluster import StallMonitor
 from cnnsens_bench.runtime.resources import Layout
-from cnnsens_bench.training.finetune import Diverged, FineTuning
+from cnnsens_bench.training.finetune import FineTuning
+from cnnsens_bench.training.trainer import Diverged
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import StorageError, UserError
 from cnnsens_bench.utils.memory import keep_freed_memory

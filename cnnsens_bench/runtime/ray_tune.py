@@ -24,9 +24,9 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from cnnsens_bench.runtime.cluster import machines
 from cnnsens_bench.runtime.resources import Layout, lay_out_trials
 from cnnsens_bench.training.data import WHOLE, Share
-from cnnsens_bench.training.finetune import Diverged
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.space import Axis, axes, recipe_of
+from cnnsens_bench.training.trainer import Diverged
 from cnnsens_bench.training.trial import STATE, Metrics, RecipeSearch, Trial, TrialLog, train_trial
 from cnnsens_bench.utils.reporter import SILENT, Reporter
 

@@ -1,19 +1,15 @@
 """Fine-tuning of one network, and the cache of checkpoints, named by the hash of everything that shapes them.
 
-The single optimisation step is in `cnnsens_bench.training.trainer`, the images are in `cnnsens_bench.training.data`.
+The training itself is in `cnnsens_bench.training.trainer`, its images are in `cnnsens_bench.training.data`.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -33,25 +29,14 @@ from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.classes import ClassMatch, match_classes
 from cnnsens_bench.models.loading import head_of
 from cnnsens_bench.models.weights import has_head, load_weights, starting_weights
-from cnnsens_bench.training.data import WHOLE, Share, TrainingImages
+from cnnsens_bench.training.data import TrainingImages
 from cnnsens_bench.training.recipe import Recipe
-from cnnsens_bench.training.trainer import Trainer, TrainingState
+from cnnsens_bench.training.trainer import Report, train_network
 from cnnsens_bench.utils.errors import UserError
 
 VERSION = 2
 """A part of every checkpoint's hash. Raise it when this code changes what it trains: older checkpoints then do not
 count as made by it."""
-
-Report = Callable[[int, int, float], None]
-"""Called after each step with the steps done, the steps in all and the running mean of the loss."""
-
-AfterEpoch = Callable[[int, Classifier, Callable[[], TrainingState]], None]
-"""Called after each epoch with the epochs done, the classifier as it trains, and a function that returns the state from
-which another process can go on."""
-
-
-class Diverged(UserError):
-    """The loss of a training is no longer finite, so that its network is of no use."""
 
 
 @dataclass(frozen=True)
@@ -307,63 +292,3 @@ def file_sizes(table: pd.DataFrame) -> str:
     """
     sizes = [Path(uri).stat().st_size if Path(uri).is_file() else -1 for uri in table["uri"]]
     return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-
-
-def train_network(
-    classifier: Classifier,
-    data: TrainingImages,
-    recipe: Recipe,
-    seed: int,
-    report: Report | None = None,
-    *,
-    after_epoch: AfterEpoch | None = None,
-    state: TrainingState | None = None,
-    share: Share = WHOLE,
-) -> None:
-    """Train a classifier in place; it ends in evaluation mode on the CPU.
-
-    Parameters
-    ----------
-    classifier
-        The network with its normalisation and its input dropout.
-    data
-        The images to train on.
-    recipe
-        How to train.
-    seed
-        The seed of the images' order and crops.
-    report
-        Called after each step.
-    after_epoch
-        Called after each epoch.
-    state
-        What `after_epoch` could ask for in an earlier process: training goes on as if it had not been stopped.
-    share
-        This process's part of every batch, where several processes train together (torch.distributed is then set up).
-
-    Raises
-    ------
-    Diverged
-        If the loss is not finite after a step.
-    UserError
-        If fewer than two images could be read.
-    """
-    if len(data) < 2:
-        raise UserError("fewer than two training images could be read: see the failures, or check the dataset's root")
-    steps_per_epoch = max(1, len(data) // min(recipe.batch_size, len(data)))
-    steps = steps_per_epoch * recipe.epochs
-    first_epoch = state["epochs"] if state else 0
-    done, mean_loss = steps_per_epoch * first_epoch, math.nan
-    trainer = Trainer(classifier, recipe, steps, distributed=share.count > 1, state=state)
-    for epoch in range(first_epoch, recipe.epochs):
-        for pixels, labels in data.batches(recipe, np.random.default_rng([seed, epoch]), share):
-            loss = trainer.step(pixels, labels)
-            done += 1
-            if not math.isfinite(loss):
-                raise Diverged(f"training diverged (loss {loss}) at step {done}: lower training.lr_body and lr_head")
-            mean_loss = loss if math.isnan(mean_loss) else 0.9 * mean_loss + 0.1 * loss
-            if report:
-                report(done, steps, mean_loss)
-        if after_epoch:
-            after_epoch(epoch + 1, classifier, functools.partial(trainer.state, epoch + 1))
-    classifier.to("cpu").eval()

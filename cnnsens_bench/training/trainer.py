@@ -1,21 +1,38 @@
-"""One optimisation step after another: AdamW with a one-cycle schedule, noise in training, and the state to go on from.
+"""The training of a network: epochs of optimisation steps, and the state from which another process goes on.
 
-The loop over epochs and images is `cnnsens_bench.training.finetune.train_network`.
+AdamW follows a one-cycle schedule. Noise in training is added here too.
 """
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.models.base import Classifier, best_device, logits_of
+from cnnsens_bench.training.data import WHOLE, Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.utils.errors import UserError
 
 GRADIENT_NORM = 5.0
 """Gradients of a larger norm are scaled down to this one."""
 
 TrainingState = dict[str, Any]
 """The tensors and numbers from which another process goes on as if training had not stopped."""
+
+Report = Callable[[int, int, float], None]
+"""Called after each step with the steps done, the steps in all and the running mean of the loss."""
+
+AfterEpoch = Callable[[int, Classifier, Callable[[], TrainingState]], None]
+"""Called after each epoch with the epochs done, the classifier as it trains, and a function that returns the state from
+which another process can go on."""
+
+
+class Diverged(UserError):
+    """The loss of a training is no longer finite, so that its network is of no use."""
 
 
 class Trainer:
@@ -159,3 +176,63 @@ def _mean_over_processes(loss: Tensor) -> Tensor:
     mean = loss.detach().clone()
     torch.distributed.all_reduce(mean)
     return mean / torch.distributed.get_world_size()
+
+
+def train_network(
+    classifier: Classifier,
+    data: TrainingImages,
+    recipe: Recipe,
+    seed: int,
+    report: Report | None = None,
+    *,
+    after_epoch: AfterEpoch | None = None,
+    state: TrainingState | None = None,
+    share: Share = WHOLE,
+) -> None:
+    """Train a classifier in place; it ends in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    classifier
+        The network with its normalisation and its input dropout.
+    data
+        The images to train on.
+    recipe
+        How to train.
+    seed
+        The seed of the images' order and crops.
+    report
+        Called after each step.
+    after_epoch
+        Called after each epoch.
+    state
+        What `after_epoch` could ask for in an earlier process: training goes on as if it had not been stopped.
+    share
+        This process's part of every batch, where several processes train together (torch.distributed is then set up).
+
+    Raises
+    ------
+    Diverged
+        If the loss is not finite after a step.
+    UserError
+        If fewer than two images could be read.
+    """
+    if len(data) < 2:
+        raise UserError("fewer than two training images could be read: see the failures, or check the dataset's root")
+    steps_per_epoch = max(1, len(data) // min(recipe.batch_size, len(data)))
+    steps = steps_per_epoch * recipe.epochs
+    first_epoch = state["epochs"] if state else 0
+    done, mean_loss = steps_per_epoch * first_epoch, math.nan
+    trainer = Trainer(classifier, recipe, steps, distributed=share.count > 1, state=state)
+    for epoch in range(first_epoch, recipe.epochs):
+        for pixels, labels in data.batches(recipe, np.random.default_rng([seed, epoch]), share):
+            loss = trainer.step(pixels, labels)
+            done += 1
+            if not math.isfinite(loss):
+                raise Diverged(f"training diverged (loss {loss}) at step {done}: lower training.lr_body and lr_head")
+            mean_loss = loss if math.isnan(mean_loss) else 0.9 * mean_loss + 0.1 * loss
+            if report:
+                report(done, steps, mean_loss)
+        if after_epoch:
+            after_epoch(epoch + 1, classifier, functools.partial(trainer.state, epoch + 1))
+    classifier.to("cpu").eval()

@@ -16,10 +16,10 @@ import torch
 from cnnsens_bench.models.base import Classifier, preprocessing_of
 from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.training.data import WHOLE, Share, TrainingImages
-from cnnsens_bench.training.finetune import starting_network, train_network
+from cnnsens_bench.training.finetune import starting_network
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.space import Scores, SearchConfig, degraded, undegraded
-from cnnsens_bench.training.trainer import TrainingState
+from cnnsens_bench.training.trainer import TrainingState, train_network
 
 STATE = "training.pt"
 """The file of a trial's state, in the folder of its checkpoint."""
@@ -70,7 +70,7 @@ class RecipeSearch:
     recipe: Recipe
     search: SearchConfig
     weights: str
-    input_size: int | None
+    input_size: int | str | None
     seed: int
     validate: Callable[[Classifier], Scores]
     prepare: Callable[[], None]

@@ -22,7 +22,7 @@ def registered_names(room: str) -> list[str]:
     Examples
     --------
     >>> registered_names("datasets")
-    ['cub200', 'flowers102', 'folder', 'oxford_pets', 'plumage']
+    ['cub200', 'flowers102', 'folder', 'imagenet', 'oxford_pets', 'plumage']
     """
     names = set()
     for file in (PACKAGE / room).rglob("*.py"):

@@ -19,7 +19,7 @@ def check(words: list[str]) -> Config:
 
 @pytest.mark.parametrize("suite", suites())
 def test_every_suite_composes_and_says_what_it_needs_costs_and_gives(suite: str) -> None:
-    config = check([f"suite={suite}"])
+    config = check([f"suite={suite}", *(["models=[timm/resnet18]"] if suite == "custom" else [])])
     assert config.suite == suite
     assert str(config.output_folder) == f"runs/{suite}"
     for word in ("needs:", "costs:", "gives:"):
@@ -92,9 +92,9 @@ def test_scores_are_computed_in_float32() -> None:
 
 
 def test_a_run_is_known_by_what_shapes_it() -> None:
-    base = check([]).run_id
+    base = check(["suite=quick"]).run_id
     for same in ("output=/tmp/x", "cluster.workers=7", "cache=/tmp/c", "dataset.root=/tmp/r"):
-        assert check([same]).run_id == base
+        assert check(["suite=quick", same]).run_id == base
     for other in (
         "seed=1",
         "trials=9",
@@ -103,7 +103,7 @@ def test_a_run_is_known_by_what_shapes_it() -> None:
         "training.epochs=1",
         "batch_size=8",
     ):
-        assert check([other]).run_id != base
+        assert check(["suite=quick", other]).run_id != base
 
 
 def test_defaults_are_the_papers() -> None:

@@ -13,7 +13,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.engine.evaluate import Evaluator
-from cnnsens_bench.engine.networks import LoadedEntrant
+from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput
 from cnnsens_bench.engine.plan import CalibrationImage, Condition, Entrant, Sweep
 from tests.conftest import tiny_checkpoint
 
@@ -194,8 +194,8 @@ def test_images_that_cannot_be_degraded_are_left_out(sweep: Sweep, batch: tuple)
         ids = [image.image_id for image in sweep.calibration]
         draw = degradations["test_broken"].draw(Streams(0, "data", ids, 0), 48)
         seen = made.recalibrated[1].calibration
-        assert len(seen.pixels(9, 48, 1)) == int((draw >= 0.5).sum()) < 9
-        assert len(seen.pixels(9, 48, 2)) == 0
+        assert len(seen.pixels(9, NetworkInput(48), 1)) == int((draw >= 0.5).sum()) < 9
+        assert len(seen.pixels(9, NetworkInput(48), 2)) == 0
         assert run(made, batch)["confidence"].notna().all()
     finally:
         del degradations.data["test_broken"]  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from cnnsens_bench.degradations import Reach, degradation, degradations
 from cnnsens_bench.engine import batch_norm, evaluate
 from cnnsens_bench.engine.batch_norm import Recalibrated
 from cnnsens_bench.engine.evaluate import Evaluator
-from cnnsens_bench.engine.networks import LoadedEntrant
+from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput
 from cnnsens_bench.engine.plan import CalibrationImage, Condition, Entrant, Sweep
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Classifier
@@ -245,7 +245,7 @@ def test_a_recalibration_that_is_broken_off_leaves_no_statistics_behind(
     full.most = 0
     network: Recalibrated = evaluator.recalibrated[0]
     with torch.inference_mode():
-        pixels = evaluator.recalibrated[0].calibration.pixels(4, 32, 0)
+        pixels = evaluator.recalibrated[0].calibration.pixels(4, NetworkInput(32), 0)
         before = network.at(1, evaluator.autocast())(pixels).clone()
         with monkeypatch.context() as patch:
             patch.setattr(batch_norm, "recalibrate", lambda *_: Room.take(full, "", 1))

@@ -19,8 +19,9 @@ from cnnsens_bench.runtime import cluster as cluster_module
 from cnnsens_bench.runtime.cluster import connect
 from cnnsens_bench.runtime.ray_training import MAX_DEATHS, train_over_ray
 from cnnsens_bench.runtime.resources import Layout
-from cnnsens_bench.training.finetune import Diverged, FineTuning, cached_or_ready
+from cnnsens_bench.training.finetune import FineTuning, cached_or_ready
 from cnnsens_bench.training.recipe import Recipe
+from cnnsens_bench.training.trainer import Diverged
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, RecordingReporter
 

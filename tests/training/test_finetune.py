@@ -13,9 +13,9 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.fine_tune import thin_classes
 from cnnsens_bench.models import Classifier, load_checkpoint
 from cnnsens_bench.training.data import Share, TrainingImages, random_crop
-from cnnsens_bench.training.finetune import finetune, starting_network, train_network
+from cnnsens_bench.training.finetune import finetune, starting_network
 from cnnsens_bench.training.recipe import Recipe
-from cnnsens_bench.training.trainer import head_layer, parameter_groups
+from cnnsens_bench.training.trainer import head_layer, parameter_groups, train_network
 from cnnsens_bench.utils.errors import StorageError, UserError
 from tests.conftest import TINY, tiny_checkpoint
 
@@ -244,7 +244,7 @@ def test_weights_of_another_class_count_keep_their_body(samples: Samples, tmp_pa
     assert all(torch.equal(ours[key], theirs.state_dict[key]) for key in ours if key not in other)
     theirs.save(tmp_path / "w.pt")
     train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=1), weights=str(tmp_path / "w.pt"))
-    with pytest.raises(UserError, match="are of 7 classes, dataset 'folder' has 3"):
+    with pytest.raises(UserError, match="has 7 outputs without names, and the data set 3 classes"):
         train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=0), weights=str(tmp_path / "w.pt"))
 
 

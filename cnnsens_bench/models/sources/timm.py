@@ -55,7 +55,7 @@ def published(name: str, input_size: int | str | None) -> Preprocessing:
         resize={"squash": "both", "border": "longer"}.get(mode, "shorter"),  # type: ignore[arg-type]
         resize_to=math.floor(height / found["crop_pct"]),
         interpolation=found["interpolation"],
-        fill=tuple(round(255 * part) for part in found["mean"]) if mode == "border" else (0, 0, 0),  # type: ignore[arg-type]
+        fill=tuple(round(255 * part) for part in found["mean"]) if mode == "border" else (0, 0, 0),
     )
     return Preprocessing(height, tuple(found["mean"]), tuple(found["std"]), view)
 
