@@ -204,9 +204,12 @@ class LabelChangePredictor:
 
     def _decoded(self, path: str) -> images.Decoded | RejectedPhoto:
         try:
-            return images.decode(path, self.box, *self.reach)
+            image = images.decode(path, self.box, *self.reach)
         except (ImageError, StorageError) as error:
             return RejectedPhoto(path, str(error))
+        view = self.scorer.entrants[0].view
+        refusal = view.refusal(image.width, image.height) if view else None
+        return RejectedPhoto(path, f"{path}: {refusal}") if refusal else image
 
     def _computed(self, batch: Sequence[tuple[str, images.Decoded | RejectedPhoto]]) -> Iterator[Result]:
         good = [(path, picture) for path, picture in batch if not isinstance(picture, RejectedPhoto)]

@@ -79,6 +79,21 @@ class PublishedView:
         """Return where the crop begins along a side of the resized image; negative where it is padded."""
         return -((self.size - side) // 2) if side < self.size else round((side - self.size) / 2.0)
 
+    def refusal(self, width: int, height: int) -> str | None:
+        """Return why an image cannot be resized by this rule, None where it can.
+
+        Examples
+        --------
+        >>> PublishedView(size=224).refusal(width=30_000, height=1)
+        'an image of 30000×1 px becomes one of 6720000×224 px when its shorter side is resized to 224 px'
+        """
+        wide, high = self.resized(width, height)
+        if min(wide, high) >= 1 and wide * high <= (Image.MAX_IMAGE_PIXELS or float("inf")):
+            return None
+        sides = {"shorter": "its shorter side is", "longer": "its longer side is", "both": "both sides are"}[self.resize]
+        to = self.resize_to or self.size
+        return f"an image of {width}×{height} px becomes one of {wide}×{high} px when {sides} resized to {to} px"
+
     @property
     def pads(self) -> bool:
         """Whether the square can reach beyond the image, so that its rest has the colour `fill`."""

@@ -159,6 +159,7 @@ class Worker:
     ) -> TaskOutcome:
         self.evaluator.stopwatch.discard()  # passes of an attempt that ran out of memory
         self.progress.restart()
+        decoded = [self._checked(image) for image in decoded]
         good = [i for i, image in enumerate(decoded) if not isinstance(image, str)]
         images_by_id = zip(task.ids, decoded, strict=True)
         failures: Failures = [(key, "decode", image) for key, image in images_by_id if isinstance(image, str)]
@@ -176,6 +177,13 @@ class Worker:
             self.fail(failures, name + end)
         self.progress.keep()
         return TaskOutcome(int(kept.first.sum()), evaluations, len({image_id for image_id, _, _ in failures}))
+
+    def _checked(self, image: Decoded) -> Decoded:
+        """Return an image, or the sentence that says why one of the networks' views of it cannot be rendered."""
+        if isinstance(image, str):
+            return image
+        views = [seen.view for seen in self.evaluator.inputs if seen.view]
+        return next(filter(None, (view.refusal(image.width, image.height) for view in views)), image)
 
     def _predict(
         self, task: Task, pictures: list[images.Decoded], name: str, end: str, report: ReportPosition | None
