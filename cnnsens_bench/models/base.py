@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -152,9 +153,8 @@ def model_source(
     """
 
     def decorate(build: Callable[[str, int, int], nn.Module]) -> Callable[[str, int, int], nn.Module]:
-        model_sources.add(
-            name, ModelSource(name, names, describe, build, pretrained, published, outputs, restore, trainable)
-        )
+        functions = names, describe, build, pretrained, published, outputs, restore
+        model_sources.add(name, ModelSource(name, *functions, trainable))
         return build
 
     return decorate
@@ -239,6 +239,26 @@ def split_name(model: str) -> tuple[ModelSource, str]:
     if architecture not in names and architecture.partition(".")[0] not in names:
         raise UserError(f"unknown model '{model}'{near(architecture, names)}")
     return source, architecture
+
+
+def split_path(model: str) -> tuple[str, str | None]:
+    """Return the short name that a model is stored by, and the path in its name, None where there is none.
+
+    Parameters
+    ----------
+    model
+        `<source>/<path>`, where the path begins with `/`, `./`, `../` or `~`, or ends with `.onnx`; any other name is
+        returned as it is.
+
+    Examples
+    --------
+    >>> split_path("onnx//weights/net.onnx"), split_path("hf/microsoft/resnet-50")
+    (('onnx/net', '/weights/net.onnx'), ('hf/microsoft/resnet-50', None))
+    """
+    source, _, path = model.partition("/")
+    if not path.startswith(("/", "./", "../", "~")) and not path.endswith(".onnx"):
+        return model, None
+    return f"{source}/{PurePath(path).name.removesuffix('.onnx')}", path
 
 
 PYTHON = "python"

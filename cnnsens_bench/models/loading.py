@@ -16,6 +16,7 @@ from cnnsens_bench.models.base import (
     location_of,
     preprocessing_of,
     split_name,
+    split_path,
 )
 from cnnsens_bench.models.checkpoint import UninitialisedWeights, is_checkpoint, parse_checkpoint
 from cnnsens_bench.models.classes import OutputClasses
@@ -75,16 +76,19 @@ def load_network(
     UserError
         If the weights are absent or damaged, do not fit the model, or the network fails at this input size.
     """
+    weights = "auto"
     if model is not None:
+        model, path = split_path(model)
         split_name(model)
+        weights = path or weights
     if checkpoint is None:
         if model is None:
             raise UserError(
                 "no network is named: give checkpoint=<file> (a run prints where its own are) or model=<name>"
             )
-        state, _ = starting_weights(model, "auto", "or give a file of weights with checkpoint=<path>")
+        state, _ = starting_weights(model, weights, "or give a file of weights with checkpoint=<path>")
         assert state is not None
-        return _check_by_running(_from_state_dict(model, state, input_size), classes)
+        return _check_by_running(_from_state_dict(model, state, input_size, weights), classes)
     if not checkpoint.is_file():
         raise UserError(f"there is no checkpoint {checkpoint}: a run prints where its own are")
     content = load_safely(checkpoint)
@@ -141,9 +145,11 @@ def head_of(model: str, state: dict[str, Tensor], input_size: int, weights: str 
     return published if published and published.count == count else OutputClasses(count)
 
 
-def _from_state_dict(model: str, state: dict[str, Tensor], input_size: int | None) -> LoadedNetwork:
+def _from_state_dict(
+    model: str, state: dict[str, Tensor], input_size: int | None, weights: str = "auto"
+) -> LoadedNetwork:
     """Return a network with these weights. Its classes are numbers, as many as the head of the weights has."""
-    preprocessing = preprocessing_of(model, input_size)
+    preprocessing = preprocessing_of(model, input_size, weights=weights)
     network, classes = network_for(model, state, preprocessing.input_size)
     if not load_weights(network, state, model):
         raise UserError(f"these weights are not of '{model}': their head has another form")
