@@ -63,7 +63,7 @@ def pair_entrants(models: Sequence[ModelConfig], defenses: Sequence[str]) -> Pai
     trainings: dict[str, ModelConfig] = {}
     left_out: list[str] = []
     for model in models:
-        architecture = split_name(model.name)[1]
+        source, architecture = split_name(model.name)
         no_batch_norm = any(d.recalibration for d in parsed) and not has_batch_norm(model)
         for defense in parsed:
             if defense.recalibration and no_batch_norm:
@@ -71,7 +71,7 @@ def pair_entrants(models: Sequence[ModelConfig], defenses: Sequence[str]) -> Pai
                 continue
             key, training = _training(model, defense)
             trainings[key] = training
-            entrants.append(Entrant(model.name, architecture, defense.name, key))
+            entrants.append(Entrant(model.name, architecture, defense.name, key, gradients=source.trainable))
     if not entrants:
         raise UserError(f"{left_out[0]}, and nothing else is asked for: add 'none' to defenses, or another model")
     left_out += [
@@ -95,10 +95,10 @@ def _training(model: ModelConfig, defense: Defense) -> tuple[str, ModelConfig]:
         return model.name, model
     recipe.check()
     if not recipe.epochs:
-        raise UserError(
-            f"defense '{defense.name}' is trained, but training.epochs of '{model.name}' is 0: raise it, or leave the "
-            "defense out"
-        )
+        way = "raise it, or leave the defense out"
+        if not split_name(model.name)[0].trainable:
+            way = "it cannot be fine-tuned, so leave the defense out"
+        raise UserError(f"defense '{defense.name}' is trained, but training.epochs of '{model.name}' is 0: {way}")
     changes = ", ".join(f"{key}={value!r}" for key, value in sorted(defense.training.items()))
     return f"{model.name} ({changes})", dataclasses.replace(model, recipe=recipe)
 

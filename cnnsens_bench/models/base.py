@@ -209,6 +209,19 @@ class Classifier(nn.Module):
         logits = self.network(self.input_dropout(pixels * self.scale + self.shift))
         return logits if self.outputs is None else logits[:, self.outputs]
 
+    def gives_gradients(self) -> bool:
+        """Return whether logits have a gradient by the pixels: the network's attribute `differentiable`, or a trial."""
+        known = getattr(self.network, "differentiable", None)
+        if known is not None:
+            return bool(known)
+        size, device = self.preprocessing.input_size, self.scale.device
+        with torch.enable_grad():
+            pixels = torch.full((1, 3, size, size), 127.0, device=device, requires_grad=True)
+            try:
+                return self(pixels).requires_grad
+            except RuntimeError:  # as NumPy's functions do to a tensor with a gradient
+                return False
+
 
 def split_name(model: str) -> tuple[ModelSource, str]:
     """Return the source and the architecture of a model's name.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cnnsens_bench.models.base import Classifier, Preprocessing, architecture_of, num_parameters, split_name
+from cnnsens_bench.models.base import Classifier, Preprocessing, architecture_of, split_name
 from cnnsens_bench.models.classes import ClassMatch
 from cnnsens_bench.models.weights import load_safely, state_digest
 from cnnsens_bench.utils.atomic import replacing
@@ -79,10 +79,6 @@ class Checkpoint:
             ) from None
         outputs = self.match.outputs if self.match else None
         return Classifier(network, self.preprocessing, outputs=outputs).eval()
-
-    def num_parameters(self) -> int:
-        """Return the number of parameters of the network."""
-        return num_parameters(self.classifier())
 
     def to_bytes(self) -> bytes:
         """Return the content of the file that `save` writes."""

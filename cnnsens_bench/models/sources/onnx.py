@@ -174,6 +174,7 @@ class OnnxNetwork(nn.Module):
     """
 
     differentiable = False
+    graph: Tensor
 
     def __init__(self, graph: Tensor, input_size: int) -> None:
         super().__init__()
