@@ -27,12 +27,7 @@ def settle_training(config: Config, models: list[ModelConfig], samples: Samples)
         cannot be trained, where it would be.
     """
     fixed = [model for model in models if not split_name(model.name)[0].trainable]
-    for model in fixed:
-        if config.recipe == "search" or (config.fine_tune == "always" and model.recipe.epochs):
-            raise UserError(
-                f"'{model.name}' cannot be fine-tuned: evaluate it as it is, with fine_tune=never (or auto, which "
-                "fine-tunes the other networks), and without recipe=search"
-            )
+    require_trainable(model for model in fixed if config.fine_tune == "always" or config.recipe == "search")
     if config.fine_tune == "always":
         return models
     settled = []
@@ -43,6 +38,16 @@ def settle_training(config: Config, models: list[ModelConfig], samples: Samples)
             _match(model, samples)
         settled.append(dataclasses.replace(model, recipe=recipe))
     return settled
+
+
+def require_trainable(models: Iterable[ModelConfig]) -> None:
+    """Raise `UserError` for the first model that has epochs of training and cannot be trained."""
+    for model in models:
+        if model.recipe.epochs and not split_name(model.name)[0].trainable:
+            raise UserError(
+                f"'{model.name}' cannot be fine-tuned: evaluate it as it is, with fine_tune=never (or auto, which "
+                "fine-tunes other networks where needed), and without a search of recipes"
+            )
 
 
 def _matches(model: ModelConfig, samples: Samples) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from timm.data import ImageNetInfo
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.images.published import render_published
@@ -127,7 +128,7 @@ def test_names_become_classes_and_those_of_imagenet_have_wordnet_ids(tmp_path: P
     assert hf.outputs(str(save(tmp_path / "birds", "vit"))).names == ("wren", "finch", "robin")
     plain = hf.outputs(str(save(tmp_path / "plain", "vit", labels=["LABEL_0", "LABEL_1"])))
     assert (plain.count, plain.names) == (2, ())
-    known = hf.ImageNetInfo("imagenet-1k")
+    known = ImageNetInfo("imagenet-1k")
     labels = [known.index_to_description(number) for number in range(1000)]
     assert hf.outputs(str(save(tmp_path / "known", "vit", labels=labels))).wnids[:2] == ("n01440764", "n01443537")
     assert not hf.outputs(str(save(tmp_path / "shuffled", "vit", labels=labels[::-1]))).wnids

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from cnnsens_bench.images.published import INTERPOLATIONS, PublishedView, render_published
 from cnnsens_bench.models.base import LONGEST, UNKNOWN_COLOURS, Preprocessing, WeightsUnavailable, model_source
-from cnnsens_bench.models.classes import OutputClasses
+from cnnsens_bench.models.classes import OutputClasses, named_outputs
 from cnnsens_bench.utils.errors import UserError, first_line
 
 CONFIG = "config"
@@ -219,15 +218,7 @@ def outputs(location: str) -> OutputClasses:
     names = tuple(str(labels[position]) for position in sorted(labels))
     if all(name == f"LABEL_{position}" for position, name in enumerate(names)):
         return OutputClasses(len(names))
-    info = ImageNetInfo("imagenet-1k")
-    wnids = tuple(info.label_names())
-    known = [info.index_to_description(position) for position in range(len(wnids))]
-    if len(names) == len(wnids):
-        agreeing = sum(a.partition(",")[0] == b.partition(",")[0] for a, b in zip(names, known, strict=True))
-        # Published lists differ in a few synonyms; a shuffled list agrees nowhere.
-        if agreeing > 0.9 * len(names):
-            return OutputClasses(len(names), wnids, names)
-    return OutputClasses(len(names), names=names)
+    return named_outputs(names)
 
 
 def pretrained(location: str) -> dict[str, Tensor]:

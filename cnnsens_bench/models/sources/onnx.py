@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.models.base import LONGEST, UNKNOWN_COLOURS, Preprocessing, WeightsUnavailable, model_source
-from cnnsens_bench.models.classes import OutputClasses
+from cnnsens_bench.models.classes import OutputClasses, named_outputs
 from cnnsens_bench.utils.errors import UserError, first_line
 
 GRAPH = "graph"
@@ -258,8 +258,8 @@ def _inspected(path: Path, changed: int) -> tuple[int | None, str, OutputClasses
         session = Session(graph)
     except (UserError, RuntimeError) as error:
         raise UserError(f"{path}: {error}") from None
-    names = session.names if len(session.names) == session.count else ()
-    return session.own_size, session.type, OutputClasses(session.count, names=names)
+    named = len(session.names) == session.count
+    return session.own_size, session.type, named_outputs(session.names) if named else OutputClasses(session.count)
 
 
 def _facts(location: str) -> tuple[int | None, str, OutputClasses]:
