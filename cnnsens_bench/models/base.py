@@ -349,9 +349,10 @@ def preprocessing_of(
     if not found.input_size:
         raise UserError(f"'{model}' takes inputs of any size: give one with input_size=<pixels>")
     if any(map(math.isnan, (*found.mean, *found.std))):
+        path = "" if weights in ("auto", "random") else f", weights: {weights}"
         raise UserError(
             f"the mean and std that '{model}' expects of pixels in [0, 1] cannot be known: name them, as in "
-            f"models=[{{name: {model}, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}]; mean: [0, 0, 0], "
+            f"models=[{{name: {model}{path}, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}]; mean: [0, 0, 0], "
             "std: [1, 1, 1] where it normalises its input itself"
         )
     return found

@@ -80,25 +80,25 @@ class Session:
         try:
             self.session = runtime.InferenceSession(graph, options, providers=providers)
         except Exception as error:  # onnxruntime raises errors of many types, which share no base
-            raise UserError(f"onnxruntime cannot load it ({first_line(error, LONGEST)})") from None
+            raise UserError(f"onnxruntime cannot load the graph ({first_line(error, LONGEST)})") from None
         self.names = self._class_names()
         [given, *others] = self.session.get_inputs()
         self.input, self.type = given.name, given.type.removeprefix("tensor(").removesuffix(")")
         if others or len(given.shape) != 4 or self.type not in TYPES:
             raise UserError(
-                f"it takes {len(others) + 1} inputs, the first {given.type} {given.shape}: one of images, float or "
+                f"the graph takes {len(others) + 1} inputs, the first {given.type} {given.shape}: one of images, float or "
                 "uint8 (N, 3, H, W), is evaluated"
             )
         batch, *sides = given.shape
         self.channels_last = sides[-1] == 3 and sides[0] != 3
         height, width = sides[:2] if self.channels_last else sides[1:]
         if not self.channels_last and sides[0] not in (3, None) and not isinstance(sides[0], str):
-            raise UserError(f"it takes images of {sides[0]} channels: those of 3 are evaluated")
+            raise UserError(f"the graph takes images of {sides[0]} channels: those of 3 are evaluated")
         if isinstance(height, int) and isinstance(width, int) and height != width:
-            raise UserError(f"it takes inputs of {height}×{width} px: only square ones are evaluated")
+            raise UserError(f"the graph takes inputs of {height}×{width} px: only square ones are evaluated")
         self.own_size = next((side for side in (height, width) if isinstance(side, int)), None)
         if self.own_size and input_size not in (None, self.own_size):
-            raise UserError(f"it takes inputs of {self.own_size} px only: leave input_size out")
+            raise UserError(f"the graph takes inputs of {self.own_size} px only: leave input_size out")
         self.size = input_size or self.own_size or ANY_SIZE
         self.batch = batch if isinstance(batch, int) and batch > 0 else None
         if PER_BATCH in graph:
@@ -118,7 +118,9 @@ class Session:
                 self.probabilities = bool((rows >= 0).all() and (abs(sums - 1) < ROUNDING).all())
                 return
         shapes = ", ".join(str(list(rows.shape)) for rows in found)
-        raise UserError(f"its outputs have the shapes {shapes}: none has a row of at least 2 classes for each image")
+        raise UserError(
+            f"the outputs of the graph have the shapes {shapes}: none has a row of at least 2 classes for each image"
+        )
 
     def _class_names(self) -> tuple[str, ...]:
         """Return the names of the classes in the metadata (a list, or a mapping of numbers), empty where none are."""
@@ -145,7 +147,7 @@ class Session:
             found = self.session.run(None, {self.input: pixels})
         except Exception as error:  # as above
             kind = MemoryError if "allocate memory" in str(error) else RuntimeError
-            raise kind(f"onnxruntime fails on it ({first_line(error, LONGEST)})") from None
+            raise kind(f"onnxruntime fails on the graph ({first_line(error, LONGEST)})") from None
         return [np.asarray(rows) for rows in found]
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
