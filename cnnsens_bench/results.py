@@ -107,6 +107,22 @@ class Results(contextlib.AbstractContextManager["Results"]):
         """
         return self.query("FROM mce(?)", reference)
 
+    def agreement(self, reference: str) -> pd.DataFrame:
+        """Return how often every other model and defense predicts the same label as a reference model.
+
+        Parameters
+        ----------
+        reference
+            The model that is agreed with, without a defense, such as the float network of a quantised one.
+
+        Returns
+        -------
+        pandas.DataFrame
+            For each model, defense and condition: `value`, the share of (image, trial) in [0, 1], with `low` and `high`
+            of its 95 % interval, `n_images` and `n_trials`.
+        """
+        return self.query("FROM agreement(?)", reference)
+
     def plot(self, name: str = "curves", **options: Any) -> "Figure":
         """Draw a figure.
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from scipy.stats import binomtest
 
 from cnnsens_bench.figures.summary import table_of
-from cnnsens_bench.measures import accuracy_gain
+from cnnsens_bench.measures import accuracy_gain, clustered_interval
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text, plain
 from cnnsens_bench.utils.registry import near
@@ -49,6 +49,8 @@ class Difference:
         The numbers of images on which the one is right in more trials than the other.
     p, p_holm
         The exact two-sided p-value, and the same corrected for the number of conditions of the board.
+    agreement, agreement_low, agreement_high
+        The share of (image, trial) for which both predict the same label, right or wrong, with its 95 % interval.
     """
 
     degradation: str
@@ -64,6 +66,9 @@ class Difference:
     images_for_second: int
     p: float
     p_holm: float
+    agreement: float
+    agreement_low: float
+    agreement_high: float
 
 
 def compare(paths: Sequence[Path], first: str, second: str, out: Path | None, console: Console | None = None) -> None:
@@ -189,7 +194,8 @@ def comparisons(results: LoadedResults, first: str, second: str) -> dict[tuple[s
         pairs = results.query("pairs", first=int(shared["a"]), second=int(shared["b"]))
         pairs = pairs.dropna(subset=["hit", "reference_hit"])
         if not pairs.empty:
-            tables[key] = _differences(pairs, results.query("conditions", board=int(shared["board"])))
+            conditions = results.query("conditions", board=int(shared["board"]))
+            tables[key] = _differences(pairs, conditions, results.agreement(int(shared["a"]), int(shared["b"])))
     if not tables:
         raise UserError(
             f"'{plain(first)}' and '{plain(second)}' have no image in common under one protocol, condition and "
@@ -198,8 +204,8 @@ def comparisons(results: LoadedResults, first: str, second: str) -> dict[tuple[s
     return tables
 
 
-def _differences(pairs: pd.DataFrame, conditions: pd.DataFrame) -> list[Difference]:
-    rows = []
+def _differences(pairs: pd.DataFrame, conditions: pd.DataFrame, labels: pd.DataFrame) -> list[Difference]:
+    rows, labels_of = [], dict(iter(labels.groupby(KEY)))
     for condition, own in pairs.groupby("condition"):
         gain = accuracy_gain(own["image"].to_numpy(), own["hit"].to_numpy(), own["reference_hit"].to_numpy())
         trials = own["trials"].to_numpy()
@@ -208,10 +214,13 @@ def _differences(pairs: pd.DataFrame, conditions: pd.DataFrame) -> list[Differen
         wins, losses = int((more > 0).sum()), int((more < 0).sum())
         p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
         degradation, level = conditions.loc[condition, KEY]
+        same = labels_of[degradation, level]
+        agreement = clustered_interval(same["same"].to_numpy(), int(same["trials"].max()))
         rows.append(
             Difference(
                 degradation, float(level), len(own), int(trials.max()), float(own["hit"].mean()),
                 float(own["reference_hit"].mean()), gain.value, gain.low, gain.high, wins, losses, p, p,
+                agreement.value, agreement.low, agreement.high,
             )
         )  # fmt: skip
     corrected = holm([row.p for row in rows])
@@ -248,10 +257,10 @@ def _table(differences: list[Difference], first: str, second: str, title: str) -
         Text(f"{title}\nA: {plain(first)}\nB: {plain(second)}"),
         "accuracy in %; A − B with its 95 % interval, paired by image and trial; images on which one is right in more\n"
         "trials, and the exact test of those (McNemar's where there is one trial); p after Holm for "
-        f"{len(differences)} conditions, * below {ALPHA}",
+        f"{len(differences)} conditions, * below {ALPHA};\nsame: how often both predict the same label, in %",
     )
     table.add_column("condition", overflow="fold")
-    for heading in ("images", "trials", "A", "B", "A − B", "A better", "B better", "p", "p (Holm)"):
+    for heading in ("images", "trials", "A", "B", "A − B", "A better", "B better", "p", "p (Holm)", "same"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in differences:
         sure = row.p_holm < ALPHA
@@ -263,5 +272,6 @@ def _table(differences: list[Difference], first: str, second: str, title: str) -
             *(str(count) for count in (row.images_for_first, row.images_for_second)),
             f"{row.p:.2g}",
             f"{row.p_holm:.2g}{'*' if sure else ' '}",
+            f"{100 * row.agreement:.1f}",
         )
     return table

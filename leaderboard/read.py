@@ -34,6 +34,8 @@ class LoadedResults:
         The runs of all databases, and the numbers of images that failed in each stage.
     run_ids
         By entrant: the runs that made its predictions.
+    sources
+        Which rows of which database belong to which entrant.
     paths
         The databases.
     connection
@@ -45,12 +47,32 @@ class LoadedResults:
     runs: pd.DataFrame
     failures: pd.DataFrame
     run_ids: dict[int, list[str]]
+    sources: pd.DataFrame
     paths: list[Path]
     connection: duckdb.DuckDBPyConnection = field(repr=False)
 
     def query(self, name: str, **parameters: Any) -> pd.DataFrame:
         """Return the answer of a named statement of `sql/board.sql`."""
         return self.connection.execute(statements("leaderboard")[name], parameters or None).df()
+
+    def agreement(self, first: int, second: int) -> pd.DataFrame:
+        """Return how often two entrants predict the same label.
+
+        Parameters
+        ----------
+        first, second
+            The numbers of the entrants.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each condition and image that both have: degradation, level, image_id, `same`, the share of the
+            trials of both in which the labels are equal, and `trials`, their number.
+        """
+        self.query("create_paired")
+        of_both = self.sources[self.sources["entrant"].isin([first, second])]
+        _load(self.connection, self.paths, of_both, "pair_predictions", table="predictions")
+        return self.query("agreement", first=first, second=second)
 
 
 def read(paths: Sequence[Path]) -> LoadedResults:
@@ -104,7 +126,7 @@ def read(paths: Sequence[Path]) -> LoadedResults:
     run_ids = {int(entrant): list(rows.unique()) for entrant, rows in sources.groupby("entrant")["run_id"]}
     all_runs = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
     all_failures = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
-    return LoadedResults(entrants, boards, all_runs, all_failures, run_ids, paths, connection)
+    return LoadedResults(entrants, boards, all_runs, all_failures, run_ids, sources, paths, connection)
 
 
 def _load(

@@ -98,8 +98,11 @@ class Evaluator:
                     yield joined(condition.degradation, [batch.degraded(condition, cells) for batch in batches])
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and release what networks hold outside of torch, such as sessions of onnxruntime."""
         self.pool.shutdown()
+        for entrant in self.entrants:
+            if close := getattr(entrant.classifier.network, "close", None):
+                close()
 
     def autocast(self) -> AbstractContextManager:
         """Return the context in which networks compute in the sweep's precision."""

@@ -147,7 +147,7 @@ class LabelChangePredictor:
     Raises
     ------
     UserError
-        If the predictor is unknown or knows none of the conditions.
+        If the predictor is unknown or knows none of the conditions, or the network gives no gradients.
     """
 
     def __init__(
@@ -161,6 +161,11 @@ class LabelChangePredictor:
         maps: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
+        if not ready.classifier.gives_gradients():
+            raise UserError(
+                f"'{ready.model}' gives no gradients, which predictions for single photographs are made of: measure it "
+                "with python -m cnnsens_bench.run"
+            )
         self.box, self.maps = box, maps
         self.labels: list[int] = []
         self.runners_up: list[int] = []

@@ -53,12 +53,16 @@ class ScoreCell:
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model with a defense, which is one row of the leaderboard. `checkpoint` is the key of its weights."""
+    """A model with a defense, which is one row of the leaderboard.
+
+    `checkpoint` is the key of its weights. Without `gradients` it is scored only by predictors that need none.
+    """
 
     model: str
     architecture: str
     defense: str
     checkpoint: str
+    gradients: bool = True
 
 
 @dataclass(frozen=True)
@@ -170,11 +174,14 @@ class Sweep:
         """Return what each image needs: (entrants, cells) and (entrants, score cells) bool.
 
         The weights of a network whose batch norm is recalibrated depend on the cell, so there is no single gradient,
-        and it is not scored.
+        and it is not scored. A network without gradients is scored by predictors that only run it.
         """
         scored = np.array([not parse_defense(entrant.defense).recalibration for entrant in self.entrants], bool)
+        given = np.array([entrant.gradients for entrant in self.entrants], bool)
+        predictors = [cell.predictor for cell in self.score_cells()]
+        needed = np.array([name is None or parse_predictor(name).gradients for name in predictors], bool)
         cells = np.ones((len(self.entrants), len(self.cells())), bool)
-        return cells, np.repeat(scored[:, None], len(self.score_cells()), axis=1)
+        return cells, scored[:, None] & (given[:, None] | ~needed)
 
     def evaluations_per_image(self) -> int:
         """Return how many cells and scores an image needs, over all entrants."""

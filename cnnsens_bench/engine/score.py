@@ -19,7 +19,14 @@ from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, inputs_of
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images
 from cnnsens_bench.engine.plan import ScoreCell, Sweep
 from cnnsens_bench.engine.predictions import Columns, concatenated
-from cnnsens_bench.sensitivity.gradients import OUTPUTS, Outputs, central_differences, differentiate, level_free
+from cnnsens_bench.sensitivity.gradients import (
+    OUTPUTS,
+    Outputs,
+    central_differences,
+    differentiate,
+    evaluate,
+    level_free,
+)
 from cnnsens_bench.sensitivity.predictors import PredictorInput, parse_predictor
 from cnnsens_bench.utils.reporter import SILENT, Reporter
 
@@ -107,14 +114,16 @@ class Scorer:
                 continue
             whole = _ScoredBatch(self, seen, image_ids, decoded, self.sweep.batch_size)
             for i in members:
-                model = self.sweep.entrants[i].model
+                model, gradients = self.sweep.entrants[i].model, self.sweep.entrants[i].gradients
                 results = None if i in self.unfit else self._score_in_parts(whole, i, wanted)
                 if results is None:
-                    sentence = f"the gradients of {model} do not fit into the memory with one image at a time"
+                    what = f"the gradients of {model} do" if gradients else f"{model} does"
+                    sentence = f"{what} not fit into the memory with one image at a time"
                     failures += [(int(k), "score", sentence) for k in np.flatnonzero(wanted[:, i].any(axis=1))]
                 for by_predictor, rows, bad in itertools.chain(*(results or [])):
                     found[by_predictor].append(rows)
-                    failures += [(int(image), "score", f"{model} has no finite gradient on it") for image in bad]
+                    sentence = f"{model} has no finite {'gradient' if gradients else 'output'} on it"
+                    failures += [(int(image), "score", sentence) for image in bad]
                     self.reporter.evaluations(len(rows["image"]) // len(OUTPUTS) + len(bad))
         return Scores(concatenated(found[False]), concatenated(found[True]), list(dict.fromkeys(failures)))
 
@@ -153,7 +162,8 @@ class _ScoredBatch:
         network = self.scorer.entrants[entrant].network()
         if not wanted.any():
             return
-        outputs = differentiate(network, self.pixels)
+        gradients = self.scorer.sweep.entrants[entrant].gradients
+        outputs = differentiate(network, self.pixels) if gradients else evaluate(network, self.pixels)
         if self.scorer.observe:
             self.scorer.observe(self.first, self.pixels, outputs)
         here = np.flatnonzero(wanted[:, 0])

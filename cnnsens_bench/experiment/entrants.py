@@ -15,7 +15,8 @@ from cnnsens_bench.engine.plan import CalibrationImage, Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import split_name
-from cnnsens_bench.models.base import UNBUILDABLE, preprocessing_of
+from cnnsens_bench.models.base import UNBUILDABLE, build_network
+from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
@@ -62,7 +63,7 @@ def pair_entrants(models: Sequence[ModelConfig], defenses: Sequence[str]) -> Pai
     trainings: dict[str, ModelConfig] = {}
     left_out: list[str] = []
     for model in models:
-        architecture = split_name(model.name)[1]
+        source, architecture = split_name(model.name)
         no_batch_norm = any(d.recalibration for d in parsed) and not has_batch_norm(model)
         for defense in parsed:
             if defense.recalibration and no_batch_norm:
@@ -70,7 +71,7 @@ def pair_entrants(models: Sequence[ModelConfig], defenses: Sequence[str]) -> Pai
                 continue
             key, training = _training(model, defense)
             trainings[key] = training
-            entrants.append(Entrant(model.name, architecture, defense.name, key))
+            entrants.append(Entrant(model.name, architecture, defense.name, key, gradients=source.trainable))
     if not entrants:
         raise UserError(f"{left_out[0]}, and nothing else is asked for: add 'none' to defenses, or another model")
     left_out += [
@@ -94,10 +95,10 @@ def _training(model: ModelConfig, defense: Defense) -> tuple[str, ModelConfig]:
         return model.name, model
     recipe.check()
     if not recipe.epochs:
-        raise UserError(
-            f"defense '{defense.name}' is trained, but training.epochs of '{model.name}' is 0: raise it, or leave the "
-            "defense out"
-        )
+        way = "raise it, or leave the defense out"
+        if not split_name(model.name)[0].trainable:
+            way = "it cannot be fine-tuned, so leave the defense out"
+        raise UserError(f"defense '{defense.name}' is trained, but training.epochs of '{model.name}' is 0: {way}")
     changes = ", ".join(f"{key}={value!r}" for key, value in sorted(defense.training.items()))
     return f"{model.name} ({changes})", dataclasses.replace(model, recipe=recipe)
 
@@ -119,8 +120,13 @@ def has_batch_norm(model: ModelConfig) -> bool:
     A network that cannot be built is taken for one that has them: what is wrong with it is said when it is trained.
     """
     source, architecture = split_name(model.name)
+    size = model.preprocessing().input_size
     try:
-        network = source.build(architecture, 2, preprocessing_of(model.name, model.input_size).input_size)
+        if source.restore and model.weights != "random":
+            state, _ = starting_weights(model.name, model.weights)
+            network = build_network(model.name, 2, size, state)
+        else:
+            network = source.build(architecture, 2, size)
     except UNBUILDABLE:
         return True
     return bool(batch_norm_layers(network))

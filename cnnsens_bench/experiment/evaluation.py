@@ -6,12 +6,14 @@ from pathlib import Path
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
+from cnnsens_bench.engine.plan import Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.models import Checkpoint, split_name
-from cnnsens_bench.models.base import BOX, PUBLISHED, preprocessing_of
+from cnnsens_bench.models.base import BOX, PUBLISHED, location_of
 from cnnsens_bench.models.classes import ClassMatch, describe_matches, match_classes
 from cnnsens_bench.models.loading import head_of
 from cnnsens_bench.models.weights import read_state_dict
+from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.utils.errors import UserError
 
 
@@ -21,18 +23,31 @@ def settle_training(config: Config, models: list[ModelConfig], samples: Samples)
     Raises
     ------
     UserError
-        With `fine_tune=never`, for a published network whose outputs do not match the classes.
+        With `fine_tune=never`, for a published network whose outputs do not match the classes; for a network that
+        cannot be trained, where it would be.
     """
+    fixed = [model for model in models if not split_name(model.name)[0].trainable]
+    require_trainable(model for model in fixed if config.fine_tune == "always" or config.recipe == "search")
     if config.fine_tune == "always":
         return models
     settled = []
     for model in models:
-        as_it_is = config.fine_tune == "never" or _matches(model, samples)
+        as_it_is = config.fine_tune == "never" or model in fixed or _matches(model, samples)
         recipe = dataclasses.replace(model.recipe, epochs=0) if as_it_is else model.recipe
         if as_it_is and model.weights == "auto":
             _match(model, samples)
         settled.append(dataclasses.replace(model, recipe=recipe))
     return settled
+
+
+def require_trainable(models: Iterable[ModelConfig]) -> None:
+    """Raise `UserError` for the first model that has epochs of training and cannot be trained."""
+    for model in models:
+        if model.recipe.epochs and not split_name(model.name)[0].trainable:
+            raise UserError(
+                f"'{model.name}' cannot be fine-tuned: evaluate it as it is, with fine_tune=never (or auto, which "
+                "fine-tunes other networks where needed), and without a search of recipes"
+            )
 
 
 def _matches(model: ModelConfig, samples: Samples) -> bool:
@@ -47,15 +62,15 @@ def _matches(model: ModelConfig, samples: Samples) -> bool:
 
 def _match(model: ModelConfig, samples: Samples) -> ClassMatch:
     """Return how the outputs of a model's weights match the classes. Raise `UserError` where they do not."""
-    source, architecture = split_name(model.name)
-    head = source.outputs(architecture)
-    if model.weights == "auto":
+    source, location = location_of(model.name, model.weights)
+    head = source.outputs(location)
+    if model.weights == "auto" or source.restore:
         if head is None:
             raise UserError(f"nothing is known of the outputs of '{model.name}'")
         return match_classes(model.name, head, samples.classes)
     state = read_state_dict(Path(model.weights))
-    size = preprocessing_of(model.name, model.input_size).input_size
-    return match_classes(model.name, head_of(model.name, state, size), samples.classes)
+    head = head_of(model.name, state, model.preprocessing().input_size)
+    return match_classes(model.name, head, samples.classes)
 
 
 def settle_view(config: Config, models: Iterable[ModelConfig], samples: Samples) -> str:
@@ -71,6 +86,32 @@ def settle_split(samples: Samples, trainings: Iterable[ModelConfig]) -> Samples:
     if samples.has_split or any(model.recipe.epochs for model in trainings):
         return samples
     return dataclasses.replace(samples, table=samples.table.assign(split="test"), has_split=True)
+
+
+def without_gradients(
+    entrants: tuple[Entrant, ...], checkpoints: Mapping[str, Checkpoint], predictors: Iterable[str]
+) -> tuple[tuple[Entrant, ...], list[str]]:
+    """Mark the entrants whose network gives no gradients, and say in a sentence which of their scores are left out.
+
+    Parameters
+    ----------
+    entrants
+        The entrants of a sweep that scores images.
+    checkpoints
+        Their networks, by their keys.
+    predictors
+        The names of the sweep's predictors.
+    """
+    gradients = {key: checkpoints[key].classifier().gives_gradients() for key in {e.checkpoint for e in entrants}}
+    entrants = tuple(dataclasses.replace(entrant, gradients=gradients[entrant.checkpoint]) for entrant in entrants)
+    models = list(dict.fromkeys(entrant.model for entrant in entrants if not entrant.gradients))
+    if not models:
+        return entrants, []
+    left_out = [name for name in predictors if parse_predictor(name).gradients]
+    kept = [name for name in predictors if name not in left_out]
+    scores = " and ".join(["the score of gradients", *left_out])
+    way = "" if kept else " (sampling and cubature, among sensitivity.predictors, need none)"
+    return entrants, [f"{' and '.join(models)} without gradients: {scores} left out{way}"]
 
 
 def evaluation_sentence(

@@ -24,7 +24,8 @@ from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.engine.score import Scorer
 from cnnsens_bench.experiment.entrants import Pairing
 from cnnsens_bench.experiment.resolve import ModelConfig
-from cnnsens_bench.models.base import BOX, PUBLISHED, Classifier, build_network, logits_of, preprocessing_of
+from cnnsens_bench.models.base import BOX, PUBLISHED, Classifier, build_network, logits_of, split_name
+from cnnsens_bench.models.weights import starting_weights
 
 SAMPLE = 8
 """Number of images of the data set that decoding and degrading are timed on."""
@@ -87,7 +88,7 @@ class Profiler:
         self.network_bytes: dict[str, int] = {}
         models = pairing.trainings.items()
         view = PUBLISHED if sweep.whole_images else BOX
-        self.preprocessings = {key: preprocessing_of(model.name, model.input_size, view) for key, model in models}
+        self.preprocessings = {key: model.preprocessing(view) for key, model in models}
         self.sizes = {key: one.input_size for key, one in self.preprocessings.items()}
 
     def seconds(self, counts: WantedCounts, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
@@ -135,7 +136,10 @@ class Profiler:
 
     def _network(self, key: str, model: ModelConfig) -> Classifier:
         preprocessing = self.preprocessings[key]
-        classifier = Classifier(build_network(model.name, self.classes, preprocessing.input_size), preprocessing)
+        described = split_name(model.name)[0].restore is not None and model.weights != "random"
+        state = starting_weights(model.name, model.weights)[0] if described else None
+        network = build_network(model.name, self.classes, preprocessing.input_size, state)
+        classifier = Classifier(network, preprocessing)
         self.network_bytes[key] = sum(t.numel() * t.element_size() for t in classifier.state_dict().values())
         return classifier.eval().to(self.device).to(memory_format=torch.channels_last)
 

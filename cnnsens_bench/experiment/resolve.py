@@ -4,10 +4,11 @@
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
@@ -23,12 +24,17 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.storage import StoragePath
 
+if TYPE_CHECKING:
+    from cnnsens_bench.models.base import Preprocessing
+
 Section = TypeVar("Section", Config, Recipe)
 STUDY_KEYS = (
     "dataset", "models", "weights", "fine_tune", "training", "defenses", "degradations", "trials", "sensitivity",
     "limit",
 )  # fmt: skip
 """Keys of the config that a study may have of its own: none that would make its predictions of another protocol."""
+MODEL_KEYS = ("name", "weights", "input_size", "mean", "std", "training")
+"""Keys of an entry of `models`."""
 FIRST = "first"
 """A study's key beside them: the number of models that take part, from the front."""
 STORAGE = "CNNSENS_STORAGE"
@@ -40,13 +46,22 @@ class ModelConfig:
     """A network and how it is trained, as one entry of `models` and the top of the config say.
 
     `weights` is "auto", "random" or a path; `input_size` is in pixels, `train`, `test`, or None for what the
-    view prefers.
+    view prefers; `mean` and `std` of pixels in [0, 1] are None for those that the source knows.
     """
 
     name: str
     weights: str
     input_size: int | str | None
     recipe: Recipe
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def preprocessing(self, view: str = "box") -> "Preprocessing":
+        """Return what the network expects of its input, for a view (`box` or `published`). Raise `UserError`."""
+        from cnnsens_bench.models.base import preprocessing_of  # imported here because a help text need not wait
+
+        given = {"mean": self.mean, "std": self.std}
+        return preprocessing_of(self.name, self.input_size, view, **given, weights=self.weights)
 
 
 class ConditionConfig(NamedTuple):
@@ -176,8 +191,13 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     given = {"name": entry} if isinstance(entry, str) else entry
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise UserError(f"models: {entry!r} is neither a name nor a mapping with a name")
-    name, training = given["name"], given.get("training") or {}
-    _check_known(given, ["name", "weights", "input_size", "training"], "models: unknown key", f" of '{name}'")
+    from cnnsens_bench.models.base import split_path  # imported here because a help text need not wait for torch
+
+    [name, path], training = split_path(given["name"]), given.get("training") or {}
+    _check_known(given, MODEL_KEYS, "models: unknown key", f" of '{name}'")
+    weights = str(path or given.get("weights", config.weights))
+    if path and "weights" in given:
+        raise UserError(f"models: '{given['name']}' names a path, and weights another: leave one of them out")
     known = [field.name for field in dataclasses.fields(Recipe)]
     for key in training:
         if key not in known:
@@ -188,7 +208,19 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     size = given.get("input_size", config.input_size)
     if size is not None and not size_ok(size):
         raise UserError(f"models: input_size of '{name}' is {size!r}: it must be {SIZES}")
-    return ModelConfig(name, str(given.get("weights", config.weights)), size, recipe)
+    colours = {key: _colours(name, key, given[key]) for key in ("mean", "std") if key in given}
+    return ModelConfig(name, weights, size, recipe, **colours)
+
+
+def _colours(name: str, key: str, given: Any) -> tuple[float, float, float]:
+    """Return the mean or std of a model as an entry of `models` says it. Raise `UserError`."""
+    good = isinstance(given, list | tuple) and len(given) == 3
+    good = good and all(isinstance(part, int | float) and not isinstance(part, bool) for part in given)
+    if not good or not all(math.isfinite(part) and (key == "mean" or part > 0) for part in given):
+        what = "three numbers" if key == "mean" else "three numbers above 0"
+        raise UserError(f"models: {key} of '{name}' is {given!r}: it must be {what}, for red, green and blue in [0, 1]")
+    red, green, blue = map(float, given)
+    return red, green, blue
 
 
 def read_conditions(degradations: list[Any], trials: int) -> list[ConditionConfig]:

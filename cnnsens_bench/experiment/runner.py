@@ -13,7 +13,7 @@ from rich.console import Console
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.plan import Sweep, plan
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
-from cnnsens_bench.experiment.evaluation import evaluation_sentence
+from cnnsens_bench.experiment.evaluation import evaluation_sentence, without_gradients
 from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.prepare import ResolvedStudy, prepare
@@ -24,6 +24,7 @@ from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, CheckpointFiles, split_name
+from cnnsens_bench.models.base import num_parameters
 from cnnsens_bench.runtime.local import run_local
 from cnnsens_bench.runtime.plan_store import stored_plan
 from cnnsens_bench.runtime.resources import ExecutionOptions
@@ -152,9 +153,13 @@ def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, sto
     if not study.pairing.entrants:
         return 0
     checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
-    _register_models(study, checkpoints, store)
+    say(console, *_register_models(study, checkpoints, store))
     trained = [key for key, model in study.pairing.trainings.items() if model.recipe.epochs and key in checkpoints]
     say(console, evaluation_sentence(study.config, study.samples, len(study.images), checkpoints, trained))
+    if study.config.sensitivity.enabled:
+        entrants, sentences = without_gradients(study.pairing.entrants, checkpoints, study.predictors)
+        study = dataclasses.replace(study, pairing=dataclasses.replace(study.pairing, entrants=entrants))
+        say(console, *sentences)
     sweep = study.sweep(calibration_images(study.samples, study.pairing))
     return run_sweep(study.settings, sweep, study.images, checkpoints, parts, store, study.protocol, console)
 
@@ -241,8 +246,8 @@ def _executor(settings: RunSettings) -> Callable[..., Generator[TaskOutcome]]:
     return run_ray
 
 
-def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: Store) -> None:
-    """Write the entrants' rows of `models`.
+def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: Store) -> list[str]:
+    """Write the entrants' rows of `models`; return a sentence for each network that has something to tell of itself.
 
     Raises
     ------
@@ -250,8 +255,11 @@ def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: 
         If the store holds predictions of other weights under the same name.
     """
     # One checkpoint at a time is in memory.
-    facts = {key: _facts(checkpoint) for key, checkpoint in checkpoints.items()}
-    rows = []
+    facts, notes, rows = {}, [], []
+    for key, checkpoint in checkpoints.items():
+        classifier = checkpoint.classifier()
+        facts[key] = _facts(checkpoint, num_parameters(classifier))
+        notes += [f"{key}: {note}" for note in getattr(classifier.network, "notes", ())]
     dataset, run_id = study.samples.name, study.settings.run_id
     for entrant in study.pairing.entrants:
         digest, *others = facts[entrant.checkpoint]
@@ -265,18 +273,19 @@ def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: 
         rows.append((entrant.model, entrant.architecture, source, entrant.defense, digest, *others))
     columns = ["model", "architecture", "source", "defense", "weights_sha256", *FACTS[1:]]
     store.put("models", pd.DataFrame(rows, columns=columns).assign(dataset=dataset, trained_by=run_id))
+    return notes
 
 
 FACTS = ("weights_sha256", "num_parameters", "input_size", "view", "outputs", "matched_by")
 """The columns of `models` that a checkpoint knows."""
 
 
-def _facts(checkpoint: Checkpoint) -> tuple:
+def _facts(checkpoint: Checkpoint, parameters: int) -> tuple:
     """Return the values of `FACTS`."""
     view, match = checkpoint.preprocessing.view, checkpoint.match
     matched = (match.count, match.by) if match else (len(checkpoint.classes), None)
     size = checkpoint.preprocessing.input_size
-    return checkpoint.digest(), checkpoint.num_parameters(), size, view.describe() if view else None, *matched
+    return checkpoint.digest(), parameters, size, view.describe() if view else None, *matched
 
 
 def print_failures(console: Console, store: Store, run_id: str) -> int:

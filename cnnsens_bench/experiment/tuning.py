@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.dry_run import probe
-from cnnsens_bench.experiment.evaluation import settle_view
+from cnnsens_bench.experiment.evaluation import require_trainable, settle_view
 from cnnsens_bench.experiment.fine_tune import fine_tune, thin_classes
 from cnnsens_bench.experiment.prepare import input_sizes, load_samples, resolve_conditions
 from cnnsens_bench.experiment.resolve import resolve_models, resolve_settings
@@ -34,6 +34,7 @@ def tune_suite(config: Config, console: Console) -> int:
     """
     load_plugins(config.plugins)
     models, conditions = resolve_models(config), resolve_conditions(config.search.degradations, trials=1)
+    require_trainable(models)
     samples = load_samples(config.dataset, config.data_root)
     config = dataclasses.replace(config, view=settle_view(config, models, samples))
     settings = resolve_settings(config)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cnnsens_bench.models.base import Classifier, Preprocessing, architecture_of, num_parameters, split_name
+from cnnsens_bench.models.base import Classifier, Preprocessing, architecture_of, split_name
 from cnnsens_bench.models.classes import ClassMatch
 from cnnsens_bench.models.weights import load_safely, state_digest
 from cnnsens_bench.utils.atomic import replacing
@@ -65,9 +65,12 @@ class Checkpoint:
             If the weights do not fit the model.
         """
         source, architecture = split_name(self.model)
-        count = self.match.count if self.match else len(self.classes)
+        count, size = self.match.count if self.match else len(self.classes), self.preprocessing.input_size
         with UninitialisedWeights():
-            network = source.build(architecture, count, self.preprocessing.input_size)
+            if source.restore:
+                network = source.restore(self.state_dict, count, size)
+            else:
+                network = source.build(architecture, count, size)
         try:
             network.load_state_dict(self.state_dict)
         except RuntimeError:
@@ -76,10 +79,6 @@ class Checkpoint:
             ) from None
         outputs = self.match.outputs if self.match else None
         return Classifier(network, self.preprocessing, outputs=outputs).eval()
-
-    def num_parameters(self) -> int:
-        """Return the number of parameters of the network."""
-        return num_parameters(self.classifier())
 
     def to_bytes(self) -> bytes:
         """Return the content of the file that `save` writes."""

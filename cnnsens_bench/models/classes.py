@@ -31,6 +31,34 @@ class OutputClasses:
     names: tuple[str, ...] = ()
 
 
+def named_outputs(names: Sequence[str]) -> OutputClasses:
+    """Return what outputs of these names mean. Names that are WordNet ids, or ImageNet's 1000, give WordNet ids.
+
+    Parameters
+    ----------
+    names
+        The name of each output; synonyms are separated by ", ".
+
+    Examples
+    --------
+    >>> named_outputs(["n01440764", "n01443537"]).wnids
+    ('n01440764', 'n01443537')
+    """
+    from timm.data import ImageNetInfo  # imported here because timm takes a second
+
+    names = tuple(names)
+    if all(map(WNID.fullmatch, names)):
+        return OutputClasses(len(names), wnids=names)
+    if len(names) == 1000:
+        info = ImageNetInfo("imagenet-1k")
+        known = [info.index_to_description(position).partition(",")[0] for position in range(1000)]
+        agreeing = sum(a.partition(",")[0] == b for a, b in zip(names, known, strict=True))
+        # Published lists differ in a few synonyms; lists in another order agree nearly nowhere.
+        if agreeing > 900:
+            return OutputClasses(1000, tuple(info.label_names()), names)
+    return OutputClasses(len(names), names=names)
+
+
 @dataclass(frozen=True)
 class ClassMatch:
     """Which of a network's outputs stand for the classes of a data set.

@@ -8,7 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.models.base import LONGEST, UNBUILDABLE, Classifier, build_network, preprocessing_of, split_name
+from cnnsens_bench.models.base import (
+    LONGEST,
+    UNBUILDABLE,
+    Classifier,
+    build_network,
+    location_of,
+    preprocessing_of,
+    split_name,
+    split_path,
+)
 from cnnsens_bench.models.checkpoint import UninitialisedWeights, is_checkpoint, parse_checkpoint
 from cnnsens_bench.models.classes import OutputClasses
 from cnnsens_bench.models.weights import class_count, load_safely, load_weights, starting_weights, state_dict_of
@@ -67,16 +76,19 @@ def load_network(
     UserError
         If the weights are absent or damaged, do not fit the model, or the network fails at this input size.
     """
+    weights = "auto"
     if model is not None:
+        model, path = split_path(model)
         split_name(model)
+        weights = path or weights
     if checkpoint is None:
         if model is None:
             raise UserError(
                 "no network is named: give checkpoint=<file> (a run prints where its own are) or model=<name>"
             )
-        state, _ = starting_weights(model, "auto", "or give a file of weights with checkpoint=<path>")
+        state, _ = starting_weights(model, weights, "or give a file of weights with checkpoint=<path>")
         assert state is not None
-        return _check_by_running(_from_state_dict(model, state, input_size), classes)
+        return _check_by_running(_from_state_dict(model, state, input_size, weights), classes)
     if not checkpoint.is_file():
         raise UserError(f"there is no checkpoint {checkpoint}: a run prints where its own are")
     content = load_safely(checkpoint)
@@ -113,24 +125,31 @@ def network_for(model: str, state: dict[str, Tensor], input_size: int) -> tuple[
 
     def build(count: int) -> nn.Module:
         with UninitialisedWeights():
-            return build_network(model, count, input_size)
+            return build_network(model, count, input_size, state)
 
     network = build(FIRST_GUESS)
     count = class_count(network, state)
     return (network, FIRST_GUESS) if count is None else (build(count), count)
 
 
-def head_of(model: str, state: dict[str, Tensor], input_size: int) -> OutputClasses:
-    """Return what the outputs of a state dict mean: the published classes where there are as many, else no names."""
+def head_of(model: str, state: dict[str, Tensor], input_size: int, weights: str = "auto") -> OutputClasses:
+    """Return what the outputs of a state dict mean: the published classes where there are as many, else no names.
+
+    `weights` says where the state dict is from: `auto`, or a path.
+    """
+    source, location = location_of(model, weights)
+    published = source.outputs(location)
+    if published and source.restore:
+        return published
     count = network_for(model, state, input_size)[1]
-    source, architecture = split_name(model)
-    published = source.outputs(architecture)
     return published if published and published.count == count else OutputClasses(count)
 
 
-def _from_state_dict(model: str, state: dict[str, Tensor], input_size: int | None) -> LoadedNetwork:
+def _from_state_dict(
+    model: str, state: dict[str, Tensor], input_size: int | None, weights: str = "auto"
+) -> LoadedNetwork:
     """Return a network with these weights. Its classes are numbers, as many as the head of the weights has."""
-    preprocessing = preprocessing_of(model, input_size)
+    preprocessing = preprocessing_of(model, input_size, weights=weights)
     network, classes = network_for(model, state, preprocessing.input_size)
     if not load_weights(network, state, model):
         raise UserError(f"these weights are not of '{model}': their head has another form")

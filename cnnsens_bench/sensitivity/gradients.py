@@ -36,7 +36,7 @@ class Outputs:
     values
         (3, N) float64, in the order of `OUTPUTS`.
     gradients
-        One tensor (N, 3, H, W) for each of `OUTPUTS`, per unit of [0, 255].
+        One tensor (N, 3, H, W) for each of `OUTPUTS`, per unit of [0, 255]; empty where the network gives none.
     logits
         (N, classes).
     reference
@@ -98,6 +98,22 @@ def differentiate(network: Network, pixels: Tensor, reference: Tensor | None = N
             torch.autograd.grad(value.sum(), leaf, retain_graph=i < last)[0].detach() for i, value in enumerate(values)
         ]
     return Outputs(values.detach(), gradients, logits.detach(), reference)
+
+
+def evaluate(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Outputs:
+    """Compute the outputs of a network that gives no gradients, by one forward pass.
+
+    Parameters
+    ----------
+    network
+        A function (N, 3, H, W) in [0, 255] → logits (N, classes).
+    pixels
+        (N, 3, H, W) in [0, 255].
+    """
+    with torch.no_grad():
+        logits = network(pixels)
+    reference = logits.argmax(1)
+    return Outputs(outputs_of(logits, reference), [], logits, reference)
 
 
 def outputs_of(logits: Tensor, reference: Tensor) -> Tensor:

@@ -78,12 +78,15 @@ class Predictor:
         The names of the degradations that it knows.
     predict
         Predicts the change of `OUTPUTS` for a batch.
+    gradients
+        Whether it needs gradients of the network, or only forward passes.
     """
 
     name: str
     passes: int
     degradations: tuple[str, ...]
     predict: Callable[[PredictorInput], OutputChange]
+    gradients: bool = True
 
 
 PredictorParts = tuple[int, tuple[str, ...], Callable[[PredictorInput], OutputChange]]
@@ -94,12 +97,28 @@ predictors: Registry[Callable[..., PredictorParts]] = Registry("predictor")
 SYNTAX = SpecSyntax("predictor", "noisy_gradients(copies=2)")
 
 
-def predictor(name: str) -> Callable[[Callable[..., PredictorParts]], Callable[..., PredictorParts]]:
+forward_only: set[str] = set()
+"""The names of the registered predictors that need no gradients."""
+
+
+def predictor(
+    name: str, *, gradients: bool = True
+) -> Callable[[Callable[..., PredictorParts]], Callable[..., PredictorParts]]:
     """Register the decorated function as a predictor.
 
     The function's parameters need defaults; a config may give others, by name. It raises `ValueError` for impossible
     ones, and returns `PredictorParts`. The module's head has an example.
+
+    Parameters
+    ----------
+    name
+        The name of the predictor.
+    gradients
+        Whether it needs gradients. One that only runs the network serves networks that give none, such as ONNX graphs;
+        `gradients` of the outputs that it is given is then empty.
     """
+    if not gradients:
+        forward_only.add(name)
     return predictors.register(name)
 
 
@@ -117,7 +136,7 @@ def parse_predictor(text: str) -> Predictor:
     'noisy_gradients(copies=2)'
     """
     name, parts = call_factory(predictors, text, parse_term(text, SYNTAX), SYNTAX)
-    return Predictor(name, *parts)
+    return Predictor(name, *parts, gradients=name.partition("(")[0] not in forward_only)
 
 
 def label_change(margin: Tensor, change: OutputChange) -> Tensor:
@@ -224,7 +243,7 @@ def _noise_gradient(given: PredictorInput, noisy: Tensor, gradient: Tensor) -> T
     return blackening(gradient, given.pixels)
 
 
-@predictor("sampling")
+@predictor("sampling", gradients=False)
 def sampling(copies: int = 15) -> PredictorParts:
     """Predict by trying: the mean and the standard deviation of the outputs for `copies` degraded images."""
     _check_copies(copies)
@@ -238,7 +257,7 @@ def sampling(copies: int = 15) -> PredictorParts:
     return copies + 1, NOISES, predict
 
 
-@predictor("cubature")
+@predictor("cubature", gradients=False)
 def cubature() -> PredictorParts:
     """Predict the effect of a translation from the undegraded view and six others that are 2σ away.
 

@@ -39,6 +39,24 @@ GROUP BY ALL
 SELECT DISTINCT entrant, device, threads, run_id, images, seconds
 FROM timings JOIN entrant_board USING (entrant) WHERE board = $board ORDER BY ALL
 
+-- name: create_paired
+-- Predictions of two entrants, which only a comparison needs.
+CREATE OR REPLACE TEMP TABLE paired (
+    entrant INTEGER, degradation VARCHAR, level DOUBLE, trial INTEGER, image_id VARCHAR, prediction INTEGER
+)
+
+-- name: agreement
+-- For each condition and image: the share of trials in which two entrants predict the same label, and these trials. What
+-- several databases have of the same trial counts once.
+WITH once AS (
+    SELECT entrant, degradation, level, trial, image_id, min(prediction) AS prediction FROM paired GROUP BY ALL
+)
+SELECT degradation, level, image_id, avg((a.prediction = b.prediction)::DOUBLE) AS same, count(*) AS trials
+FROM once AS a JOIN once AS b USING (degradation, level, trial, image_id)
+WHERE a.entrant = $first AND b.entrant = $second
+GROUP BY ALL
+ORDER BY ALL
+
 -- name: pairs
 -- The shares of two entrants on the same image, under the same condition and with the same number of trials.
 SELECT condition, image, a.hit AS hit, b.hit AS reference_hit, a.trials

@@ -65,6 +65,12 @@ ANTI JOIN (FROM superseded WHERE file = $file) AS s USING (entrant, degradation,
 WHERE confidence IS NOT NULL AND prediction IS NOT NULL
 GROUP BY ALL
 
+-- name: pair_predictions
+-- The predictions of two entrants of the attached database.
+INSERT INTO paired
+SELECT entrant, degradation, level, trial, image_id, prediction
+FROM source.predictions JOIN entrant_map USING (run_id, dataset, model, defense)
+
 -- name: load_timings
 INSERT INTO timings
 SELECT entrant, run_id, device, threads, images, seconds

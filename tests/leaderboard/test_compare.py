@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binomtest, false_discovery_control
 
 from cnnsens_bench.measures import accuracy_gain
+from cnnsens_bench.measures.intervals import clustered_share
 from leaderboard.__main__ import main
 from leaderboard.compare import comparisons, holm
 from leaderboard.read import read
@@ -54,6 +55,9 @@ def test_differences_and_tests(store: Path, rows: pd.DataFrame) -> None:
             if one.n_trials == 1:  # McNemar's discordant pairs
                 assert wins == (own["hit"] & ~own["hit_second"]).sum()
             wanted_p.append(one.p)
+            same = clustered_share(own["image_id"], own["prediction"] == own["prediction_second"])
+            found = one.agreement, one.agreement_low, one.agreement_high
+            assert found == pytest.approx((same.value, same.low, same.high))
         assert [one.p_holm for one in differences] == pytest.approx(by_hand(wanted_p))
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from cnnsens_bench import measures
+from cnnsens_bench.measures.intervals import clustered_share
 from cnnsens_bench.store import Store, new_attempt, write_part
 from tests.store.part_schemas import PREDICTIONS
 
@@ -72,6 +73,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     return frame().assign(protocol=lambda t: t["run_id"].map({"r1": "p", "r2": "p", "r3": "q"}))
+
+
+def test_agreement_is_the_share_of_equal_labels_under_the_same_draw(store: Store, table: pd.DataFrame) -> None:
+    key = ["protocol", "dataset", "image_id", "degradation", "level", "trial"]
+    reference = table[(table["model"] == "s/a") & (table["defense"] == "none")][[*key, "prediction"]]
+    others = table[(table["model"] != "s/a") | (table["defense"] != "none")]
+    pairs = others.merge(reference, on=key, suffixes=("", "_reference"))
+    expected = {
+        group: clustered_share(own["image_id"], own["prediction"] == own["prediction_reference"])
+        for group, own in pairs.groupby(GROUP)
+    }
+    found = store.query("FROM agreement('s/a')")
+    check(found, expected)
+    assert list(found.columns) == list(store.query("FROM label_change").columns)
+    assert found["value"].between(0, 1).all()
+    assert found["value"].nunique() > 5
+    assert store.query("FROM agreement('s/none')").empty
 
 
 def check(view: pd.DataFrame, expected: dict[tuple, measures.IntervalEstimate]) -> None:

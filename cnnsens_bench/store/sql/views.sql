@@ -201,3 +201,32 @@ SEMI JOIN of_reference USING (protocol, dataset)
 LEFT JOIN ratios USING (protocol, dataset, model, defense)
 GROUP BY ALL
 ORDER BY ALL;
+
+-- How often every entrant predicts the same label as a model without a defense, under the same draw: the share of
+-- (image, trial), with intervals as those of `label_change`. An exported or quantised network is held against the network
+-- that it was made from. Example: FROM agreement('timm/resnet18')
+CREATE OR REPLACE MACRO agreement(reference_model) AS TABLE
+WITH of_reference AS (
+    SELECT protocol, dataset, image_id, degradation, level, trial, prediction AS reference
+    FROM protocol_predictions
+    WHERE model = reference_model AND defense = 'none'
+),
+per_image AS (
+    SELECT protocol, dataset, model, max(architecture) AS architecture, defense, degradation, level, image_id,
+        avg((prediction = reference)::DOUBLE) AS same, count(*) AS trials
+    FROM protocol_predictions
+    JOIN of_reference USING (protocol, dataset, image_id, degradation, level, trial)
+    WHERE model <> reference_model OR defense <> 'none'
+    GROUP BY protocol, dataset, model, defense, degradation, level, image_id
+),
+summed AS (
+    SELECT protocol, dataset, model, max(architecture) AS architecture, defense, degradation, level,
+        avg(same) AS value, count(*) AS n_images, max(trials) AS n_trials,
+        effective_size(avg(same), var_samp(same) / count(*), count(*), max(trials)) AS size
+    FROM per_image
+    GROUP BY protocol, dataset, model, defense, degradation, level
+)
+SELECT protocol, dataset, model, architecture, defense, degradation, level, value,
+    wilson_low(value, size) AS low, wilson_high(value, size) AS high, n_images, n_trials
+FROM summed
+ORDER BY ALL;
