@@ -101,6 +101,8 @@ def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions → {store.path}"
     say(console, f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, {what}")
     say(console, *study.samples.notes, *study.pairing.left_out)
+    trainings = study.pairing.trainings.values()
+    say(console, evaluation_sentence(study.config, study.samples, len(study.images), trainings, study.matches))
 
 
 def _open_attempt(store: RunStore, settings: RunSettings) -> StoragePath:
@@ -153,8 +155,6 @@ def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, sto
         return 0
     checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
     _register_models(study, checkpoints, store)
-    trained = [key for key, model in study.pairing.trainings.items() if model.recipe.epochs and key in checkpoints]
-    say(console, evaluation_sentence(study.config, study.samples, len(study.images), checkpoints, trained))
     sweep = study.sweep(calibration_images(study.samples, study.pairing))
     return run_sweep(study.settings, sweep, study.images, checkpoints, parts, store, study.protocol, console)
 
