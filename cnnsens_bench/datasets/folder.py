@@ -20,7 +20,7 @@ LAYOUT = "one sub-folder of images per class, or train/ and test/ with such sub-
 SIDES = ("x", "y", "w", "h")
 
 
-@dataset("folder", folder=None, source="name the folder that has a sub-folder of images for each class")
+@dataset("folder", folder=None, source="name your own folder of photographs")
 def folder(
     root: StoragePath | None, *, boxes: str | None = None, test_fraction: float = 0.3, name: str = "folder"
 ) -> Samples:
