@@ -12,8 +12,10 @@ from cnnsens_bench.experiment.evaluation import evaluation_sentence, settle_spli
 from cnnsens_bench.experiment.prepare import limited
 from cnnsens_bench.experiment.resolve import resolve_models
 from cnnsens_bench.models import split_name
+from cnnsens_bench.run import main
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY
+from tests.test_hostile import request
 
 LITE, ALEXNET, LARGE = "timm/tf_efficientnet_lite0", "torchvision/alexnet", "timm/vit_tiny_patch16_224.augreg_in21k"
 WNIDS = ["n01440764", "n01443537", "n01484850"]
@@ -175,3 +177,25 @@ def test_a_data_set_without_a_suite_is_custom(words: list[str], suite: str) -> N
     assert config.suite == suite
     if suite == "custom":
         assert (config.input_size, config.view, config.fine_tune, config.models) == (None, "auto", "auto", [])
+
+
+def test_a_run_says_it_before_it_computes(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The photographs are links, as they are on many people's disks, and the data set has a name of its own."""
+    for folder in ("class_0", "class_1", "class_2"):
+        (tmp_path / "mine" / "val").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / "val" / folder).symlink_to(pictures / folder)
+    (tmp_path / "mine" / "notes.txt").touch()
+    source, name = split_name(TINY)
+    torch.save(source.build(name, 3, 160).state_dict(), tmp_path / "three.pt")
+    words = [f"dataset.root={tmp_path / 'mine'}", "dataset.options.name=birds", f"models=[{TINY}]"]
+    assert main(request(pictures, tmp_path, *words, f"weights={tmp_path / 'three.pt'}", "input_size=null")) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("suite custom: 2 test images of birds, 1 models")
+    assert said[1:4] == [
+        "left out: 1 file that is not read as an image (.txt)",
+        "view: shorter side to 168 px, bilinear, then the central 160 px (its library's own transform); "
+        "tested: 2 of 42 images (limit=2), since nothing is trained; "
+        f"classes: {TINY} keeps all 3 outputs, matched by their order, since they have no names (the first class is "
+        "output 0)",
+        f"load {TINY}",
+    ]
