@@ -218,7 +218,8 @@ def require_folder(name: str, root: StoragePath | None, expected: str, download:
         _download(name, download, root, expected)
     source = datasets[name].source
     if root is None:
-        raise UserError(f"dataset '{name}' needs dataset.root=<folder> or data_root=<folder above it>: {source}")
+        above = " or data_root=<folder above it>" if datasets[name].folder else ""
+        raise UserError(f"dataset '{name}' needs dataset.root=<folder>{above}: {source}")
     with storing(root):
         exists = root.is_dir()
     if not exists:

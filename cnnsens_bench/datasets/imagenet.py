@@ -3,10 +3,13 @@
 import re
 
 from cnnsens_bench.datasets.base import Samples, dataset, require_folder
-from cnnsens_bench.datasets.folder import folder_samples
+from cnnsens_bench.datasets.folder import checked_name, folder_samples
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath
 
+VALIDATION = ("ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val", "val", "")
+"""Where the class folders may lie; the first that is there is taken."""
+WNID = re.compile(r"n\d{8}")
 LAYOUT = "val/<wnid>/<image>, or <wnid>/<image>, such as val/n01440764/ILSVRC2012_val_00000293.JPEG"
 SOURCE = (
     "get the validation images from https://www.image-net.org/download.php, and sort them into one folder for each wnid"
@@ -22,19 +25,20 @@ def imagenet(root: StoragePath | None, *, name: str = "imagenet") -> Samples:
     Parameters
     ----------
     root
-        The folder with `val/`, or with the folders of the classes themselves.
+        The folder with `val/` or `ILSVRC/Data/CLS-LOC/val/`, or with the folders of the classes themselves.
     name
         The name of the data set in the results.
 
     Raises
     ------
     UserError
-        If a class folder has no WordNet id for a name.
+        If there are no class folders, or one has no WordNet id for a name.
     """
-    base = require_folder("imagenet", root, LAYOUT)
-    base = base / "val" if (base / "val").is_dir() else base
-    samples = folder_samples(base, name)
+    name = checked_name("imagenet", name)
+    top = require_folder("imagenet", root, LAYOUT)
+    base = next(folder for folder in (top / below if below else top for below in VALIDATION) if folder.is_dir())
+    samples = folder_samples(base, name, LAYOUT)
     for class_name in samples.classes:
-        if not re.fullmatch(r"n\d{8}", class_name):
+        if not WNID.fullmatch(class_name):
             raise UserError(f"{base} has a folder '{class_name}', which is no WordNet id: expected {LAYOUT}")
     return samples

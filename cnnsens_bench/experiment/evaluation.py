@@ -1,43 +1,65 @@
 """Decides how networks meet a data set: which are fine-tuned, what they see of an image, which images are tested."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
+from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.plan import Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.models.base import BOX, PUBLISHED, location_of
 from cnnsens_bench.models.classes import ClassMatch, describe_matches, match_classes
 from cnnsens_bench.models.loading import head_of
-from cnnsens_bench.models.weights import read_state_dict
+from cnnsens_bench.models.weights import read_state_dict, starting_weights
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.utils.errors import UserError
 
 
-def settle_training(config: Config, models: list[ModelConfig], samples: Samples) -> list[ModelConfig]:
-    """Return the models with no epochs where they are evaluated as they are.
+def settle_training(
+    config: Config, models: Iterable[ModelConfig], samples: Samples
+) -> tuple[list[ModelConfig], dict[str, ClassMatch]]:
+    """Decide which models are fine-tuned, and match the outputs of the others with the classes.
+
+    Parameters
+    ----------
+    config
+        The config. `fine_tune=auto` takes the weights of a model as they are where their outputs match the classes.
+    models
+        The models, each with the recipe of the config.
+    samples
+        The data set.
+
+    Returns
+    -------
+    tuple
+        The models, without epochs where their weights are taken as they are; and for each of these the match of its
+        outputs, by the model's name. Random weights have none.
 
     Raises
     ------
     UserError
-        With `fine_tune=never`, for a published network whose outputs do not match the classes; for a network that
-        cannot be trained, where it would be.
+        If outputs do not match the classes of weights that must be taken as they are, or something is asked for that
+        needs a fine-tuning that does not happen.
     """
     fixed = [model for model in models if not split_name(model.name)[0].trainable]
     require_trainable(model for model in fixed if config.fine_tune == "always" or config.recipe == "search")
-    if config.fine_tune == "always":
-        return models
-    settled = []
+    settled, matches = [], {}
     for model in models:
-        as_it_is = config.fine_tune == "never" or model in fixed or _matches(model, samples)
-        recipe = dataclasses.replace(model.recipe, epochs=0) if as_it_is else model.recipe
-        if as_it_is and model.weights == "auto":
-            _match(model, samples)
-        settled.append(dataclasses.replace(model, recipe=recipe))
-    return settled
+        unchanged = config.fine_tune == "never" or not model.recipe.epochs or model in fixed
+        if model.weights != "random" and (unchanged or config.fine_tune == "auto"):
+            try:
+                matches[model.name] = _match(model, samples)
+            except UserError:
+                if unchanged:
+                    raise
+        if config.fine_tune != "always" and (unchanged or model.name in matches):
+            _check_untrained(config, model)
+            model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, epochs=0))
+        settled.append(model)
+    return settled, matches
 
 
 def require_trainable(models: Iterable[ModelConfig]) -> None:
@@ -50,35 +72,46 @@ def require_trainable(models: Iterable[ModelConfig]) -> None:
             )
 
 
-def _matches(model: ModelConfig, samples: Samples) -> bool:
-    if model.weights == "random":
-        return False
-    try:
-        _match(model, samples)
-    except UserError:
-        return False
-    return True
-
-
 def _match(model: ModelConfig, samples: Samples) -> ClassMatch:
-    """Return how the outputs of a model's weights match the classes. Raise `UserError` where they do not."""
+    """Return how the outputs of a model's weights match the classes."""
     source, location = location_of(model.name, model.weights)
-    head = source.outputs(location)
-    if model.weights == "auto" or source.restore:
-        if head is None:
-            raise UserError(f"nothing is known of the outputs of '{model.name}'")
-        return match_classes(model.name, head, samples.classes)
-    state = read_state_dict(Path(model.weights))
-    head = head_of(model.name, state, model.preprocessing().input_size)
+    given = model.weights == "auto" or source.restore is not None
+    head = source.outputs(location) if given else None
+    if head is None:
+        state = starting_weights(model.name, "auto")[0] if given else read_state_dict(Path(model.weights))
+        assert state is not None  # only random weights have none
+        head = head_of(model.name, state, model.preprocessing().input_size)
     return match_classes(model.name, head, samples.classes)
+
+
+def _check_untrained(config: Config, model: ModelConfig) -> None:
+    """Raise `UserError` where something is asked for that needs this model to be fine-tuned."""
+    if config.fine_tune == "never":
+        reason = "fine_tune=never trains nothing"
+    else:
+        reason = "fine_tune=auto takes its weights as they are, since its outputs match the classes"
+    trained = [defense.name for defense in map(parse_defense, config.defenses) if defense.training]
+    if config.fine_tune == "never" and model.weights == "random":
+        raise UserError(
+            f"'{model.name}' has weights=random, and {reason}: leave one of the two out, or its labels mean nothing"
+        )
+    if trained:
+        raise UserError(
+            f"defense '{trained[0]}' is trained, but '{model.name}' is not ({reason}): set fine_tune=always, or leave "
+            "the defense out"
+        )
+    if config.recipe == "search":
+        raise UserError(
+            f"recipe=search needs networks that are fine-tuned, but '{model.name}' is not ({reason}): set "
+            "fine_tune=always, or leave recipe= out"
+        )
 
 
 def settle_view(config: Config, models: Iterable[ModelConfig], samples: Samples) -> str:
     """Return `box` or `published`: what `view=auto` means for these models and images."""
     if config.view != "auto":
         return config.view
-    boxes = bool(samples.table["box_w"].notna().any())
-    return BOX if boxes or any(model.recipe.epochs for model in models) else PUBLISHED
+    return BOX if _has_boxes(samples) or any(model.recipe.epochs for model in models) else PUBLISHED
 
 
 def settle_split(samples: Samples, trainings: Iterable[ModelConfig]) -> Samples:
@@ -115,39 +148,87 @@ def without_gradients(
 
 
 def evaluation_sentence(
-    config: Config, samples: Samples, tested: int, checkpoints: Mapping[str, Checkpoint], trained: Iterable[str]
+    config: Config,
+    samples: Samples,
+    tested: int,
+    trainings: Collection[ModelConfig],
+    matches: Mapping[str, ClassMatch],
 ) -> str:
-    """Say in one line how images are viewed, which are tested, and how classes are matched.
+    """Say in one line how images are viewed, which are tested, and how outputs are matched with classes.
 
     Parameters
     ----------
     config
         The config, with its view settled.
     samples
-        The data set.
+        The data set, with its split settled.
     tested
         The number of images that are evaluated.
-    checkpoints
-        The networks, by their keys.
-    trained
-        The keys of those that are fine-tuned.
+    trainings
+        The model of each checkpoint.
+    matches
+        How the outputs of models that are not trained are matched, by their names.
     """
-    views = {checkpoint.preprocessing.view for checkpoint in checkpoints.values()}
-    sizes = sorted({checkpoint.preprocessing.input_size for checkpoint in checkpoints.values()})
+    parts = {
+        "view": _view(config.view, samples, trainings),
+        "tested": _tested(config.limit, samples, tested, trainings),
+        "classes": _classes(config.fine_tune, samples, trainings, matches),
+    }
+    return "; ".join(f"{key}: {text}" for key, text in parts.items())
+
+
+def _view(view: str, samples: Samples, models: Iterable[ModelConfig]) -> str:
+    """Say what networks see of an image."""
+    seen = [preprocessing_of(model.name, model.input_size, view) for model in models]
+    sizes = sorted({preprocessing.input_size for preprocessing in seen})
     pixels = " or ".join(map(str, sizes)) if len(sizes) < 4 else f"{sizes[0]} to {sizes[-1]}"
-    if config.view == BOX:
-        boxes = "its box" if samples.table["box_w"].notna().any() else "the whole image"
-        view = f"{boxes}, squashed to {pixels} px"
-    else:
-        [one, *others] = views
-        view = "as each network's library does" if others or one is None else one.describe()
-    total = len(samples.table)
-    trained = list(trained)
-    reason = "" if trained else ", and nothing is trained"
-    which = "all images" if tested == total else f"{tested} of {total} images"
-    matches = [(key, c.match) for key, c in checkpoints.items() if c.match]
-    classes = [describe_matches(matches, len(samples.classes))] if matches else []
+    if view == BOX:
+        part = "each image's box" if _has_boxes(samples) else "the whole image"
+        return f"{part}, resized to a square of {pixels} px whatever its aspect"
+    rules = {preprocessing.view.describe() for preprocessing in seen if preprocessing.view}
+    return (
+        f"{rules.pop()} (its library's own transform)"
+        if len(rules) == 1
+        else f"the own transform of each network's library, {pixels} px"
+    )
+
+
+def _tested(limit: int | None, samples: Samples, tested: int, models: Iterable[ModelConfig]) -> str:
+    """Say which images are tested."""
+    total, test = len(samples.table), len(samples.split("test"))
+    noun, of = (f"{test} images", "") if test == total else (f"{test} test images", "the ")
+    which = f"{tested} of {of}{noun} (limit={limit})" if tested < test else f"{of or 'all '}{noun}"
+    if not samples.has_split:
+        which += f", chosen from {total} by the hash of their paths"
+    return which + ("" if any(model.recipe.epochs for model in models) else ", since nothing is trained")
+
+
+def _classes(
+    fine_tune: str, samples: Samples, trainings: Iterable[ModelConfig], matches: Mapping[str, ClassMatch]
+) -> str:
+    """Say how the outputs of each network come to stand for the classes."""
+    count = len(samples.classes)
+    untrained = list(dict.fromkeys(model.name for model in trainings if not model.recipe.epochs))
+    trained = list(dict.fromkeys(model.name for model in trainings if model.recipe.epochs))
+    matched = [(name, matches[name]) for name in untrained if name in matches]
+    random = [name for name in untrained if name not in matches]
+    texts = [describe_matches(matched, count)] if matched else []
     if trained:
-        who = trained[0] if len(trained) == 1 else f"{len(trained)} networks"
-        classes.append(f"{who} fine-tuned on the {len(samples.classes)} classes")
-    return f"view: {view}; tested: {which}{reason}; classes: {'; '.join(classes) or 'of random weights'}"
+        random_start = {model.name for model in trainings if model.weights == "random"}
+        reason = ", since outputs and classes do not match" if fine_tune == "auto" else ""
+        texts.append(
+            f"{_names(trained, 'is', 'are')} fine-tuned on the {count} classes"
+            + ("" if random_start.issuperset(trained) else reason)
+        )
+    if random:
+        texts.append(f"{_names(random, 'has', 'have')} random weights that nothing trains, so labels mean nothing")
+    return "; ".join(texts)
+
+
+def _names(models: list[str], one: str, several: str) -> str:
+    """Return the only model or the number of models, with the verb that fits."""
+    return f"{models[0]} {one}" if len(models) == 1 else f"{len(models)} networks {several}"
+
+
+def _has_boxes(samples: Samples) -> bool:
+    return bool(samples.table["box_w"].notna().any())

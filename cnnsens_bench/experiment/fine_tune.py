@@ -86,6 +86,10 @@ class _FineTunings:
         """Get or train one network in this process."""
         losses: Losses = []
         torch.set_num_threads(self.run.settings.cluster.threads or os.cpu_count() or 1)
+        if not model.recipe.epochs:
+            say(self.run.console, f"load {title}")
+            self._add(title, model, finetune(model.name, self.run.samples, model.recipe, **self._options(model)), [])
+            return
         with stage_progress(self.run.console, f"fine-tune {title}", 0, "steps") as progress:
 
             def report(done: int, steps: int, loss: float) -> None:

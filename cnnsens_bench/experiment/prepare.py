@@ -18,6 +18,7 @@ from cnnsens_bench.experiment.evaluation import settle_split, settle_training, s
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
 from cnnsens_bench.models import split_name
 from cnnsens_bench.models.base import PUBLISHED
+from cnnsens_bench.models.classes import ClassMatch
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.utils.config_keys import ADDED_KEYS
 from cnnsens_bench.utils.errors import UserError
@@ -31,6 +32,7 @@ PROTOCOL_VERSION = 2
 class ResolvedStudy:
     """One sweep that is known to be possible: all that can be checked before anything is computed is checked.
 
+    `matches` has the match of outputs and classes of each model that is evaluated as it is, by its name.
     `images` are the test images that are evaluated, as rows of `samples.table`. `objective` holds the conditions that
     recipes are searched by, None where the given ones are taken. `config` is what the study was resolved from.
     """
@@ -38,6 +40,7 @@ class ResolvedStudy:
     config: Config
     settings: RunSettings
     models: list[ModelConfig]
+    matches: dict[str, ClassMatch]
     conditions: tuple[Condition, ...]
     pairing: Pairing
     predictors: tuple[str, ...]
@@ -74,7 +77,7 @@ def prepare(config: Config) -> ResolvedStudy:
     for model in models:
         split_name(model.name)  # an unknown name is said before a data set is read
     samples = _load_samples(config)
-    models = settle_training(config, models, samples)
+    models, matches = settle_training(config, models, samples)
     config = dataclasses.replace(config, view=settle_view(config, models, samples))
     settings = resolve_settings(config)
     pairing = pair_entrants(models, config.defenses)
@@ -88,7 +91,7 @@ def prepare(config: Config) -> ResolvedStudy:
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
     protocol = protocol_hash(settings, samples)
     return ResolvedStudy(
-        config, settings, models, conditions, pairing, predictors, objective, samples, images, protocol
+        config, settings, models, matches, conditions, pairing, predictors, objective, samples, images, protocol
     )
 
 

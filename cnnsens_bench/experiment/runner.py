@@ -102,6 +102,8 @@ def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions → {store.path}"
     say(console, f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, {what}")
     say(console, *study.samples.notes, *study.pairing.left_out)
+    trainings = study.pairing.trainings.values()
+    say(console, evaluation_sentence(study.config, study.samples, len(study.images), trainings, study.matches))
 
 
 def _open_attempt(store: RunStore, settings: RunSettings) -> StoragePath:
@@ -154,8 +156,6 @@ def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, sto
         return 0
     checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
     say(console, *_register_models(study, checkpoints, store))
-    trained = [key for key, model in study.pairing.trainings.items() if model.recipe.epochs and key in checkpoints]
-    say(console, evaluation_sentence(study.config, study.samples, len(study.images), checkpoints, trained))
     if study.config.sensitivity.enabled:
         entrants, sentences = without_gradients(study.pairing.entrants, checkpoints, study.predictors)
         study = dataclasses.replace(study, pairing=dataclasses.replace(study.pairing, entrants=entrants))

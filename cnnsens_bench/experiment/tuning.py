@@ -15,6 +15,7 @@ from cnnsens_bench.experiment.resolve import resolve_models, resolve_settings
 from cnnsens_bench.experiment.search import FILE, search_models
 from cnnsens_bench.experiment.tracked_results import RunContext, start_tracking
 from cnnsens_bench.store import holding
+from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import say
 
@@ -33,6 +34,8 @@ def tune_suite(config: Config, console: Console) -> int:
         For a wrong request, or a search that does not end.
     """
     load_plugins(config.plugins)
+    if config.fine_tune == "never":
+        raise UserError("a search fine-tunes networks, and fine_tune=never trains nothing: leave fine_tune= out")
     models, conditions = resolve_models(config), resolve_conditions(config.search.degradations, trials=1)
     require_trainable(models)
     samples = load_samples(config.dataset, config.data_root)

@@ -15,12 +15,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cnnsens_bench.images.published import PublishedView
 from cnnsens_bench.images.views import Box, Decoded, box_pixels, box_slices, render, render_wide, resample, warp
 from cnnsens_bench.utils.errors import ImageError, StorageError
+from cnnsens_bench.utils.image_formats import register_heic
 from cnnsens_bench.utils.storage import read_patiently
 
 __all__ = [
     "PNG_STEPS", "Box", "Decoded", "PublishedView", "box_pixels", "decode", "decode_mask", "decode_row", "from_row",
     "render", "render_wide", "resample", "to_rgb", "to_row", "warp", "write_png",
 ]  # fmt: skip
+
+register_heic()
 
 
 def decode(uri: str, box: Box | None = None, shift: float = float("inf"), radius: float = 0.0) -> Decoded:

@@ -1,7 +1,8 @@
-"""Matches the outputs of a network with the classes of a data set: by WordNet id, by name or by number, never by guess."""
+"""Matches the outputs of a network with the classes of a data set: by WordNet id, name or number, never by guess."""
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from cnnsens_bench.utils.errors import UserError
 
 WNID = re.compile(r"n\d{8}")
 """A WordNet id, by which ImageNet names its classes."""
+FINE_TUNE = "fine-tune it on the data set (fine_tune=always, training.epochs above 0)"
+"""The way out where outputs and classes do not match."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ class ClassMatch:
 def match_classes(model: str, head: OutputClasses, classes: Sequence[str]) -> ClassMatch:
     """Find the output of each class of a data set.
 
-    WordNet ids are matched first, then names, then numbers. Numbers, and outputs without names, are matched only where
-    there are as many classes as outputs. Names must agree letter by letter: of case and synonyms the error tells, and
-    nothing is guessed.
+    WordNet ids are matched first, then names, then numbers, of which 7 is output 7. Ids and names must agree letter by
+    letter; a class that is spelt otherwise, or is a synonym, is refused with the output that could be meant. Numbers,
+    and outputs without names, are matched only where there are as many classes as outputs.
 
     Parameters
     ----------
@@ -103,7 +106,7 @@ def match_classes(model: str, head: OutputClasses, classes: Sequence[str]) -> Cl
     Raises
     ------
     UserError
-        If a class is none of the outputs, or one of several.
+        If a class is none of the outputs, or could be several.
 
     Examples
     --------
@@ -113,19 +116,20 @@ def match_classes(model: str, head: OutputClasses, classes: Sequence[str]) -> Cl
     >>> match_classes("lab/net", head, ["0", "1", "2"])
     ClassMatch(count=3, outputs=None, by='number')
     """
-    if head.wnids and all(map(WNID.fullmatch, classes)):
+    if head.wnids and (all(map(WNID.fullmatch, classes)) or not set(head.wnids).isdisjoint(classes)):
         return _match_by_text(model, head, classes, head.wnids, "wnid")
-    known = set(head.names)
-    if head.names and any(name in known for name in classes):
+    if not set(head.names).isdisjoint(classes):
         return _match_by_text(model, head, classes, head.names, "name")
     if all(name.isascii() and name.isdigit() for name in classes):
         return _match_by_number(model, head, classes)
-    if head.names:
-        raise _unknown(model, head, classes[0], classes)
+    if head.wnids or head.names:
+        raise _unknown(
+            model, head, classes[0], f"none of the {len(classes)} classes, such as {_quoted(classes[0])}, is"
+        )
     if len(classes) != head.count:
         raise UserError(
-            f"'{model}' has {head.count} outputs without names, and the data set {len(classes)} classes: fine-tune it, "
-            "or name its outputs"
+            f"'{model}' has {head.count} outputs without names, and the data set has {len(classes)} classes: "
+            f"{FINE_TUNE}"
         )
     return ClassMatch(head.count, None, "order")
 
@@ -139,49 +143,67 @@ def _match_by_text(
     for name in classes:
         found = positions.get(name, [])
         if not found:
-            raise _unknown(model, head, name, classes)
+            raise _unknown(model, head, name, f"class {_quoted(name)} (one of {len(classes)}) is not", by)
         if len(found) > 1:
+            ids = " or ".join(head.wnids[position] for position in found) if head.wnids else "a WordNet id"
             raise UserError(
-                f"class '{name}' is the name of outputs {' and '.join(map(str, found))} of '{model}': name its folder by "
-                "its WordNet id"
+                f"class {_quoted(name)} is the name of {len(found)} outputs of '{model}', "
+                f"{' and '.join(map(str, found))}: name the class folders by WordNet ids, this one {ids}"
             )
     return _match(head.count, tuple(positions[name][0] for name in classes), by)
 
 
 def _match_by_number(model: str, head: OutputClasses, classes: Sequence[str]) -> ClassMatch:
     numbers = tuple(map(int, classes))
-    if sorted(numbers) != list(range(head.count)):
-        raise UserError(
-            f"the classes are {len(classes)} numbers from {min(numbers)} to {max(numbers)}, and '{model}' has "
-            f"{head.count} outputs: numbers are matched only where they are 0 to {head.count - 1}, so name the folders by "
-            "WordNet id or name"
-        )
-    return _match(head.count, numbers, "number")
+    if sorted(numbers) == list(range(head.count)):
+        return _match(head.count, numbers, "number")
+    ordered = list(classes) == sorted(classes) and list(numbers) == sorted(set(numbers))
+    if not head.names and not head.wnids and len(classes) == head.count and ordered:
+        return ClassMatch(head.count, None, "order")
+    otherwise = ", or by the network's own names" if head.names else ""
+    raise UserError(
+        f"the classes are {len(classes)} numbers from {min(numbers)} to {max(numbers)}, and '{model}' has {head.count} "
+        f"outputs: numbers are matched only where they are 0 to {head.count - 1}, one for each output; name the class "
+        f"folders so{otherwise}{' or WordNet ids' if head.wnids else ''}, or {FINE_TUNE}"
+    )
 
 
 def _match(count: int, outputs: tuple[int, ...], by: Literal["wnid", "name", "number"]) -> ClassMatch:
     return ClassMatch(count, None if outputs == tuple(range(count)) else outputs, by)
 
 
-def _unknown(model: str, head: OutputClasses, name: str, classes: Sequence[str]) -> UserError:
-    """Return the error for a class that is no output. It tells of an output that could be meant."""
-    synonyms = {word.strip(): text for text in head.names for word in text.split(",")}
-    folded = {_folded(word): word for word in synonyms}
-    close = difflib.get_close_matches(_folded(name), folded, n=1, cutoff=0.8)
+def _unknown(model: str, head: OutputClasses, name: str, subject: str, by: str = "") -> UserError:
+    """Return the error for a class that is no output; it tells of an output that could be meant.
+
+    `by` says what the other classes are matched by, if they are.
+    """
+    meant: dict[str, int] = {}
+    for position, text in enumerate(head.names):
+        for synonym in (text, *text.split(",")):
+            meant.setdefault(_folded(synonym), position)
+    close = difflib.get_close_matches(_folded(name), meant, n=1, cutoff=0.8)
     if close:
-        near = f": did you mean '{synonyms[folded[close[0]]]}'? Rename the folder; case and synonyms are not guessed"
-    elif WNID.fullmatch(name):
-        near = ": it is not among its WordNet ids; leave the class out, or take another network"
+        position = meant[close[0]]
+        own = _quoted(head.names[position])
+        right = head.wnids[position] if head.wnids and by != "name" else own
+        hint = f"did you mean {own} (then name the folder {right}; case and synonyms are not guessed)?"
+    elif head.wnids and WNID.fullmatch(name):
+        hint = "leave the class out, or take another network"
     else:
-        near = (
-            ": name the folders by WordNet id or by the network's own names, or fine-tune it (training.epochs above 0)"
-        )
-    return UserError(f"class '{name}' (of {len(classes)}) is none of the {head.count} outputs of '{model}'{near}")
+        ways = [*(["WordNet ids"] if head.wnids else []), *(["the network's own names"] if head.names else [])]
+        hint = f"name the class folders by {' or '.join(ways)}, or {FINE_TUNE}"
+    return UserError(f"{subject} among the {head.count} outputs of '{model}': {hint}")
+
+
+def _quoted(name: str) -> str:
+    """Return a name in quotes, as a sentence shows it: without line breaks, and cut where it is long."""
+    shown = name if name.isprintable() else ascii(name)[1:-1]
+    return f"'{shown}'" if len(shown) <= 80 else f"'{shown[:79]}…'"
 
 
 def _folded(text: str) -> str:
-    """Return a name without case, underscores and hyphens."""
-    return re.sub(r"[\s_-]+", " ", text).strip().casefold()
+    """Return a name without case, accents of two characters, underscores and hyphens."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
 
 
 def describe_matches(matches: Sequence[tuple[str, ClassMatch]], classes: int) -> str:
@@ -199,7 +221,12 @@ def describe_matches(matches: Sequence[tuple[str, ClassMatch]], classes: int) ->
     >>> describe_matches([("timm/resnet18", ClassMatch(1000, (1, 7), "wnid"))], 2)
     'timm/resnet18 keeps 2 of its 1000 outputs, matched by WordNet id'
     """
-    words = {"wnid": "WordNet id", "name": "name", "number": "number", "order": "their order, since they have no names"}
+    reasons = {
+        "wnid": "WordNet id",
+        "name": "name",
+        "number": "number (class 0 is output 0)",
+        "order": "their order, since they have no names (the first class is output 0)",
+    }
     groups: dict[tuple[int, str], list[str]] = {}
     for model, match in matches:
         groups.setdefault((match.count, match.by), []).append(model)
@@ -209,5 +236,5 @@ def describe_matches(matches: Sequence[tuple[str, ClassMatch]], classes: int) ->
             (models[0], "keeps", "its") if len(models) == 1 else (f"{len(models)} networks", "keep", "their")
         )
         kept = f"all {count} outputs" if count == classes else f"{classes} of {own} {count} outputs"
-        texts.append(f"{who} {verb} {kept}, matched by {words[by]}")
+        texts.append(f"{who} {verb} {kept}, matched by {reasons[by]}")
     return "; ".join(texts)

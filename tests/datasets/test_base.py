@@ -74,7 +74,7 @@ def test_damaged_tables(change: dict[str, list[object]], sentence: str) -> None:
 
 
 def test_an_unknown_option_lists_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"'folder' has no option 'box': its options are boxes, test_fraction$"):
+    with pytest.raises(UserError, match=r"'folder' has no option 'box': its options are boxes, test_fraction, name$"):
         load("folder", None, None, {"box": 1})
     with pytest.raises(UserError, match=r"'cub200' has no option 'root': it has none$"):
         load("cub200", None, None, {"root": "x"})

@@ -100,6 +100,26 @@ def test_folders_and_splits(pictures: Path, tmp_path: Path, bucket: UPath) -> No
     assert there.table["box_w"].notna().sum() == 42
 
 
+def test_one_split_alone_and_what_is_left_out(tmp_path: Path, bucket: UPath) -> None:
+    for name in (
+        "val/cat/1.jpg",
+        "val/dog/a/2.jpg",
+        "val/cat/.h/3.jpg",
+        "val/cat/.h/4.jpg",
+        "val/5.jpg",
+        "notes/6.txt",
+    ):
+        picture(tmp_path / name) if name.endswith("jpg") else (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "6.txt").touch()
+    here, there = load("folder", tmp_path, None, {}), load("folder", mirrored(tmp_path, bucket), None, {})
+    assert there.fingerprint() == here.fingerprint()
+    assert (there.has_split, there.table["image_id"].tolist()) == (False, ["val/cat/1.jpg", "val/dog/a/2.jpg"])
+    assert there.notes == here.notes == (
+        "left out: 1 file that is not read as an image (.txt), 1 image in no class folder (val/5.jpg), "
+        "1 class folder without images (notes), 1 hidden file or folder (.h)",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "name", ["../secret.jpg", "a/../../secret.jpg", "/etc/passwd", "a::file:///etc/passwd", "s3://b/x", "", ".", "a//b"]
 )
