@@ -267,7 +267,7 @@ def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: 
     store.put("models", pd.DataFrame(rows, columns=columns).assign(dataset=dataset, trained_by=run_id))
 
 
-FACTS = ("weights_sha256", "num_parameters", "input_size", "view", "outputs", "matched_by")
+FACTS = ("weights_sha256", "num_parameters", "input_size", "view", "outputs", "matched_by", "classes")
 """The columns of `models` that a checkpoint knows."""
 
 
@@ -275,8 +275,8 @@ def _facts(checkpoint: Checkpoint) -> tuple:
     """Return the values of `FACTS`."""
     view, match = checkpoint.preprocessing.view, checkpoint.match
     matched = (match.count, match.by) if match else (len(checkpoint.classes), None)
-    size = checkpoint.preprocessing.input_size
-    return checkpoint.digest(), checkpoint.num_parameters(), size, view.describe() if view else None, *matched
+    size, classes = checkpoint.preprocessing.input_size, len(checkpoint.classes)
+    return checkpoint.digest(), checkpoint.num_parameters(), size, view.describe() if view else None, *matched, classes
 
 
 def print_failures(console: Console, store: Store, run_id: str) -> int:
