@@ -43,8 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument(
         "--reference",
         default=REFERENCE,
-        help=f"what mCE is relative to: a model, or published:alexnet for AlexNet's published error rates on ImageNet-C, "
-        f"which are also taken where a board of ImageNet's 1000 classes lacks the model (default: {REFERENCE})",
+        help=f"what mCE is relative to: a model, or published:alexnet, which is AlexNet's published error rates on "
+        f"ImageNet-C and also stands in where a board of ImageNet's 1000 classes lacks the model (default: {REFERENCE})",
     )
     page.add_argument(
         "--plugin", action="append", default=[], help="a module that registers measures of yours; several may be given"

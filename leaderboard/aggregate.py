@@ -197,15 +197,17 @@ def _reference(members: pd.DataFrame, name: str) -> int | None:
 
 
 WNID = r"n\d{8}"
-IMAGENET_CLASSES = 1000
+"""A WordNet id, by which ImageNet names its classes."""
 
 
 def _stand_in(members: pd.DataFrame, images: pd.DataFrame, reference: str) -> PublishedRates | None:
-    """Return the published rates of a model that a board lacks, if they are of the board's classes: all of ImageNet's."""
+    """Return the published rates of a model that a board lacks, if the board has all of ImageNet's classes."""
     found = next((rates for rates in PUBLISHED.values() if reference in rates.models), None)
+    if found is None or (members["model"] == reference).any():
+        return None
     names = images["class_name"].fillna("").astype(str)
-    whole = (members["classes"] == IMAGENET_CLASSES).all() and names.str.fullmatch(WNID).all()
-    return found if whole and not (members["model"] == reference).any() else None
+    whole = members["classes"].fillna(0).eq(found.classes).all() and names.str.fullmatch(WNID).all()
+    return found if whole else None
 
 
 def _tables(rows: pd.DataFrame, n_images: int, n_conditions: int) -> dict[str, np.ndarray]:

@@ -135,7 +135,7 @@ def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, An
         "dataset": first["dataset"],
         "terms": protocol_terms(first["dataset"], configs, trials, len(board.images), matchings),
         "has_reference": board.reference is not None or board.published is not None,
-        "reference": reference_text(board.published, board.reference is not None, reference),
+        "reference": reference_text(board.published, board.reference is not None, reference, matchings),
         "published": board.published.network if board.published else None,
         "device": board.device,
         "failures": failures[["run", "stage", "images"]].to_dict("records"),

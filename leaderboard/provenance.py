@@ -81,8 +81,8 @@ MATCHED_BY = {"wnid": "by WordNet id", "name": "by name", "number": "by number",
 class Matching(NamedTuple):
     """How the outputs of a network and the classes of a data set belong together.
 
-    `classes` is the number of classes, `outputs` that of the network's outputs, and `by` what they are matched by: a key
-    of `MATCHED_BY`, or None where the network was trained on the classes.
+    `classes` is the number of classes, `outputs` that of the network's outputs, and `by` what they are matched by: a
+    key of `MATCHED_BY`, or None where the network was trained on the classes.
     """
 
     classes: int
@@ -105,7 +105,9 @@ class Matching(NamedTuple):
         return f"{self.classes} of {self.outputs} are kept, {how}; the others are left out before the argmax"
 
 
-def reference_text(published: PublishedRates | None, present: bool, asked: str) -> str:
+def reference_text(
+    published: PublishedRates | None, present: bool, asked: str, matchings: Iterable[Matching] = ()
+) -> str:
     """Say what mCE of a board is relative to.
 
     Parameters
@@ -116,6 +118,8 @@ def reference_text(published: PublishedRates | None, present: bool, asked: str) 
         Whether the board has the model that was asked for.
     asked
         The reference that was asked for.
+    matchings
+        As in `protocol_terms`.
 
     Examples
     --------
@@ -123,11 +127,12 @@ def reference_text(published: PublishedRates | None, present: bool, asked: str) 
     'torchvision/alexnet, without a defense'
     """
     if published:
+        fewer = sorted({one.classes for one in matchings} - {published.classes})
         return (
             f"{published.network}'s published error rates on {published.data} ({published.source}), means over five "
             "severities; only corruptions with all five count, and relative mCE and mean flip rate have no published "
             "reference"
-        )
+        ) + (f"; the rates are of {published.classes} classes, and this board has {fewer[0]}" if fewer else "")
     return f"{asked}, without a defense" if present else f"none on this board ({asked} was asked for)"
 
 
@@ -224,8 +229,8 @@ def _view_terms(configs: Sequence[dict[str, Any]]) -> list[list[str]]:
 def _rounding(stored_quality: str | None, quantized: bool) -> str:
     if stored_quality:
         return (
-            f"each degraded image to 8 bits, stored as JPEG of quality {stored_quality} (as Pillow writes it, colour at "
-            "half the resolution) and read again, as in ImageNet-C; undegraded images are not"
+            f"each degraded image to 8 bits, stored as JPEG of quality {stored_quality} (as Pillow writes it, colour "
+            "at half the resolution) and read again, as in ImageNet-C; undegraded images are not"
         )
     return "to 8 bits after degrading" if quantized else "none: degraded images stay float32"
 

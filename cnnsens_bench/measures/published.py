@@ -8,7 +8,6 @@ import numpy as np
 
 from cnnsens_bench.measures.spec import EntrantResults
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.registry import near
 
 PREFIX = "published:"
 """What the name of a published reference begins with, as in `published:alexnet`."""
@@ -30,6 +29,8 @@ class PublishedRates:
         The paper.
     data
         The images that the rates are of.
+    classes
+        The number of classes among which the network chose.
     errors
         By degradation: the top-1 error rate in [0, 1], the mean over the five severities.
     """
@@ -38,6 +39,7 @@ class PublishedRates:
     models: tuple[str, ...]
     source: str
     data: str
+    classes: int
     errors: Mapping[str, float]
 
 
@@ -49,6 +51,7 @@ PUBLISHED = {
         ("torchvision/alexnet",),
         "Hendrycks & Dietterich 2019",
         "ImageNet-C",
+        1000,
         {
             COMMON + "gaussian_noise": 0.886428,
             COMMON + "shot_noise": 0.894468,
@@ -88,7 +91,7 @@ def published_rates(reference: str) -> PublishedRates | None:
     name = reference.removeprefix(PREFIX)
     if name not in PUBLISHED:
         known = ", ".join(PREFIX + one for one in PUBLISHED)
-        raise UserError(f"there are no error rates '{reference}', but {known}{near(name, PUBLISHED)}")
+        raise UserError(f"there are no published error rates '{reference}': there are {known}")
     return PUBLISHED[name]
 
 
