@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "--reference",
         default=REFERENCE,
         help=f"what mCE is relative to: a model, or published:alexnet, which is AlexNet's published error rates on "
-        f"ImageNet-C and also stands in where a board of ImageNet's 1000 classes lacks the model (default: {REFERENCE})",
+        f"ImageNet-C and stands in where a board of ImageNet's 1000 classes lacks the model (default: {REFERENCE})",
     )
     page.add_argument(
         "--plugin", action="append", default=[], help="a module that registers measures of yours; several may be given"

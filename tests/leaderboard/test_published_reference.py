@@ -1,6 +1,5 @@
 """mCE relative to published error rates, against a computation with pandas, in the page and in SQL."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ RATES = {"common:fog": 0.819324, "common:snow": 0.866816}
 
 def store_of(folder: Path, models: tuple[str, ...] = MODELS, classes: int | None = None, wnids: bool = True) -> Path:
     """Write a database; `classes` is the number that its table `models` states."""
-    rows = sweep("r", "imagenet", range(24), 0, models, ("none",), CONDITIONS)
+    rows = sweep("r", "imagenet", [i for i in range(25) if i != 7], 0, models, ("none",), CONDITIONS)
     path = write(folder, rows, {"r": "p"})
     store = Store(folder)
     named = rows[["dataset", "model", "architecture", "defense"]].drop_duplicates()
@@ -146,7 +145,6 @@ def test_the_view_survives_a_submission(tmp_path: Path) -> None:
     assert main(["import", str(tmp_path / "submission"), "--db", str(tmp_path / "b.duckdb")]) == 0
     back = board(tmp_path / "b.duckdb", ASKED)
     assert back == board(path, ASKED)
-    shutil.rmtree(tmp_path / "submission")
 
 
 def test_an_unknown_name_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
