@@ -75,6 +75,7 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
         failed.
     """
     settings = study.settings
+    store.check_protocol(settings.run_id, study.protocol)
     tracker = start_tracking(study.config, settings.run_id, study.samples, console, "evaluation")
     run = RunContext(settings, study.samples, console, tracker)
     _announce(study, store, console)

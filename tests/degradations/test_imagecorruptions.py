@@ -26,6 +26,8 @@ RANDOM = ("gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion
 ROUNDING = {"pixelate": 1.01, "jpeg_compression": 0.0}
 """The gray levels that may lie between where it is not 0.01: Pillow rounds to 8 bits after each axis."""
 SEVERITIES = (1, 2, 3, 4, 5)
+OTHER_PARAMETERS = {("elastic_transform", 1), ("elastic_transform", 2)}
+"""Where the package differs from the code that made ImageNet-C, which test_common.py compares with."""
 
 
 class Comparison(NamedTuple):
@@ -100,7 +102,8 @@ def require_agreement(module: types.ModuleType, name: str, severity: int, pictur
     else:
         assert found.largest > 1  # its draws are others
         assert found.close(found.means), (name, severity, found.means.mean(1))
-        assert found.close(found.deviations), (name, severity, found.deviations.mean(1))
+        same = (name, severity) not in OTHER_PARAMETERS
+        assert found.close(found.deviations) == same, (name, severity, found.deviations.mean(1))
 
 
 @pytest.mark.parametrize("name", sorted(DETERMINISTIC + RANDOM))
