@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from cnnsens_bench.measures.published import published_rates
 from cnnsens_bench.store import Store, local_copy
 from cnnsens_bench.store.read import results
 from cnnsens_bench.utils.errors import UserError
@@ -103,8 +104,16 @@ class Results(contextlib.AbstractContextManager["Results"]):
         Parameters
         ----------
         reference
-            The model that counts as 1, without a defense, such as `torchvision/alexnet`.
+            The model that counts as 1, without a defense, such as `torchvision/alexnet`; or `published:alexnet`, whose
+            error rates on ImageNet-C are those of Hendrycks & Dietterich (2019). Published rates have no relative mCE
+            and no flip rate.
+
+        Raises
+        ------
+        UserError
+            For published rates that there are none of.
         """
+        published_rates(reference)
         return self.query("FROM mce(?)", reference)
 
     def agreement(self, reference: str) -> pd.DataFrame:

@@ -40,7 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     page = commands.add_parser("build", help="write the page: one file, index.html, that opens from disk")
     page.add_argument("--out", type=Path, default=Path("site"), help="folder (default: site)")
-    page.add_argument("--reference", default=REFERENCE, help=f"model that mCE is relative to (default: {REFERENCE})")
+    page.add_argument(
+        "--reference",
+        default=REFERENCE,
+        help=f"what mCE is relative to: a model, or published:alexnet, which is AlexNet's published error rates on "
+        f"ImageNet-C and stands in where a board of ImageNet's 1000 classes lacks the model (default: {REFERENCE})",
+    )
     page.add_argument(
         "--plugin", action="append", default=[], help="a module that registers measures of yours; several may be given"
     )

@@ -10,9 +10,8 @@ import pandas as pd
 
 from cnnsens_bench.measures import EntrantResults, clustered_interval, measures
 from cnnsens_bench.measures.intervals import bootstrap
-from cnnsens_bench.measures.predictions import excess_ratios, ratios_by_degradation
+from cnnsens_bench.measures.published import PUBLISHED, PublishedRates, published_rates, published_reference
 from cnnsens_bench.measures.spec import UNKNOWN, Interval
-from cnnsens_bench.measures.table import compare_with_reference
 from leaderboard.ranking import BoardEntrant, enough, rank, ranked_conditions
 from leaderboard.read import LoadedResults
 from leaderboard.speed import rates
@@ -42,6 +41,8 @@ class Board:
         Its entrants, ranked.
     reference
         The entrant that mCE is relative to, if the board has it.
+    published
+        The published error rates that mCE is relative to in place of an entrant.
     device
         The device that predicted most images.
     ranked
@@ -53,6 +54,7 @@ class Board:
     images: pd.DataFrame
     entrants: list[BoardEntrant]
     reference: int | None
+    published: PublishedRates | None
     device: str | None
     ranked: list[int]
 
@@ -129,12 +131,19 @@ def boards(results: LoadedResults, reference: str) -> list[Board]:
     results
         What the databases hold.
     reference
-        The name of the model that mCE is relative to; it counts without a defense.
+        What mCE is relative to: the name of a model, which counts without a defense, or published error rates such as
+        `published:alexnet`. Where a board has no row of the model and ImageNet's 1000 classes, the published rates of
+        that model are taken.
 
     Returns
     -------
     list of Board
         One board for each protocol and data set.
+
+    Raises
+    ------
+    UserError
+        For published error rates that there are none of.
     """
     return [_board(results, row.board, row.dataset, reference) for row in results.boards.itertuples()]
 
@@ -154,6 +163,7 @@ def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> 
     speeds, device = rates(results.query("timings", board=board))
     resampler = Resampler(len(images))
     reference_entrant = _reference(members, reference)
+    published = published_rates(reference) or _stand_in(members, images, reference)
     of_reference: EntrantResults | None = None
     entrants = []
     for number in sorted(sets, key=lambda number: number != reference_entrant):  # the reference first
@@ -165,7 +175,8 @@ def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> 
         own_device, speed = speeds.get(number, (None, UNKNOWN))
         own = dataclasses.replace(own, images_per_second=speed, num_parameters=parameters[number])
         of_reference = own if number == reference_entrant else of_reference
-        one = _board_entrant(number, dataclasses.replace(own, reference=of_reference), tables)
+        compared = published_reference(own, published) if published else of_reference
+        one = _board_entrant(number, dataclasses.replace(own, reference=compared), tables)
         one.same_images = number in same_images
         one.comparable = one.same_images and contains
         if not np.isnan(speed[0]):
@@ -173,7 +184,8 @@ def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> 
         entrants.append(one)
     entrants.sort(key=lambda one: one.entrant)
     rank(entrants)
-    return Board(board, conditions, images, entrants, reference_entrant, device, sorted(shared - undegraded))
+    ranked = sorted(shared - undegraded)
+    return Board(board, conditions, images, entrants, reference_entrant, published, device, ranked)
 
 
 def _reference(members: pd.DataFrame, name: str) -> int | None:
@@ -182,6 +194,20 @@ def _reference(members: pd.DataFrame, name: str) -> int | None:
     exact = undefended.index[undefended["name"] == name]
     chosen = exact if len(exact) else undefended.index[undefended["model"] == name]
     return int(chosen[0]) if len(chosen) == 1 else None
+
+
+WNID = r"n\d{8}"
+"""A WordNet id, by which ImageNet names its classes."""
+
+
+def _stand_in(members: pd.DataFrame, images: pd.DataFrame, reference: str) -> PublishedRates | None:
+    """Return the published rates of a model that a board lacks, if the board has all of ImageNet's classes."""
+    found = next((rates for rates in PUBLISHED.values() if reference in rates.models), None)
+    if found is None or (members["model"] == reference).any():
+        return None
+    names = images["class_name"].fillna("").astype(str)
+    whole = members["classes"].fillna(0).eq(found.classes).all() and names.str.fullmatch(WNID).all()
+    return found if whole else None
 
 
 def _tables(rows: pd.DataFrame, n_images: int, n_conditions: int) -> dict[str, np.ndarray]:
@@ -249,14 +275,8 @@ def _board_entrant(entrant: int, results: EntrantResults, tables: dict[str, np.n
 
 def _degradations_of(results: EntrantResults) -> dict[str, int]:
     """Return how many degradations each measure relative to the reference averages."""
-    if results.reference is None:
-        return {}
-    ratios = {
-        "mce": compare_with_reference(results, ratios_by_degradation, lambda one: 1 - one.accuracy[:1]),
-        "relative_mce": compare_with_reference(results, excess_ratios, lambda one: 1 - one.accuracy[:1]),
-        "mean_flip_rate": compare_with_reference(results, ratios_by_degradation, lambda one: one.label_change[:1]),
-    }
-    return {name: int((~np.isnan(values)).sum()) for name, values in ratios.items()}
+    counts = {name: spec.degradations(results) for name, spec in measures.items()}
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def _fragile(changed: np.ndarray, names: np.ndarray) -> list[tuple[int, float]]:

@@ -18,7 +18,7 @@ from cnnsens_bench.utils.atomic import write_atomically
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text
 from leaderboard.aggregate import Board, boards
-from leaderboard.provenance import command, protocol_terms
+from leaderboard.provenance import Matching, command, protocol_terms, reference_text
 from leaderboard.ranking import BoardEntrant
 from leaderboard.read import LoadedResults, read
 
@@ -38,7 +38,7 @@ def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
     out
         The folder of the page, which is made if it does not exist.
     reference
-        The model that mCE is relative to.
+        What mCE is relative to: a model, or published error rates such as `published:alexnet`.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
     results
         What the databases hold.
     reference
-        The model that mCE is relative to.
+        As in `build`.
 
     Returns
     -------
@@ -103,7 +103,8 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
         "databases": _file_names(results.paths),
         "reference": reference,
         "columns": [
-            {key: value for key, value in vars(spec).items() if key != "function"} for spec in measures.values()
+            {key: value for key, value in vars(spec).items() if key not in ("function", "ratios")}
+            for spec in measures.values()
         ],
         "runs": runs,
         "boards": sorted(
@@ -125,14 +126,17 @@ def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, An
     counts = results.query("trials", board=board.board).set_index("condition")
     degraded = conditions.join(counts)[conditions["degradation"] != "none"]
     trials = list(degraded[["degradation", "text", "least", "most"]].itertuples(index=False, name=None))
+    matchings = dict.fromkeys(filter(None, (_matching(row) for _, row in members.iterrows())))
     failures = results.failures.rename(columns={"run_id": "run"})
     failures = failures[failures["run"].isin(run_ids) & (failures["dataset"] == first["dataset"])]
     return {
         "id": _short(first["protocol"], first["dataset"]),
         "protocol": first["protocol"],
         "dataset": first["dataset"],
-        "terms": protocol_terms(first["dataset"], configs, trials, len(board.images)),
-        "has_reference": board.reference is not None,
+        "terms": protocol_terms(first["dataset"], configs, trials, len(board.images), matchings),
+        "has_reference": board.reference is not None or board.published is not None,
+        "reference": reference_text(board.published, board.reference is not None, reference, matchings),
+        "published": board.published.network if board.published else None,
         "device": board.device,
         "failures": failures[["run", "stage", "images"]].to_dict("records"),
         "n_images": len(board.images),
@@ -176,6 +180,8 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
         "weights": _text(row["weights_sha256"]),
         "parameters": _whole(row["num_parameters"]),
         "input_size": _whole(row["input_size"]),
+        "view": _text(row["view"]),
+        "outputs": matching.sentence() if (matching := _matching(row)) else None,
         "images": one.n_images,
         "reference": one.entrant == board.reference,
         "comparable": one.comparable,
@@ -193,6 +199,13 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
         "fragile": [[image_ids[i], _text(classes[i]), round(share, DIGITS)] for i, share in one.fragile],
         "runs": results.run_ids[one.entrant],
     }
+
+
+def _matching(row: pd.Series) -> Matching | None:
+    """Return how an entrant's outputs and the classes were matched; None where the database does not say it."""
+    if pd.isna(row["outputs"]) or pd.isna(row["classes"]):
+        return None
+    return Matching(int(row["classes"]), int(row["outputs"]), _text(row["matched_by"]))
 
 
 def _run(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
+from cnnsens_bench.measures.published import PublishedRates
 from cnnsens_bench.store.submission.redact import public
 from cnnsens_bench.utils.config_keys import MACHINE_KEYS, SELECTION_KEYS
 from cnnsens_bench.utils.errors import UserError
@@ -74,8 +75,76 @@ def _span(least: int, most: int) -> str:
     return str(least) if least == most else f"{least} to {most} (entrants differ)"
 
 
+MATCHED_BY = {"wnid": "by WordNet id", "name": "by name", "number": "by number", "order": "by their order"}
+
+
+class Matching(NamedTuple):
+    """How the outputs of a network and the classes of a data set belong together.
+
+    `classes` is the number of classes, `outputs` that of the network's outputs, and `by` what they are matched by: a
+    key of `MATCHED_BY`, or None where the network was trained on the classes.
+    """
+
+    classes: int
+    outputs: int
+    by: str | None
+
+    def sentence(self) -> str:
+        """Say how many outputs are kept, and what they are matched by.
+
+        Examples
+        --------
+        >>> Matching(200, 1000, "wnid").sentence()
+        '200 of 1000 are kept, matched by WordNet id; the others are left out before the argmax'
+        """
+        if self.by is None:
+            return f"trained on the {self.classes} classes"
+        how = f"matched {MATCHED_BY[self.by]}"
+        if self.outputs == self.classes:
+            return f"all {self.outputs} are classes of the data set, {how}"
+        return f"{self.classes} of {self.outputs} are kept, {how}; the others are left out before the argmax"
+
+
+def reference_text(
+    published: PublishedRates | None, present: bool, asked: str, matchings: Iterable[Matching] = ()
+) -> str:
+    """Say what mCE of a board is relative to.
+
+    Parameters
+    ----------
+    published
+        The published error rates that are taken, if they are.
+    present
+        Whether the board has the model that was asked for.
+    asked
+        The reference that was asked for.
+    matchings
+        As in `protocol_terms`.
+
+    Examples
+    --------
+    >>> reference_text(None, True, "torchvision/alexnet")
+    'torchvision/alexnet, without a defense'
+    """
+    if published:
+        fewer = sorted({one.classes for one in matchings} - {published.classes})
+        return (
+            f"{published.network}'s published error rates on {published.data} ({published.source}), means over five "
+            "severities; only corruptions with all five count, and relative mCE and mean flip rate have no published "
+            "reference"
+        ) + (f"; the rates are of {published.classes} classes, and this board has {fewer[0]}" if fewer else "")
+    return f"{asked}, without a defense" if present else f"none on this board ({asked} was asked for)"
+
+
+FROST = "common:frost"
+
+
 def protocol_terms(
-    dataset: str, configs: Sequence[dict[str, Any]], trials: Sequence[Trials], n_images: int
+    dataset: str,
+    configs: Sequence[dict[str, Any]],
+    trials: Sequence[Trials],
+    n_images: int,
+    matchings: Iterable[Matching] = (),
 ) -> list[list[str]]:
     """Describe the protocol of a board.
 
@@ -89,6 +158,8 @@ def protocol_terms(
         The degraded conditions of the board.
     n_images
         The number of images of the board.
+    matchings
+        How the outputs of its networks and the classes were matched, each way once.
 
     Returns
     -------
@@ -102,20 +173,23 @@ def protocol_terms(
             return default
         return " or ".join(value or "none" for value in values)
 
-    sizes = dict.fromkeys(config.get("input_size") for config in configs)
-    size = " or ".join(f"{one}×{one} pixels" if one else "the network's input size" for one in sizes)
     batches = f", in batches of {get('batch_size')}" if get("batch_size") else ""
     limits = dict.fromkeys(config.get("limit") for config in configs)
     limit = ", chosen by the hash of their id" if any(limits) else ""
     if len(limits) > 1:
         limit += f" (limit {get('limit')}, by run)"
-    rounded = {bool(config.get("quantize")) for config in configs}
+    stored = get("stored_quality")
+    order = "clamp to [0, 255], store as JPEG, defend" if stored else "clamp to [0, 255], defend"
+    frosts = {config.get("frost") or "generated" for config in configs}
+    ice = [FROST_TEXTS[frost] for frost in sorted(frosts) if any(FROST in name for name, *_ in trials)]
+    outputs = [matching.sentence() for matching in matchings]
     return [
         ["Images", f"{n_images} test images of {dataset}{limit}"],
-        ["Crop", "the ground-truth box clipped to the image; the whole image where there is none"],
-        ["Resize", f"straight to {size}, aspect not kept, bicubic, antialiased"],
-        ["Order", "crop, resize, degrade, clamp to [0, 255], defend, normalise, network"],
-        ["Rounding", "to 8 bits after degrading" if True in rounded else "none: degraded images stay float32"],
+        *_view_terms(configs),
+        ["Order", f"crop, resize, degrade, {order}, normalise, network"],
+        ["Rounding", _rounding(stored, any(config.get("quantize") for config in configs))],
+        *([["Frost", " or ".join(ice)]] if ice else []),
+        *([["Outputs", "of a network: " + "; or ".join(outputs)]] if outputs else []),
         ["Precision", str(get("precision", "unknown"))],
         ["Trials", f"{trials_text(trials)}; draws depend only on seed, data set, image, degradation and trial"],
         ["Seed", str(get("seed", "unknown"))],
@@ -123,6 +197,42 @@ def protocol_terms(
         ["Speed", f"images per second through the defense's filter and the network alone{batches}, as the sweep ran"],
         ["Intervals", INTERVALS],
     ]
+
+
+FROST_TEXTS = {
+    "generated": "generated ice; that of ImageNet-C is photographed",
+    "photographs": "photographs of ice, those of ImageNet-C, at random positions",
+}
+SIZES = {
+    "train": "the size that the network's library trained it with",
+    "test": "the size that the network's library tests it with",
+}
+
+
+def _view_terms(configs: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the terms that say what networks see of an image."""
+    published = {config.get("view") == "published" for config in configs} == {True}
+    sizes = dict.fromkeys(config.get("input_size") for config in configs)
+    own = SIZES["test"] if published else "the network's input size"
+    size = " or ".join((SIZES.get(one) or f"{one}×{one} pixels") if one else own for one in sizes)
+    if published:
+        return [
+            ["Crop", "as each network's own library evaluates it: the whole image, resized, then cropped"],
+            ["Resize", f"by that library's rule and filter, to {size}; each entrant's details have the rule"],
+        ]
+    return [
+        ["Crop", "the ground-truth box clipped to the image; the whole image where there is none"],
+        ["Resize", f"straight to {size}, aspect not kept, bicubic, antialiased"],
+    ]
+
+
+def _rounding(stored_quality: str | None, quantized: bool) -> str:
+    if stored_quality:
+        return (
+            f"each degraded image to 8 bits, stored as JPEG of quality {stored_quality} (as Pillow writes it, colour "
+            "at half the resolution) and read again, as in ImageNet-C; undegraded images are not"
+        )
+    return "to 8 bits after degrading" if quantized else "none: degraded images stay float32"
 
 
 def command(suite: str, config: dict[str, Any]) -> str | None:

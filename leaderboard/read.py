@@ -158,8 +158,12 @@ def _entrants(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     # Unknown weights are never taken for those of another file.
     unknown = "unknown, file " + (found["file"] + 1).astype(str)
     found = found.assign(weights=found["weights_sha256"].astype(object).where(found["weights_sha256"].notna(), unknown))
+    # What `models` says of the outputs may be known from one file and not from another.
+    known_first = found.sort_values("outputs", na_position="last", kind="stable")
     entrants = (
-        found.drop_duplicates(KEY).drop(columns=["run_id", "file", "predictions"]).sort_values(KEY, ignore_index=True)
+        known_first.drop_duplicates(KEY)
+        .drop(columns=["run_id", "file", "predictions"])
+        .sort_values(KEY, ignore_index=True)
     )
     entrants["entrant"] = range(len(entrants))
     entrants["board"] = entrants.groupby(["protocol", "dataset"]).ngroup()

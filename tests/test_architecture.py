@@ -39,7 +39,7 @@ ROOMS = {
     "engine": {"images", "degradations", "models", "defenses", "sensitivity"},
     "runtime": {"engine", "images", "degradations", "models", "defenses", "sensitivity", "store", "training"},
     "figures": {"datasets", "images", "store", "measures"},
-    "results.py": {"store", "figures"},
+    "results.py": {"store", "figures", "measures"},
     "tracking.py": set(),
     "experiment": {"config", "datasets", "images", "degradations", "models", "defenses", "sensitivity", "training",
                    "engine", "runtime", "store", "measures", "figures", "tracking"},

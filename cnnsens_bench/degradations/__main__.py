@@ -65,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
         help="round a PNG's values to multiples of that many gray levels; 5 halves the size of the file",
     )
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument(
+        "--frost",
+        choices=("generated", "photographs"),
+        default="generated",
+        help="the ice of common:frost, as a run's key frost",
+    )
     made.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="your modules with degradations")
     return made
 

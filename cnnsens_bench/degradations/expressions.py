@@ -24,7 +24,10 @@ MEMBER_KEYS = ("name", "level", "arguments")
 ENTRY_KEYS = (*MEMBER_KEYS, "levels", "trials")
 
 
-def parse_degradation(text: str) -> Degradation:
+NO_VARIANTS: Mapping[str, Degradation] = {}
+
+
+def parse_degradation(text: str, variants: Mapping[str, Degradation] = NO_VARIANTS) -> Degradation:
     """Return the degradation that a text describes.
 
     Parameters
@@ -32,6 +35,8 @@ def parse_degradation(text: str) -> Degradation:
     text
         A registered name, a transform of albumentations, or several of these joined by `+`; a name may fix its level,
         as in `pepper(0.02)`.
+    variants
+        By name: degradations that are taken in place of the registered ones.
 
     Returns
     -------
@@ -49,9 +54,11 @@ def parse_degradation(text: str) -> Degradation:
     >>> parse_degradation(" gaussian_intensity( 4.0 )+pepper").name
     'gaussian_intensity(4) + pepper'
     """
+    if text in variants:
+        return variants[text]
     if text in degradations:
         return degradations[text]
-    members = [_member(term, text) for term in parse_spec(text, SYNTAX)]
+    members = [_member(term, text, variants) for term in parse_spec(text, SYNTAX)]
     return chain(members, join_names(_member_name(member) for member in members))
 
 
@@ -127,11 +134,11 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _member(term: Term, text: str) -> ChainMember:
+def _member(term: Term, text: str, variants: Mapping[str, Degradation]) -> ChainMember:
     name = term.name.replace(".", ":")  # a dot is taken for the colon of a prefix
     if name.startswith(PREFIX):
         return ChainMember(_transform(name, term, text), None)
-    degradation = degradations[name]
+    degradation = variants[name] if name in variants else degradations[name]
     if term.arguments or len(term.positional) > 1:
         raise UserError(f"degradation '{text}': '{name}' takes one number, its level, as in {name}(4)")
     if not term.positional:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
 from cnnsens_bench.defenses.recalibration import batch_norm_layers, recalibrate, set_statistics, statistics
-from cnnsens_bench.engine.degrade import Degrader
+from cnnsens_bench.engine.degrade import Degrader, digitize
 from cnnsens_bench.engine.networks import NetworkInput
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.models import Classifier
@@ -74,9 +74,7 @@ class Calibration:
             rows = [np.empty(0, int) for _ in cells]
             rows[cells.index(cell)] = np.arange(min(count, len(self.decoded)))
             parts = [part for _, part, _ in degrader.run(condition, rows)]
-            pixels = torch.cat(parts).clamp(0, 255) if parts else degrader.pixels[:0]
-            if self.sweep.quantize:
-                pixels = pixels.round()
+            pixels = digitize(torch.cat(parts).clamp(0, 255) if parts else degrader.pixels[:0], self.sweep)
         return pixels[pixels.sum((1, 2, 3)).isfinite()].contiguous(memory_format=torch.channels_last)
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from cnnsens_bench import images
-from cnnsens_bench.degradations import Streams, parse_degradation
+from cnnsens_bench.degradations import Streams
 from cnnsens_bench.degradations.base import draw_rows
+from cnnsens_bench.degradations.camera.sensor import jpeg
+from cnnsens_bench.engine.frost import GENERATED
 from cnnsens_bench.engine.oom_backoff import out_of_memory
 from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.utils.errors import UserError, first_line
@@ -108,7 +110,7 @@ class Degrader:
             the positions of its images.
         """
         self.failures, self._known_failures = [], set()
-        self.degradation = parse_degradation(condition.degradation)
+        self.degradation = self.sweep.degradation(condition.degradation)
         drawn_cells = self._drawn_cells(condition, rows)  # drawn as they are reached: at most two trials are held
         if self.degradation.geometric:
             for drawn, pixels in self._views(drawn_cells):
@@ -215,7 +217,13 @@ def to_pixels(views: Iterable[np.ndarray], device: torch.device) -> Tensor:
 
 
 def previews(
-    image: images.Decoded, image_id: str, dataset: str, conditions: Sequence[Condition], size: int, seed: int = 0
+    image: images.Decoded,
+    image_id: str,
+    dataset: str,
+    conditions: Sequence[Condition],
+    size: int,
+    seed: int = 0,
+    frost: str = GENERATED,
 ) -> Iterator[list[np.ndarray]]:
     """Yield for each condition the pixels of its levels in trial 0, each (size, size, 3) uint8.
 
@@ -229,13 +237,15 @@ def previews(
         What to show.
     size
         The side of the pictures in pixels.
+    frost
+        The ice of `common:frost`, as in `Sweep`.
 
     Raises
     ------
     UserError
         If a degradation fails.
     """
-    sweep = Sweep("preview", dataset, (), (), seed=seed)
+    sweep = Sweep("preview", dataset, (), (), seed=seed, frost=frost)
     with ThreadPoolExecutor(1) as pool:
         degrader = Degrader(sweep, size, [image_id], [image], torch.device("cpu"), pool)
         for condition in conditions:
@@ -249,6 +259,31 @@ def previews(
                 sentence = degrader.failures[0][2]
                 raise UserError(f"degradation {sentence}" if sentence.startswith("'") else sentence)
             yield tiles
+
+
+def digitize(pixels: Tensor, sweep: Sweep) -> Tensor:
+    """Round degraded images to 8 bits and store them as JPEG, in place, where the sweep asks for it.
+
+    OpenCV's encoder and Pillow's, which made ImageNet-C, give the same pixels. An image with NaN is left as it is.
+
+    Parameters
+    ----------
+    pixels
+        (N, 3, H, W) in [0, 255].
+    sweep
+        Its `quantize` and `stored_quality`.
+
+    Returns
+    -------
+    Tensor
+        `pixels`.
+    """
+    if sweep.quantize:
+        pixels.round_()
+    if sweep.stored_quality is not None and len(pixels):
+        broken = pixels.sum((1, 2, 3), keepdim=True).isnan()
+        pixels.copy_(torch.where(broken, pixels, jpeg(pixels, None, sweep.stored_quality)))
+    return pixels
 
 
 def check_result(result: Any, pixels: Tensor) -> None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from cnnsens_bench.defenses import Defense
-from cnnsens_bench.degradations import Degradation, Motion, Streams, parse_degradation
+from cnnsens_bench.degradations import Degradation, Motion, Streams
 from cnnsens_bench.degradations.base import draw_rows
 from cnnsens_bench.engine.degrade import LONGEST, check_result
+from cnnsens_bench.engine.frost import GENERATED, degradation_with
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.utils.errors import UserError, first_line
 
@@ -29,7 +30,11 @@ T = TypeVar("T")
 
 
 def probe(
-    conditions: Iterable[Condition], sizes: Iterable[int], defenses: Iterable[Defense] = (), gradients: bool = False
+    conditions: Iterable[Condition],
+    sizes: Iterable[int],
+    defenses: Iterable[Defense] = (),
+    gradients: bool = False,
+    frost: str = GENERATED,
 ) -> None:
     """Apply each condition at each level, and each defense's pre-filter, to two images of each input size.
 
@@ -43,6 +48,8 @@ def probe(
         The defenses of a sweep.
     gradients
         Whether pre-filters must give a gradient.
+    frost
+        The ice of `common:frost`, as in `Sweep`.
 
     Raises
     ------
@@ -63,7 +70,7 @@ def probe(
             if gradients and defense.prefilter and not defense.recalibration:
                 _differentiate(defense, pixels)
         for condition in conditions:
-            _degrade(parse_degradation(condition.degradation), pixels, condition.levels)
+            _degrade(degradation_with(frost, condition.degradation), pixels, condition.levels)
 
 
 def _filter(defense: Defense, pixels: Tensor) -> None:

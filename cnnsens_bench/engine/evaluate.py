@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.engine.batch_norm import Calibration, Recalibrated
-from cnnsens_bench.engine.degrade import Degrader, Failure, Images
+from cnnsens_bench.engine.degrade import Degrader, Failure, Images, digitize
 from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, autocast, inputs_of, to_device
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, free_memory, out_of_memory
 from cnnsens_bench.engine.plan import Cell, Condition, Sweep
@@ -177,8 +177,8 @@ class _InputBatch:
             room = min(len(rows) - done, len(self.buffer) - self.filled)
             target = self.buffer[self.filled : self.filled + room]
             torch.clamp(pixels[done : done + room].to(target.dtype), 0, 255, out=target)
-            if self.evaluator.sweep.quantize and cell:
-                target.round_()
+            if cell:
+                digitize(target, self.evaluator.sweep)
             self.held.append((rows[done : done + room], cell))
             self.filled += room
             done += room

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from cnnsens_bench.defenses import parse_defense
-from cnnsens_bench.degradations import Reach, parse_degradation
+from cnnsens_bench.degradations import Degradation, Reach, parse_degradation
 from cnnsens_bench.degradations.motion import UNLIMITED
+from cnnsens_bench.engine.frost import GENERATED, degradation_with, require_photographs
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 
 NONE = "none"
@@ -109,6 +110,10 @@ class Sweep:
         The canonical names of the predictors that look at the conditions which they know.
     whole_images
         Whether networks see what their library makes of the whole image, and not the image's box.
+    frost
+        "generated" or "photographs": the ice of `common:frost`.
+    stored_quality
+        The quality of the JPEG that degraded images are stored as, 1 to 100; None where they are not stored.
     """
 
     run_id: str
@@ -125,6 +130,16 @@ class Sweep:
     sensitivity: bool = False
     predictors: tuple[str, ...] = ()
     whole_images: bool = False
+    frost: str = GENERATED
+    stored_quality: int | None = None
+
+    def degradation(self, name: str) -> Degradation:
+        """Return the degradation of a canonical name as this sweep applies it."""
+        return degradation_with(self.frost, name)
+
+    def require_files(self) -> None:
+        """Raise `UserError` if this machine lacks files that the degradations need."""
+        require_photographs(self.frost, [condition.degradation for condition in self.conditions])
 
     def cells(self) -> list[Cell]:
         """Return the cells of an image: the undegraded one, then every condition's, trial by trial.

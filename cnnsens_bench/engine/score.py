@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cnnsens_bench import images
-from cnnsens_bench.degradations import Streams, parse_degradation
-from cnnsens_bench.engine.degrade import Failure, Images, to_pixels
+from cnnsens_bench.degradations import Streams
+from cnnsens_bench.engine.degrade import Failure, Images, digitize, to_pixels
 from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, inputs_of
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images
 from cnnsens_bench.engine.plan import ScoreCell, Sweep
@@ -194,14 +194,16 @@ class _ScoredBatch:
 
     def _degraded(self, cell: ScoreCell) -> Callable[[int], Tensor]:
         """Return the function from the number of a draw to the degraded pixels."""
-        degradation, sweep = parse_degradation(cell.degradation), self.scorer.sweep
+        sweep = self.scorer.sweep
+        degradation = sweep.degradation(cell.degradation)
 
         def degraded(k: int) -> Tensor:
             streams = Streams(sweep.seed, sweep.dataset, self.image_ids, PREDICTORS_TRIAL + k, self.scorer.device)
             draw = degradation.draw(streams, self.seen.size)
             result = self.pixels.clone(memory_format=torch.preserve_format)
-            result[: self.count] = degradation.apply(self.pixels[: self.count], draw, cell.level).clamp(0, 255)
-            return result.round_() if sweep.quantize else result
+            degraded = degradation.apply(self.pixels[: self.count], draw, cell.level).clamp(0, 255)
+            result[: self.count] = digitize(degraded, sweep)
+            return result
 
         return degraded
 

@@ -11,6 +11,7 @@ import pandas as pd
 from cnnsens_bench import images
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
+from cnnsens_bench.engine.frost import GENERATED
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
 from cnnsens_bench.models import Classifier
@@ -34,23 +35,28 @@ class Validation:
         The sample table of the held-out images.
     conditions
         The degradations to measure under.
-    seed, quantize, precision, batch_size, plugins
+    seed, quantize, precision, batch_size, plugins, frost, stored_quality
         As in `Sweep`.
     """
 
     def __init__(
         self, model: str, dataset: str, rows: pd.DataFrame, conditions: tuple[Condition, ...], seed: int,
         quantize: bool = False, precision: str = "float32", batch_size: int = 32, plugins: tuple[str, ...] = (),
+        frost: str = GENERATED, stored_quality: int | None = None,
     ) -> None:  # fmt: skip
         self.rows = rows
         entrants = (Entrant(model, architecture_of(model), "none", model),)
         settings = seed, quantize, precision, batch_size
-        self.sweep = Sweep("validation", dataset, entrants, conditions, *settings, plugins=plugins)
+        self.sweep = Sweep(
+            "validation", dataset, entrants, conditions, *settings, plugins=plugins, frost=frost,
+            stored_quality=stored_quality,
+        )  # fmt: skip
         self._batches: list[tuple[list[str], list[int], list[images.Decoded]]] | None = None
 
     def prepare(self) -> None:
-        """Import the users' modules where this process has not done so yet."""
+        """Import the users' modules where this process has not done so yet, and check that needed files are here."""
         load_plugins(self.sweep.plugins)
+        self.sweep.require_files()
 
     def __call__(self, classifier: Classifier) -> dict[str, dict[float, float]]:
         """Return degradation → level → accuracy in [0, 1], with "none" for the undegraded images.

@@ -9,6 +9,7 @@ from cnnsens_bench.datasets import load
 from cnnsens_bench.degradations import degradations, parse_degradations
 from cnnsens_bench.engine.degrade import previews
 from cnnsens_bench.engine.dry_run import probe
+from cnnsens_bench.engine.frost import GENERATED
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.figures.degradation_sheet import SheetRow, check_suffix, degradation_sheet
 from cnnsens_bench.utils.errors import UserError
@@ -24,7 +25,7 @@ class SheetRequest:
 
     Either `image` names a file, with a `box` (x, y, width, height) in its pixels, or `dataset` a data set, with its
     folder `root` and one of its images. `size` is the side of a network's input in pixels, `tile` that of a tile.
-    `step` is what a PNG's values are multiples of.
+    `step` is what a PNG's values are multiples of. `frost` is the ice of `common:frost`.
     """
 
     image: str | None
@@ -40,6 +41,7 @@ class SheetRequest:
     step: int
     seed: int
     plugins: Sequence[str]
+    frost: str = GENERATED
 
 
 def draw_sheet(request: SheetRequest) -> None:
@@ -60,10 +62,10 @@ def draw_sheet(request: SheetRequest) -> None:
     chosen = choose_conditions(request.degradations, request.levels)
     conditions = [condition for condition, _ in chosen]
     if request.plugins:  # a function that works in place would spoil the tiles after it
-        probe(conditions, [request.size])
+        probe(conditions, [request.size], frost=request.frost)
     uri, box, image_id, dataset = _source(request)
     image = images.decode(uri, box)
-    tiles = previews(image, image_id, dataset, conditions, request.size, request.seed)
+    tiles = previews(image, image_id, dataset, conditions, request.size, request.seed, request.frost)
     rows = [SheetRow(c.degradation, name, c.levels, tuple(row)) for (c, name), row in zip(chosen, tiles, strict=True)]
     undegraded, grouped = images.render(image, request.size), request.degradations is None
     title = image_id if dataset == FILES else f"{dataset}: {image_id}"

@@ -179,7 +179,7 @@ def evaluation_sentence(
 
 def _view(view: str, samples: Samples, models: Iterable[ModelConfig]) -> str:
     """Say what networks see of an image."""
-    seen = [preprocessing_of(model.name, model.input_size, view) for model in models]
+    seen = [model.preprocessing(view) for model in models]
     sizes = sorted({preprocessing.input_size for preprocessing in seen})
     pixels = " or ".join(map(str, sizes)) if len(sizes) < 4 else f"{sizes[0]} to {sizes[-1]}"
     if view == BOX:

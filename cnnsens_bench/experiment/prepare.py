@@ -12,6 +12,7 @@ from cnnsens_bench.config.sections import DatasetConfig
 from cnnsens_bench.datasets import Samples, load
 from cnnsens_bench.degradations import parse_degradations
 from cnnsens_bench.engine.dry_run import probe
+from cnnsens_bench.engine.frost import require_photographs
 from cnnsens_bench.engine.plan import CalibrationImage, Condition, Sweep
 from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
@@ -51,7 +52,7 @@ class ResolvedStudy:
 
     def sweep(self, calibration: tuple[CalibrationImage, ...] = ()) -> Sweep:
         """Return what the engine is asked to evaluate; `calibration` is what recalibrated networks see before."""
-        shared = ("run_id", "seed", "quantize", "precision", "batch_size", "plugins")
+        shared = ("run_id", "seed", "quantize", "precision", "batch_size", "plugins", "frost", "stored_quality")
         return Sweep(
             dataset=self.samples.name,
             entrants=self.pairing.entrants,
@@ -83,9 +84,10 @@ def prepare(config: Config) -> ResolvedStudy:
     pairing = pair_entrants(models, config.defenses)
     samples = settle_split(samples, pairing.trainings.values())
     sizes = input_sizes(models, config.view)
-    probe(conditions, sizes, pairing.defenses(), gradients=config.sensitivity.enabled)
+    probe(conditions, sizes, pairing.defenses(), gradients=config.sensitivity.enabled, frost=config.frost)
     predictors = tuple(dict.fromkeys(parse_predictor(text).name for text in config.sensitivity.predictors))
     objective = resolve_conditions(config.search.degradations, trials=1) if config.recipe == "search" else None
+    require_photographs(config.frost, [condition.degradation for condition in objective or ()])
     images = limited(samples.split("test"), config.limit)
     if images.empty:
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")

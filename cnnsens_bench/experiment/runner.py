@@ -76,6 +76,7 @@ def run_study(study: ResolvedStudy, store: RunStore, console: Console, summary: 
         failed.
     """
     settings = study.settings
+    store.check_protocol(settings.run_id, study.protocol)
     tracker = start_tracking(study.config, settings.run_id, study.samples, console, "evaluation")
     run = RunContext(settings, study.samples, console, tracker)
     _announce(study, store, console)
@@ -276,7 +277,7 @@ def _register_models(study: ResolvedStudy, checkpoints: CheckpointFiles, store: 
     return notes
 
 
-FACTS = ("weights_sha256", "num_parameters", "input_size", "view", "outputs", "matched_by")
+FACTS = ("weights_sha256", "num_parameters", "input_size", "view", "outputs", "matched_by", "classes")
 """The columns of `models` that a checkpoint knows."""
 
 
@@ -284,8 +285,8 @@ def _facts(checkpoint: Checkpoint, parameters: int) -> tuple:
     """Return the values of `FACTS`."""
     view, match = checkpoint.preprocessing.view, checkpoint.match
     matched = (match.count, match.by) if match else (len(checkpoint.classes), None)
-    size = checkpoint.preprocessing.input_size
-    return checkpoint.digest(), parameters, size, view.describe() if view else None, *matched
+    size, classes = checkpoint.preprocessing.input_size, len(checkpoint.classes)
+    return checkpoint.digest(), parameters, size, view.describe() if view else None, *matched, classes
 
 
 def print_failures(console: Console, store: Store, run_id: str) -> int:

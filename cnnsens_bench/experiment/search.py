@@ -22,6 +22,7 @@ from cnnsens_bench.training.recipes import read_recipes, write_recipes
 from cnnsens_bench.training.space import axes
 from cnnsens_bench.training.trial import RecipeSearch, Trial, TrialLog
 from cnnsens_bench.utils.cache import cache_dir
+from cnnsens_bench.utils.config_keys import ADDED_KEYS
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import say, stage_progress
@@ -166,12 +167,14 @@ def plan_search(
     """Return the search of a model's recipe, in the folder of its settings."""
     fitted, held_out = hold_out(samples.split("train", "val"), settings.search.validation)
     evaluated_as = (settings.seed, settings.quantize, settings.precision)
+    stored = settings.frost, settings.stored_quality
     validation = Validation(
-        model.name, samples.name, held_out, conditions, *evaluated_as, settings.batch_size, settings.plugins
+        model.name, samples.name, held_out, conditions, *evaluated_as, settings.batch_size, settings.plugins, *stored
     )
     data = dataclasses.replace(samples, table=fitted).fingerprint()
     searches = local_folder(settings.output_folder, settings.cache).absolute() / "search"
-    folder = _folder(searches, model, settings.search.shaping(), [data, *evaluated_as])
+    added = sorted(dict(zip(("frost", "stored_quality"), stored, strict=True)).items() - ADDED_KEYS.items())
+    folder = _folder(searches, model, settings.search.shaping(), [data, *evaluated_as, *added])
     images = cache_dir(settings.cache).absolute() / "canvases" / folder.name.rpartition("-")[2]
     return RecipeSearch(
         model.name, len(samples.classes), fitted, images, model.recipe, settings.search, model.weights,

@@ -41,7 +41,7 @@ def tune_suite(config: Config, console: Console) -> int:
     samples = load_samples(config.dataset, config.data_root)
     config = dataclasses.replace(config, view=settle_view(config, models, samples))
     settings = resolve_settings(config)
-    probe(conditions, input_sizes(models, config.view))
+    probe(conditions, input_sizes(models, config.view), frost=config.frost)
     say(console, *thin_classes(samples))
     digest = hashlib.sha256(json.dumps(config.search.shaping(), sort_keys=True, default=str).encode()).hexdigest()
     tracker = start_tracking(config, f"tune-{settings.run_id}-{digest[:8]}", samples, console, "training")

@@ -1,5 +1,6 @@
 """What a measure of the leaderboard is: its description, what it is computed from, and the registry of all measures."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ class EntrantResults:
     num_parameters
         The number of the network's parameters.
     reference
-        The results of the board's reference network, which mCE is relative to, if the board has it.
+        The results of the network that mCE is relative to: the board's reference network, or published error rates
+        (see `published_reference`); None where there is neither.
     """
 
     degradation: np.ndarray
@@ -79,6 +81,12 @@ class EntrantResults:
         The mean is over the conditions `averaged`; it is NaN if there are none, or if one of them has no value.
         """
         return mean_over_conditions(samples, self.degradation, self.averaged)
+
+    def first_sample(self) -> "EntrantResults":
+        """Return the results over all images alone, without resamples; of the reference too."""
+        names = ("accuracy", "label_change", "top5", "class_accuracy", "nll")
+        reference = self.reference.first_sample() if self.reference else None
+        return dataclasses.replace(self, reference=reference, **{name: getattr(self, name)[:1] for name in names})
 
     @property
     def worst(self) -> int | None:
@@ -142,7 +150,10 @@ class MeasureSpec:
     optional
         Whether the page shows it only after a press of the button "More measures".
     needs_reference
-        Whether it is relative to a reference network. Boards without that network do not show it.
+        Whether it is relative to a reference network. Boards without a reference do not show it.
+    ratios
+        Gives the ratios to the reference that such a measure averages, shape (samples, degradations), NaN where a
+        degradation has none, so that the page can say how many there are. None: the page does not say it.
     summary
         Its heading in the summary at the end of a run; it is not shown there where this is empty.
     """
@@ -158,6 +169,7 @@ class MeasureSpec:
     ranked_among: Literal["same_images", "comparable", "same_device"] | None = "comparable"
     optional: bool = False
     needs_reference: bool = False
+    ratios: Callable[[EntrantResults], np.ndarray] | None = field(default=None, repr=False)
     summary: str = ""
 
     def interval(self, results: EntrantResults) -> Interval:
@@ -174,6 +186,12 @@ class MeasureSpec:
         low, high = np.quantile(known, [0.025, 0.975])
         # Resamples are computed in float32: where nothing varies, rounding must not move a bound past the value.
         return float(samples[0]), float(min(low, samples[0])), float(max(high, samples[0]))
+
+    def degradations(self, results: EntrantResults) -> int | None:
+        """Return how many degradations the measure averages for an entrant; None where that is not known."""
+        if self.ratios is None or results.reference is None:
+            return None
+        return int(np.count_nonzero(~np.isnan(self.ratios(results.first_sample())[0])))
 
     def text(self, value: float) -> str:
         """Return a value as the terminal shows it: `–` for NaN."""

@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cnnsens_bench.measures.predictions import mce, mean_flip_rate, relative_mce
+from cnnsens_bench.measures.predictions import (
+    excess_ratios,
+    mce,
+    mean_flip_rate,
+    ratios_by_degradation,
+    relative_mce,
+)
 from cnnsens_bench.measures.spec import EntrantResults, Interval, mean_over_conditions, measure
 
 
@@ -67,17 +73,40 @@ def compare_with_reference(
     return function(own, values(entrant.reference), entrant.degradation)
 
 
-@measure("mce", "mCE", "%", higher_is_better=False, needs_reference=True)
+def error_rates(entrant: EntrantResults) -> np.ndarray:
+    """Return the error rates, shape (samples, conditions)."""
+    return 1 - entrant.accuracy
+
+
+def label_changes(entrant: EntrantResults) -> np.ndarray:
+    """Return the label changes p_Δ, shape (samples, conditions)."""
+    return entrant.label_change
+
+
+def ratios_of(
+    function: Callable[..., np.ndarray], values: Callable[[EntrantResults], np.ndarray]
+) -> Callable[[EntrantResults], np.ndarray]:
+    """Return the `ratios` of a measure: what `compare_with_reference` gives for a function such as `excess_ratios`."""
+    return lambda entrant: np.atleast_2d(compare_with_reference(entrant, function, values))
+
+
+@measure(
+    "mce", "mCE", "%", higher_is_better=False, needs_reference=True,
+    ratios=ratios_of(ratios_by_degradation, error_rates),
+)  # fmt: skip
 def corruption_error(entrant: EntrantResults) -> np.ndarray | float:
     """The mean corruption error: errors summed over the levels of a degradation, divided by those of the reference,
     then the mean over degradations."""
-    return compare_with_reference(entrant, mce, lambda one: 1 - one.accuracy)
+    return compare_with_reference(entrant, mce, error_rates)
 
 
-@measure("relative_mce", "Relative mCE", "%", higher_is_better=False, needs_reference=True)
+@measure(
+    "relative_mce", "Relative mCE", "%", higher_is_better=False, needs_reference=True,
+    ratios=ratios_of(excess_ratios, error_rates),
+)  # fmt: skip
 def relative_corruption_error(entrant: EntrantResults) -> np.ndarray | float:
     """The mean corruption error of the errors in excess of the undegraded ones."""
-    return compare_with_reference(entrant, relative_mce, lambda one: 1 - one.accuracy)
+    return compare_with_reference(entrant, relative_mce, error_rates)
 
 
 @measure("parameters", "Parameters", "", higher_is_better=False, notation="count", ranked_among=None)
@@ -95,11 +124,14 @@ def images_per_second(entrant: EntrantResults) -> Interval:
     return entrant.images_per_second
 
 
-@measure("mean_flip_rate", "Mean flip rate", "%", higher_is_better=False, needs_reference=True, optional=True)
+@measure(
+    "mean_flip_rate", "Mean flip rate", "%", higher_is_better=False, needs_reference=True, optional=True,
+    ratios=ratios_of(ratios_by_degradation, label_changes),
+)  # fmt: skip
 def flip_rate(entrant: EntrantResults) -> np.ndarray | float:
     """The label change p_Δ summed over the levels of a degradation, divided by that of the reference, then the mean
     over degradations."""
-    return compare_with_reference(entrant, mean_flip_rate, lambda one: one.label_change)
+    return compare_with_reference(entrant, mean_flip_rate, label_changes)
 
 
 @measure("top5", "Top-5", "%", higher_is_better=True, ranked_among="same_images", optional=True)

@@ -83,7 +83,7 @@ class Worker:
     Raises
     ------
     UserError
-        If a plugin cannot be imported or a calibration image cannot be read.
+        If a plugin cannot be imported, a calibration image cannot be read, or photographs of ice are absent.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Worker:
         reporter: Reporter = SILENT,
     ) -> None:
         load_plugins(sweep.plugins)
+        sweep.require_files()
         if threads:
             torch.set_num_threads(threads)
         self.sweep, self.parts = sweep, parts

@@ -118,6 +118,19 @@ class Store:
             connection.execute(SQL["begin_run"], values)
         self._of_unknown_runs.clear()
 
+    def check_protocol(self, run_id: str, protocol: str) -> None:
+        """Raise `UserError` if a run of that id is there under another protocol, with which its rows would mix.
+
+        A run's id does not depend on where its data set lies, so that data can move; the protocol knows the images.
+        """
+        with self.connect(10) as connection:
+            found = connection.execute(SQL["run_protocol"], {"run_id": run_id}).fetchone()
+        if found and found[0] != protocol:
+            raise UserError(
+                f"{self.path} has the run {run_id} with other images or classes: give this run an output=<folder> of "
+                "its own"
+            )
+
     def finish_run(self, run_id: str, status: str, patience: float = 10) -> None:
         """Set the status of a run (done, incomplete or interrupted) and the time when it ended."""
         with self.connect(patience) as connection:

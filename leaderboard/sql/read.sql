@@ -9,15 +9,28 @@ CREATE TABLE class_names (dataset VARCHAR, image_id VARCHAR, class_name VARCHAR)
 CREATE TABLE timings (entrant INTEGER, run_id VARCHAR, device VARCHAR, threads INTEGER, images BIGINT, seconds DOUBLE);
 
 -- name: source_entrants
--- The entrants of the attached database, with the number of their predictions.
+-- The entrants of the attached database, with the number of their predictions. `models` has one row for all protocols:
+-- how the network sees images and what its outputs mean is taken from it where a run of this protocol wrote it.
+WITH known_models AS (
+    -- A database of an earlier version lacks these columns.
+    SELECT NULL::VARCHAR AS trained_by, NULL::VARCHAR AS view, NULL::INTEGER AS outputs, NULL::VARCHAR AS matched_by,
+        NULL::INTEGER AS classes
+    WHERE false
+    UNION ALL BY NAME FROM source.models
+)
 SELECT p.run_id, runs.protocol, p.dataset, p.model, p.defense, p.architecture, p.predictions,
-    m.weights_sha256, m.num_parameters, m.input_size
+    m.weights_sha256, m.num_parameters, m.input_size,
+    CASE WHEN maker.protocol = runs.protocol THEN m.view END AS view,
+    CASE WHEN maker.protocol = runs.protocol THEN m.outputs END AS outputs,
+    CASE WHEN maker.protocol = runs.protocol THEN m.matched_by END AS matched_by,
+    CASE WHEN maker.protocol = runs.protocol THEN m.classes END AS classes
 FROM (
     SELECT run_id, dataset, model, defense, max(architecture) AS architecture, count(*) AS predictions
     FROM source.predictions GROUP BY ALL
 ) AS p
 JOIN source.runs AS runs USING (run_id)
-LEFT JOIN source.models AS m USING (dataset, model, defense)
+LEFT JOIN known_models AS m USING (dataset, model, defense)
+LEFT JOIN source.runs AS maker ON maker.run_id = m.trained_by
 ORDER BY ALL
 
 -- name: source_runs

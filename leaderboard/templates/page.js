@@ -64,7 +64,7 @@ function opening() {
   $("glance").replaceChildren(...facts.filter(Boolean));
   const terms = [...which.terms.slice(0, 4), ["Levels", grouped(which, which.conditions.map((_, i) => i))], ...which.terms.slice(4)];
   if (which.ranked.length) terms.splice(terms.findIndex(([term]) => term === "Averaging"), 0, ["Means over", meansOver(which)]);
-  terms.push(["Reference", which.has_reference ? `${DATA.reference}, without a defense` : `none on this board (${DATA.reference} was asked for)`], ["Protocol", which.protocol]);
+  terms.push(["Reference", which.reference], ["Protocol", which.protocol]);
   $("terms").replaceChildren(...terms.flatMap(([term, text]) => [make("dt", null, term), make("dd", null, bdi(text))]));
 }
 
@@ -82,7 +82,7 @@ function listEntrants() {
 }
 function card(one) {
   const which = board();
-  const facts = [["Architecture", one.architecture], ["Parameters", one.parameters === null ? null : one.parameters.toLocaleString("en")], ["Input", one.input_size && `${one.input_size} × ${one.input_size}`], ["Images", one.images], ["Speed", one.device && `${significant(one.stats.images_per_second[0], 3)} images/s on ${one.device}`], ["Weights", one.weights && `SHA-256 ${one.weights.slice(0, 16)}…`]];
+  const facts = [["Architecture", one.architecture], ["Parameters", one.parameters === null ? null : one.parameters.toLocaleString("en")], ["Input", one.input_size && `${one.input_size} × ${one.input_size}`], ["View", one.view], ["Outputs", one.outputs], ["Images", one.images], ["Speed", one.device && `${significant(one.stats.images_per_second[0], 3)} images/s on ${one.device}`], ["Weights", one.weights && `SHA-256 ${one.weights.slice(0, 16)}…`]];
   const list = make("dl", null, ...facts.filter(([, value]) => value).flatMap(([term, value]) => [make("dt", null, term), make("dd", null, bdi(value))]));
   const fragile = make("table", null, make("tbody", null, ...one.fragile.map(([id, name, share]) => make("tr", null, make("td", null, bdi(id), name ? make("span", { class: "sub" }, bdi(name)) : null), make("td", null, `${percent(share, 0)} %`)))));
   const cells = which.conditions.map((condition, i) => {

@@ -2,8 +2,16 @@
 /* The first column is the entrant's name; the others are the measures, as the page's data describes them. */
 const COLUMNS = [{ name: "model", heading: "Entrant", unit: "", higher_is_better: false, explanation: "", ranked_among: null }, ...DATA.columns];
 const columnOf = (name) => COLUMNS.find((column) => column.name === name);
+/* Published error rates lack what relative mCE and the flip rate need. */
+function isMeasured(column) {
+  const which = board();
+  return !column.needs_reference || (which.has_reference && (!which.published || which.entrants.some((one) => one.stats[column.name])));
+}
+/* What stands below a heading, and its explanation, with the reference that the measure is relative to. */
+const unitOf = (column) => (column.needs_reference && board().published ? `${column.unit} of ${board().published}, published` : column.unit);
+const explanationOf = (column) => (column.needs_reference && column.explanation ? `${column.explanation} Relative to: ${board().reference}.` : column.explanation);
 const visibleColumns = () =>
-  COLUMNS.filter((column) => (!column.needs_reference || board().has_reference) && (!column.optional || state.more || column.name === state.sort));
+  COLUMNS.filter((column) => isMeasured(column) && (!column.optional || state.more || column.name === state.sort));
 
 function direction() {
   return state.dir || (columnOf(state.sort).higher_is_better ? "desc" : "asc");
@@ -41,8 +49,8 @@ function showTable() {
   const columns = visibleColumns();
   const head = make("tr", null, make("th", { scope: "col", class: "rank" }, make("span", { class: "sub", style: "padding:0 12px 11px" }, "Rank")));
   for (const column of columns) {
-    const button = make("button", { type: "button", "data-sort": column.name, title: column.explanation || null, onclick: () => sortBy(column) }, make("span", { class: "heading-text" }, ...typeset(column.heading)));
-    if (column.unit) button.append(make("span", { class: "unit" }, column.unit));
+    const button = make("button", { type: "button", "data-sort": column.name, title: explanationOf(column) || null, onclick: () => sortBy(column) }, make("span", { class: "heading-text" }, ...typeset(column.heading)));
+    if (unitOf(column)) button.append(make("span", { class: "unit" }, unitOf(column)));
     const sort = state.sort === column.name ? (direction() === "asc" ? "ascending" : "descending") : null;
     head.append(make("th", { scope: "col", "aria-sort": sort, class: column.name === "model" ? "name" : null }, button));
   }
@@ -114,9 +122,11 @@ function notes() {
   if (!which.has_reference) sentences.push(`mCE, relative mCE and mean flip rate need the reference network: ${DATA.reference} without a defense is not on this board, or has several weights. (build --reference chooses another.)`);
   else {
     const fewer = which.entrants.filter((one) => one.relative_of.relative_mce < one.relative_of.mce).length;
-    const relative = COLUMNS.filter((column) => column.needs_reference);
-    sentences.push(`${relative.map((column) => column.heading).join(", ")}: relative to ${DATA.reference} (100 %), over the degradations and levels that both have. ${relative.map((column) => `${column.heading}: ${column.explanation}`).join(" ")}`);
-    if (fewer) sentences.push("Where the reference makes no more errors than undegraded, a degradation has no relative CE and is left out of relative mCE.");
+    const relative = COLUMNS.filter((column) => column.needs_reference && isMeasured(column));
+    const counts = [...new Set(which.entrants.map((one) => one.relative_of.mce))].sort((a, b) => a - b);
+    if (which.published) sentences.push(`Reference: ${which.reference}. mCE is over ${counts.join(" or ")} corruptions.`);
+    sentences.push(`${relative.map((column) => column.heading).join(", ")}: relative to ${which.published || DATA.reference} (100 %), over the degradations and levels that both have. ${relative.map((column) => `${column.heading}: ${column.explanation}`).join(" ")}`);
+    if (fewer && !which.published) sentences.push("Where the reference makes no more errors than undegraded, a degradation has no relative CE and is left out of relative mCE.");
   }
   if (which.device) sentences.push(`Speed: images a second through filter and network alone, on ${which.device}. Intervals are over chunks of images; what was measured on another device is shown and not ranked.`);
   const degraded = which.conditions.flatMap((one, i) => (one.degradation === "none" ? [] : [i]));

@@ -17,7 +17,7 @@ from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from leaderboard.__main__ import main
 from leaderboard.page import data, page
-from leaderboard.provenance import command, protocol_terms
+from leaderboard.provenance import Matching, command, protocol_terms
 from leaderboard.read import read
 from tests.leaderboard.made import sweep, write
 
@@ -211,3 +211,31 @@ def test_a_database_without_a_column_or_view(tmp_path: Path, capsys: pytest.Capt
         connection.execute("CREATE TABLE p AS SELECT * EXCLUDE (true_rank) FROM predictions")
         connection.execute("DROP TABLE predictions; ALTER TABLE p RENAME TO predictions")
     assert "true_rank" in refused(capsys, "build", "--db", str(path), "--out", str(tmp_path / "site"))
+
+
+def test_the_terms_say_how_images_were_made() -> None:
+    """Each key of the protocol changes its own term, and the defaults have the terms of earlier versions."""
+    frost = [("common:frost", "severity 1", 1, 1), ("pepper", "p=1", 1, 1)]
+    before = dict(protocol_terms("d", [{"seed": 0}], frost[1:], 2))
+    assert before["Crop"] == "the ground-truth box clipped to the image; the whole image where there is none"
+    assert before["Resize"] == "straight to the network's input size, aspect not kept, bicubic, antialiased"
+    assert before["Rounding"] == "none: degraded images stay float32"
+    assert not {"Frost", "Outputs"} & set(before)
+    defaults = {"seed": 0, "view": "box", "frost": "generated", "stored_quality": None, "input_size": None}
+    assert dict(protocol_terms("d", [defaults], frost[1:], 2)) == before
+
+    config = defaults | {"view": "published", "frost": "photographs", "stored_quality": 85, "input_size": "train"}
+    matchings = [Matching(200, 1000, "wnid"), Matching(200, 200, None), Matching(200, 200, "number")]
+    terms = dict(protocol_terms("d", [config], frost, 2, matchings))
+    assert terms["Crop"].startswith("as each network's own library evaluates it: the whole image")
+    assert "to the size that the network's library trained it with" in terms["Resize"]
+    assert terms["Order"] == ("crop, resize, degrade, clamp to [0, 255], store as JPEG, defend, normalise, network")
+    assert "JPEG of quality 85" in terms["Rounding"]
+    assert terms["Frost"] == "photographs of ice, those of ImageNet-C, at random positions"
+    assert terms["Outputs"] == (
+        "of a network: 200 of 1000 are kept, matched by WordNet id; the others are left out before the argmax; or "
+        "trained on the 200 classes; or all 200 are classes of the data set, matched by number"
+    )
+    sizes = dict(protocol_terms("d", [defaults | {"input_size": size} for size in ("test", 64)], frost, 2))
+    assert "straight to the size that the network's library tests it with or 64×64 pixels" in sizes["Resize"]
+    assert sizes["Frost"].startswith("generated ice")

@@ -254,3 +254,14 @@ def test_ctrl_c_while_the_database_works_stops_the_run_and_is_no_fault(store: St
     with pytest.raises(RuntimeError, match="something else"), store.connect():
         raise RuntimeError("something else")
     assert store.query("SELECT count(*) AS n FROM runs")["n"].tolist() == [1]
+
+
+def test_a_run_of_other_images_is_refused(tmp_path: Path) -> None:
+    """A run's id does not know the folder of its images; the protocol knows them."""
+    store = Store(tmp_path)
+    store.open()
+    store.check_protocol("r", "p")
+    store.begin_run("r", "test", "p", {}, {})
+    store.check_protocol("r", "p")
+    with pytest.raises(UserError, match=r"has the run r with other images or classes: give this run an output="):
+        store.check_protocol("r", "q")

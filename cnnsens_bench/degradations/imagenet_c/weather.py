@@ -51,11 +51,16 @@ def frost_texture(draw: tuple[Tensor, Tensor], size: int) -> Tensor:
     return (white * tint).clamp(0, 255)
 
 
-@common(((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)), draw=frost_draw)
+FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
+"""By severity: the weights of the image and of the ice."""
+
+
+@common(FROST, draw=frost_draw)
 def frost(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: tuple[float, float]) -> Tensor:
     """Return a weighted sum of the image and of ice.
 
-    The ice is generated, because this package has no right to distribute ImageNet-C's photographs of ice.
+    The ice is generated, because this package has no right to distribute ImageNet-C's photographs of ice. Where they
+    are installed, `frost.py` takes them.
     """
     image_weight, ice_weight = parameters
     return pixels * image_weight + frost_texture(draw, pixels.shape[-1]) * ice_weight

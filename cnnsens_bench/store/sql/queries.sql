@@ -5,6 +5,9 @@ SELECT $run_id AS run_id, $suite AS suite, $schema_version AS schema_version, $p
     'running' AS status, now() AS started_at, $config AS config, $environment AS environment
 ON CONFLICT (run_id) DO UPDATE SET status = 'running', finished_at = NULL;
 
+-- name: run_protocol
+SELECT protocol FROM runs WHERE run_id = $run_id;
+
 -- name: finish_run
 UPDATE runs SET status = $status, finished_at = now() WHERE run_id = $run_id;
 

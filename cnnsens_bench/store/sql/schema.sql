@@ -49,6 +49,8 @@ CREATE TABLE IF NOT EXISTS models (
     outputs INTEGER,
     -- What outputs and classes are matched by: wnid, name, number or order; NULL for a network trained on the classes.
     matched_by VARCHAR,
+    -- The number of the data set's classes, which is that of the outputs that are kept.
+    classes INTEGER,
     PRIMARY KEY (model, dataset, defense)
 );
 

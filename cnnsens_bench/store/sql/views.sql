@@ -164,9 +164,11 @@ SELECT protocol, dataset, model, architecture, defense, degradation, level, gain
 FROM summed;
 
 -- mCE, relative mCE and mean flip rate (Hendrycks & Dietterich 2019) relative to a model without a defense, as in
--- cnnsens_bench/measures.py: ratios of sums over the levels that both entrants have, then means over degradations.
+-- cnnsens_bench/measures: ratios of sums over the levels that both entrants have, then means over degradations.
 -- There is a row for every entrant of each data set and protocol that includes the reference model; `degradations`
 -- counts the degradations that mCE averages over. Example: FROM mce('torchvision/alexnet')
+-- 'published:alexnet' takes the error rates of AlexNet on ImageNet-C that the paper states, for every data set; relative
+-- mCE and flip rate are NULL then.
 CREATE OR REPLACE MACRO mce(reference_model) AS TABLE
 WITH conditions AS MATERIALIZED (
     SELECT protocol, dataset, model, defense, degradation, level, 1 - accuracy AS error, label_change AS change,
@@ -174,8 +176,25 @@ WITH conditions AS MATERIALIZED (
             - accuracy AS excess
     FROM condition_shares
 ),
+-- The same numbers as in cnnsens_bench/measures/published.py, which names their source: means over five severities.
+published AS (
+    SELECT 'published:alexnet' AS reference, 'common:' || corruption AS degradation,
+        unnest([1.0, 2.0, 3.0, 4.0, 5.0]::DOUBLE[]) AS level, error::DOUBLE AS error
+    FROM (VALUES
+        ('gaussian_noise', 0.886428), ('shot_noise', 0.894468), ('impulse_noise', 0.922640),
+        ('defocus_blur', 0.819880), ('glass_blur', 0.826268), ('motion_blur', 0.785948), ('zoom_blur', 0.798360),
+        ('snow', 0.866816), ('frost', 0.826572), ('fog', 0.819324), ('brightness', 0.564592),
+        ('contrast', 0.853204), ('elastic_transform', 0.646056), ('pixelate', 0.717840),
+        ('jpeg_compression', 0.606500)
+    ) AS rates(corruption, error)
+),
 of_reference AS (
+    SELECT protocol, dataset, degradation, level, error, change, excess
     FROM conditions WHERE model = reference_model AND defense = 'none'
+    UNION ALL
+    SELECT protocol, dataset, degradation, level, error, NULL AS change, NULL AS excess
+    FROM (SELECT DISTINCT protocol, dataset FROM conditions), published
+    WHERE reference = reference_model
 ),
 summed AS (
     SELECT protocol, dataset, own.model, own.defense, degradation,
@@ -186,6 +205,8 @@ summed AS (
     FROM conditions AS own JOIN of_reference AS r USING (protocol, dataset, degradation, level)
     WHERE degradation <> 'none'
     GROUP BY ALL
+    -- A published rate is the mean over five severities: a degradation without one of them does not count.
+    HAVING count(*) = 5 OR NOT starts_with(reference_model, 'published:')
 ),
 ratios AS (
     SELECT protocol, dataset, model, defense,
