@@ -15,7 +15,7 @@ from cnnsens_bench.engine.plan import CalibrationImage, Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import split_name
-from cnnsens_bench.models.base import UNBUILDABLE, preprocessing_of
+from cnnsens_bench.models.base import UNBUILDABLE
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
@@ -120,7 +120,7 @@ def has_batch_norm(model: ModelConfig) -> bool:
     """
     source, architecture = split_name(model.name)
     try:
-        network = source.build(architecture, 2, preprocessing_of(model.name, model.input_size).input_size)
+        network = source.build(architecture, 2, model.preprocessing().input_size)
     except UNBUILDABLE:
         return True
     return bool(batch_norm_layers(network))

@@ -7,8 +7,8 @@ from pathlib import Path
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.resolve import ModelConfig
-from cnnsens_bench.models import Checkpoint, split_name
-from cnnsens_bench.models.base import BOX, PUBLISHED, preprocessing_of
+from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.models.base import BOX, PUBLISHED, location_of
 from cnnsens_bench.models.classes import ClassMatch, describe_matches, match_classes
 from cnnsens_bench.models.loading import head_of
 from cnnsens_bench.models.weights import read_state_dict
@@ -47,15 +47,15 @@ def _matches(model: ModelConfig, samples: Samples) -> bool:
 
 def _match(model: ModelConfig, samples: Samples) -> ClassMatch | None:
     """Return how the outputs of a model's weights match the classes, None where they are not known before it is built."""
-    source, architecture = split_name(model.name)
-    head = source.outputs(architecture)
-    if model.weights == "auto":
+    source, location = location_of(model.name, model.weights)
+    head = source.outputs(location)
+    if model.weights == "auto" or source.restore:
         if head is None:
             raise UserError(f"nothing is known of the outputs of '{model.name}'")
         return match_classes(model.name, head, samples.classes)
     state = read_state_dict(Path(model.weights))
-    size = preprocessing_of(model.name, model.input_size).input_size
-    return match_classes(model.name, head_of(model.name, state, size), samples.classes)
+    head = head_of(model.name, state, model.preprocessing().input_size)
+    return match_classes(model.name, head, samples.classes)
 
 
 def settle_view(config: Config, models: Iterable[ModelConfig], samples: Samples) -> str:

@@ -138,11 +138,9 @@ class _FineTunings:
 
     def _options(self, model: ModelConfig) -> dict[str, Any]:
         """Return what `finetune` and `cached_or_ready` take beside the model, the samples and the recipe."""
-        seed, cache = self.run.settings.seed, cache_dir(self.run.settings.cache)
-        view = self.run.settings.view
-        return {
-            "weights": model.weights, "input_size": model.input_size, "view": view, "seed": seed, "cache": cache
-        }  # fmt: skip
+        settings = self.run.settings
+        given = {key: getattr(model, key) for key in ("weights", "input_size", "mean", "std")}
+        return given | {"view": settings.view, "seed": settings.seed, "cache": cache_dir(settings.cache)}
 
     def _add(self, title: str, model: ModelConfig, result: Trained | Diverged, losses: Losses) -> None:
         """Take a training that has ended into the results, and report it."""

@@ -17,7 +17,7 @@ from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
 from cnnsens_bench.models import split_name
-from cnnsens_bench.models.base import PUBLISHED, preprocessing_of
+from cnnsens_bench.models.base import PUBLISHED
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.utils.config_keys import ADDED_KEYS
 from cnnsens_bench.utils.errors import UserError
@@ -136,7 +136,7 @@ def resolve_conditions(degradations: list[Any], trials: int) -> tuple[Condition,
 
 def input_sizes(models: list[ModelConfig], view: str) -> set[int]:
     """Return the sides, in pixels, of the inputs that the models will see."""
-    return {preprocessing_of(model.name, model.input_size, view).input_size for model in models}
+    return {model.preprocessing(view).input_size for model in models}
 
 
 def load_samples(dataset: DatasetConfig, data_root: str | None) -> Samples:

@@ -24,7 +24,7 @@ from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.engine.score import Scorer
 from cnnsens_bench.experiment.entrants import Pairing
 from cnnsens_bench.experiment.resolve import ModelConfig
-from cnnsens_bench.models.base import BOX, PUBLISHED, Classifier, build_network, logits_of, preprocessing_of
+from cnnsens_bench.models.base import BOX, PUBLISHED, Classifier, build_network, logits_of
 
 SAMPLE = 8
 """Number of images of the data set that decoding and degrading are timed on."""
@@ -87,7 +87,7 @@ class Profiler:
         self.network_bytes: dict[str, int] = {}
         models = pairing.trainings.items()
         view = PUBLISHED if sweep.whole_images else BOX
-        self.preprocessings = {key: preprocessing_of(model.name, model.input_size, view) for key, model in models}
+        self.preprocessings = {key: model.preprocessing(view) for key, model in models}
         self.sizes = {key: one.input_size for key, one in self.preprocessings.items()}
 
     def seconds(self, counts: WantedCounts, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:

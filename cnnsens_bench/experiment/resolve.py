@@ -4,10 +4,11 @@
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
@@ -22,6 +23,9 @@ from cnnsens_bench.training.space import SearchConfig
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.storage import StoragePath
+
+if TYPE_CHECKING:
+    from cnnsens_bench.models.base import Preprocessing
 
 Section = TypeVar("Section", Config, Recipe)
 STUDY_KEYS = (
@@ -48,13 +52,22 @@ class ModelConfig:
     """A network and how it is trained, as one entry of `models` and the top of the config say.
 
     `weights` is "auto", "random" or a path; `input_size` is in pixels, `train`, `test`, or None for what the
-    view prefers.
+    view prefers; `mean` and `std` of pixels in [0, 1] are None for those that the source knows.
     """
 
     name: str
     weights: str
     input_size: int | str | None
     recipe: Recipe
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def preprocessing(self, view: str = "box") -> "Preprocessing":
+        """Return what the network expects of its input, for a view (`box` or `published`). Raise `UserError`."""
+        from cnnsens_bench.models.base import preprocessing_of  # imported here because a help text need not wait
+
+        given = {"mean": self.mean, "std": self.std}
+        return preprocessing_of(self.name, self.input_size, view, **given, weights=self.weights)
 
 
 class ConditionConfig(NamedTuple):
@@ -184,7 +197,9 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise UserError(f"models: {entry!r} is neither a name nor a mapping with a name")
     name, training = given["name"], given.get("training") or {}
-    _check_known(given, ["name", "weights", "input_size", "training"], "models: unknown key", f" of '{name}'")
+    _check_known(
+        given, ["name", "weights", "input_size", "mean", "std", "training"], "models: unknown key", f" of '{name}'"
+    )
     known = [field.name for field in dataclasses.fields(Recipe)]
     for key in training:
         if key not in known:
@@ -195,7 +210,19 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     size = given.get("input_size", config.input_size)
     if size is not None and not size_ok(size):
         raise UserError(f"models: input_size of '{name}' is {size!r}: it must be {SIZES}")
-    return ModelConfig(name, str(given.get("weights", config.weights)), size, recipe)
+    colours = {key: _colours(name, key, given[key]) for key in ("mean", "std") if key in given}
+    return ModelConfig(name, str(given.get("weights", config.weights)), size, recipe, **colours)
+
+
+def _colours(name: str, key: str, given: Any) -> tuple[float, float, float]:
+    """Return the mean or std of a model as an entry of `models` says it. Raise `UserError`."""
+    good = isinstance(given, list | tuple) and len(given) == 3
+    good = good and all(isinstance(part, int | float) and not isinstance(part, bool) for part in given)
+    if not good or not all(math.isfinite(part) and (key == "mean" or part > 0) for part in given):
+        what = "three numbers" if key == "mean" else "three numbers above 0"
+        raise UserError(f"models: {key} of '{name}' is {given!r}: it must be {what}, for red, green and blue in [0, 1]")
+    red, green, blue = map(float, given)
+    return red, green, blue
 
 
 def read_conditions(degradations: list[Any], trials: int) -> list[ConditionConfig]:

@@ -1,6 +1,7 @@
 """What all model sources share: their registry, and the `Classifier` of pixels in [0, 255] that a network becomes."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,7 +31,8 @@ class Preprocessing:
     input_size : int
         The side of its square input in pixels.
     mean, std : tuple of float
-        The mean and the standard deviation of each RGB channel, for values in [0, 1].
+        The mean and the standard deviation of each RGB channel, for values in [0, 1]. A source that cannot know them
+        describes a network with `UNKNOWN_COLOURS`, and an unknown input size is 0: the user must then say them.
     view : PublishedView or None
         How the network's own library resizes and crops an image; None for its box, resized to the square.
     """
@@ -54,6 +56,12 @@ class Preprocessing:
         return cls(values["input_size"], tuple(values["mean"]), tuple(values["std"]), view)
 
 
+Colours = tuple[float, float, float]
+"""A mean or a standard deviation of each RGB channel, for values in [0, 1]."""
+
+UNKNOWN_COLOURS: Colours = (math.nan, math.nan, math.nan)
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """A registered model source; `model_source` explains the attributes."""
@@ -65,6 +73,8 @@ class ModelSource:
     pretrained: Callable[[str], dict[str, Tensor]]
     published: Callable[[str, int | str | None], Preprocessing] | None = None
     outputs: Callable[[str], OutputClasses | None] = lambda architecture: None
+    restore: Callable[[dict[str, Tensor], int, int], nn.Module] | None = None
+    trainable: bool = True
 
     @property
     def function(self) -> Callable[[str, int, int], nn.Module]:
@@ -91,6 +101,8 @@ def model_source(
     pretrained: Callable[[str], dict[str, Tensor]] = _no_weights,
     published: Callable[[str, int | str | None], Preprocessing] | None = None,
     outputs: Callable[[str], OutputClasses | None] = lambda architecture: None,
+    restore: Callable[[dict[str, Tensor], int, int], nn.Module] | None = None,
+    trainable: bool = True,
 ) -> Callable[[Callable[[str, int, int], nn.Module]], Callable[[str, int, int], nn.Module]]:
     """Register a function that builds the networks of a model source.
 
@@ -117,6 +129,12 @@ def model_source(
     outputs
         A function that returns what the outputs of an architecture's published weights mean, or None where that is
         unknown.
+    restore
+        A function that builds a network from a state dict which describes it, for a number of classes and an input
+        size, for sources whose networks are files of a user. Where `weights` names a path, the other functions of such
+        a source are called with that path in place of the architecture; `build` is not needed for them.
+    trainable
+        Whether its networks can be fine-tuned.
 
     Examples
     --------
@@ -134,7 +152,9 @@ def model_source(
     """
 
     def decorate(build: Callable[[str, int, int], nn.Module]) -> Callable[[str, int, int], nn.Module]:
-        model_sources.add(name, ModelSource(name, names, describe, build, pretrained, published, outputs))
+        model_sources.add(
+            name, ModelSource(name, names, describe, build, pretrained, published, outputs, restore, trainable)
+        )
         return build
 
     return decorate
@@ -243,7 +263,24 @@ LONGEST = 160
 """How many characters of a library's message a sentence quotes."""
 
 
-def preprocessing_of(model: str, input_size: int | str | None, view: str = BOX) -> Preprocessing:
+def location_of(model: str, weights: str) -> tuple[ModelSource, str]:
+    """Return the source of a model, and what its functions take: the architecture, or the path that `weights` names.
+
+    The latter is for sources whose networks are files of a user; see `restore` of `model_source`.
+    """
+    source, architecture = split_name(model)
+    return source, weights if source.restore and weights not in ("auto", "random") else architecture
+
+
+def preprocessing_of(
+    model: str,
+    input_size: int | str | None,
+    view: str = BOX,
+    *,
+    mean: Colours | None = None,
+    std: Colours | None = None,
+    weights: str = "auto",
+) -> Preprocessing:
     """Return what a model expects of its input.
 
     Parameters
@@ -255,25 +292,39 @@ def preprocessing_of(model: str, input_size: int | str | None, view: str = BOX) 
         the size that the view prefers: `test` for a published one.
     view
         `box` or `published`.
+    mean, std
+        The normalisation, in place of the one that the source knows.
+    weights
+        `auto`, `random` or a path, for sources whose networks are files of a user.
 
     Raises
     ------
     UserError
-        If the model is unknown, or its library's transform is not one that can be followed.
+        If the model is unknown, its library's transform is not one that can be followed, or what the source cannot know
+        is not given.
     """
-    source, architecture = split_name(model)
-    described = source.describe(architecture)
+    source, location = location_of(model, weights)
+    described = source.describe(location)
     if view == BOX and not isinstance(input_size, str):
-        return described if input_size is None else replace(described, input_size=input_size)
-    if source.published:
-        found = source.published(architecture, input_size)
+        found = described if input_size is None else replace(described, input_size=input_size)
+    elif source.published:
+        found = source.published(location, input_size)
     else:
         size = input_size if isinstance(input_size, int) else described.input_size
         found = replace(described, input_size=size, view=PublishedView(size))
-    return replace(found, view=None) if view == BOX else found
+    found = replace(found, mean=mean or found.mean, std=std or found.std, view=None if view == BOX else found.view)
+    if not found.input_size:
+        raise UserError(f"'{model}' takes inputs of any size: give one with input_size=<pixels>")
+    if any(map(math.isnan, (*found.mean, *found.std))):
+        raise UserError(
+            f"the mean and std that '{model}' expects of pixels in [0, 1] cannot be known: name them, as in "
+            f"models=[{{name: {model}, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}]; mean: [0, 0, 0], "
+            "std: [1, 1, 1] where it normalises its input itself"
+        )
+    return found
 
 
-def build_network(model: str, classes: int, input_size: int) -> nn.Module:
+def build_network(model: str, classes: int, input_size: int, state: dict[str, Tensor] | None = None) -> nn.Module:
     """Return a network of a model with random weights.
 
     Parameters
@@ -284,6 +335,8 @@ def build_network(model: str, classes: int, input_size: int) -> nn.Module:
         The number of its outputs.
     input_size
         The side of its square input in pixels.
+    state
+        The state dict that it gets later, which some sources build their networks from.
 
     Raises
     ------
@@ -292,6 +345,8 @@ def build_network(model: str, classes: int, input_size: int) -> nn.Module:
     """
     source, architecture = split_name(model)
     try:
+        if source.restore and state is not None:
+            return source.restore(state, classes, input_size)
         return source.build(architecture, classes, input_size)
     except UNBUILDABLE as error:
         reason = first_line(error, LONGEST)
@@ -301,12 +356,15 @@ def build_network(model: str, classes: int, input_size: int) -> nn.Module:
 def num_parameters(network: nn.Module) -> int:
     """Return the number of trainable and frozen parameters of a network, without its buffers.
 
+    Of a network whose weights are no parameters of torch, the attribute `hidden_parameters` counts them.
+
     Examples
     --------
     >>> num_parameters(nn.Linear(10, 3))
     33
     """
-    return sum(parameter.numel() for parameter in network.parameters())
+    hidden = sum(getattr(module, "hidden_parameters", 0) for module in network.modules())
+    return hidden + sum(parameter.numel() for parameter in network.parameters())
 
 
 def logits_of(output: Any) -> Tensor:

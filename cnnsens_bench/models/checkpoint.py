@@ -65,9 +65,12 @@ class Checkpoint:
             If the weights do not fit the model.
         """
         source, architecture = split_name(self.model)
-        count = self.match.count if self.match else len(self.classes)
+        count, size = self.match.count if self.match else len(self.classes), self.preprocessing.input_size
         with UninitialisedWeights():
-            network = source.build(architecture, count, self.preprocessing.input_size)
+            if source.restore:
+                network = source.restore(self.state_dict, count, size)
+            else:
+                network = source.build(architecture, count, size)
         try:
             network.load_state_dict(self.state_dict)
         except RuntimeError:

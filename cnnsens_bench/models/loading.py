@@ -8,7 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.models.base import LONGEST, UNBUILDABLE, Classifier, build_network, preprocessing_of, split_name
+from cnnsens_bench.models.base import (
+    LONGEST,
+    UNBUILDABLE,
+    Classifier,
+    build_network,
+    location_of,
+    preprocessing_of,
+    split_name,
+)
 from cnnsens_bench.models.checkpoint import UninitialisedWeights, is_checkpoint, parse_checkpoint
 from cnnsens_bench.models.classes import OutputClasses
 from cnnsens_bench.models.weights import class_count, load_safely, load_weights, starting_weights, state_dict_of
@@ -113,18 +121,23 @@ def network_for(model: str, state: dict[str, Tensor], input_size: int) -> tuple[
 
     def build(count: int) -> nn.Module:
         with UninitialisedWeights():
-            return build_network(model, count, input_size)
+            return build_network(model, count, input_size, state)
 
     network = build(FIRST_GUESS)
     count = class_count(network, state)
     return (network, FIRST_GUESS) if count is None else (build(count), count)
 
 
-def head_of(model: str, state: dict[str, Tensor], input_size: int) -> OutputClasses:
-    """Return what the outputs of a state dict mean: the published classes where there are as many, else no names."""
+def head_of(model: str, state: dict[str, Tensor], input_size: int, weights: str = "auto") -> OutputClasses:
+    """Return what the outputs of a state dict mean: the published classes where there are as many, else no names.
+
+    `weights` says where the state dict is from: `auto`, or a path.
+    """
+    source, location = location_of(model, weights)
+    published = source.outputs(location)
+    if published and source.restore:
+        return published
     count = network_for(model, state, input_size)[1]
-    source, architecture = split_name(model)
-    published = source.outputs(architecture)
     return published if published and published.count == count else OutputClasses(count)
 
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.models.base import WeightsUnavailable, split_name
+from cnnsens_bench.models.base import WeightsUnavailable, location_of
 from cnnsens_bench.utils.errors import UserError
 
 PACKAGES = {
@@ -49,14 +49,14 @@ def starting_weights(model: str, weights: str, ways_out: str = WAYS_OUT) -> tupl
     """
     if weights == "random":
         return None, "random"
-    if weights != "auto":
+    source, location = location_of(model, weights)
+    if weights != "auto" and not source.restore:
         return read_state_dict(Path(weights)), f"file:{file_digest(Path(weights))}"
     packaged = package_file(model)
     if packaged is not None:
         return read_state_dict(packaged), f"package:{packaged.name}"
-    source, architecture = split_name(model)
     try:
-        state = source.pretrained(architecture)
+        state = source.pretrained(location)
     except WeightsUnavailable as error:
         package = f", or install {PACKAGES[model][0].replace('_', '-')}" if model in PACKAGES else ""
         raise UserError(

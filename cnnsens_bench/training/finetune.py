@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from cnnsens_bench.models.base import (
     BOX,
     PUBLISHED,
     Classifier,
+    Colours,
     Preprocessing,
     architecture_of,
     build_network,
@@ -181,6 +183,8 @@ def finetune(
     weights: str = "auto",
     input_size: int | str | None = None,
     view: str = BOX,
+    mean: Colours | None = None,
+    std: Colours | None = None,
     seed: int = 0,
     cache: Path,
     report: Report | None = None,
@@ -201,6 +205,8 @@ def finetune(
         The side of the network's input in pixels, `train`, `test`, or None for the architecture's own.
     view
         `box` or `published`.
+    mean, std
+        The normalisation, in place of the one that the model's source knows.
     seed
         The seed of everything random.
     cache
@@ -215,8 +221,10 @@ def finetune(
     UserError
         If the weights cannot be had or the training split is empty.
     """
-    options = {"weights": weights, "input_size": input_size, "view": view, "seed": seed, "cache": cache}
-    found = cached_or_ready(model, samples, recipe, **options)  # type: ignore[arg-type]
+    found = cached_or_ready(
+        model, samples, recipe, weights=weights, input_size=input_size, view=view, mean=mean, std=std, seed=seed,
+        cache=cache,
+    )  # fmt: skip
     return found if isinstance(found, Trained) else save_trained(found.run(cache, report), found.path)
 
 
@@ -228,6 +236,8 @@ def cached_or_ready(
     weights: str,
     input_size: int | str | None,
     view: str = BOX,
+    mean: Colours | None = None,
+    std: Colours | None = None,
     seed: int,
     cache: Path,
 ) -> Trained | FineTuning:
@@ -241,11 +251,11 @@ def cached_or_ready(
         If the weights cannot be had, or the cached file is not what its name says.
     """
     architecture = architecture_of(model)
-    preprocessing = preprocessing_of(model, input_size, view)
+    preprocessing = preprocessing_of(model, input_size, view, mean=mean, std=std, weights=weights)
     state, identity = starting_weights(model, weights)
     match = None
     if not recipe.epochs and state is not None:
-        head = head_of(model, state, preprocessing.input_size)
+        head = head_of(model, state, preprocessing.input_size, weights)
         match = match_classes(model, head, samples.classes)
     train = samples.split("train", "val")
     if view == PUBLISHED:
@@ -265,7 +275,8 @@ def cached_or_ready(
         shaped_by["outputs"] = [match.count, *match.outputs]
     text = json.dumps(shaped_by)
     digest = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()
-    path = cache / "checkpoints" / f"{architecture}-{samples.name}-{digest[:16]}.pt"
+    plain = re.sub(r"[^\w.-]+", "-", architecture).strip("-")
+    path = cache / "checkpoints" / f"{plain}-{samples.name}-{digest[:16]}.pt"
     if path.is_file():
         checkpoint = load_checkpoint(path)
         if checkpoint.extra.get("shaped_by") != text:
@@ -294,7 +305,7 @@ def starting_network(
         If the network cannot be built for the input size, or the weights are another network's.
     """
     torch.manual_seed(seed)
-    network = build_network(model, classes, preprocessing.input_size)
+    network = build_network(model, classes, preprocessing.input_size, state)
     if state is not None:
         load_weights(network, state, model)
     return network
