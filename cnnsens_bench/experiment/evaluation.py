@@ -7,7 +7,7 @@ from pathlib import Path
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.resolve import ModelConfig
-from cnnsens_bench.models import Checkpoint
+from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.models.base import BOX, PUBLISHED, location_of
 from cnnsens_bench.models.classes import ClassMatch, describe_matches, match_classes
 from cnnsens_bench.models.loading import head_of
@@ -21,13 +21,18 @@ def settle_training(config: Config, models: list[ModelConfig], samples: Samples)
     Raises
     ------
     UserError
-        With `fine_tune=never`, for a published network whose outputs do not match the classes.
+        With `fine_tune=never`, for a published network whose outputs do not match the classes; for a network that cannot
+        be fine-tuned and must be.
     """
     if config.fine_tune == "always":
+        for model in models:
+            if model.recipe.epochs:
+                source, architecture = split_name(model.name)
+                source.require_trainable(architecture, len(samples.classes))
         return models
     settled = []
     for model in models:
-        as_it_is = config.fine_tune == "never" or _matches(model, samples)
+        as_it_is = config.fine_tune == "never" or _matches(model, samples) or not _trainable(model, samples)
         recipe = dataclasses.replace(model.recipe, epochs=0) if as_it_is else model.recipe
         if as_it_is and model.weights == "auto":
             _match(model, samples)
@@ -43,6 +48,15 @@ def _matches(model: ModelConfig, samples: Samples) -> bool:
     except UserError:
         return False
     return True
+
+
+def _trainable(model: ModelConfig, samples: Samples) -> bool:
+    source, architecture = split_name(model.name)
+    try:
+        source.require_trainable(architecture, len(samples.classes))
+    except UserError:
+        return False
+    return source.trainable
 
 
 def _match(model: ModelConfig, samples: Samples) -> ClassMatch | None:

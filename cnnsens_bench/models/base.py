@@ -75,6 +75,8 @@ class ModelSource:
     outputs: Callable[[str], OutputClasses | None] = lambda architecture: None
     restore: Callable[[dict[str, Tensor], int, int], nn.Module] | None = None
     trainable: bool = True
+    fixed_outputs: bool = False
+    require_trainable: Callable[[str, int], None] = lambda architecture, classes: None
 
     @property
     def function(self) -> Callable[[str, int, int], nn.Module]:
@@ -103,6 +105,8 @@ def model_source(
     outputs: Callable[[str], OutputClasses | None] = lambda architecture: None,
     restore: Callable[[dict[str, Tensor], int, int], nn.Module] | None = None,
     trainable: bool = True,
+    fixed_outputs: bool = False,
+    require_trainable: Callable[[str, int], None] = lambda architecture, classes: None,
 ) -> Callable[[Callable[[str, int, int], nn.Module]], Callable[[str, int, int], nn.Module]]:
     """Register a function that builds the networks of a model source.
 
@@ -135,6 +139,11 @@ def model_source(
         a source are called with that path in place of the architecture; `build` is not needed for them.
     trainable
         Whether its networks can be fine-tuned.
+    fixed_outputs
+        Whether a network has its own number of outputs, which `outputs` says, whatever `num_classes` is.
+    require_trainable
+        A function of an architecture and a number of classes that raises `UserError` where the network cannot be
+        fine-tuned for them.
 
     Examples
     --------
@@ -152,9 +161,8 @@ def model_source(
     """
 
     def decorate(build: Callable[[str, int, int], nn.Module]) -> Callable[[str, int, int], nn.Module]:
-        model_sources.add(
-            name, ModelSource(name, names, describe, build, pretrained, published, outputs, restore, trainable)
-        )
+        found = (names, describe, build, pretrained, published, outputs, restore, trainable, fixed_outputs)
+        model_sources.add(name, ModelSource(name, *found, require_trainable))
         return build
 
     return decorate

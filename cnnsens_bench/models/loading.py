@@ -135,7 +135,7 @@ def head_of(model: str, state: dict[str, Tensor], input_size: int, weights: str 
     """
     source, location = location_of(model, weights)
     published = source.outputs(location)
-    if published and source.restore:
+    if published and (source.restore or source.fixed_outputs):
         return published
     count = network_for(model, state, input_size)[1]
     return published if published and published.count == count else OutputClasses(count)

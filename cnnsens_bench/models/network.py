@@ -87,13 +87,12 @@ class Network:
 
     @property
     def title(self) -> str:
-        """The name that results have, without characters that names of files lack."""
+        """Its name, or that of its class, function or architecture."""
         found = self.name or getattr(self.function, "__name__", None) or type(self.function).__name__
         config = getattr(self.function, "pretrained_cfg", None)
         if not self.name and isinstance(config, Mapping):
             found = config.get("architecture") or found
-        plain = "".join(c if c.isalnum() or c in "_-." else "_" for c in found.replace("<lambda>", "lambda"))
-        return plain.strip(".") or "network"
+        return str(found).replace("<lambda>", "lambda")
 
     def described(self, input_size: int | None = None) -> Preprocessing:
         """Return the input that it expects, its view included; what is unknown has the size 0 or `UNKNOWN_COLOURS`.

@@ -74,7 +74,7 @@ def _returned(model: str) -> Network:
     if not callable(found):
         kind = "None" if found is None else f"a {type(found).__name__}"
         raise UserError(f"model '{model}' returned {kind}: it must return a torch.nn.Module, a function or a Network")
-    return Network(found, name=path)
+    return Network(found, name=model)
 
 
 def _called(model: str, function: Callable[[], Any]) -> Any:
@@ -128,8 +128,27 @@ def pretrained(architecture: str) -> dict[str, Tensor]:
     return adapted(network_of(architecture)).state_dict()
 
 
+def require_trainable(architecture: str, classes: int) -> None:
+    """Raise `UserError` unless a network is a module with parameters and as many outputs as there are classes."""
+    found = findings_of(architecture)
+    if not found.trainable:
+        raise UserError(f"'{architecture}' has no weights to fine-tune: evaluate it as it is, with fine_tune=never")
+    if found.outputs.count != classes:
+        raise UserError(
+            f"'{architecture}' has {found.outputs.count} outputs, and the data set {classes} classes: to fine-tune it, give "
+            "it as many outputs"
+        )
+
+
 @model_source(
-    PYTHON, names=None, describe=describe, pretrained=pretrained, published=published, outputs=outputs, fixed_outputs=True
+    PYTHON,
+    names=None,
+    describe=describe,
+    pretrained=pretrained,
+    published=published,
+    outputs=outputs,
+    fixed_outputs=True,
+    require_trainable=require_trainable,
 )
 def build(architecture: str, num_classes: int, input_size: int) -> OwnNetwork:
     """Return a copy of a network, whose number of outputs is its own."""
