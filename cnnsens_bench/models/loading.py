@@ -55,6 +55,9 @@ def load_network(
     checkpoint: Path | None = None,
     input_size: int | None = None,
     classes: Sequence[str] | None = None,
+    *,
+    mean: Colours | None = None,
+    std: Colours | None = None,
 ) -> LoadedNetwork:
     """Return the network of a checkpoint, or a model with its published weights.
 
@@ -68,7 +71,9 @@ def load_network(
     input_size
         The side of the square input in pixels. The default is the checkpoint's or the architecture's.
     classes
-        The names of the outputs. By default the checkpoint's, or numbers.
+        The names of the outputs. By default the checkpoint's, those of published weights, or numbers.
+    mean, std
+        The normalisation of a model without a checkpoint of this program, in place of the one that its source knows.
 
     Raises
     ------
