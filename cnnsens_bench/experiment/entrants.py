@@ -15,7 +15,8 @@ from cnnsens_bench.engine.plan import CalibrationImage, Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import split_name
-from cnnsens_bench.models.base import UNBUILDABLE
+from cnnsens_bench.models.base import UNBUILDABLE, build_network
+from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
@@ -119,8 +120,13 @@ def has_batch_norm(model: ModelConfig) -> bool:
     A network that cannot be built is taken for one that has them: what is wrong with it is said when it is trained.
     """
     source, architecture = split_name(model.name)
+    size = model.preprocessing().input_size
     try:
-        network = source.build(architecture, 2, model.preprocessing().input_size)
+        if source.restore and model.weights != "random":
+            state, _ = starting_weights(model.name, model.weights)
+            network = build_network(model.name, 2, size, state)
+        else:
+            network = source.build(architecture, 2, size)
     except UNBUILDABLE:
         return True
     return bool(batch_norm_layers(network))

@@ -1,5 +1,6 @@
 """What degradations are expected to do to images that a caller of the Python interface hands over."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from cnnsens_bench.engine.photo_prediction import GRADIENT, LabelChangePredictor
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.experiment.benchmark import named_networks, unchanged_process
 from cnnsens_bench.images.memory import decoded_in_memory
-from cnnsens_bench.models.base import best_device
+from cnnsens_bench.models.base import PUBLISHED, best_device, split_name
 from cnnsens_bench.models.loading import LoadedNetwork, load_network
 from cnnsens_bench.models.sources.python import held
 from cnnsens_bench.sensitivity.gradients import FIRST_ORDER
@@ -103,7 +104,11 @@ def _loaded(entry: Any, given: Mapping[str, Any]) -> LoadedNetwork:
     """Return the network of a config's entry. Raise `UserError` where it gives no gradients."""
     name = entry if isinstance(entry, str) else entry["name"]
     own = {} if isinstance(entry, str) else {key: entry[key] for key in ("mean", "std") if key in entry}
-    ready = load_network(name, input_size=given["input_size"], classes=given["classes"], **own)
+    ready = load_network(name, input_size=given["input_size"], classes=given["classes"], view=PUBLISHED, **own)
+    source, architecture = split_name(ready.model)
+    head = source.outputs(architecture)
+    if given["classes"] is None and head and len(head.names) == len(ready.classes):
+        ready = dataclasses.replace(ready, classes=head.names)
     size = ready.input_size
     try:
         with torch.enable_grad():

@@ -41,6 +41,8 @@ STUDY_KEYS = (
     "limit",
 )
 """Keys of the config that a study may have of its own: none that would make its predictions of another protocol."""
+MODEL_KEYS = ("name", "weights", "input_size", "mean", "std", "training")
+"""Keys of an entry of `models`."""
 FIRST = "first"
 """A study's key beside them: the number of models that take part, from the front."""
 STORAGE = "CNNSENS_STORAGE"
@@ -196,10 +198,13 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     given = {"name": entry} if isinstance(entry, str) else entry
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise UserError(f"models: {entry!r} is neither a name nor a mapping with a name")
-    name, training = given["name"], given.get("training") or {}
-    _check_known(
-        given, ["name", "weights", "input_size", "mean", "std", "training"], "models: unknown key", f" of '{name}'"
-    )
+    from cnnsens_bench.models.base import split_path  # imported here because a help text need not wait for torch
+
+    [name, path], training = split_path(given["name"]), given.get("training") or {}
+    _check_known(given, MODEL_KEYS, "models: unknown key", f" of '{name}'")
+    weights = str(path or given.get("weights", config.weights))
+    if path and "weights" in given:
+        raise UserError(f"models: '{given['name']}' names a path, and weights another: leave one of them out")
     known = [field.name for field in dataclasses.fields(Recipe)]
     for key in training:
         if key not in known:
@@ -211,7 +216,7 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     if size is not None and not size_ok(size):
         raise UserError(f"models: input_size of '{name}' is {size!r}: it must be {SIZES}")
     colours = {key: _colours(name, key, given[key]) for key in ("mean", "std") if key in given}
-    return ModelConfig(name, str(given.get("weights", config.weights)), size, recipe, **colours)
+    return ModelConfig(name, weights, size, recipe, **colours)
 
 
 def _colours(name: str, key: str, given: Any) -> tuple[float, float, float]:

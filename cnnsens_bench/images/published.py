@@ -42,6 +42,8 @@ class PublishedView:
         The colour around an image that is smaller than the square, in [0, 255].
     tensors : bool
         Whether the library resizes tensors, as transformers does, and not Pillow's images. The two round differently.
+    floor : bool
+        Whether the corner of the crop is rounded down, as transformers does, and not to the nearest even pixel.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class PublishedView:
     interpolation: str = "bicubic"
     fill: tuple[int, int, int] = (0, 0, 0)
     tensors: bool = False
+    floor: bool = False
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Return the width and height that an image is resized to."""
@@ -71,13 +74,15 @@ class PublishedView:
     def window(self, width: int, height: int) -> Box:
         """Return the left, top, width and height of what the view shows, in pixels of the image."""
         wide, high = self.resized(width, height)
-        left, top = self._offset(wide), self._offset(high)
+        left, top = self.offset(wide), self.offset(high)
         across, down = width / wide, height / high
         return left * across, top * down, self.size * across, self.size * down
 
-    def _offset(self, side: int) -> int:
+    def offset(self, side: int) -> int:
         """Return where the crop begins along a side of the resized image; negative where it is padded."""
-        return -((self.size - side) // 2) if side < self.size else round((side - self.size) / 2.0)
+        if side < self.size:
+            return -((self.size - side) // 2)
+        return (side - self.size) // 2 if self.floor else round((side - self.size) / 2.0)
 
     @property
     def pads(self) -> bool:
@@ -134,4 +139,5 @@ def _cropped(image: "torch.Tensor | Image.Image", view: PublishedView) -> "torch
         before = [part // 2 for part in short]
         after = [(part + 1) // 2 for part in short]
         image = functional.pad(image, [*before, *after], fill=list(view.fill))
-    return functional.center_crop(image, [view.size, view.size])
+    height, width = functional.get_size(image)
+    return functional.crop(image, view.offset(height), view.offset(width), view.size, view.size)

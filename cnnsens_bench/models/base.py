@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -247,6 +248,26 @@ def split_name(model: str) -> tuple[ModelSource, str]:
     if architecture not in names and architecture.partition(".")[0] not in names:
         raise UserError(f"unknown model '{model}'{near(architecture, names)}")
     return source, architecture
+
+
+def split_path(model: str) -> tuple[str, str | None]:
+    """Return the short name that a model is stored by, and the path in its name, None where there is none.
+
+    Parameters
+    ----------
+    model
+        `<source>/<path>`, where the path begins with `/`, `./`, `../` or `~`, or ends with `.onnx`; any other name is
+        returned as it is.
+
+    Examples
+    --------
+    >>> split_path("onnx//weights/net.onnx"), split_path("hf/microsoft/resnet-50")
+    (('onnx/net', '/weights/net.onnx'), ('hf/microsoft/resnet-50', None))
+    """
+    source, _, path = model.partition("/")
+    if not path.startswith(("/", "./", "../", "~")) and not path.endswith(".onnx"):
+        return model, None
+    return f"{source}/{PurePath(path).name.removesuffix('.onnx')}", path
 
 
 PYTHON = "python"
