@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cnnsens_bench.images.published import PublishedView
 from cnnsens_bench.models.base import LONGEST, UNKNOWN_COLOURS, Preprocessing, best_device
 from cnnsens_bench.models.classes import OutputClasses
-from cnnsens_bench.models.sources import timm
+from cnnsens_bench.models.sources import hf, timm
 from cnnsens_bench.utils.errors import UserError, first_line
 
 PROBE_SIZES = (224, 64, 32, 128, 299, 384, 28)
@@ -52,7 +52,8 @@ class Network:
 
     Notes
     -----
-    Of networks of timm, all of this is known.
+    Of networks of timm, all of this is known; of those of transformers too, where their image processor lies beside their
+    weights.
 
     Examples
     --------
@@ -116,11 +117,23 @@ def _three_numbers(given: Any, least: float) -> bool:
 
 
 def _known_of(function: Any) -> Preprocessing | None:
-    """Return what a network of timm expects of its input, None for other networks."""
+    """Return what a network of timm, or one of transformers with its image processor beside it, expects of its input."""
+    if location := _transformers_location(function):
+        try:
+            return hf.published(location, None)
+        except UserError:
+            return None
     config = getattr(function, "pretrained_cfg", None)
     if not isinstance(config, Mapping) or not {"input_size", "mean", "std"} <= set(config):
         return None
     return timm.preprocessing_of_config(dict(config), None, type(function).__name__)
+
+
+def _transformers_location(function: Any) -> str | None:
+    """Return the folder or id that a network of transformers was loaded from, None for other networks."""
+    config = getattr(function, "config", None)
+    location = getattr(config, "_name_or_path", None) if hasattr(config, "id2label") else None
+    return location if isinstance(location, str) and location else None
 
 
 def _resized(view: PublishedView | None, size: int) -> PublishedView:
@@ -250,6 +263,9 @@ def findings(network: Network) -> Findings:
     if not names and isinstance(config, Mapping):
         found = timm.outputs_of_config(dict(config))
         known = found if found and found.count == count else known
+    if not names and (own := getattr(getattr(network.function, "config", None), "id2label", None)):
+        found = OutputClasses(count, names=tuple(str(own.get(i, i)) for i in range(count)))
+        known = found if len(own) == count and not found.names[0].startswith("LABEL_") else known
     trainable = made.is_module and any(True for _ in made.parameters())
     return Findings(known, trainable, made.is_module and _differentiable(made, images))
 
