@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from cnnsens_bench.utils.errors import UserError
 
 __all__ = [
-    "Motion", "Network", "Preprocessing", "PublishedView", "Results", "Samples", "UserError", "__version__", "benchmark",
-    "dataset", "datasets", "defense", "defenses", "degradation", "degradations", "degrade", "load_checkpoint",
-    "load_dataset", "make_samples", "measure", "measures", "model_source", "models", "open_results", "parse_defense",
-    "parse_degradation", "predictor", "sensitivity",
+    "Motion", "Network", "Preprocessing", "PublishedView", "Results", "Samples", "UserError", "__version__",
+    "benchmark", "dataset", "datasets", "defense", "defenses", "degradation", "degradations", "degrade",
+    "load_checkpoint", "load_dataset", "make_samples", "measure", "measures", "model_source", "models",
+    "open_results", "parse_defense", "parse_degradation", "predictor", "sensitivity",
 ]  # fmt: skip
 _MODULES = ("datasets", "defenses", "degradations", "measures", "models", "sensitivity")
-"""Of these, `sensitivity` can be called."""
+"""The public modules; `sensitivity` can be called, too."""
 _SOURCE_OF = {
     **dict.fromkeys(("benchmark", "degrade"), "cnnsens_bench.api"),
     **dict.fromkeys(("Samples", "dataset", "load_dataset", "make_samples"), "cnnsens_bench.datasets"),

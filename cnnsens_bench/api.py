@@ -34,15 +34,15 @@ def benchmark(
 ) -> "Results":
     """Measure how often networks are right, and how often their label changes, when images get worse.
 
-    Everything runs in this process, by `suite=custom`. What was computed is kept: the same call returns at once, one that
-    was stopped goes on, and other networks, data or settings have a folder of their own.
+    Everything runs in this process, by `suite=custom`. What was computed is kept: the same call returns at once, one
+    that was stopped goes on, and other networks, data or settings have a folder of their own.
 
     Parameters
     ----------
     network
         A name (`timm/resnet18`, `my_module:function`), a `torch.nn.Module`, any function from normalised images
-        (N, 3, S, S) float32 to outputs (N, classes), a `Network`, or several of these in a list, or by name in a dict. A
-        module is copied, and stays as it is.
+        (N, 3, S, S) float32 to outputs (N, classes), a `Network`, or several of these in a list, or by name in a dict.
+        A module is copied, and stays as it is.
     data
         The name of a data set, a folder with a folder for each class, `Samples`, a table with the columns `uri` and
         `label` (and those of `make_samples`), or `(images, labels)`: (N, H, W, 3) uint8 or a list of Pillow's images or
@@ -89,8 +89,8 @@ def benchmark(
     from cnnsens_bench.results import open_results
 
     named = {
-        "degradations": degradations, "trials": trials, "limit": limit, "seed": seed, "defenses": defenses, "view": view,
-        "precision": precision, "batch_size": batch_size, "output": output,
+        "degradations": degradations, "trials": trials, "limit": limit, "seed": seed, "defenses": defenses,
+        "view": view, "precision": precision, "batch_size": batch_size, "output": output,
     }  # fmt: skip
     changes = {key: value for key, value in named.items() if value is not None}
     for key, value in {**(options or {}), **keys}.items():
@@ -113,9 +113,9 @@ def degrade(
 ) -> Any:
     """Return an image as a run would degrade it.
 
-    The draw depends on the seed, the trial, the image's id and the data set's name alone, so that the pixels are those of
-    a run that has the same four, and an input as large as the image. An image that is not square is degraded within the
-    smallest square around it, whose rest mirrors the image.
+    The draw depends on the seed, the trial, the image's id and the data set's name alone, so that the pixels are those
+    of a run that has the same four, and an input as large as the image. An image that is not square is degraded within
+    the smallest square around it, whose rest mirrors the image.
 
     Parameters
     ----------
@@ -204,8 +204,8 @@ def sensitivity(
     -------
     pandas.DataFrame
         A row for each image and condition: `image`, `label` (the class, by name where it is known), `label_index`,
-        `confidence`, `margin` (logits), `degradation`, `level`, `label_change` (the predicted probability that the label
-        changes), `predictor`, `logit_std`, `probability_std`, and `error` where an image cannot be computed.
+        `confidence`, `margin` (logits), `degradation`, `level`, `label_change` (the predicted probability that the
+        label changes), `predictor`, `logit_std`, `probability_std`, and `error` where an image cannot be computed.
 
     Raises
     ------

@@ -17,8 +17,8 @@ ONLY_IN = {
     "mlflow": {"tracking.py"},
     "duckdb": {"store/connection.py", "store/database.py", "store/ingestion.py", "store/read.py", "store/schema.py",
                "store/submission/transfer.py", "store/submission/check.py", "leaderboard/read.py"},
-    "PIL": {"images/__init__.py", "images/published.py", "images/views.py", "training/data.py", "datasets/plumage/__init__.py",
-            "datasets/plumage/birds.py", "datasets/plumage/scene.py"},
+    "PIL": {"images/__init__.py", "images/memory.py", "images/published.py", "images/views.py", "training/data.py",
+            "datasets/plumage/__init__.py", "datasets/plumage/birds.py", "datasets/plumage/scene.py"},
     "hydra": {"config/compose.py"},
 }  # fmt: skip
 
@@ -38,6 +38,7 @@ ROOMS = {
     "engine": {"images", "degradations", "models", "defenses", "sensitivity"},
     "runtime": {"engine", "images", "degradations", "models", "defenses", "sensitivity", "store", "training"},
     "figures": {"datasets", "images", "store", "measures"},
+    "api.py": {"experiment", "engine", "degradations", "images", "results"},
     "results.py": {"store", "figures"},
     "tracking.py": set(),
     "experiment": {"config", "datasets", "images", "degradations", "models", "defenses", "sensitivity", "training",

@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,21 @@ def named_networks(networks: Any, given: Mapping[str, Any]) -> NamedNetworks:
         while unique in in_memory:
             unique, number = f"{title}-{number}", number + 1
         in_memory[unique] = dataclasses.replace(known, name=unique)
+        _require_input(in_memory[unique])
         entries.append(f"{PYTHON}/{unique}")
     return NamedNetworks(tuple(entries), in_memory)
+
+
+def _require_input(network: Network) -> None:
+    """Raise `UserError` where a network does not say what it expects of its input."""
+    described = network.described()
+    unknown = [key for key in ("mean", "std") if any(map(math.isnan, getattr(described, key)))]
+    unknown += [] if described.input_size else ["size"]
+    if unknown:
+        raise UserError(
+            f"what network '{network.title}' expects of its input cannot be known: give {', '.join(unknown)}, such as "
+            "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224 of most networks of ImageNet"
+        )
 
 
 def config_of(changes: Mapping[str, Any]) -> Config:
@@ -168,8 +182,8 @@ def run_benchmark(
     load_plugins(config.plugins)
     if named.in_memory and over_ray(config.cluster):
         raise UserError(
-            f"'{next(iter(named.in_memory))}' is in the memory of this process, which other machines do not have: leave "
-            "cluster.engine=ray out, or name a function that returns it, as module:function"
+            f"'{next(iter(named.in_memory))}' is in the memory of this process, which other machines do not have: "
+            "leave cluster.engine=ray out, or name a function that returns it, as module:function"
         )
     console = Console(highlight=False, emoji=False, quiet=not progress)
     with held(named.in_memory), unchanged_process():

@@ -21,8 +21,8 @@ def settle_training(config: Config, models: list[ModelConfig], samples: Samples)
     Raises
     ------
     UserError
-        With `fine_tune=never`, for a published network whose outputs do not match the classes; for a network that cannot
-        be fine-tuned and must be.
+        With `fine_tune=never`, for a published network whose outputs do not match the classes; for a network that
+        cannot be fine-tuned and must be.
     """
     if config.fine_tune == "always":
         for model in models:

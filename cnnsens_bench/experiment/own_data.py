@@ -66,19 +66,19 @@ def samples_of(data: Any, head: OutputClasses | None, cache: Path, classes: Sequ
         return _from_table(data, head, classes)
     if isinstance(data, tuple | list) and len(data) == 2 and len(data[0]) == len(data[1]):
         pictures, labels = data
-        names = [_written(picture, cache / "images") for picture in pictures]
+        names = [_stored(picture, cache / "images") for picture in pictures]
         width = len(str(max(0, len(names) - 1)))
         # The id has the content, so that other images under the same numbers are other images in a database.
         ids = [f"{number:0{width}}-{Path(name).stem[:12]}" for number, name in enumerate(names)]
         table = pd.DataFrame({"image_id": ids, "uri": names, "label": list(np.asarray(labels).tolist())})
         return _labelled(ARRAYS, table, head, classes)
     raise UserError(
-        f"data is a {type(data).__name__} that is not understood: give a data set's name, a folder, Samples, a table with "
-        "the columns uri and label, or (images, labels) of equal lengths"
+        f"data is a {type(data).__name__} that is not understood: give a data set's name, a folder, Samples, a table "
+        "with the columns uri and label, or (images, labels) of equal lengths"
     )
 
 
-def _written(picture: Any, folder: Path) -> str:
+def _stored(picture: Any, folder: Path) -> str:
     """Write an image in memory as a lossless PNG named by its content, unless it is there, and return its path."""
     pixels = decoded_in_memory(picture).pixels
     digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()[:32]
@@ -100,7 +100,9 @@ def _from_table(table: pd.DataFrame, head: OutputClasses | None, classes: Sequen
     known = table.assign(uri=uris, **({} if "image_id" in table else {"image_id": table["uri"].astype(str)}))
     if "class_name" in table and classes is None:
         named = known.groupby("label")["class_name"].first()
-        classes = list(map(str, named.reindex(range(len(named))))) if pd.api.types.is_numeric_dtype(known["label"]) else None
+        classes = (
+            list(map(str, named.reindex(range(len(named))))) if pd.api.types.is_numeric_dtype(known["label"]) else None
+        )
     return _labelled(TABLE, known.reset_index(drop=True), head, classes)
 
 

@@ -118,7 +118,7 @@ def _loaded(entry: Any, given: Mapping[str, Any]) -> LoadedNetwork:
         gradient = None
     if gradient is None:
         raise UserError(
-            f"'{name}' gives no gradients, which sensitivity is computed from: give a differentiable torch.nn.Module, or "
-            "measure with benchmark()"
+            f"'{name}' gives no gradients, which sensitivity is computed from: give a differentiable torch.nn.Module, "
+            "or measure with benchmark()"
         )
     return ready

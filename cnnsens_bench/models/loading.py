@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from cnnsens_bench.models.base import (
     BOX,
-    PYTHON,
     LONGEST,
+    PYTHON,
     UNBUILDABLE,
     Classifier,
     Colours,
@@ -137,7 +137,7 @@ def _from_checkpoint(content: object, path: Path, model: str | None, input_size:
 
 
 def network_for(model: str, state: dict[str, Tensor], input_size: int) -> tuple[nn.Module, int]:
-    """Return a network with as many outputs as the head in a state dict has, and their number. It has no weights yet."""
+    """Return a network without weights that has as many outputs as the head in a state dict, and their number."""
 
     def build(count: int) -> nn.Module:
         with UninitialisedWeights():

@@ -30,8 +30,8 @@ class Network:
     Parameters
     ----------
     function
-        A `torch.nn.Module`, or any function from normalised images (N, 3, S, S) float32 to outputs (N, classes), a tensor
-        or a numpy array. A module is copied, and never changed.
+        A `torch.nn.Module`, or any function from normalised images (N, 3, S, S) float32 to outputs (N, classes), a
+        tensor or a numpy array. A module is copied, and never changed.
     input_size
         The side S of its square input in pixels, 16 to 4096.
     mean, std
@@ -40,8 +40,8 @@ class Network:
     classes
         The names of its outputs. None where they are not known.
     view
-        How its evaluation resizes and crops an image. None: the shorter side is resized to the input size, and the middle
-        is cropped.
+        How its evaluation resizes and crops an image. None: the shorter side is resized to the input size, and the
+        middle is cropped.
     name
         The name that results have. None: the name of its class or function.
 
@@ -52,8 +52,8 @@ class Network:
 
     Notes
     -----
-    Of networks of timm, all of this is known; of those of transformers too, where their image processor lies beside their
-    weights.
+    Of networks of timm, all of this is known; of those of transformers too, where their image processor lies beside
+    their weights.
 
     Examples
     --------
@@ -77,7 +77,9 @@ class Network:
         if not callable(self.function):
             raise UserError(f"a {type(self.function).__name__} is no network: give a torch.nn.Module or a function")
         if self.input_size is not None and not (isinstance(self.input_size, int) and 16 <= self.input_size <= 4096):
-            raise UserError(f"input_size of '{self.title}' is {self.input_size!r}: it must be between 16 and 4096 pixels")
+            raise UserError(
+                f"input_size of '{self.title}' is {self.input_size!r}: it must be between 16 and 4096 pixels"
+            )
         for key, least in (("mean", -math.inf), ("std", 0.0)):
             given = getattr(self, key)
             if given is not None and not _three_numbers(given, least):
@@ -117,7 +119,7 @@ def _three_numbers(given: Any, least: float) -> bool:
 
 
 def _known_of(function: Any) -> Preprocessing | None:
-    """Return what a network of timm, or one of transformers with its image processor beside it, expects of its input."""
+    """Return what a network of timm or transformers expects of its input, None where that is not known."""
     if location := _transformers_location(function):
         try:
             return hf.published(location, None)
@@ -168,7 +170,8 @@ class OwnNetwork(nn.Module):
     Parameters
     ----------
     network
-        The network. A function without weights is identified by its outputs for two generated images, the buffer `probe`.
+        The network. A function without weights is identified by its outputs for two generated images, the buffer
+        `probe`.
     title
         Its name, for errors.
     """
@@ -235,7 +238,7 @@ def adapted(network: Network) -> OwnNetwork:
         function = copy.deepcopy(function)
     except Exception as error:  # what a user's attributes raise when they are copied
         raise UserError(
-            f"network '{network.title}' cannot be copied ({first_line(error, LONGEST)}): give its weights to a fresh one"
+            f"network '{network.title}' cannot be copied ({first_line(error, LONGEST)}): load its weights into another"
         ) from None
     return OwnNetwork(function, network.title).eval().to("cpu")
 
@@ -252,7 +255,7 @@ def findings(network: Network) -> Findings:
     images, outputs = _tried(made, network.described().input_size)
     if not outputs.isfinite().all():
         raise UserError(
-            f"network '{made.title}' gives no finite number on an image of noise: check its weights, and its mean and std"
+            f"network '{made.title}' gives no finite number on an image of noise: check its weights, mean and std"
         )
     count = outputs.shape[1]
     names = tuple(map(str, network.classes or ()))

@@ -1,5 +1,6 @@
-"""The progress that a user sees while a stage of a run works: a bar on a terminal, plain lines elsewhere."""
+"""The progress that a user sees while a stage of a run works: a bar on a terminal or in a notebook, else lines."""
 
+import importlib.util
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -49,8 +50,13 @@ class StageProgress:
         self.detail = ""
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
-        if console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}", markup=False), TimeRemainingColumn())
+        if console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets")):
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}", markup=False),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(TextColumn("{task.description}", markup=False), *columns, console=console)
             self._bar.start()
             self._task = self._bar.add_task(title, total=total, detail="")

@@ -87,8 +87,8 @@ def _called(model: str, function: Callable[[], Any]) -> Any:
         needed = [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
         if needed:
             raise UserError(
-                f"model '{model}' needs {', '.join(needed)}: it is called without arguments and returns the network, so "
-                "name a function that does"
+                f"model '{model}' needs {', '.join(needed)}: it is called without arguments and returns the network, "
+                "so name a function that does"
             )
     try:
         with torch.random.fork_rng(devices=[]):
@@ -135,8 +135,8 @@ def require_trainable(architecture: str, classes: int) -> None:
         raise UserError(f"'{architecture}' has no weights to fine-tune: evaluate it as it is, with fine_tune=never")
     if found.outputs.count != classes:
         raise UserError(
-            f"'{architecture}' has {found.outputs.count} outputs, and the data set {classes} classes: to fine-tune it, give "
-            "it as many outputs"
+            f"'{architecture}' has {found.outputs.count} outputs, and the data set {classes} classes: to fine-tune it, "
+            "give it as many outputs"
         )
 
 
