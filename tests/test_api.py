@@ -106,9 +106,7 @@ def test_the_same_call_returns_what_is_there_and_another_network_never_mixes(
     benchmark(function, arrays, CONDITIONS, output=tmp_path / "function", **KNOWN)
     weight = -1.0
     with pytest.raises(UserError, match="other weights"):
-        benchmark(
-            lambda x: weight * x.flatten(1)[:, :CLASSES], arrays, CONDITIONS, output=tmp_path / "function", **KNOWN
-        )
+        benchmark(function, arrays, CONDITIONS, output=tmp_path / "function", **KNOWN)
 
 
 def test_results_show_as_a_table_a_figure_and_a_page(arrays: tuple[np.ndarray, list[int]], tmp_path: Path) -> None:
