@@ -18,27 +18,35 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from cnnsens_bench import datasets, defenses, degradations, measures, models
+    from cnnsens_bench.api import benchmark, degrade, sensitivity
     from cnnsens_bench.datasets import Samples, dataset, load_dataset, make_samples
     from cnnsens_bench.defenses import defense, parse_defense
     from cnnsens_bench.degradations import Motion, degradation, parse_degradation
+    from cnnsens_bench.images.published import PublishedView
     from cnnsens_bench.measures import measure
     from cnnsens_bench.models import Preprocessing, load_checkpoint, model_source
+    from cnnsens_bench.models.network import Network
     from cnnsens_bench.results import Results, open_results
     from cnnsens_bench.sensitivity.predictors import predictor
     from cnnsens_bench.utils.errors import UserError
 
 __all__ = [
-    "Motion", "Preprocessing", "Results", "Samples", "UserError", "__version__", "dataset", "datasets", "defense",
-    "defenses", "degradation", "degradations", "load_checkpoint", "load_dataset", "make_samples", "measure", "measures",
-    "model_source", "models", "open_results", "parse_defense", "parse_degradation", "predictor",
+    "Motion", "Network", "Preprocessing", "PublishedView", "Results", "Samples", "UserError", "__version__",
+    "benchmark", "dataset", "datasets", "defense", "defenses", "degradation", "degradations", "degrade",
+    "load_checkpoint", "load_dataset", "make_samples", "measure", "measures", "model_source", "models",
+    "open_results", "parse_defense", "parse_degradation", "predictor", "sensitivity",
 ]  # fmt: skip
-_MODULES = ("datasets", "defenses", "degradations", "measures", "models")
+_MODULES = ("datasets", "defenses", "degradations", "measures", "models", "sensitivity")
+"""The public modules; `sensitivity` can be called, too."""
 _SOURCE_OF = {
+    **dict.fromkeys(("benchmark", "degrade"), "cnnsens_bench.api"),
     **dict.fromkeys(("Samples", "dataset", "load_dataset", "make_samples"), "cnnsens_bench.datasets"),
     **dict.fromkeys(("defense", "parse_defense"), "cnnsens_bench.defenses"),
     **dict.fromkeys(("Motion", "degradation", "parse_degradation"), "cnnsens_bench.degradations"),
     **dict.fromkeys(("Preprocessing", "load_checkpoint", "model_source"), "cnnsens_bench.models"),
     **dict.fromkeys(("Results", "open_results"), "cnnsens_bench.results"),
+    "Network": "cnnsens_bench.models.network",
+    "PublishedView": "cnnsens_bench.images.published",
     "UserError": "cnnsens_bench.utils.errors",
     "measure": "cnnsens_bench.measures",
     "predictor": "cnnsens_bench.sensitivity.predictors",

@@ -1,7 +1,9 @@
 """Results in Python: `open_results` gives the tables and views of a results database as pandas, and its figures."""
 
+import base64
 import contextlib
 import html
+import io
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from cnnsens_bench.measures.published import published_rates
 from cnnsens_bench.store import Store, local_copy
 from cnnsens_bench.store.read import results
 from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import level_text
 from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.storage import StoragePath, storage_path
 
@@ -19,6 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE = "results.duckdb"
+REFERENCE = "torchvision/alexnet"
+SUMMARY = "FROM leaderboard ORDER BY dataset, mean_degraded_accuracy DESC NULLS LAST, accuracy DESC, model, defense"
+SHOWN = {
+    "accuracy": "accuracy",
+    "mean_degraded_accuracy": "degraded",
+    "mean_label_change": "label change",
+    "worst_accuracy": "worst accuracy",
+}
+"""The columns of the leaderboard that the summary has, and what it calls them."""
 NAMES = "SELECT table_name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal"
 
 
@@ -132,6 +144,51 @@ class Results(contextlib.AbstractContextManager["Results"]):
         """
         return self.query("FROM agreement(?)", reference)
 
+    def summary(self) -> pd.DataFrame:
+        """Return a row for each model and defense, in per cent, best mean degraded accuracy first.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by dataset, model and defense: the `accuracy` of undegraded images; the means over levels, then over
+            degradations, `degraded` (accuracy) and `label change`; the condition of the lowest accuracy, `worst`, and
+            its accuracy, `worst accuracy`.
+        """
+        rows = self.query(SUMMARY)
+        conditions = zip(rows["worst_degradation"], rows["worst_level"], strict=True)
+        worst = [
+            f"{name} {level_text(name, level)}".strip() if isinstance(name, str) else "–" for name, level in conditions
+        ]
+        shares = ("accuracy", "mean_degraded_accuracy", "mean_label_change", "worst_accuracy")
+        columns = {SHOWN[share]: (100 * rows[share]).round(1) for share in shares}
+        table = rows[["dataset", "model", "defense"]].assign(**columns, worst=worst)
+        order = [*(SHOWN[share] for share in shares[:3]), "worst", SHOWN[shares[3]]]
+        return table.set_index(["dataset", "model", "defense"])[order]
+
+    def page(self, folder: str | Path = "site", reference: str = REFERENCE) -> Path:
+        """Write the leaderboard's page of this database, one file that opens from disk.
+
+        Parameters
+        ----------
+        folder
+            Its folder, which is made if it does not exist.
+        reference
+            The model that mCE is relative to.
+
+        Returns
+        -------
+        Path
+            The page, `<folder>/index.html`.
+
+        Raises
+        ------
+        UserError
+            Where the page cannot be written.
+        """
+        from leaderboard.page import build
+
+        return build([Path(str(self._store.path))], Path(folder).expanduser(), reference)
+
     def plot(self, name: str = "curves", **options: Any) -> "Figure":
         """Draw a figure.
 
@@ -172,6 +229,16 @@ class Results(contextlib.AbstractContextManager["Results"]):
         return f"Results({str(self.database)!r}): {', '.join(self.names)}"
 
     def _repr_html_(self) -> str:
-        """Return the leaderboard as a notebook shows it."""
+        """Return the summary and the curves as a notebook shows them."""
         heading = f"<p><code>{html.escape(str(self.database))}</code>: {html.escape(', '.join(self.names))}</p>"
-        return heading + self.leaderboard.to_html(index=False, na_rep="–", float_format="{:.3f}".format)
+        return heading + self.summary().to_html(na_rep="–", float_format="{:.1f}".format) + self._curves()
+
+    def _curves(self) -> str:
+        """Return the curves as an element of HTML; nothing where the database has none, or those of several studies."""
+        picture = io.BytesIO()
+        try:
+            self.plot("curves").savefig(picture, format="png", dpi=72)
+        except UserError:
+            return ""
+        encoded = base64.b64encode(picture.getvalue()).decode()
+        return f'<img alt="accuracy over levels" src="data:image/png;base64,{encoded}">'

@@ -208,3 +208,42 @@ def test_a_job_that_is_stopped_goes_on(jobs: Jobs, pictures: Path, tmp_path: Pat
 def test_exit_codes_reach_who_submits(jobs: Jobs) -> None:
     assert "unknown suite 'quik'" in jobs.run("suite=quik", code=1)
     assert "exit code 2" in jobs.run("suite=quik", code=1)
+
+
+NETWORKS = """
+import torch
+from cnnsens_bench import Network
+
+def module():
+    layers = torch.nn.Conv2d(3, 8, 5, 4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 7 * 7, 3)
+    return Network(torch.nn.Sequential(*layers), 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+def function():
+    network = module().function.eval()
+    return Network(lambda images: network(images).detach().numpy(), 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+"""
+
+
+@pytest.mark.slow
+def test_workers_call_the_functions_of_an_own_module(
+    jobs: Jobs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The uploaded folder has the user's module; a module's and a function's labels are equal, here and there."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "cnnsens_bench", folder / "cnnsens_bench", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "job_networks.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(str(folder))
+    asked = ["dataset=folder", f"dataset.root={pictures}", "models=['job_networks:module','job_networks:function']",
+             "fine_tune=never", "view=box", "limit=12", "trials=1", "tracking=off", "cluster.threads=1",
+             "degradations=[{name: gaussian_rgb, levels: [32]},flip_lr]"]  # fmt: skip
+    here, there = ([f"output={tmp_path / name}", f"cache={tmp_path / name}-cache"] for name in ("here", "there"))
+    assert main([*asked, *here, "cluster.engine=local"]) == 0
+    command = (sys.executable, "-m", "cnnsens_bench.run", *asked, *there, "cluster.workers=2")
+    said = jobs.call("submit", "--working-dir", str(folder), "--", *command)
+    assert "evaluations in" in said
+    found = rows(tmp_path / "there")
+    pd.testing.assert_frame_equal(found, rows(tmp_path / "here"))
+    labels = found.pivot(index=["image_id", "degradation", "level", "trial"], columns="model", values="prediction")
+    assert labels["job_networks:module"].equals(labels["job_networks:function"])
+    absent = jobs.call("submit", "--working-dir", ".", "--", *command, f"output={tmp_path / 'absent'}", code=1)
+    assert "'job_networks' of model 'job_networks:module' cannot be imported" in absent

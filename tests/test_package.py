@@ -16,7 +16,7 @@ import cnnsens_bench
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cnnsens_bench", "leaderboard")
-SUBMODULES = {"datasets", "defenses", "degradations", "measures", "models"}
+SUBMODULES = {"datasets", "defenses", "degradations", "measures", "models", "sensitivity"}
 
 
 def test_every_public_name_is_there() -> None:

@@ -4,6 +4,7 @@ This is the only file that knows Hydra.
 """
 
 import re
+import threading
 from collections.abc import Sequence
 from importlib import resources
 
@@ -17,6 +18,9 @@ from cnnsens_bench.config.reference import config_keys
 from cnnsens_bench.config.schema import PATHS, SWITCHES, Config, check
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
+
+_one_at_a_time = threading.Lock()
+"""Hydra keeps its state in a global variable."""
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -35,7 +39,7 @@ def compose(overrides: Sequence[str]) -> Config:
     ConfigStore.instance().store(name="schema", node=Config)
     others = [_expanded(word) for word in [*_custom_suite(overrides), *overrides] if not word.startswith("model=")]
     try:
-        with hydra.initialize_config_module("cnnsens_bench.config", version_base="1.3"):
+        with _one_at_a_time, hydra.initialize_config_module("cnnsens_bench.config", version_base="1.3"):
             config = OmegaConf.to_object(hydra.compose("config", overrides=others))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(sentence(error)) from None

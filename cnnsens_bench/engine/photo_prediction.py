@@ -120,6 +120,9 @@ class RejectedPhoto:
     sentence: str
 
 
+NamedImage = tuple[str, images.Decoded]
+"""An image in memory, and its name."""
+
 Result = PhotoPrediction | RejectedPhoto
 """What becomes of a photograph."""
 
@@ -183,15 +186,15 @@ class LabelChangePredictor:
         evaluator = Evaluator(self.sweep, [LoadedEntrant(ready.classifier, parse_defense(NONE))], device)
         self.scorer = Scorer(self.sweep, evaluator.entrants, evaluator.device, evaluator.pool, observe=self._observe)
 
-    def __call__(self, paths: Sequence[str]) -> Iterator[Result]:
+    def __call__(self, photographs: Sequence[str | NamedImage]) -> Iterator[Result]:
         """Yield a result for each photograph, in their order. It does not depend on which photographs share a batch.
 
         A batch is decoded while another is computed.
 
         Parameters
         ----------
-        paths
-            Paths or fsspec URIs.
+        photographs
+            Paths or fsspec URIs, or images in memory with a name for each.
 
         Raises
         ------
@@ -201,13 +204,16 @@ class LabelChangePredictor:
         size = self.sweep.batch_size
         with ThreadPoolExecutor(2) as pool:
             waiting: list = []
-            for start in range(0, len(paths) + size, size):
-                ahead = [(path, pool.submit(self._decoded, path)) for path in paths[start : start + size]]
+            for start in range(0, len(photographs) + size, size):
+                named = [(p, None) if isinstance(p, str) else p for p in photographs[start : start + size]]
+                ahead = [(name, pool.submit(self._decoded, name, picture)) for name, picture in named]
                 if waiting:
                     yield from self._computed([(path, future.result()) for path, future in waiting])
                 waiting = ahead
 
-    def _decoded(self, path: str) -> images.Decoded | RejectedPhoto:
+    def _decoded(self, path: str, picture: images.Decoded | None = None) -> images.Decoded | RejectedPhoto:
+        if picture is not None:
+            return picture
         try:
             image = images.decode(path, self.box, *self.reach)
         except (ImageError, StorageError) as error:

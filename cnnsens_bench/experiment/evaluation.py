@@ -44,8 +44,9 @@ def settle_training(
         If outputs do not match the classes of weights that must be taken as they are, or something is asked for that
         needs a fine-tuning that does not happen.
     """
-    fixed = [model for model in models if not split_name(model.name)[0].trainable]
-    require_trainable(model for model in fixed if config.fine_tune == "always" or config.recipe == "search")
+    models = list(models)
+    fixed = [model for model in models if not _trainable(model, samples)]
+    require_trainable((m for m in fixed if config.fine_tune == "always" or config.recipe == "search"), samples)
     settled, matches = [], {}
     for model in models:
         unchanged = config.fine_tune == "never" or not model.recipe.epochs or model in fixed
@@ -62,14 +63,25 @@ def settle_training(
     return settled, matches
 
 
-def require_trainable(models: Iterable[ModelConfig]) -> None:
+def require_trainable(models: Iterable[ModelConfig], samples: Samples) -> None:
     """Raise `UserError` for the first model that has epochs of training and cannot be trained."""
     for model in models:
-        if model.recipe.epochs and not split_name(model.name)[0].trainable:
+        if model.recipe.epochs and not _trainable(model, samples):
+            source, architecture = split_name(model.name)
+            source.require_trainable(architecture, len(samples.classes))
             raise UserError(
                 f"'{model.name}' cannot be fine-tuned: evaluate it as it is, with fine_tune=never (or auto, which "
                 "fine-tunes other networks where needed), and without a search of recipes"
             )
+
+
+def _trainable(model: ModelConfig, samples: Samples) -> bool:
+    source, architecture = split_name(model.name)
+    try:
+        source.require_trainable(architecture, len(samples.classes))
+    except UserError:
+        return False
+    return source.trainable
 
 
 def _match(model: ModelConfig, samples: Samples) -> ClassMatch:

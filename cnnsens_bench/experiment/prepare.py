@@ -66,8 +66,15 @@ class ResolvedStudy:
         )
 
 
-def prepare(config: Config) -> ResolvedStudy:
+def prepare(config: Config, samples: Samples | None = None) -> ResolvedStudy:
     """Resolve and check one study. Its plugins must be loaded.
+
+    Parameters
+    ----------
+    config
+        The configuration of the study.
+    samples
+        The data set, in place of the one that the configuration names.
 
     Raises
     ------
@@ -77,7 +84,7 @@ def prepare(config: Config) -> ResolvedStudy:
     models, conditions = resolve_models(config), resolve_conditions(config.degradations, config.trials)
     for model in models:
         split_name(model.name)  # an unknown name is said before a data set is read
-    samples = _load_samples(config)
+    samples = require_classes(samples) if samples else _load_samples(config)
     models, matches = settle_training(config, models, samples)
     config = dataclasses.replace(config, view=settle_view(config, models, samples))
     settings = resolve_settings(config)
@@ -149,7 +156,11 @@ def load_samples(dataset: DatasetConfig, data_root: str | None) -> Samples:
     # The paths are made absolute because workers elsewhere have another working folder.
     root = storage_path(dataset.root).absolute() if dataset.root else None
     above = storage_path(data_root).absolute() if data_root else None
-    samples = load(dataset.name, root, above, dataset.options)
+    return require_classes(load(dataset.name, root, above, dataset.options))
+
+
+def require_classes(samples: Samples) -> Samples:
+    """Return the samples once they are known to have two classes or more. Raise `UserError` otherwise."""
     if len(samples.classes) < 2:
         raise UserError(
             f"dataset '{samples.name}' has one class only, '{samples.classes[0]}', and no other label to change to: "

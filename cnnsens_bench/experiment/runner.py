@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
+from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import Sweep, plan
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
 from cnnsens_bench.experiment.evaluation import evaluation_sentence, without_gradients
@@ -38,8 +39,19 @@ from cnnsens_bench.utils.progress import ConsoleReporter, say, stage_progress
 from cnnsens_bench.utils.storage import StoragePath, local_folder, upload_folder
 
 
-def run_suite(config: Config, console: Console) -> int:
+def run_suite(config: Config, console: Console, samples: Samples | None = None, summary: bool = True) -> int:
     """Run every study of a suite into one output, then draw its figures.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    console
+        Where a person reads what is done.
+    samples
+        The data set, in place of the one that the configuration names.
+    summary
+        Whether tables of the results are printed.
 
     Returns
     -------
@@ -53,13 +65,13 @@ def run_suite(config: Config, console: Console) -> int:
     """
     load_plugins(config.plugins)
     wanted = figure_names(config.figures)
-    studies = [prepare(study) for study in resolve_studies(config)]
+    studies = [prepare(study, samples) for study in resolve_studies(config)]
     # A data set's tables cover all of its studies, so they are printed after its last one.
-    last = {study.samples.name: study for study in studies}
+    last = {study.samples.name: study for study in studies} if summary else {}
     output = config.output_folder
     figures = local_folder(output, config.cache) / "figures"
     with writing(output, config.cache, functools.partial(say, console)) as store, storage_errors(output):
-        failed = sum(run_study(study, store, console, study is last[study.samples.name]) for study in studies)
+        failed = sum(run_study(study, store, console, study is last.get(study.samples.name)) for study in studies)
         if wanted:
             failed += len(draw_figures(console, store, wanted, figures).failed)
         upload_folder(figures, output / "figures")

@@ -37,8 +37,8 @@ def tune_suite(config: Config, console: Console) -> int:
     if config.fine_tune == "never":
         raise UserError("a search fine-tunes networks, and fine_tune=never trains nothing: leave fine_tune= out")
     models, conditions = resolve_models(config), resolve_conditions(config.search.degradations, trials=1)
-    require_trainable(models)
     samples = load_samples(config.dataset, config.data_root)
+    require_trainable(models, samples)
     config = dataclasses.replace(config, view=settle_view(config, models, samples))
     settings = resolve_settings(config)
     probe(conditions, input_sizes(models, config.view), frost=config.frost)

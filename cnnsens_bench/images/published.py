@@ -95,9 +95,9 @@ class PublishedView:
         wide, high = self.resized(width, height)
         if min(wide, high) >= 1 and wide * high <= (Image.MAX_IMAGE_PIXELS or float("inf")):
             return None
-        sides = {"shorter": "its shorter side is", "longer": "its longer side is", "both": "both sides are"}[self.resize]
-        to = self.resize_to or self.size
-        return f"an image of {width}×{height} px becomes one of {wide}×{high} px when {sides} resized to {to} px"
+        sides = {"shorter": "its shorter side is", "longer": "its longer side is", "both": "both sides are"}
+        resized = f"{sides[self.resize]} resized to {self.resize_to or self.size} px"
+        return f"an image of {width}×{height} px becomes one of {wide}×{high} px when {resized}"
 
     @property
     def pads(self) -> bool:

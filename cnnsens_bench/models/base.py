@@ -76,6 +76,8 @@ class ModelSource:
     outputs: Callable[[str], OutputClasses | None] = lambda architecture: None
     restore: Callable[[dict[str, Tensor], int, int], nn.Module] | None = None
     trainable: bool = True
+    fixed_outputs: bool = False
+    require_trainable: Callable[[str, int], None] = lambda architecture, classes: None
 
     @property
     def function(self) -> Callable[[str, int, int], nn.Module]:
@@ -104,6 +106,8 @@ def model_source(
     outputs: Callable[[str], OutputClasses | None] = lambda architecture: None,
     restore: Callable[[dict[str, Tensor], int, int], nn.Module] | None = None,
     trainable: bool = True,
+    fixed_outputs: bool = False,
+    require_trainable: Callable[[str, int], None] = lambda architecture, classes: None,
 ) -> Callable[[Callable[[str, int, int], nn.Module]], Callable[[str, int, int], nn.Module]]:
     """Register a function that builds the networks of a model source.
 
@@ -136,6 +140,11 @@ def model_source(
         a source are called with that path in place of the architecture; `build` is not needed for them.
     trainable
         Whether its networks can be fine-tuned.
+    fixed_outputs
+        Whether a network has its own number of outputs, which `outputs` says, whatever `num_classes` is.
+    require_trainable
+        A function of an architecture and a number of classes that raises `UserError` where the network cannot be
+        fine-tuned for them.
 
     Examples
     --------
@@ -153,8 +162,8 @@ def model_source(
     """
 
     def decorate(build: Callable[[str, int, int], nn.Module]) -> Callable[[str, int, int], nn.Module]:
-        functions = names, describe, build, pretrained, published, outputs, restore
-        model_sources.add(name, ModelSource(name, *functions, trainable))
+        found = (names, describe, build, pretrained, published, outputs, restore, trainable, fixed_outputs)
+        model_sources.add(name, ModelSource(name, *found, require_trainable))
         return build
 
     return decorate
@@ -352,8 +361,8 @@ def preprocessing_of(
         path = "" if weights in ("auto", "random") else f", weights: {weights}"
         raise UserError(
             f"the mean and std that '{model}' expects of pixels in [0, 1] cannot be known: name them, as in "
-            f"models=[{{name: {model}{path}, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}]; mean: [0, 0, 0], "
-            "std: [1, 1, 1] where it normalises its input itself"
+            f"models=[{{name: {model}{path}, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}]; "
+            "mean: [0, 0, 0], std: [1, 1, 1] where it normalises its input itself"
         )
     return found
 

@@ -1,5 +1,6 @@
 """Checkpoints: a state dict with the class names, input size and normalisation that are needed to use it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -66,7 +67,8 @@ class Checkpoint:
         """
         source, architecture = split_name(self.model)
         count, size = self.match.count if self.match else len(self.classes), self.preprocessing.input_size
-        with UninitialisedWeights():
+        # A user's own function may fill more than weights.
+        with UninitialisedWeights() if not source.fixed_outputs else contextlib.nullcontext():
             if source.restore:
                 network = source.restore(self.state_dict, count, size)
             else:

@@ -4,14 +4,18 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.models.base import (
+    BOX,
     LONGEST,
+    PYTHON,
     UNBUILDABLE,
     Classifier,
+    Colours,
     build_network,
     location_of,
     preprocessing_of,
@@ -56,6 +60,10 @@ def load_network(
     checkpoint: Path | None = None,
     input_size: int | None = None,
     classes: Sequence[str] | None = None,
+    *,
+    view: str = BOX,
+    mean: Colours | None = None,
+    std: Colours | None = None,
 ) -> LoadedNetwork:
     """Return the network of a checkpoint, or a model with its published weights.
 
@@ -70,6 +78,10 @@ def load_network(
         The side of the square input in pixels. The default is the checkpoint's or the architecture's.
     classes
         The names of the outputs. By default the checkpoint's, or numbers.
+    view
+        `box` or `published`, for a model without a checkpoint of this program.
+    mean, std
+        The normalisation of a model without a checkpoint of this program, in place of the one that its source knows.
 
     Raises
     ------
@@ -88,7 +100,8 @@ def load_network(
             )
         state, _ = starting_weights(model, weights, "or give a file of weights with checkpoint=<path>")
         assert state is not None
-        return _check_by_running(_from_state_dict(model, state, input_size, weights), classes)
+        loaded = _from_state_dict(model, state, input_size, weights, view=view, mean=mean, std=std)
+        return _check_by_running(loaded, classes)
     if not checkpoint.is_file():
         raise UserError(f"there is no checkpoint {checkpoint}: a run prints where its own are")
     content = load_safely(checkpoint)
@@ -97,7 +110,8 @@ def load_network(
     elif model is None:
         raise UserError(f"{checkpoint} is not a checkpoint of this program: say whose weights it has with model=<name>")
     else:
-        loaded = _from_state_dict(model, state_dict_of(content, checkpoint), input_size)
+        state = state_dict_of(content, checkpoint)
+        loaded = _from_state_dict(model, state, input_size, view=view, mean=mean, std=std)
     return _check_by_running(loaded, classes)
 
 
@@ -107,6 +121,8 @@ def _from_checkpoint(content: object, path: Path, model: str | None, input_size:
     # A tag names other weights of the same architecture: resnet18.a1_in1k
     if model is not None and model.partition(".")[0] != saved.model.partition(".")[0]:
         raise UserError(f"{path} is a checkpoint of '{saved.model}', not of '{model}': leave model= out")
+    if model is None and split_name(saved.model)[0].name == PYTHON:
+        raise UserError(f"{path} is a checkpoint of '{saved.model}', whose code would be run: name it with model=")
     trained_size = saved.preprocessing.input_size
     if input_size in (None, trained_size):
         return LoadedNetwork(saved.model, saved.classifier(), saved.classes)
@@ -127,6 +143,9 @@ def network_for(model: str, state: dict[str, Tensor], input_size: int) -> tuple[
         with UninitialisedWeights():
             return build_network(model, count, input_size, state)
 
+    source, architecture = split_name(model)
+    if source.fixed_outputs and (known := source.outputs(architecture)):
+        return build(known.count), known.count
     network = build(FIRST_GUESS)
     count = class_count(network, state)
     return (network, FIRST_GUESS) if count is None else (build(count), count)
@@ -139,17 +158,17 @@ def head_of(model: str, state: dict[str, Tensor], input_size: int, weights: str 
     """
     source, location = location_of(model, weights)
     published = source.outputs(location)
-    if published and source.restore:
+    if published and (source.restore or source.fixed_outputs):
         return published
     count = network_for(model, state, input_size)[1]
     return published if published and published.count == count else OutputClasses(count)
 
 
 def _from_state_dict(
-    model: str, state: dict[str, Tensor], input_size: int | None, weights: str = "auto"
+    model: str, state: dict[str, Tensor], input_size: int | None, weights: str = "auto", **known: Any
 ) -> LoadedNetwork:
     """Return a network with these weights. Its classes are numbers, as many as the head of the weights has."""
-    preprocessing = preprocessing_of(model, input_size, weights=weights)
+    preprocessing = preprocessing_of(model, input_size, weights=weights, **known)
     network, classes = network_for(model, state, preprocessing.input_size)
     if not load_weights(network, state, model):
         raise UserError(f"these weights are not of '{model}': their head has another form")

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from cnnsens_bench.utils.errors import UserError
 
@@ -36,26 +37,54 @@ def load_plugins(names: Sequence[str]) -> None:
     UserError
         If a module cannot be imported. The sentence names the line of the user's file where there is one.
     """
+    find_in_working_folder()
+    for name in names:
+        import_own(name, f"plugin '{name}'")
+
+
+def find_in_working_folder() -> None:
+    """Let modules of the working folder be imported."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except (Exception, SystemExit) as error:
-            raise UserError(_complaint(name, error)) from None
 
 
-def _complaint(plugin: str, error: BaseException) -> str:
-    """Say in one sentence why a plugin cannot be imported."""
-    if isinstance(error, ModuleNotFoundError) and f"{plugin}.".startswith(f"{error.name}."):
-        return f"plugin '{plugin}' cannot be imported ({error}): put its file in the working folder, or install it"
+def import_own(name: str, subject: str) -> ModuleType:
+    """Import a module of a user's.
+
+    Parameters
+    ----------
+    name
+        The dotted name of the module.
+    subject
+        What begins the sentence about a module that cannot be imported, such as `plugin 'mine'`.
+
+    Raises
+    ------
+    UserError
+        If it cannot be imported. The sentence names the line of the user's file where there is one.
+    """
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            way_out = "put its file in the working folder, or install it"
+            raise UserError(f"{subject} cannot be imported ({error}): {way_out}") from None
+        raise UserError(complaint(subject, error)) from None
+
+
+def complaint(subject: str, error: BaseException) -> str:
+    """Say in one sentence why a user's code fails, and in which line of it."""
     frames = traceback.extract_tb(error.__traceback__)
-    between = (__file__, importlib.__file__)
-    own = [(f.filename, f.lineno) for f in frames if f.filename not in between and not f.filename.startswith("<frozen")]
-    # A file that cannot be compiled has no frame. For other mistakes, the plugin's own line helps more than the last.
+    package = str(Path(__file__).parents[1])
+    own = [
+        (frame.filename, frame.lineno)
+        for frame in frames
+        if not frame.filename.startswith((package, "<frozen")) and frame.filename != importlib.__file__
+    ]
+    # A file that cannot be compiled has no frame. For other mistakes, the user's own line helps more than the last.
     file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (own or [("", 0)])[0]
     position = f" in line {line} of {Path(file).name}" if file and line else ""
     if isinstance(error, UserError):
-        return f"plugin '{plugin}'{position}: {error}"
+        return f"{subject}{position}: {error}"
     text = (error.msg if isinstance(error, SyntaxError) else str(error)).strip().split("\n")[0]
-    return f"plugin '{plugin}' fails{position}: {type(error).__name__}: {text}"
+    return f"{subject} fails{position}: {type(error).__name__}: {text}"

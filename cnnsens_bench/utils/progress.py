@@ -1,5 +1,6 @@
-"""The progress that a user sees while a stage of a run works: a bar on a terminal, plain lines elsewhere."""
+"""The progress that a user sees while a stage of a run works: a bar on a terminal or in a notebook, else lines."""
 
+import importlib.util
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,7 +17,7 @@ PLAIN_EVERY = 5.0
 def say(console: Console, *sentences: str) -> None:
     """Print sentences as they are, a line each: they are not wrapped, and brackets in them are no markup."""
     for sentence in sentences:
-        console.print(sentence, markup=False, soft_wrap=True)
+        console.print(sentence, markup=False, emoji=False, soft_wrap=True)
 
 
 class StageProgress:
@@ -49,9 +50,14 @@ class StageProgress:
         self.detail = ""
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
-        if console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn())
-            self._bar = Progress(TextColumn("{task.description}"), *columns, console=console)
+        if console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets")):
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}", markup=False),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(TextColumn("{task.description}", markup=False), *columns, console=console)
             self._bar.start()
             self._task = self._bar.add_task(title, total=total, detail="")
 
@@ -63,7 +69,7 @@ class StageProgress:
             self._bar.update(self._task, total=self.total, completed=self._shown(), detail=detail)
         elif time.monotonic() - self._last_line > PLAIN_EVERY:
             self._last_line = time.monotonic()
-            self.console.print(self.line(), highlight=False, markup=False)
+            self.console.print(self.line(), highlight=False, markup=False, emoji=False)
 
     def rate(self) -> str:
         """Return the mean speed as text, such as `41.5 evaluations/s`."""
@@ -83,7 +89,7 @@ class StageProgress:
         else:
             seconds = time.monotonic() - self._started
             line = f"{self.title}: {self.done} {self.unit} in {seconds:.0f} s {self.detail}".rstrip()
-            self.console.print(line, highlight=False, markup=False)
+            self.console.print(line, highlight=False, markup=False, emoji=False)
 
     def _shown(self) -> int:
         return min(self.done, self.total)

@@ -1,4 +1,4 @@
-"""One network as a folder of transformers and as ONNX graphs, in whole runs: equal labels, and what has no gradients."""
+"""One network as a folder of transformers and as ONNX graphs, in whole runs: equal labels, and no gradients."""
 
 import json
 from pathlib import Path

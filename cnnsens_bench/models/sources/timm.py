@@ -41,14 +41,35 @@ def _config(name: str) -> PretrainedCfg:
 def published(name: str, input_size: int | str | None) -> Preprocessing:
     """Return what timm's own validation script evaluates an architecture with, at its test size unless told otherwise.
 
-    The rule is that of `timm.data.transforms_imagenet_eval`. Raises `UserError` where the input is no square.
+    Raises `UserError` where the input is no square.
     """
-    config = _config(name)
+    return preprocessing_of_config(_config(name).to_dict(), input_size, f"timm/{name}")
+
+
+def preprocessing_of_config(config: dict[str, Any], input_size: int | str | None, model: str) -> Preprocessing:
+    """Return what timm's own validation script evaluates a network with.
+
+    The rule is that of `timm.data.transforms_imagenet_eval`.
+
+    Parameters
+    ----------
+    config
+        The network's `pretrained_cfg`.
+    input_size
+        Pixels, `train`, `test`, or None for `test`.
+    model
+        The network's name, for errors.
+
+    Raises
+    ------
+    UserError
+        Where the input is no square.
+    """
     given = {"input_size": (3, input_size, input_size)} if isinstance(input_size, int) else {}
-    found = resolve_data_config(given, pretrained_cfg=config.to_dict(), use_test_size=input_size != "train")
+    found = resolve_data_config(given, pretrained_cfg=config, use_test_size=input_size != "train")
     height, width = found["input_size"][-2:]
     if height != width:
-        raise UserError(f"model 'timm/{name}' takes inputs of {height}×{width} px: only square ones are evaluated")
+        raise UserError(f"model '{model}' takes inputs of {height}×{width} px: only square ones are evaluated")
     mode = found["crop_mode"]
     view = PublishedView(
         size=height,
@@ -62,12 +83,16 @@ def published(name: str, input_size: int | str | None) -> Preprocessing:
 
 def outputs(name: str) -> OutputClasses | None:
     """Return the classes of an architecture's weights, where they are ImageNet's or one of its supersets'."""
-    config = _config(name)
-    if config.label_names:
-        return OutputClasses(len(config.label_names), names=tuple(config.label_names))
-    subset = infer_imagenet_subset(config.to_dict())
+    return outputs_of_config(_config(name).to_dict())
+
+
+def outputs_of_config(config: dict[str, Any]) -> OutputClasses | None:
+    """Return the classes of the weights that a `pretrained_cfg` describes, None where nothing is known of them."""
+    if names := config.get("label_names"):
+        return OutputClasses(len(names), names=tuple(names))
+    subset = infer_imagenet_subset(config)
     if subset is None:
-        return OutputClasses(config.num_classes) if config.num_classes else None
+        return OutputClasses(config["num_classes"]) if config.get("num_classes") else None
     info = ImageNetInfo(subset)
     wnids = tuple(info.label_names())
     return OutputClasses(len(wnids), wnids, tuple(map(info.index_to_description, range(len(wnids)))))
