@@ -56,7 +56,7 @@ def settle_training(
             except UserError:
                 if unchanged:
                     raise
-        if config.fine_tune != "always" and (unchanged or model.name in matches):
+        if config.fine_tune == "never" or (model.recipe.epochs and model.name in matches):
             _check_untrained(config, model)
             model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, epochs=0))
         settled.append(model)

@@ -152,6 +152,11 @@ def test_what_needs_a_training_that_does_not_happen(words: list[str], sentence: 
         settled(samples_of(WNIDS), f"models=[{LITE}]", *words)
 
 
+def test_no_epochs_are_refused_where_models_meet_defenses() -> None:
+    words = [f"models=[{{name: {TINY}, weights: random}}]", "training.epochs=0", "defenses=[input_dropout]"]
+    assert settled(samples_of(OTHERS), *words)[0] == {TINY: 0}
+
+
 def test_what_needs_a_training_that_happens() -> None:
     words = [f"models=[{LITE}]", "defenses=[none,input_dropout]", "training.epochs=3"]
     assert settled(samples_of(OTHERS), *words)[0] == {LITE: 3}
