@@ -260,8 +260,8 @@ def split_path(model: str) -> tuple[str, str | None]:
     Parameters
     ----------
     model
-        `<source>/<path>`, where the path begins with `/`, `./`, `../` or `~`, or ends with `.onnx`; any other name is
-        returned as it is.
+        `<source>/<path>` of a source of files, where the path begins with `/`, `./`, `../` or `~`, or ends with
+        `.onnx`; any other name is returned as it is.
 
     Examples
     --------
@@ -269,7 +269,8 @@ def split_path(model: str) -> tuple[str, str | None]:
     (('onnx/net', '/weights/net.onnx'), ('hf/microsoft/resnet-50', None))
     """
     source, _, path = model.partition("/")
-    if not path.startswith(("/", "./", "../", "~")) and not path.endswith(".onnx"):
+    of_files = source in model_sources and model_sources[source].restore
+    if not of_files or not (path.startswith(("/", "./", "../", "~")) or path.endswith(".onnx")):
         return model, None
     return f"{source}/{PurePath(path).name.removesuffix('.onnx')}", path
 
@@ -352,8 +353,8 @@ def preprocessing_of(
         path = "" if weights in ("auto", "random") else f", weights: {weights}"
         raise UserError(
             f"the mean and std that '{model}' expects of pixels in [0, 1] cannot be known: name them, as in "
-            f"models=[{{name: {model}{path}, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}]; mean: [0, 0, 0], "
-            "std: [1, 1, 1] where it normalises its input itself"
+            f"models=[{{name: {model}{path}, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}]; mean: "
+            "[0, 0, 0], std: [1, 1, 1] where it normalises its input itself"
         )
     return found
 

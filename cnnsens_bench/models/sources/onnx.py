@@ -86,8 +86,8 @@ class Session:
         self.input, self.type = given.name, given.type.removeprefix("tensor(").removesuffix(")")
         if others or len(given.shape) != 4 or self.type not in TYPES:
             raise UserError(
-                f"the graph takes {len(others) + 1} inputs, the first {given.type} {given.shape}: one of images, float or "
-                "uint8 (N, 3, H, W), is evaluated"
+                f"the graph takes {len(others) + 1} inputs, the first {given.type} {given.shape}: one of images, float "
+                "or uint8 (N, 3, H, W), is evaluated"
             )
         batch, *sides = given.shape
         self.channels_last = sides[-1] == 3 and sides[0] != 3
