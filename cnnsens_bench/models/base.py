@@ -269,8 +269,8 @@ def split_path(model: str) -> tuple[str, str | None]:
     Parameters
     ----------
     model
-        `<source>/<path>`, where the path begins with `/`, `./`, `../` or `~`, or ends with `.onnx`; any other name is
-        returned as it is.
+        `<source>/<path>` of a source of files, where the path begins with `/`, `./`, `../` or `~`, or ends with
+        `.onnx`; any other name is returned as it is.
 
     Examples
     --------
@@ -278,7 +278,8 @@ def split_path(model: str) -> tuple[str, str | None]:
     (('onnx/net', '/weights/net.onnx'), ('hf/microsoft/resnet-50', None))
     """
     source, _, path = model.partition("/")
-    if not path.startswith(("/", "./", "../", "~")) and not path.endswith(".onnx"):
+    of_files = source in model_sources and model_sources[source].restore
+    if not of_files or not (path.startswith(("/", "./", "../", "~")) or path.endswith(".onnx")):
         return model, None
     return f"{source}/{PurePath(path).name.removesuffix('.onnx')}", path
 

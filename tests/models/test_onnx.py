@@ -12,7 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from torch import nn
 
-from cnnsens_bench.models import Checkpoint, Classifier, WeightsUnavailable, checkpoint_from_bytes
+from cnnsens_bench.defenses import parse_defense
+from cnnsens_bench.engine.evaluate import Evaluator
+from cnnsens_bench.engine.networks import LoadedEntrant
+from cnnsens_bench.engine.plan import Entrant, Sweep
+from cnnsens_bench.models import Checkpoint, Classifier, Preprocessing, WeightsUnavailable, checkpoint_from_bytes
 from cnnsens_bench.models.base import build_network, num_parameters, preprocessing_of, split_path
 from cnnsens_bench.models.sources import onnx as source
 from cnnsens_bench.models.weights import starting_weights
@@ -210,7 +214,7 @@ def test_refusals_are_sentences(tmp_path: Path) -> None:
     for name, sentence in (
         (tmp_path / "none.onnx", "there is no ONNX file"),
         (tmp_path / "bad.onnx", "cannot be read as an ONNX graph"),
-        (graph(tmp_path / "c.onnx", TensorProto.FLOAT, ["n", 3, 32, 32], custom, [logits()]), "cannot load it"),
+        (graph(tmp_path / "c.onnx", TensorProto.FLOAT, ["n", 3, 32, 32], custom, [logits()]), "cannot load the graph"),
         (graph(tmp_path / "i.onnx", TensorProto.INT64, ["n", 3, 32, 32], MEAN_OF_CHANNELS, [logits()]), "int64"),
         (gray, "images of 1 channels"),
         (graph(tmp_path / "o.onnx", TensorProto.FLOAT, ["n", 3, 32, 48], MEAN_OF_CHANNELS, [logits()]), "32×48 px"),
@@ -238,3 +242,23 @@ def test_weights_inside_are_the_digest(tmp_path: Path) -> None:
     assert identities[0] != identities[1]
     weight = numpy_helper.to_array(onnx.load(paths[0]).graph.initializer[0])
     assert weight.size  # the digest covers the bytes of the whole graph
+
+
+def test_a_worker_that_is_closed_releases_sessions(tmp_path: Path) -> None:
+    classifier = loaded(export(tmp_path / "net.onnx"), **GRAY)
+    sweep = Sweep("r", "d", (Entrant("onnx/net", "net", "none", "onnx/net", gradients=False),), ())
+    evaluator = Evaluator(sweep, [LoadedEntrant(classifier, parse_defense("none"))])
+    evaluator.entrants[0].classifier(pixels())
+    assert classifier.network.session is not None
+    evaluator.close()
+    assert classifier.network.session is None
+
+
+def test_whether_there_are_gradients_is_found_by_trying() -> None:
+    class Detached(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(x.numpy().mean((2, 3)))  # NumPy refuses a tensor with a gradient
+
+    preprocessing = Preprocessing(16, *GRAY.values())
+    assert Classifier(network(), preprocessing).gives_gradients()
+    assert not Classifier(Detached(), preprocessing).gives_gradients()

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from cnnsens_bench.images.published import INTERPOLATIONS, PublishedView, render_published
@@ -162,7 +161,7 @@ def describe(location: str) -> Preprocessing:
 
 def _processed(processor: ImageProcessor, pixels: np.ndarray, **options: bool) -> np.ndarray:
     """Return what an image processor makes of an image (h, w, 3) uint8: (3, H, W)."""
-    return np.asarray(processor(Image.fromarray(pixels), return_tensors="pt", **options)["pixel_values"][0])
+    return np.asarray(processor(pixels, return_tensors="pt", **options)["pixel_values"][0])
 
 
 @functools.cache
