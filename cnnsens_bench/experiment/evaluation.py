@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
@@ -11,7 +10,7 @@ from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.models.base import BOX, PUBLISHED, preprocessing_of
 from cnnsens_bench.models.classes import ClassMatch, describe_matches, match_classes
 from cnnsens_bench.models.loading import head_of
-from cnnsens_bench.models.weights import read_state_dict
+from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.utils.errors import UserError
 
 
@@ -53,9 +52,10 @@ def _match(model: ModelConfig, samples: Samples) -> ClassMatch | None:
         if head is None:
             raise UserError(f"nothing is known of the outputs of '{model.name}'")
         return match_classes(model.name, head, samples.classes)
-    state = read_state_dict(Path(model.weights))
+    start = starting_weights(model.name, model.weights)
+    assert start.state is not None
     size = preprocessing_of(model.name, model.input_size).input_size
-    return match_classes(model.name, head_of(model.name, state, size), samples.classes)
+    return match_classes(model.name, head_of(model.name, start.state, size, start.classes), samples.classes)
 
 
 def settle_view(config: Config, models: Iterable[ModelConfig], samples: Samples) -> str:

@@ -8,10 +8,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.models.base import LONGEST, UNBUILDABLE, Classifier, build_network, preprocessing_of, split_name
-from cnnsens_bench.models.checkpoint import UninitialisedWeights, is_checkpoint, parse_checkpoint
+from cnnsens_bench.models.base import (
+    BOX,
+    LONGEST,
+    PUBLISHED,
+    UNBUILDABLE,
+    Classifier,
+    Preprocessing,
+    UninitialisedWeights,
+    build_network,
+    preprocessing_of,
+    split_name,
+)
+from cnnsens_bench.models.checkpoint import parse_checkpoint
 from cnnsens_bench.models.classes import OutputClasses
-from cnnsens_bench.models.weights import class_count, load_safely, load_weights, starting_weights, state_dict_of
+from cnnsens_bench.models.weights import class_count, fit_weights, load_weights, starting_weights
+from cnnsens_bench.models.weights_file import WeightsFile, is_checkpoint, load_safely, split_key, weights_in
 from cnnsens_bench.utils.errors import UserError, first_line
 
 FIRST_GUESS = 1000
@@ -30,11 +42,14 @@ class LoadedNetwork:
         The network in eval mode on the CPU.
     classes : tuple of str
         The names of its outputs, at least two.
+    notes : tuple of str
+        Sentences about what was chosen or left out of the file of its weights.
     """
 
     model: str
     classifier: Classifier
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def input_size(self) -> int:
@@ -45,8 +60,9 @@ class LoadedNetwork:
 def load_network(
     model: str | None = None,
     checkpoint: Path | None = None,
-    input_size: int | None = None,
+    input_size: int | str | None = None,
     classes: Sequence[str] | None = None,
+    view: str | None = None,
 ) -> LoadedNetwork:
     """Return the network of a checkpoint, or a model with its published weights.
 
@@ -55,12 +71,15 @@ def load_network(
     model
         `<source>/<architecture>`. A checkpoint of this program knows it; a state dict does not.
     checkpoint
-        A checkpoint of this program, or a state dict of `model` in the format of torch or safetensors. None for
-        published weights.
+        A checkpoint of this program, or weights of `model` as `cnnsens_bench.models.weights_file.read_weights` takes
+        them. None for published weights.
     input_size
-        The side of the square input in pixels. The default is the checkpoint's or the architecture's.
+        The side of the square input in pixels, `train` or `test` for the size that the model's library trained or tests
+        with. The default is the checkpoint's, or what the view prefers.
     classes
-        The names of the outputs. By default the checkpoint's, or numbers.
+        The names of the outputs. By default the checkpoint's, those of published weights, or numbers.
+    view
+        `box` or `published`. The default is the checkpoint's, `published` for published weights, and `box` for others.
 
     Raises
     ------
@@ -74,67 +93,116 @@ def load_network(
             raise UserError(
                 "no network is named: give checkpoint=<file> (a run prints where its own are) or model=<name>"
             )
-        state, _ = starting_weights(model, "auto", "or give a file of weights with checkpoint=<path>")
+        state = starting_weights(model, "auto", "or give a file of weights with checkpoint=<path>").state
         assert state is not None
-        return _check_by_running(_from_state_dict(model, state, input_size), classes)
-    if not checkpoint.is_file():
-        raise UserError(f"there is no checkpoint {checkpoint}: a run prints where its own are")
-    content = load_safely(checkpoint)
-    if is_checkpoint(content):
-        loaded = _from_checkpoint(content, checkpoint, model, input_size)
+        loaded = _from_state_dict(model, WeightsFile(state), preprocessing_of(model, input_size, view or PUBLISHED))
+        return _check_by_running(_with_published_names(loaded), classes)
+    path, key = split_key(str(checkpoint))
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: a run prints where its own are")
+    content = load_safely(path)
+    if is_checkpoint(content) and not key:
+        loaded = _from_checkpoint(content, path, model, input_size, view)
     elif model is None:
-        raise UserError(f"{checkpoint} is not a checkpoint of this program: say whose weights it has with model=<name>")
+        raise UserError(f"{path} is not a checkpoint of this program: say whose weights it has with model=<name>")
     else:
-        loaded = _from_state_dict(model, state_dict_of(content, checkpoint), input_size)
+        preprocessing = preprocessing_of(model, input_size, view or BOX)
+        loaded = _from_state_dict(model, weights_in(content, path, key), preprocessing)
     return _check_by_running(loaded, classes)
 
 
-def _from_checkpoint(content: object, path: Path, model: str | None, input_size: int | None) -> LoadedNetwork:
+def _from_checkpoint(
+    content: object, path: Path, model: str | None, input_size: int | str | None, view: str | None
+) -> LoadedNetwork:
     """Return the network of a checkpoint of this program."""
     saved = parse_checkpoint(content, str(path))
     # A tag names other weights of the same architecture: resnet18.a1_in1k
     if model is not None and model.partition(".")[0] != saved.model.partition(".")[0]:
         raise UserError(f"{path} is a checkpoint of '{saved.model}', not of '{model}': leave model= out")
-    trained_size = saved.preprocessing.input_size
-    if input_size in (None, trained_size):
+    trained = saved.preprocessing
+    if input_size is None and view is None:
         return LoadedNetwork(saved.model, saved.classifier(), saved.classes)
-    preprocessing = dataclasses.replace(saved.preprocessing, input_size=input_size)
+    wanted = preprocessing_of(
+        saved.model,
+        trained.input_size if input_size is None else input_size,
+        view or (PUBLISHED if trained.view else BOX),
+    )
+    if wanted.input_size == trained.input_size:
+        preprocessing = dataclasses.replace(trained, view=wanted.view)
+        return LoadedNetwork(
+            saved.model, dataclasses.replace(saved, preprocessing=preprocessing).classifier(), saved.classes
+        )
+    preprocessing = dataclasses.replace(trained, input_size=wanted.input_size, view=wanted.view)
+    count = saved.match.count if saved.match else len(saved.classes)
     try:
-        classifier = dataclasses.replace(saved, preprocessing=preprocessing).classifier()
-    except (UserError, *UNBUILDABLE):
+        with UninitialisedWeights():
+            network = build_network(saved.model, count, wanted.input_size)
+        load_weights(network, saved.state_dict, saved.model)
+    except UserError:
         raise UserError(
-            f"{path} cannot be used at input_size={input_size}: it was trained at {trained_size} px"
+            f"{path} cannot be used at input_size={wanted.input_size}: it was trained at {trained.input_size} px"
         ) from None
-    return LoadedNetwork(saved.model, classifier, saved.classes)
+    classifier = Classifier(network, preprocessing, outputs=saved.match.outputs if saved.match else None).eval()
+    notes = tuple(fit_weights(network, saved.state_dict, saved.model).notes())
+    return LoadedNetwork(saved.model, classifier, saved.classes, notes)
 
 
 def network_for(model: str, state: dict[str, Tensor], input_size: int) -> tuple[nn.Module, int]:
-    """Return a network with as many outputs as the head in a state dict has, and their number. It has no weights yet."""
+    """Return a network with as many outputs as the head of a state dict, without its weights, and their number."""
 
     def build(count: int) -> nn.Module:
         with UninitialisedWeights():
             return build_network(model, count, input_size)
 
     network = build(FIRST_GUESS)
-    count = class_count(network, state)
+    count = class_count(network, state, model)
     return (network, FIRST_GUESS) if count is None else (build(count), count)
 
 
-def head_of(model: str, state: dict[str, Tensor], input_size: int) -> OutputClasses:
-    """Return what the outputs of a state dict mean: the published classes where there are as many, else no names."""
+def head_of(model: str, state: dict[str, Tensor], input_size: int, classes: Sequence[str] = ()) -> OutputClasses:
+    """Return what the outputs of a state dict mean.
+
+    Parameters
+    ----------
+    model
+        `<source>/<architecture>`.
+    state
+        The state dict.
+    input_size
+        The side of the network's input in pixels.
+    classes
+        The names of the outputs, where the file of the weights has them. Without them the outputs are the published
+        classes where there are as many, else they have no names.
+
+    Raises
+    ------
+    UserError
+        If the weights belong to another network, or have no head.
+    """
     count = network_for(model, state, input_size)[1]
+    if len(classes) == count:
+        return OutputClasses(count, names=tuple(classes))
     source, architecture = split_name(model)
     published = source.outputs(architecture)
     return published if published and published.count == count else OutputClasses(count)
 
 
-def _from_state_dict(model: str, state: dict[str, Tensor], input_size: int | None) -> LoadedNetwork:
+def _from_state_dict(model: str, weights: WeightsFile, preprocessing: Preprocessing) -> LoadedNetwork:
     """Return a network with these weights. Its classes are numbers, as many as the head of the weights has."""
-    preprocessing = preprocessing_of(model, input_size)
-    network, classes = network_for(model, state, preprocessing.input_size)
-    if not load_weights(network, state, model):
+    network, count = network_for(model, weights.state, preprocessing.input_size)
+    if not load_weights(network, weights.state, model):
         raise UserError(f"these weights are not of '{model}': their head has another form")
-    return LoadedNetwork(model, Classifier(network, preprocessing).eval(), tuple(f"class {i}" for i in range(classes)))
+    classifier = Classifier(network, preprocessing).eval()
+    notes = (*weights.notes, *fit_weights(network, weights.state, model).notes())
+    return LoadedNetwork(model, classifier, tuple(f"class {i}" for i in range(count)), notes)
+
+
+def _with_published_names(loaded: LoadedNetwork) -> LoadedNetwork:
+    """Return a published network with the names of its outputs, or their WordNet ids, where they are known."""
+    source, architecture = split_name(loaded.model)
+    published = source.outputs(architecture)
+    names = (published.names or published.wnids) if published else ()
+    return dataclasses.replace(loaded, classes=names) if len(names) == len(loaded.classes) else loaded
 
 
 def _check_by_running(loaded: LoadedNetwork, classes: Sequence[str] | None) -> LoadedNetwork:
