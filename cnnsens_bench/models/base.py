@@ -296,14 +296,38 @@ def build_network(model: str, classes: int, input_size: int) -> nn.Module:
     Raises
     ------
     UserError
-        If the model is unknown, or cannot be built for this input size.
+        If the model is unknown, cannot be built for this input size, or fails on inputs of a size that is not its own.
     """
     source, architecture = split_name(model)
     try:
-        return source.build(architecture, classes, input_size)
+        network = source.build(architecture, classes, input_size)
     except UNBUILDABLE as error:
         reason = first_line(error, LONGEST)
         raise UserError(f"model '{model}' cannot be built for inputs of {input_size} px: {reason}") from None
+    if input_size != source.describe(architecture).input_size:
+        check_by_running(model, network, input_size)
+    return network
+
+
+def check_by_running(model: str, network: nn.Module, input_size: int) -> int:
+    """Run a network once on a black image, in evaluation mode, and return the number of its outputs.
+
+    Some networks can be built for inputs of a size that they cannot be run on.
+
+    Raises
+    ------
+    UserError
+        If the network fails.
+    """
+    training = network.training
+    try:
+        with torch.no_grad():  # some networks keep what a pass computes, which gradients need later
+            return logits_of(network.eval()(torch.zeros(1, 3, input_size, input_size))).shape[1]
+    except UNBUILDABLE as error:
+        reason = first_line(error, LONGEST)
+        raise UserError(f"model '{model}' fails on inputs of {input_size} px: {reason}") from None
+    finally:
+        network.train(training)
 
 
 class UninitialisedWeights(TorchFunctionMode):

@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.models.base import (
     BOX,
-    LONGEST,
     PUBLISHED,
-    UNBUILDABLE,
     Classifier,
     Preprocessing,
     UninitialisedWeights,
     build_network,
+    check_by_running,
     preprocessing_of,
     split_name,
 )
@@ -24,7 +22,7 @@ from cnnsens_bench.models.checkpoint import parse_checkpoint
 from cnnsens_bench.models.classes import OutputClasses
 from cnnsens_bench.models.weights import class_count, fit_weights, load_weights, starting_weights
 from cnnsens_bench.models.weights_file import WeightsFile, is_checkpoint, load_safely, split_key, weights_in
-from cnnsens_bench.utils.errors import UserError, first_line
+from cnnsens_bench.utils.errors import UserError
 
 FIRST_GUESS = 1000
 """How many classes the network has that weights are compared with to see how many they have."""
@@ -210,12 +208,7 @@ def _check_by_running(loaded: LoadedNetwork, classes: Sequence[str] | None) -> L
 
     An input that is too small, or a head of another size, shows here and not only on the first photograph.
     """
-    size = loaded.input_size
-    try:
-        with torch.inference_mode():
-            count = loaded.classifier(torch.zeros(1, 3, size, size)).shape[1]
-    except UNBUILDABLE as error:
-        raise UserError(f"model '{loaded.model}' fails on inputs of {size} px: {first_line(error, LONGEST)}") from None
+    count = check_by_running(loaded.model, loaded.classifier, loaded.input_size)
     if count != len(loaded.classes):
         raise UserError(f"the checkpoint names {len(loaded.classes)} classes, but its network has {count}")
     if count < 2:

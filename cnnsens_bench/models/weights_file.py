@@ -188,8 +188,8 @@ def _unsafe(path: Path) -> str:
     named = ", ".join(sorted(types)[:LISTED]) + (", …" if len(types) > LISTED else "")
     return (
         f"{path} is not loaded, since it would run code: it holds Python objects ({named}) beside its tensors; where "
-        "you trust it, save its state dict alone: torch.save(torch.load(path, weights_only=False)['model'], 'mine.pth'), "
-        "or another key than 'model'"
+        "you trust it, save its state dict alone, with torch.save(torch.load(path, weights_only=False)['model'], "
+        "'mine.pth') or the key that it has"
     )
 
 

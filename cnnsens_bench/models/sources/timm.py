@@ -43,10 +43,14 @@ def _variant(name: str) -> _Variant:
     """Return what timm knows of a name. Raises `UserError` for an unknown tag, and for a config that cannot be read."""
     if name.startswith((HUB, FOLDER)):
         return _saved_variant(name)
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if config is None:
-        raise UserError(f"model 'timm/{name}': timm knows no such weights tag; `timm.list_pretrained()` lists them")
-    return _Variant(name.partition(".")[0], config)
+    architecture = name.partition(".")[0]
+    known = timm.list_models(architecture, include_tags=True)
+    if name != architecture and name not in known:
+        tags = ", ".join(full.partition(".")[2] for full in known if "." in full)
+        has = f"the tags of its weights are {tags}" if tags else "it has no tags of weights"
+        raise UserError(f"model 'timm/{name}': timm knows no such weights: {has}")
+    # An architecture without a config of its own is built with timm's defaults.
+    return _Variant(architecture, timm.get_pretrained_cfg(name, allow_unregistered=True) or PretrainedCfg())
 
 
 def _saved_variant(name: str) -> _Variant:
@@ -57,13 +61,14 @@ def _saved_variant(name: str) -> _Variant:
         known = {key: value for key, value in values.items() if key in inspect.signature(PretrainedCfg).parameters}
         variant = _Variant(architecture, PretrainedCfg(**{**known, "architecture": architecture}), arguments or {})
     except Exception as error:  # the client of the hub and the parsers raise errors of a dozen types
+        reason = first_line(error, LONGEST)
         if name.startswith(FOLDER):
             raise UserError(
-                f"model 'timm/{name}': the folder has no config.json that timm reads ({first_line(error, LONGEST)}): give "
-                "one that timm.models.save_for_hf has made"
+                f"model 'timm/{name}': the folder has no config.json that timm reads ({reason}): give one that "
+                "timm.models.save_for_hf has made"
             ) from None
         raise UserError(
-            f"model 'timm/{name}': its config cannot be had from the hub ({first_line(error, LONGEST)}): copy the "
+            f"model 'timm/{name}': its config cannot be had from the hub ({reason}): copy the "
             f"repository into the hub's cache ({huggingface_hub.constants.HF_HUB_CACHE}), or its files into a folder "
             f"and name that timm/{FOLDER}<folder>"
         ) from None
