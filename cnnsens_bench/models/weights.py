@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +133,7 @@ class FittedWeights:
             notes.append(f"the weights are those of another input size: '{self.resized[0]}' is resized")
         if self.left_out:
             one = len(self.left_out) == 1
-            more = "is" if one else f"and {len(self.left_out) - 1} other tensors of the weights are"
+            more = "is" if one else f"and {len(self.left_out) - 1} more of the weights' tensors are"
             notes.append(f"'{self.left_out[0]}' {more} no part of the network and left out")
         return notes
 
@@ -156,8 +157,15 @@ def fit_weights(network: nn.Module, state: dict[str, Tensor], model: str) -> Fit
         fitted, odd = _compare(own, adapted, left_out, model)
         resized = tuple(key for key in adapted if key in state and adapted[key].numel() != state[key].numel())
         fitted = dataclasses.replace(fitted, resized=resized)
+    if odd in own and odd in fitted.state:
+        shapes = f"{tuple(fitted.state[odd].shape)} in place of {tuple(own[odd].shape)}"
+        raise UserError(
+            f"these weights are not of '{model}', or of another input size: tensor '{odd}' has the shape {shapes}"
+        )
     if odd:
-        raise UserError(f"these weights are not of '{model}': tensor '{odd}' is missing, unknown or of another shape")
+        raise UserError(
+            f"these weights are not of '{model}': tensor '{odd}' is {'missing' if odd in own else 'unknown'}"
+        )
     return fitted
 
 
@@ -171,7 +179,9 @@ def _compare(
     missing = {key for key in missing if not key.endswith("num_batches_tracked")}
     counts = {(own[key].shape[:1], state[key].shape[:1]) for key in differing}
     same_body = all(state[key].shape[1:] == own[key].shape[1:] and own[key].ndim for key in differing)
-    ordinary_head = len(differing) <= 2 and len(counts) <= 1 and same_body
+    # A layer's weight and bias. Tables of position embeddings look alike, but have names of their own.
+    one_layer = {key.rpartition(".")[0] + layer for key in differing[:1] for layer in (".weight", ".bias")}
+    ordinary_head = one_layer.issuperset(differing) and same_body
     fitted = FittedWeights(state, tuple(differing), tuple(sorted(missing)), left_out)
     if ordinary_head and not missing and not extra:
         return fitted, None
@@ -206,7 +216,9 @@ def _adapted(
     if source.adapt is None:
         return None
     try:
-        return _renamed_like(own, source.adapt(architecture, network, dict(state)))[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _renamed_like(own, source.adapt(architecture, network, dict(state)))[0]
     except Exception:  # libraries raise anything for the weights of another network
         return None
 

@@ -52,7 +52,7 @@ def test_every_tag_of_torchvision_sees_its_own_transform() -> None:
     assert len(compared) > 20
     for rule, (view, transform) in compared.items():
         transform.mean, transform.std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
-        assert_equal_pixels(view, lambda image: (transform(image) * 255).round().byte(), str(rule), pictures())  # noqa: B023
+        assert_equal_pixels(view, lambda image: (transform(image) * 255).round().byte(), str(rule), pictures()[:2])  # noqa: B023
 
 
 def test_the_whole_transform_of_torchvision() -> None:
