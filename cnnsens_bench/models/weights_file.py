@@ -189,7 +189,7 @@ def _unsafe(path: Path) -> str:
     return (
         f"{path} is not loaded, since it would run code: it holds Python objects ({named}) beside its tensors; where "
         "you trust it, save its state dict alone, with torch.save(torch.load(path, weights_only=False)['model'], "
-        "'mine.pth') or the key that it has"
+        "'mine.pth'), or with its key in place of 'model'"
     )
 
 

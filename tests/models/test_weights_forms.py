@@ -15,6 +15,8 @@ from cnnsens_bench.models.base import build_network
 from cnnsens_bench.models.loading import head_of, load_network
 from cnnsens_bench.models.weights import fit_weights, load_weights, starting_weights
 from cnnsens_bench.models.weights_file import read_weights
+from cnnsens_bench.predict import main as predict
+from cnnsens_bench.run import main as run
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, tiny_checkpoint
 
@@ -222,3 +224,35 @@ def test_a_checkpoint_names_its_classes(tmp_path: Path) -> None:
     assert start.classes == checkpoint.classes
     assert head_of(TINY, start.state, 48, start.classes).names == checkpoint.classes
     assert starting_weights(TINY, saved(checkpoint.state_dict, tmp_path)).classes == ()
+
+
+def test_notes_reach_the_user(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run says what was chosen and left out, also where the checkpoint comes from the cache; so does `predict`."""
+    body = {key: value for key, value in STATE.items() if not key.startswith("fc.")}
+    path = saved({"model": OTHER, "model_ema": prefixed("module.", body)}, tmp_path)
+    words = [
+        f"dataset.root={pictures}", "dataset=folder", f"models=[{TINY}]", f"weights={path}", "input_size=48", "limit=2",
+        "degradations=[]", "tracking=off", "training.epochs=1", "fine_tune=always", f"cache={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    for output in ("first", "second"):
+        assert run([*words, f"output={tmp_path / output}"]) == 0
+        said = capsys.readouterr().out + capsys.readouterr().err
+        assert f"note: {TINY}: {path}: the moving average of the weights, 'model_ema', is taken" in said
+        assert f"note: {TINY}: the weights have no head: it starts at 0\n" in said
+    path = saved({"model": OTHER, "model_ema": averaged(STATE)}, tmp_path)
+    photograph = str(next(pictures.rglob("*.png")))
+    assert predict([photograph, f"checkpoint={path}", f"model={TINY}", "input_size=48", "sigma=4"]) == 0
+    assert f"note: {path}: the moving average of the weights" in capsys.readouterr().err
+    assert predict([photograph, f"checkpoint={path}#ema", f"model={TINY}", "sigma=4"]) == 2
+    assert "no weights under the key 'ema'" in capsys.readouterr().err
+
+
+def test_what_a_loaded_network_sees(checkpoint: Path) -> None:
+    """Published weights see what their library evaluates with; others the box, unless something else is asked for."""
+    model = "timm/tf_efficientnet_lite0"
+    published = load_network(model).classifier.preprocessing
+    assert (published.view.size, published.view.resize_to) == (224, 256)
+    assert load_network(model, view="box").classifier.preprocessing.view is None
+    assert load_network(model, input_size=96).classifier.preprocessing.view.size == 96
+    assert load_network(checkpoint=checkpoint).classifier.preprocessing.view is None
+    assert load_network(checkpoint=checkpoint, view="published").classifier.preprocessing.view.size == 48

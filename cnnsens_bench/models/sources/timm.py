@@ -135,7 +135,8 @@ def outputs(name: str) -> OutputClasses | None:
 
 
 def pretrained(name: str) -> dict[str, Tensor]:
-    """Return the weights that timm downloads, or has on this machine."""
+    """Return the weights that timm downloads, or has on this machine. Raises `UserError` for an unknown tag."""
+    _variant(name)
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # the client of the hub raises errors of a dozen types when it cannot reach the hub
