@@ -185,4 +185,7 @@ def build(name: str, num_classes: int, input_size: int) -> nn.Module:
 def _created(name: str, variant: _Variant, arguments: dict[str, Any]) -> nn.Module:
     saved = name.startswith((HUB, FOLDER))
     config = {"pretrained_cfg": variant.config.to_dict()} if saved else {}
-    return timm.create_model(variant.architecture if saved else name, **config, **arguments)
+    network = timm.create_model(variant.architecture if saved else name, **config, **arguments)
+    if getattr(network, "num_classes", arguments["num_classes"]) != arguments["num_classes"]:
+        raise UserError(f"model 'timm/{name}' gives features and no classes: take an architecture with a head")
+    return network
