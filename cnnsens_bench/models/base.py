@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from cnnsens_bench.images.published import PublishedView
 from cnnsens_bench.models.classes import OutputClasses
@@ -328,20 +327,6 @@ def check_by_running(model: str, network: nn.Module, input_size: int) -> int:
         raise UserError(f"model '{model}' fails on inputs of {input_size} px: {reason}") from None
     finally:
         network.train(training)
-
-
-class UninitialisedWeights(TorchFunctionMode):
-    """A context in which networks are built without random initial weights, because loading overwrites all of them.
-
-    The initialisation of AlexNet alone takes 0.4 s.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Return the tensor unchanged where it would be filled with random values."""
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in ("uniform_", "normal_"):
-            return args[0] if args else kwargs["tensor"]  # nn.init passes it by name
-        return func(*args, **kwargs)
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -13,12 +13,12 @@ from torch import Tensor
 from cnnsens_bench.models.base import (
     Classifier,
     Preprocessing,
-    UninitialisedWeights,
     architecture_of,
     num_parameters,
     split_name,
 )
 from cnnsens_bench.models.classes import ClassMatch
+from cnnsens_bench.models.uninitialised import UninitialisedWeights
 from cnnsens_bench.models.weights import state_digest
 from cnnsens_bench.models.weights_file import FORMAT, is_checkpoint, load_safely
 from cnnsens_bench.utils.atomic import replacing

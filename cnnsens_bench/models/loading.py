@@ -12,7 +12,6 @@ from cnnsens_bench.models.base import (
     PUBLISHED,
     Classifier,
     Preprocessing,
-    UninitialisedWeights,
     build_network,
     check_by_running,
     preprocessing_of,
@@ -20,6 +19,7 @@ from cnnsens_bench.models.base import (
 )
 from cnnsens_bench.models.checkpoint import parse_checkpoint
 from cnnsens_bench.models.classes import OutputClasses
+from cnnsens_bench.models.uninitialised import UninitialisedWeights
 from cnnsens_bench.models.weights import class_count, fit_weights, load_weights, starting_weights
 from cnnsens_bench.models.weights_file import WeightsFile, is_checkpoint, load_safely, split_key, weights_in
 from cnnsens_bench.utils.errors import UserError

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.models.base import UninitialisedWeights, WeightsUnavailable, model_sources, split_name
+from cnnsens_bench.models.base import WeightsUnavailable, model_sources, split_name
+from cnnsens_bench.models.uninitialised import UninitialisedWeights
 from cnnsens_bench.models.weights_file import file_digest, read_weights, split_key
 from cnnsens_bench.utils.errors import UserError
 

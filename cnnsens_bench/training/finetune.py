@@ -274,20 +274,10 @@ def cached_or_ready(
         if checkpoint.extra.get("shaped_by") != text:
             raise UserError(f"{path} is not the checkpoint that its name says: delete it, and it is made anew")
         return _trained(checkpoint, path, cached=True)
+    name, classes, state = samples.name, samples.classes, start.state
     return FineTuning(
-        model,
-        samples.name,
-        samples.classes,
-        train,
-        preprocessing,
-        start.state,
-        recipe,
-        seed,
-        text,
-        path,
-        match,
-        start.notes,
-    )
+        model, name, classes, train, preprocessing, state, recipe, seed, text, path, match, start.notes
+    )  # fmt: skip
 
 
 def _trained(checkpoint: Checkpoint, path: Path, cached: bool) -> Trained:

@@ -9,12 +9,12 @@ import torch
 
 from cnnsens_bench.models.base import (
     UNBUILDABLE,
-    UninitialisedWeights,
     build_network,
     check_by_running,
     model_sources,
     split_name,
 )
+from cnnsens_bench.models.uninitialised import UninitialisedWeights
 from cnnsens_bench.utils.errors import UserError
 
 TOO_LARGE = [f"torchvision/regnet_{name}gf" for name in ("x_32", "y_16", "y_32", "y_128")]
