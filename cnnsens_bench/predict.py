@@ -122,6 +122,16 @@ def _whole_number(low: int, high: int, name: str, text: str) -> int:
     return int(text)
 
 
+def _input_size(name: str, text: str) -> int | str:
+    return text if text in ("train", "test") else _whole_number(16, 4096, name, text)
+
+
+def _view(name: str, text: str) -> str:
+    if text not in ("box", "published"):
+        raise UserError(f"view={text}: it must be box or published")
+    return text
+
+
 def _lines(name: str, text: str) -> tuple[str, ...]:
     """Return the lines of a file of class names."""
     path = Path(text).expanduser()
@@ -142,7 +152,8 @@ KEYS: dict[str, Callable[[str, str], Any]] = {
     "predictor": lambda _, text: text,
     "box": _box,
     "classes": _lines,
-    "input_size": functools.partial(_whole_number, 16, 4096),
+    "input_size": _input_size,
+    "view": _view,
     "batch_size": functools.partial(_whole_number, 1, 4096),
     "plugins": _names,
 }

@@ -13,7 +13,7 @@ def predicted(capsys: Capture, *words: object, code: int = 0) -> list[dict]:
     """Return what `--json` prints, which is all of standard output."""
     assert main([*map(str, words), "--json"]) == code
     said = capsys.readouterr()
-    assert {line.partition(": ")[0] for line in said.err.splitlines()} <= {"error", "predict"}
+    assert {line.partition(": ")[0] for line in said.err.splitlines()} <= {"error", "note", "predict"}
     return json.loads(said.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 

@@ -9,6 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from PIL import Image
+from timm.data import ImageNetInfo
 
 from cnnsens_bench.engine.photo_prediction import LabelChangePredictor
 from cnnsens_bench.predict import KEYS, main, parse
@@ -124,8 +126,12 @@ def test_input_sizes_that_a_network_does_not_take(photographs: list[str], tmp_pa
     vit = tmp_path / "vit.pt"
     tiny_checkpoint(1, 3, 160, "timm/test_vit").save(vit)
     assert len(predicted(capsys, photographs[0], f"checkpoint={vit}")) == 1
-    said = wrong(capsys, photographs[0], f"checkpoint={vit}", "input_size=96")
-    assert f"{vit} cannot be used at input_size=96: it was trained at 160 px" in said
+    assert main([photographs[0], f"checkpoint={vit}", "input_size=96"]) == 0
+    assert "note: the weights are those of another input size: 'pos_embed' is resized\n" in capsys.readouterr().err
+    mixer = tmp_path / "mixer.pt"
+    tiny_checkpoint(1, 3, 224, "timm/gmixer_12_224").save(mixer)
+    said = wrong(capsys, photographs[0], f"checkpoint={mixer}", "input_size=96")
+    assert f"{mixer} cannot be used at input_size=96: it was trained at 224 px" in said
     alexnet = torchvision.models.alexnet(num_classes=3).state_dict()
     torch.save(alexnet, tmp_path / "alexnet.pt")
     words = [photographs[0], f"checkpoint={tmp_path / 'alexnet.pt'}", "model=torchvision/alexnet", "input_size=20"]
@@ -147,10 +153,17 @@ def test_no_network_and_none_to_be_had(
 
 
 def test_published_weights(photographs: list[str], capsys: Capture) -> None:
-    """Published weights come from an installed package, with ImageNet's thousand classes."""
-    [record] = predicted(capsys, photographs[0], "model=timm/tf_efficientnet_lite0", "input_size=64", "batch_size=1")
-    assert record["class"] == f"class {record['class_index']}"
-    assert 0 <= record["class_index"] < 1000
+    """Published weights come from an installed package, with the names of ImageNet's thousand classes."""
+    words = [photographs[0], "model=timm/tf_efficientnet_lite0", "input_size=64", "batch_size=1"]
+    [record] = predicted(capsys, *words, "sigma=4")
+    info = ImageNetInfo("imagenet-1k")
+    assert record["class"] == info.index_to_description(record["class_index"])
+    # They see what their library evaluates with, unless there is a box or the view is named.
+    width, height = Image.open(photographs[0]).size
+    [boxed] = predicted(capsys, *words, f"box=0,0,{width},{height}", "sigma=4")
+    assert boxed["confidence"] != record["confidence"]
+    assert "box= needs view=box" in wrong(capsys, *words, "box=0,0,9,9", "view=published")
+    assert "view=crop: it must be box or published" in wrong(capsys, *words, "view=crop")
 
 
 def test_words_that_are_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,7 +189,7 @@ def run_benchmark(
     with held(named.in_memory), unchanged_process():
         weights = {}
         for model in resolve_models(config):
-            weights[model.name] = starting_weights(model.name, model.weights)[1]
+            weights[model.name] = starting_weights(model.name, model.weights).identity
         if dataset:
             samples = load_samples(config.dataset, config.data_root)
         else:

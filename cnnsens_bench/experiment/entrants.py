@@ -123,7 +123,7 @@ def has_batch_norm(model: ModelConfig) -> bool:
     size = model.preprocessing().input_size
     try:
         if source.restore and model.weights != "random":
-            state, _ = starting_weights(model.name, model.weights)
+            state = starting_weights(model.name, model.weights).state
             network = build_network(model.name, 2, size, state)
         else:
             network = source.build(architecture, 2, size)

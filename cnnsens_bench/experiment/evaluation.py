@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
@@ -13,7 +12,7 @@ from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.models.base import BOX, PUBLISHED, location_of
 from cnnsens_bench.models.classes import ClassMatch, describe_matches, match_classes
 from cnnsens_bench.models.loading import head_of
-from cnnsens_bench.models.weights import read_state_dict, starting_weights
+from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.utils.errors import UserError
 
@@ -90,9 +89,9 @@ def _match(model: ModelConfig, samples: Samples) -> ClassMatch:
     given = model.weights == "auto" or source.restore is not None
     head = source.outputs(location) if given else None
     if head is None:
-        state = starting_weights(model.name, "auto")[0] if given else read_state_dict(Path(model.weights))
-        assert state is not None  # only random weights have none
-        head = head_of(model.name, state, model.preprocessing().input_size)
+        start = starting_weights(model.name, model.weights)
+        assert start.state is not None  # only random weights have none
+        head = head_of(model.name, start.state, model.preprocessing().input_size, start.classes)
     return match_classes(model.name, head, samples.classes)
 
 

@@ -151,6 +151,7 @@ class _FineTunings:
         """Take a training that has ended into the results, and report it."""
         if isinstance(result, Trained):
             self.results.trained[title] = result
+            say(self.run.console, *(f"note: {title}: {note}" for note in result.notes))
             say(self.run.console, f"checkpoint of {title}: {result.path}")
         else:
             self.results.failed[title] = str(result)

@@ -31,7 +31,8 @@ class PhotoRequest:
     """What is asked about photographs.
 
     `levels` has those given, by key of `DEGRADATIONS`; none takes `DEFAULT_LEVELS`. `box` (x, y, width, height) is the
-    object in pixels of the upright photographs, None for the whole ones. `heatmap` is the folder of the heatmaps.
+    object in pixels of the upright photographs, None for the whole ones. `view` is `box`, `published`, or None for the
+    network's own. `heatmap` is the folder of the heatmaps.
     """
 
     photographs: list[str]
@@ -41,7 +42,8 @@ class PhotoRequest:
     predictor: str = "gradient"
     box: tuple[float, float, float, float] | None = None
     classes: tuple[str, ...] | None = None
-    input_size: int | None = None
+    input_size: int | str | None = None
+    view: str | None = None
     batch_size: int = 4
     plugins: tuple[str, ...] = ()
     heatmap: Path | None = None
@@ -111,7 +113,8 @@ def _computed(request: PhotoRequest, error_console: Console) -> tuple[str, list[
     except OSError as error:
         sentence = f"the folder {request.heatmap} cannot be made ({error.strerror}): give --heatmap another one"
         raise UserError(sentence) from None
-    network = load_network(request.model, request.checkpoint, request.input_size, request.classes)
+    network = load_network(request.model, request.checkpoint, request.input_size, request.classes, _view(request))
+    say(error_console, *(f"note: {plain(note)}" for note in network.notes))
     predictor = LabelChangePredictor(
         network,
         conditions,
@@ -129,6 +132,17 @@ def _computed(request: PhotoRequest, error_console: Console) -> tuple[str, list[
             if progress:
                 progress.advance()
     return network.model, records
+
+
+def _view(request: PhotoRequest) -> str | None:
+    """Return what the network sees; None for the network's own view. A published view has no box."""
+    from cnnsens_bench.models.base import BOX, PUBLISHED
+
+    if request.box is None:
+        return request.view
+    if request.view == PUBLISHED:
+        raise UserError("box= needs view=box: a published view is of the whole photograph")
+    return BOX
 
 
 def _record(result: "PhotoPrediction | RejectedPhoto", classes: Sequence[str], folder: Path | None) -> dict[str, Any]:

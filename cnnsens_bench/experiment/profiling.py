@@ -137,7 +137,7 @@ class Profiler:
     def _network(self, key: str, model: ModelConfig) -> Classifier:
         preprocessing = self.preprocessings[key]
         described = split_name(model.name)[0].restore is not None and model.weights != "random"
-        state = starting_weights(model.name, model.weights)[0] if described else None
+        state = starting_weights(model.name, model.weights).state if described else None
         network = build_network(model.name, self.classes, preprocessing.input_size, state)
         classifier = Classifier(network, preprocessing)
         self.network_bytes[key] = sum(t.numel() * t.element_size() for t in classifier.state_dict().values())

@@ -78,6 +78,7 @@ class ModelSource:
     trainable: bool = True
     fixed_outputs: bool = False
     require_trainable: Callable[[str, int], None] = lambda architecture, classes: None
+    adapt: Callable[[str, nn.Module, dict[str, Tensor]], dict[str, Tensor]] | None = None
 
     @property
     def function(self) -> Callable[[str, int, int], nn.Module]:
@@ -108,6 +109,7 @@ def model_source(
     trainable: bool = True,
     fixed_outputs: bool = False,
     require_trainable: Callable[[str, int], None] = lambda architecture, classes: None,
+    adapt: Callable[[str, nn.Module, dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> Callable[[Callable[[str, int, int], nn.Module]], Callable[[str, int, int], nn.Module]]:
     """Register a function that builds the networks of a model source.
 
@@ -120,8 +122,8 @@ def model_source(
     name
         The name of the source.
     names
-        A function without arguments that lists the architectures; None where their number has no end, and `describe`
-        raises `UserError` for one that there is not.
+        A function without arguments that lists the architectures; one that ends with a colon stands for all that begin
+        with it. None where their number has no end, and `describe` raises `UserError` for one that there is not.
     describe
         A function that returns the `Preprocessing` of an architecture.
     pretrained
@@ -145,6 +147,9 @@ def model_source(
     require_trainable
         A function of an architecture and a number of classes that raises `UserError` where the network cannot be
         fine-tuned for them.
+    adapt
+        A function of an architecture, a network and a state dict that returns the state dict in the network's names and
+        shapes, such as position embeddings for its input size. It is called where they do not fit as they are.
 
     Examples
     --------
@@ -163,7 +168,7 @@ def model_source(
 
     def decorate(build: Callable[[str, int, int], nn.Module]) -> Callable[[str, int, int], nn.Module]:
         found = (names, describe, build, pretrained, published, outputs, restore, trainable, fixed_outputs)
-        model_sources.add(name, ModelSource(name, *found, require_trainable))
+        model_sources.add(name, ModelSource(name, *found, require_trainable, adapt))
         return build
 
     return decorate
@@ -258,6 +263,8 @@ def split_name(model: str) -> tuple[ModelSource, str]:
         raise UserError(f"model '{model}' lacks its source: write torchvision/{model} or timm/{model}")
     source = model_sources[source_name]
     names = source.names() if source.names else [architecture]
+    if any(architecture.startswith(name) for name in names if name.endswith(":")):
+        return source, architecture
     if architecture not in names and architecture.partition(".")[0] not in names:
         raise UserError(f"unknown model '{model}'{near(architecture, names)}")
     return source, architecture
@@ -385,16 +392,41 @@ def build_network(model: str, classes: int, input_size: int, state: dict[str, Te
     Raises
     ------
     UserError
-        If the model is unknown, or cannot be built for this input size.
+        If the model is unknown, cannot be built for this input size, or fails on inputs of a size that is not its own.
     """
     source, architecture = split_name(model)
     try:
         if source.restore and state is not None:
-            return source.restore(state, classes, input_size)
-        return source.build(architecture, classes, input_size)
+            network = source.restore(state, classes, input_size)
+        else:
+            network = source.build(architecture, classes, input_size)
     except UNBUILDABLE as error:
         reason = first_line(error, LONGEST)
         raise UserError(f"model '{model}' cannot be built for inputs of {input_size} px: {reason}") from None
+    if input_size != source.describe(architecture).input_size:
+        check_by_running(model, network, input_size)
+    return network
+
+
+def check_by_running(model: str, network: nn.Module, input_size: int) -> int:
+    """Run a network once on a black image, in evaluation mode, and return the number of its outputs.
+
+    Some networks can be built for inputs of a size that they cannot be run on.
+
+    Raises
+    ------
+    UserError
+        If the network fails.
+    """
+    training = network.training
+    try:
+        with torch.no_grad():  # some networks keep what a pass computes, which gradients need later
+            return logits_of(network.eval()(torch.zeros(1, 3, input_size, input_size))).shape[1]
+    except UNBUILDABLE as error:
+        reason = first_line(error, LONGEST)
+        raise UserError(f"model '{model}' fails on inputs of {input_size} px: {reason}") from None
+    finally:
+        network.train(training)
 
 
 def num_parameters(network: nn.Module) -> int:

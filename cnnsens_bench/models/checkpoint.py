@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from cnnsens_bench.models.base import Classifier, Preprocessing, architecture_of, split_name
 from cnnsens_bench.models.classes import ClassMatch
-from cnnsens_bench.models.weights import load_safely, state_digest
+from cnnsens_bench.models.uninitialised import UninitialisedWeights
+from cnnsens_bench.models.weights import state_digest
+from cnnsens_bench.models.weights_file import FORMAT, is_checkpoint, load_safely
 from cnnsens_bench.utils.atomic import replacing
 from cnnsens_bench.utils.errors import UserError
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -100,20 +99,6 @@ class Checkpoint:
         return {"format": FORMAT, **vars(self), **plain}
 
 
-class UninitialisedWeights(TorchFunctionMode):
-    """A context in which networks are built without random initial weights, because loading overwrites all of them.
-
-    The initialisation of AlexNet alone takes 0.4 s.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Return the tensor unchanged where it would be filled with random values."""
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in ("uniform_", "normal_"):
-            return args[0] if args else kwargs["tensor"]  # nn.init passes it by name
-        return func(*args, **kwargs)
-
-
 def load_checkpoint(path: Path) -> Checkpoint:
     """Return the checkpoint in a file that `Checkpoint.save` wrote.
 
@@ -150,11 +135,6 @@ class CheckpointFiles(Mapping[str, Checkpoint]):
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:
     """Return the checkpoint of which `Checkpoint.to_bytes` gave the bytes."""
     return parse_checkpoint(torch.load(BytesIO(data), map_location="cpu", weights_only=True), "the checkpoint")
-
-
-def is_checkpoint(content: Any) -> bool:
-    """Return whether the content of a file is a checkpoint of this program, and not a plain state dict."""
-    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def parse_checkpoint(content: Any, origin: str) -> Checkpoint:

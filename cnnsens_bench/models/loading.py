@@ -4,28 +4,29 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.models.base import (
     BOX,
-    LONGEST,
+    PUBLISHED,
     PYTHON,
-    UNBUILDABLE,
     Classifier,
     Colours,
+    Preprocessing,
     build_network,
+    check_by_running,
     location_of,
     preprocessing_of,
     split_name,
     split_path,
 )
-from cnnsens_bench.models.checkpoint import UninitialisedWeights, is_checkpoint, parse_checkpoint
+from cnnsens_bench.models.checkpoint import parse_checkpoint
 from cnnsens_bench.models.classes import OutputClasses
-from cnnsens_bench.models.weights import class_count, load_safely, load_weights, starting_weights, state_dict_of
-from cnnsens_bench.utils.errors import UserError, first_line
+from cnnsens_bench.models.uninitialised import UninitialisedWeights
+from cnnsens_bench.models.weights import class_count, fit_weights, load_weights, starting_weights
+from cnnsens_bench.models.weights_file import WeightsFile, is_checkpoint, load_safely, split_key, weights_in
+from cnnsens_bench.utils.errors import UserError
 
 FIRST_GUESS = 1000
 """How many classes the network has that weights are compared with to see how many they have."""
@@ -43,11 +44,14 @@ class LoadedNetwork:
         The network in eval mode on the CPU.
     classes : tuple of str
         The names of its outputs, at least two.
+    notes : tuple of str
+        Sentences about what was chosen or left out of the file of its weights.
     """
 
     model: str
     classifier: Classifier
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def input_size(self) -> int:
@@ -58,10 +62,10 @@ class LoadedNetwork:
 def load_network(
     model: str | None = None,
     checkpoint: Path | None = None,
-    input_size: int | None = None,
+    input_size: int | str | None = None,
     classes: Sequence[str] | None = None,
+    view: str | None = None,
     *,
-    view: str = BOX,
     mean: Colours | None = None,
     std: Colours | None = None,
 ) -> LoadedNetwork:
@@ -72,14 +76,15 @@ def load_network(
     model
         `<source>/<architecture>`. A checkpoint of this program knows it; a state dict does not.
     checkpoint
-        A checkpoint of this program, or a state dict of `model` in the format of torch or safetensors. None for
-        published weights.
+        A checkpoint of this program, or weights of `model` as `cnnsens_bench.models.weights_file.read_weights` takes
+        them. None for published weights.
     input_size
-        The side of the square input in pixels. The default is the checkpoint's or the architecture's.
+        The side of the square input in pixels, `train` or `test` for the size that the model's library trained or tests
+        with. The default is the checkpoint's, or what the view prefers.
     classes
-        The names of the outputs. By default the checkpoint's, or numbers.
+        The names of the outputs. By default the checkpoint's, those of published weights, or numbers.
     view
-        `box` or `published`, for a model without a checkpoint of this program.
+        `box` or `published`. The default is the checkpoint's, `published` for published weights, and `box` for others.
     mean, std
         The normalisation of a model without a checkpoint of this program, in place of the one that its source knows.
 
@@ -90,32 +95,36 @@ def load_network(
     """
     weights = "auto"
     if model is not None:
-        model, path = split_path(model)
+        model, given = split_path(model)
         split_name(model)
-        weights = path or weights
+        weights = given or weights
     if checkpoint is None:
         if model is None:
             raise UserError(
                 "no network is named: give checkpoint=<file> (a run prints where its own are) or model=<name>"
             )
-        state, _ = starting_weights(model, weights, "or give a file of weights with checkpoint=<path>")
+        state = starting_weights(model, weights, "or give a file of weights with checkpoint=<path>").state
         assert state is not None
-        loaded = _from_state_dict(model, state, input_size, weights, view=view, mean=mean, std=std)
-        return _check_by_running(loaded, classes)
-    if not checkpoint.is_file():
-        raise UserError(f"there is no checkpoint {checkpoint}: a run prints where its own are")
-    content = load_safely(checkpoint)
-    if is_checkpoint(content):
-        loaded = _from_checkpoint(content, checkpoint, model, input_size)
+        preprocessing = preprocessing_of(model, input_size, view or PUBLISHED, mean=mean, std=std, weights=weights)
+        loaded = _from_state_dict(model, WeightsFile(state), preprocessing)
+        return _check_by_running(_with_published_names(loaded, weights), classes)
+    path, key = split_key(str(checkpoint))
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: a run prints where its own are")
+    content = load_safely(path)
+    if is_checkpoint(content) and not key:
+        loaded = _from_checkpoint(content, path, model, input_size, view)
     elif model is None:
-        raise UserError(f"{checkpoint} is not a checkpoint of this program: say whose weights it has with model=<name>")
+        raise UserError(f"{path} is not a checkpoint of this program: say whose weights it has with model=<name>")
     else:
-        state = state_dict_of(content, checkpoint)
-        loaded = _from_state_dict(model, state, input_size, view=view, mean=mean, std=std)
+        preprocessing = preprocessing_of(model, input_size, view or BOX, mean=mean, std=std)
+        loaded = _from_state_dict(model, weights_in(content, path, key), preprocessing)
     return _check_by_running(loaded, classes)
 
 
-def _from_checkpoint(content: object, path: Path, model: str | None, input_size: int | None) -> LoadedNetwork:
+def _from_checkpoint(
+    content: object, path: Path, model: str | None, input_size: int | str | None, view: str | None
+) -> LoadedNetwork:
     """Return the network of a checkpoint of this program."""
     saved = parse_checkpoint(content, str(path))
     # A tag names other weights of the same architecture: resnet18.a1_in1k
@@ -123,17 +132,32 @@ def _from_checkpoint(content: object, path: Path, model: str | None, input_size:
         raise UserError(f"{path} is a checkpoint of '{saved.model}', not of '{model}': leave model= out")
     if model is None and split_name(saved.model)[0].name == PYTHON:
         raise UserError(f"{path} is a checkpoint of '{saved.model}', whose code would be run: name it with model=")
-    trained_size = saved.preprocessing.input_size
-    if input_size in (None, trained_size):
+    trained = saved.preprocessing
+    if input_size is None and view is None:
         return LoadedNetwork(saved.model, saved.classifier(), saved.classes)
-    preprocessing = dataclasses.replace(saved.preprocessing, input_size=input_size)
+    wanted = preprocessing_of(
+        saved.model,
+        trained.input_size if input_size is None else input_size,
+        view or (PUBLISHED if trained.view else BOX),
+    )
+    if wanted.input_size == trained.input_size:
+        preprocessing = dataclasses.replace(trained, view=wanted.view)
+        return LoadedNetwork(
+            saved.model, dataclasses.replace(saved, preprocessing=preprocessing).classifier(), saved.classes
+        )
+    preprocessing = dataclasses.replace(trained, input_size=wanted.input_size, view=wanted.view)
+    count = saved.match.count if saved.match else len(saved.classes)
     try:
-        classifier = dataclasses.replace(saved, preprocessing=preprocessing).classifier()
-    except (UserError, *UNBUILDABLE):
+        with UninitialisedWeights():
+            network = build_network(saved.model, count, wanted.input_size)
+        load_weights(network, saved.state_dict, saved.model)
+    except UserError:
         raise UserError(
-            f"{path} cannot be used at input_size={input_size}: it was trained at {trained_size} px"
+            f"{path} cannot be used at input_size={wanted.input_size}: it was trained at {trained.input_size} px"
         ) from None
-    return LoadedNetwork(saved.model, classifier, saved.classes)
+    classifier = Classifier(network, preprocessing, outputs=saved.match.outputs if saved.match else None).eval()
+    notes = tuple(fit_weights(network, saved.state_dict, saved.model).notes())
+    return LoadedNetwork(saved.model, classifier, saved.classes, notes)
 
 
 def network_for(model: str, state: dict[str, Tensor], input_size: int) -> tuple[nn.Module, int]:
@@ -147,32 +171,60 @@ def network_for(model: str, state: dict[str, Tensor], input_size: int) -> tuple[
     if source.fixed_outputs and (known := source.outputs(architecture)):
         return build(known.count), known.count
     network = build(FIRST_GUESS)
-    count = class_count(network, state)
+    count = class_count(network, state, model)
     return (network, FIRST_GUESS) if count is None else (build(count), count)
 
 
-def head_of(model: str, state: dict[str, Tensor], input_size: int, weights: str = "auto") -> OutputClasses:
-    """Return what the outputs of a state dict mean: the published classes where there are as many, else no names.
+def head_of(
+    model: str, state: dict[str, Tensor], input_size: int, classes: Sequence[str] = (), weights: str = "auto"
+) -> OutputClasses:
+    """Return what the outputs of a state dict mean.
 
-    `weights` says where the state dict is from: `auto`, or a path.
+    Parameters
+    ----------
+    model
+        `<source>/<architecture>`.
+    state
+        The state dict.
+    input_size
+        The side of the network's input in pixels.
+    classes
+        The names of the outputs, where the file of the weights has them. Without them the outputs are the published
+        classes where there are as many, else they have no names.
+    weights
+        Where the state dict is from: `auto`, or a path.
+
+    Raises
+    ------
+    UserError
+        If the weights belong to another network, or have no head.
     """
     source, location = location_of(model, weights)
     published = source.outputs(location)
     if published and (source.restore or source.fixed_outputs):
         return published
     count = network_for(model, state, input_size)[1]
+    if len(classes) == count:
+        return OutputClasses(count, names=tuple(classes))
     return published if published and published.count == count else OutputClasses(count)
 
 
-def _from_state_dict(
-    model: str, state: dict[str, Tensor], input_size: int | None, weights: str = "auto", **known: Any
-) -> LoadedNetwork:
+def _from_state_dict(model: str, weights: WeightsFile, preprocessing: Preprocessing) -> LoadedNetwork:
     """Return a network with these weights. Its classes are numbers, as many as the head of the weights has."""
-    preprocessing = preprocessing_of(model, input_size, weights=weights, **known)
-    network, classes = network_for(model, state, preprocessing.input_size)
-    if not load_weights(network, state, model):
+    network, count = network_for(model, weights.state, preprocessing.input_size)
+    if not load_weights(network, weights.state, model):
         raise UserError(f"these weights are not of '{model}': their head has another form")
-    return LoadedNetwork(model, Classifier(network, preprocessing).eval(), tuple(f"class {i}" for i in range(classes)))
+    classifier = Classifier(network, preprocessing).eval()
+    notes = (*weights.notes, *fit_weights(network, weights.state, model).notes())
+    return LoadedNetwork(model, classifier, tuple(f"class {i}" for i in range(count)), notes)
+
+
+def _with_published_names(loaded: LoadedNetwork, weights: str) -> LoadedNetwork:
+    """Return a published network with the names of its outputs, or their WordNet ids, where they are known."""
+    source, location = location_of(loaded.model, weights)
+    published = source.outputs(location)
+    names = (published.names or published.wnids) if published else ()
+    return dataclasses.replace(loaded, classes=names) if len(names) == len(loaded.classes) else loaded
 
 
 def _check_by_running(loaded: LoadedNetwork, classes: Sequence[str] | None) -> LoadedNetwork:
@@ -180,12 +232,7 @@ def _check_by_running(loaded: LoadedNetwork, classes: Sequence[str] | None) -> L
 
     An input that is too small, or a head of another size, shows here and not only on the first photograph.
     """
-    size = loaded.input_size
-    try:
-        with torch.inference_mode():
-            count = loaded.classifier(torch.zeros(1, 3, size, size)).shape[1]
-    except UNBUILDABLE as error:
-        raise UserError(f"model '{loaded.model}' fails on inputs of {size} px: {first_line(error, LONGEST)}") from None
+    count = check_by_running(loaded.model, loaded.classifier, loaded.input_size)
     if count != len(loaded.classes):
         raise UserError(f"the checkpoint names {len(loaded.classes)} classes, but its network has {count}")
     if count < 2:

@@ -30,7 +30,7 @@ from cnnsens_bench.models.base import (
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.classes import ClassMatch, match_classes
 from cnnsens_bench.models.loading import head_of
-from cnnsens_bench.models.weights import has_head, load_weights, starting_weights
+from cnnsens_bench.models.weights import fit_weights, load_weights, starting_weights
 from cnnsens_bench.training.data import TrainingImages
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.training.trainer import Report, train_network
@@ -55,12 +55,15 @@ class Trained:
         Whether the checkpoint was in the cache before it was asked for.
     failures
         (image_id, sentence) of the training images that could not be read.
+    notes
+        Sentences about what was chosen, left out or set to 0 in the starting weights.
     """
 
     path: Path
     digest: str
     cached: bool
     failures: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class FineTuning:
         The checkpoint's place in the cache.
     match
         Which outputs of the starting weights are kept, where they are evaluated as they are.
+    notes
+        Sentences about what was chosen in the file of the starting weights.
     """
 
     model: str
@@ -104,6 +109,7 @@ class FineTuning:
     shaped_by: str
     path: Path
     match: ClassMatch | None = None
+    notes: tuple[str, ...] = ()
 
     def run(self, folder: Path, report: Report | None = None) -> Checkpoint:
         """Train the network and return its checkpoint, which is not in the cache yet.
@@ -120,20 +126,17 @@ class FineTuning:
         Diverged
             If the loss does not stay finite.
         UserError
-            If there are no training images, the GPU's memory is too small, or weights that are evaluated as they are
-            have no head.
+            If there are no training images, or the GPU's memory is too small.
         """
         count = self.match.count if self.match else len(self.classes)
         network = starting_network(self.model, count, self.preprocessing, self.state, self.seed)
         failures: list[tuple[str, str]] = []
         if self.recipe.epochs:
             failures = self._train(network, folder, report)
-        elif self.state is not None and not has_head(network, self.state):
-            raise UserError(
-                f"the weights of '{self.model}' have no head for {count} classes: fine-tune it (training.epochs above "
-                "0), or give weights with a head"
-            )
-        extra = {"shaped_by": self.shaped_by, "failures": failures}
+        extra: dict[str, Any] = {"shaped_by": self.shaped_by, "failures": failures}
+        fitted = fit_weights(network, self.state, self.model) if self.state is not None else None
+        if notes := [*self.notes, *(fitted.notes() if fitted else ())]:
+            extra["notes"] = notes
         return Checkpoint(self.model, self.classes, self.preprocessing, network.state_dict(), extra, self.match)
 
     def _train(self, network: nn.Module, folder: Path, report: Report | None) -> list[tuple[str, str]]:
@@ -235,12 +238,12 @@ def cached_or_ready(
     UserError
         If the weights cannot be had, or the cached file is not what its name says.
     """
-    architecture = architecture_of(model)
+    architecture = architecture_of(model).replace("/", "_")
     preprocessing = preprocessing_of(model, input_size, view, mean=mean, std=std, weights=weights)
-    state, identity = starting_weights(model, weights)
+    start = starting_weights(model, weights)
     match = None
-    if not recipe.epochs and state is not None:
-        head = head_of(model, state, preprocessing.input_size, weights)
+    if not recipe.epochs and start.state is not None:
+        head = head_of(model, start.state, preprocessing.input_size, start.classes, weights)
         match = match_classes(model, head, samples.classes)
     train = samples.split("train", "val")
     if view == PUBLISHED:
@@ -249,7 +252,7 @@ def cached_or_ready(
     shaped_by: dict[str, Any] = {
         "version": VERSION,
         "model": model,
-        "weights": identity,
+        "weights": start.identity,
         "preprocessing": preprocessing.as_dict(),
         "data": fitted_on,
         "classes": samples.classes,
@@ -267,14 +270,15 @@ def cached_or_ready(
         if checkpoint.extra.get("shaped_by") != text:
             raise UserError(f"{path} is not the checkpoint that its name says: delete it, and it is made anew")
         return _trained(checkpoint, path, cached=True)
+    name, classes, state = samples.name, samples.classes, start.state
     return FineTuning(
-        model, samples.name, samples.classes, train, preprocessing, state, recipe, seed, text, path, match
-    )
+        model, name, classes, train, preprocessing, state, recipe, seed, text, path, match, start.notes
+    )  # fmt: skip
 
 
 def _trained(checkpoint: Checkpoint, path: Path, cached: bool) -> Trained:
     failures = tuple((image_id, sentence) for image_id, sentence in checkpoint.extra.get("failures", ()))
-    return Trained(path, checkpoint.digest(), cached, failures)
+    return Trained(path, checkpoint.digest(), cached, failures, tuple(checkpoint.extra.get("notes", ())))
 
 
 def starting_network(

@@ -170,7 +170,7 @@ def train_trial(
     seconds_before = saved.pop("seconds") if saved else 0.0
     reporter = _EpochReporter(recipe_search, recipe, report, share, seconds_before)
     preprocessing = preprocessing_of(recipe_search.model, recipe_search.input_size, weights=recipe_search.weights)
-    weights, _ = starting_weights(recipe_search.model, recipe_search.weights)
+    weights = starting_weights(recipe_search.model, recipe_search.weights).state
     network = starting_network(recipe_search.model, recipe_search.classes, preprocessing, weights, recipe_search.seed)
     torch.manual_seed(recipe_search.seed + share.rank)  # each process draws a dropout of its own
     train_network(

@@ -20,10 +20,10 @@ from cnnsens_bench.models.weights import (
     PACKAGES,
     load_weights,
     package_file,
-    read_state_dict,
     starting_weights,
     state_digest,
 )
+from cnnsens_bench.models.weights_file import read_weights
 from cnnsens_bench.utils.errors import UserError
 from tests.conftest import TINY, tiny_checkpoint
 
@@ -84,10 +84,10 @@ def test_normalisation_is_inside_and_per_pixel_unit() -> None:
 def test_the_package_weights_fit_timms_network() -> None:
     path = package_file("timm/tf_efficientnet_lite0")
     assert path is not None
-    state, identity = starting_weights("timm/tf_efficientnet_lite0", "auto")
-    assert identity == f"package:{path.name}"
+    start = starting_weights("timm/tf_efficientnet_lite0", "auto")
+    assert start.identity == f"package:{path.name}"
     network = timm.create_model("tf_efficientnet_lite0")
-    assert load_weights(network, state, "timm/tf_efficientnet_lite0")
+    assert load_weights(network, start.state, "timm/tf_efficientnet_lite0")
     packaged = list(torch.load(path, weights_only=True).values())
     for ours, theirs in zip(network.state_dict().values(), packaged, strict=True):
         assert torch.equal(ours, theirs)
@@ -122,9 +122,9 @@ def test_the_librarys_cache_is_used_offline(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "checkpoints").mkdir()
     cached = tmp_path / "checkpoints" / weights.url.rpartition("/")[2]
     torch.save(network.state_dict(), cached)
-    state, identity = starting_weights("torchvision/squeezenet1_1", "auto")
-    assert identity == f"torchvision:{state_digest(network.state_dict())}"
-    assert state.keys() == network.state_dict().keys()
+    start = starting_weights("torchvision/squeezenet1_1", "auto")
+    assert start.identity == f"torchvision:{state_digest(network.state_dict())}"
+    assert start.state.keys() == network.state_dict().keys()
 
 
 @pytest.mark.parametrize("model", ["torchvision/squeezenet1_0", TINY])
@@ -160,7 +160,7 @@ def test_files_that_are_no_weights(make: object, sentence: str, tmp_path: Path) 
     path = tmp_path / "w.pth"
     make(path)  # type: ignore[operator]
     with pytest.raises(UserError, match=sentence):
-        read_state_dict(path)
+        read_weights(str(path))
     assert not Path("/tmp/cnnsens_bench_was_here").exists()
 
 
@@ -169,7 +169,7 @@ def test_truncated_and_missing_weights(tmp_path: Path) -> None:
     torch.save({"a": torch.rand(1000)}, path)
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(UserError, match="damaged"):
-        read_state_dict(path)
+        read_weights(str(path))
     with pytest.raises(UserError, match="no weights file"):
         starting_weights(TINY, str(tmp_path / "none.pth"))
 
@@ -187,7 +187,7 @@ def test_a_checkpoint_carries_all_it_needs(tmp_path: Path) -> None:
             assert torch.equal(again.classifier()(pixels), checkpoint.classifier()(pixels))
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["c.pt"]
     # A checkpoint is also a file of weights to start from.
-    assert starting_weights(TINY, str(tmp_path / "deep" / "c.pt"))[0].keys() == checkpoint.state_dict.keys()
+    assert starting_weights(TINY, str(tmp_path / "deep" / "c.pt")).state.keys() == checkpoint.state_dict.keys()
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from cnnsens_bench.models import Preprocessing, model_source, model_sources, split_name
 from cnnsens_bench.models.base import build_network, preprocessing_of
 from cnnsens_bench.models.loading import load_network
-from cnnsens_bench.models.weights import starting_weights
+from cnnsens_bench.models.weights import StartingWeights, starting_weights
 from cnnsens_bench.utils.errors import UserError
 
 PREPROCESSING = {"small": Preprocessing(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))}
@@ -50,7 +50,7 @@ def test_one_decorated_function_is_a_source() -> None:
 def test_a_source_without_weights_says_so() -> None:
     model_source("lab", names=lambda: ["small"], describe=PREPROCESSING.__getitem__)(build)
     assert build_network("lab/small", 7, 16)(torch.zeros(2, 3, 16, 16)).shape == (2, 7)
-    assert starting_weights("lab/small", "random") == (None, "random")
+    assert starting_weights("lab/small", "random") == StartingWeights(None, "random")
     with pytest.raises(UserError, match="'lab/small' cannot be had from its source, which has none; or give a file"):
         starting_weights("lab/small", "auto")
 

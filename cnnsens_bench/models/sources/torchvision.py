@@ -1,18 +1,23 @@
 """The model source `torchvision`."""
 
 import functools
+import re
 from typing import Any
 
 import torch
 import torchvision.models
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
+from torchvision.models import VisionTransformer, WeightsEnum
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from cnnsens_bench.images.published import PublishedView
 from cnnsens_bench.models.base import LONGEST, Preprocessing, WeightsUnavailable, model_source
 from cnnsens_bench.models.classes import OutputClasses
 from cnnsens_bench.utils.errors import UserError, first_line
+
+OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
+"""The names of tensors in the published weights of DenseNets, which torchvision changes when it loads them."""
 
 
 @functools.cache
@@ -28,7 +33,15 @@ def describe(name: str) -> Preprocessing:
 
 
 def published(name: str, input_size: int | str | None) -> Preprocessing:
-    """Return the transform of an architecture's weights. At another size the share that is cropped stays."""
+    """Return the transform of an architecture's weights. At another size the share that is cropped stays.
+
+    Raises `UserError` for `train`, since torchvision does not say which size its weights were trained at.
+    """
+    if input_size == "train":
+        raise UserError(
+            f"model 'torchvision/{name}': torchvision does not say at which size its weights were trained: take "
+            "input_size=test, or a number of pixels"
+        )
     transforms = _weights(name).transforms()
     [crop], [resize] = transforms.crop_size, transforms.resize_size
     size = input_size if isinstance(input_size, int) else crop
@@ -52,7 +65,7 @@ def _weights(name: str) -> WeightsEnum:
 
 
 def pretrained(name: str) -> dict[str, Tensor]:
-    """Return the default weights, which torchvision downloads, or has in its cache."""
+    """Return published weights, which torchvision downloads, or has in its cache."""
     weights = _weights(name)
     try:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -63,8 +76,21 @@ def pretrained(name: str) -> dict[str, Tensor]:
         ) from None
 
 
+def adapt(name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with the position embeddings of a network's input size, and its names of tensors."""
+    if isinstance(network, VisionTransformer):
+        return interpolate_embeddings(network.image_size, network.patch_size, state)
+    return {OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
+
+
 @model_source(
-    "torchvision", names=names, describe=describe, pretrained=pretrained, published=published, outputs=outputs
+    "torchvision",
+    names=names,
+    describe=describe,
+    pretrained=pretrained,
+    published=published,
+    outputs=outputs,
+    adapt=adapt,
 )
 def build(name: str, num_classes: int, input_size: int) -> nn.Module:
     """Build a network in the form that its published weights fit."""
@@ -75,4 +101,6 @@ def build(name: str, num_classes: int, input_size: int) -> nn.Module:
         arguments |= {"aux_logits": False, "transform_input": True, "init_weights": False}
     elif name.startswith("vit_"):
         arguments["image_size"] = input_size
+    elif name.startswith("maxvit_"):
+        arguments["input_size"] = (input_size, input_size)
     return torchvision.models.get_model_builder(name)(weights=None, **arguments)
