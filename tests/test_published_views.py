@@ -15,7 +15,8 @@ from timm.data import create_transform, resolve_data_config
 
 from cnnsens_bench import images
 from cnnsens_bench.images import Decoded, PublishedView
-from cnnsens_bench.models.base import PUBLISHED, preprocessing_of
+from cnnsens_bench.models.base import preprocessing_of
+from cnnsens_bench.models.preprocessing import PUBLISHED
 
 NETWORKS = (
     "torchvision/alexnet",  # 256, 224, bilinear

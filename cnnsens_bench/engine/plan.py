@@ -54,10 +54,7 @@ class ScoreCell:
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model with a defense, which is one row of the leaderboard.
-
-    `checkpoint` is the key of its weights. Without `gradients` it is scored only by predictors that need none.
-    """
+    """A model with a defense; `checkpoint` is the key of its weights. Without `gradients` some predictors score it."""
 
     model: str
     architecture: str
@@ -193,8 +190,8 @@ class Sweep:
         """
         scored = np.array([not parse_defense(entrant.defense).recalibration for entrant in self.entrants], bool)
         given = np.array([entrant.gradients for entrant in self.entrants], bool)
-        predictors = [cell.predictor for cell in self.score_cells()]
-        needed = np.array([name is None or parse_predictor(name).gradients for name in predictors], bool)
+        predictors = [parse_predictor(cell.predictor) if cell.predictor else None for cell in self.score_cells()]
+        needed = np.array([predictor is None or predictor.gradients for predictor in predictors], bool)
         cells = np.ones((len(self.entrants), len(self.cells())), bool)
         return cells, scored[:, None] & (given[:, None] | ~needed)
 

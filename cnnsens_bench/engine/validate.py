@@ -15,7 +15,8 @@ from cnnsens_bench.engine.frost import GENERATED
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
 from cnnsens_bench.models import Classifier
-from cnnsens_bench.models.base import architecture_of, best_device
+from cnnsens_bench.models.base import architecture_of
+from cnnsens_bench.models.classifier import best_device
 from cnnsens_bench.utils.plugins import load_plugins
 
 

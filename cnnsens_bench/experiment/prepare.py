@@ -18,8 +18,8 @@ from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
 from cnnsens_bench.models import split_name
-from cnnsens_bench.models.base import PUBLISHED
 from cnnsens_bench.models.classes import ClassMatch
+from cnnsens_bench.models.preprocessing import PUBLISHED
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.utils.config_keys import ADDED_KEYS
 from cnnsens_bench.utils.errors import UserError

@@ -25,7 +25,7 @@ from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, CheckpointFiles, split_name
-from cnnsens_bench.models.base import num_parameters
+from cnnsens_bench.models.classifier import num_parameters
 from cnnsens_bench.runtime.local import run_local
 from cnnsens_bench.runtime.plan_store import stored_plan
 from cnnsens_bench.runtime.resources import ExecutionOptions

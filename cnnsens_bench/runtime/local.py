@@ -13,7 +13,7 @@ from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Checkpoint
-from cnnsens_bench.models.base import best_device
+from cnnsens_bench.models.classifier import best_device
 from cnnsens_bench.runtime.crash_tracker import FileCrashTracker
 from cnnsens_bench.runtime.executor import TaskExecutor, decode_alone
 from cnnsens_bench.runtime.partition import NetworkSize, cut
