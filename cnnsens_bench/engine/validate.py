@@ -13,7 +13,7 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.frost import GENERATED
 from cnnsens_bench.engine.networks import LoadedEntrant
-from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
+from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep
 from cnnsens_bench.models import Classifier
 from cnnsens_bench.models.base import architecture_of
 from cnnsens_bench.models.classifier import best_device

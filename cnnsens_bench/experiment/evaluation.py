@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
-from cnnsens_bench.engine.plan import Entrant
+from cnnsens_bench.engine.sweep import Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.models import Checkpoint, split_name
 from cnnsens_bench.models.base import location_of

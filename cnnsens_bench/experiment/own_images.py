@@ -11,7 +11,7 @@ import torch
 
 from cnnsens_bench.degradations import parse_degradations
 from cnnsens_bench.engine.photo_prediction import GRADIENT, LabelChangePredictor, NamedImage, RejectedPhoto
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.experiment.benchmark import named_networks, unchanged_process
 from cnnsens_bench.images.memory import decoded_in_memory
 from cnnsens_bench.models.base import split_name

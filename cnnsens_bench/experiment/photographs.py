@@ -98,7 +98,7 @@ def _computed(request: PhotoRequest, error_console: Console) -> tuple[str, list[
     # The imports stand here because a help text or a wrong argument need not wait for torch.
     from cnnsens_bench.degradations import parse_degradation
     from cnnsens_bench.engine.photo_prediction import LabelChangePredictor
-    from cnnsens_bench.engine.plan import Condition
+    from cnnsens_bench.engine.sweep import Condition
     from cnnsens_bench.models.classifier import best_device
     from cnnsens_bench.models.loading import load_network
     from cnnsens_bench.utils.plugins import load_plugins

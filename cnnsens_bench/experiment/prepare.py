@@ -13,7 +13,7 @@ from cnnsens_bench.datasets import Samples, load
 from cnnsens_bench.degradations import parse_degradations
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.frost import require_photographs
-from cnnsens_bench.engine.plan import CalibrationImage, Condition, Sweep
+from cnnsens_bench.engine.sweep import CalibrationImage, Condition, Sweep
 from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings

@@ -20,8 +20,8 @@ import torch
 from cnnsens_bench import images
 from cnnsens_bench.engine.degrade import Degrader
 from cnnsens_bench.engine.networks import LoadedEntrant, autocast
-from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.engine.score import Scorer
+from cnnsens_bench.engine.sweep import Condition, Sweep
 from cnnsens_bench.experiment.entrants import Pairing
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.models.base import build_network, split_name

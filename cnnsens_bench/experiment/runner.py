@@ -12,7 +12,8 @@ from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.engine.plan import Sweep, plan
+from cnnsens_bench.engine.plan import plan
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
 from cnnsens_bench.experiment.evaluation import evaluation_sentence, without_gradients
 from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes

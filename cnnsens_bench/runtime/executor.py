@@ -14,7 +14,7 @@ import torch
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.oom_backoff import free_memory
-from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import serialization
 from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS, CrashTracker

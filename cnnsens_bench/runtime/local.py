@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.models.classifier import best_device

@@ -15,7 +15,7 @@ from torch import nn
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
-from cnnsens_bench.engine.plan import Entrant, Sweep
+from cnnsens_bench.engine.sweep import Entrant, Sweep
 from cnnsens_bench.models import Checkpoint, Classifier, Preprocessing, WeightsUnavailable, checkpoint_from_bytes
 from cnnsens_bench.models.base import build_network, preprocessing_of, split_path
 from cnnsens_bench.models.classifier import num_parameters
