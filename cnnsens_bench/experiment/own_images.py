@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cnnsens_bench.degradations import parse_degradations
 from cnnsens_bench.engine.photo_prediction import GRADIENT, LabelChangePredictor, NamedImage, RejectedPhoto
@@ -113,14 +112,7 @@ def _loaded(entry: Any, given: Mapping[str, Any]) -> LoadedNetwork:
     head = source.outputs(architecture)
     if given["classes"] is None and head and len(head.names) == len(ready.classes):
         ready = dataclasses.replace(ready, classes=head.names)
-    size = ready.input_size
-    try:
-        with torch.enable_grad():
-            pixels = torch.full((1, 3, size, size), 127.0, requires_grad=True)
-            gradient = torch.autograd.grad(ready.classifier(pixels).sum(), pixels, allow_unused=True)[0]
-    except RuntimeError:
-        gradient = None
-    if gradient is None:
+    if not ready.classifier.gives_gradients():
         raise UserError(
             f"'{name}' gives no gradients, which sensitivity is computed from: give a differentiable torch.nn.Module, "
             "or measure with benchmark()"

@@ -67,7 +67,8 @@ class Classifier(nn.Module):
         with torch.enable_grad():
             pixels = torch.full((1, 3, size, size), 127.0, device=device, requires_grad=True)
             try:
-                return self(pixels).requires_grad
+                gradient = torch.autograd.grad(self(pixels).sum(), pixels, allow_unused=True)[0]
+                return gradient is not None
             except RuntimeError:  # as NumPy's functions do to a tensor with a gradient
                 return False
 
