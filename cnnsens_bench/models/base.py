@@ -110,6 +110,7 @@ def model_source(
 
     Examples
     --------
+    >>> from cnnsens_bench.models.classifier import Classifier
     >>> SIZES = {"small": 8, "large": 64}
     >>> @model_source(
     ...     "lab", names=lambda: list(SIZES), describe=lambda name: Preprocessing(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
