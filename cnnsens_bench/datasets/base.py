@@ -52,7 +52,7 @@ class Samples:
     notes : tuple of str
         What was left out or guessed while the data set was read, in sentences that a run says.
     content : str
-        A digest of what is known of the images' content without reading pixels, such as their sizes; empty where
+        A digest of what is known of the images without decoding them, such as their sizes; empty where
         nothing is. It is part of the fingerprint, so that a file replaced by another of its name is noticed.
     """
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,13 @@ from cnnsens_bench.utils.image_formats import photograph_endings
 
 KEY_AND_ENDING = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.S)
 """The key of a member is its name up to the first dot of its last part."""
-SCHEMA = pa.schema({"key": pa.string(), "offset": pa.int64(), "size": pa.int64(), "label": pa.string()})
+SCHEMA = pa.schema(
+    {"key": pa.string(), "offset": pa.int64(), "size": pa.int64(), "check": pa.int64(), "label": pa.string()}
+)
 VERSION = 1
 """The version of the index, which is part of the names of its files."""
+CHECKED = 4096
+"""The bytes at the beginning of an image that its checksum is taken of."""
 LARGEST_LABEL = 64 * 1024
 SHARDS_AT_ONCE = 8
 
@@ -34,7 +39,8 @@ class ShardIndex:
     Attributes
     ----------
     table : pyarrow.Table
-        For each image its `key`, the `offset` and `size` of its bytes, and the text of its `label` or null.
+        For each image its `key`, the `offset` and `size` of its bytes, a checksum of the first of them as `check`, and
+        the text of its `label` or null.
     left_out : dict
         For each kind of `listing.KINDS`, the counts of what is left out, by name or ending.
     damage : str
@@ -113,6 +119,7 @@ def _read(reader: TarReader, label: str, image: str | None) -> ShardIndex:
     endings = {f".{image.lstrip('.').lower()}"} if image else photograph_endings()
     left_out: dict[str, Counter[str]] = {kind: Counter() for kind in ("other", "hidden", "no_image")}
     images: dict[str, TarMember] = {}
+    checks: list[int] = []
     labels: dict[str, str | None] = {}
     keys: dict[str, None] = {}
     for member in reader.members():
@@ -133,6 +140,7 @@ def _read(reader: TarReader, label: str, image: str | None) -> ShardIndex:
         elif f".{ending}" in endings:
             _require_single(reader.uri, key, name, key in images, "images", image)
             images[key] = member
+            checks.append(zlib.crc32(reader.read(member.offset, min(member.size, CHECKED))))
         elif f".{ending}" in photograph_endings() or ending not in ("json", "txt", "cls"):
             left_out["other"][f".{ending}"] += 1
     for key in keys:
@@ -143,6 +151,7 @@ def _read(reader: TarReader, label: str, image: str | None) -> ShardIndex:
             "key": list(images),
             "offset": [one.offset for one in images.values()],
             "size": [one.size for one in images.values()],
+            "check": checks,
             "label": [labels.get(key) for key in images],
         },
         schema=SCHEMA,

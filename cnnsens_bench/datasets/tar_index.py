@@ -10,6 +10,8 @@ from cnnsens_bench.utils.reading import is_uri, read_range, size_and_version
 RECORD = 512
 LOCAL_BLOCK, REMOTE_BLOCK = 16 * 1024, 2 * 1024 * 1024
 """The bytes that are read at once where the next header is looked for."""
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"(\xb5/\xfd")
+"""What files of gzip, bzip2, xz and zstd begin with."""
 LONGEST_NAME = 1024 * 1024
 """The bytes above which a name is no name but damage."""
 
@@ -72,6 +74,8 @@ class TarReader:
         position, name, size = 0, "", None
         while True:
             header = self.read(position, RECORD)
+            if position == 0 and header.startswith(COMPRESSED):
+                raise UserError(f"{self.uri} is compressed, so that no image in it can be read by itself: unpack it")
             if len(header) < RECORD:
                 self.damage = "it is truncated" if header or position > self.size else "it has no end mark"
                 return
@@ -109,15 +113,6 @@ class TarReader:
         except tarfile.HeaderError:
             if position:
                 return None
-        if (
-            header[:2] == b"\x1f\x8b"
-            or header[:3] == b"BZh"
-            or header[:6] == b"\xfd7zXZ\0"
-            or header[:4] == b"(\xb5/\xfd"
-        ):
-            raise UserError(
-                f"{self.uri} is compressed, so that no image in it can be read by itself: unpack it to .tar"
-            )
         raise UserError(f"{self.uri} is no tar file: leave it out, or get it again")
 
 

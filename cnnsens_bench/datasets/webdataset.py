@@ -100,7 +100,7 @@ def webdataset(
     )
     names, named = class_list("webdataset", classes, _folders(root, files))
     table, present = with_classes("webdataset", table, found["label"], names)
-    content = hashlib.sha256(found["size"].to_numpy("<i8").tobytes()).hexdigest()
+    content = hashlib.sha256(found[["size", "check"]].to_numpy("<i8").tobytes()).hexdigest()
     notes = (*named, *left_out.sentences(), *damages)
     return make_samples(name, present, table, has_split=has_split, notes=notes, content=content)
 
