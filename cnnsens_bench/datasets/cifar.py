@@ -98,6 +98,11 @@ def _samples(registered: str, name: str, folder: StoragePath, form: _Form) -> Sa
         uris, labels = list[str](), list[int]()
         for file in files:
             offsets, found = _checked(registered, folder / file, form.read)
+            if found and not 0 <= min(found) <= max(found) < len(classes):
+                raise UserError(
+                    f"dataset '{registered}': {folder / file} has labels beyond the {len(classes)} classes of "
+                    f"{form.names}: {_again(registered)}"
+                )
             uris += [f"{folder / file}#{offset}+{PIXELS},3x32x32" for offset in offsets]
             labels += found
         ids = [f"{split}/{i:05d}" for i in range(len(uris))]

@@ -72,7 +72,7 @@ def imagenet(root: StoragePath | None, *, labels: str | None = None, name: str =
 def _flat_samples(name: str, images: dict[str, str], known: dict[str, str], left_out: LeftOut) -> Samples:
     """Return images that lie together as samples, given the WordNet id of each file's name without its ending."""
     rows = []
-    for file, uri in images.items():
+    for file, uri in sorted(images.items()):
         wnid = known.get(file.rpartition(".")[0])
         if wnid is None:
             raise UserError(
