@@ -17,13 +17,15 @@ Sample = tuple[str, str, bytes]
 
 def samples_below(folder: Path, side: int, most: int | None = None) -> list[Sample]:
     """Return the images of class folders, resized to a square and stored losslessly, in the order of their paths."""
-    found = []
-    for path in sorted(folder.glob("*/*"))[:most]:
-        content = io.BytesIO()
-        with Image.open(path) as image:
-            image.convert("RGB").resize((side, side)).save(content, "PNG", compress_level=1)
-        found.append((path.parent.name, path.stem, content.getvalue()))
-    return found
+    return [(path.parent.name, path.stem, resized(path, side)) for path in sorted(folder.glob("*/*"))[:most]]
+
+
+def resized(path: Path, side: int) -> bytes:
+    """Return an image as a PNG of a square."""
+    content = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").resize((side, side)).save(content, "PNG", compress_level=1)
+    return content.getvalue()
 
 
 def as_folder(top: Path, samples: Sequence[Sample]) -> Path:
@@ -56,14 +58,17 @@ def as_shards(top: Path, samples: Sequence[Sample], count: int) -> Path:
     return top
 
 
-def as_parquet(top: Path, samples: Sequence[Sample], count: int, rows: int = 5) -> Path:
+def as_parquet(
+    top: Path, samples: Sequence[Sample], count: int, rows: int = 5, paths: Sequence[str] | None = None
+) -> Path:
     """Write files as Hugging Face does: a struct of bytes and path, and a label whose names are in the schema."""
     classes = sorted({name for name, _, _ in samples})
     feature = {"label": {"names": classes, "_type": "ClassLabel"}, "image": {"_type": "Image"}}
     metadata = {"huggingface": json.dumps({"info": {"features": feature}})}
     top.mkdir(parents=True, exist_ok=True)
+    paths = paths or [f"{name}/{key}" for name, key, _ in samples]
     for number, some in enumerate(np.array_split(np.arange(len(samples)), count)):
-        images = [{"bytes": samples[i][2], "path": f"{samples[i][0]}/{samples[i][1]}"} for i in some]
+        images = [{"bytes": samples[i][2], "path": paths[i]} for i in some]
         table = pa.table({"image": images, "label": [classes.index(samples[i][0]) for i in some]})
         file = top / f"test-{number:05d}-of-{count:05d}.parquet"
         pq.write_table(table.replace_schema_metadata(metadata), file, row_group_size=rows)
