@@ -42,7 +42,7 @@ def parquet_files(name: str, config: str | None) -> Path:
             builder.download_and_prepare(str(folder), file_format="parquet")
             for split in builder.info.splits or ():
                 (folder / split).mkdir(exist_ok=True)
-                for file in folder.glob(f"{builder.name}-{split}*.parquet"):
+                for file in folder.glob(f"{builder.dataset_name}-{split}*.parquet"):
                     file.rename(folder / split / file.name)
             done.touch()
     except Exception as error:  # the hub, its libraries and scripts of data sets raise errors of many types

@@ -134,7 +134,7 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = []
 
     class Builder:
-        name, hash = "b", "123"
+        name, dataset_name, hash = "imagefolder", "b", "123"
         info = types.SimpleNamespace(splits={"train": 1, "test": 1})
 
         def download_and_prepare(self, folder: str, file_format: str) -> None:
