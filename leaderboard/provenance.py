@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from cnnsens_bench.measures.published import PublishedRates
 from cnnsens_bench.store.submission.redact import public
-from cnnsens_bench.utils.config_keys import MACHINE_KEYS, SELECTION_KEYS
+from cnnsens_bench.utils.config_keys import FOLDER_KEYS, MACHINE_KEYS, SELECTION_KEYS
 from cnnsens_bench.utils.errors import UserError
 
-ROOTS = ("data_root", "dataset.root")
+ROOTS = (*FOLDER_KEYS, "dataset.root")
 AVERAGING = (
     "Means are over the levels of a degradation, then over degradations. p_Δ is the share of (image, trial) whose "
     "label differs from the same model's and defense's on the undegraded image. Top-5 and NLL (in nats) average over "
