@@ -12,6 +12,7 @@ from cnnsens_bench.measures.published import PublishedRates
 from cnnsens_bench.store.submission.redact import public
 from cnnsens_bench.utils.config_keys import FOLDER_KEYS, MACHINE_KEYS, SELECTION_KEYS
 from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import degradation_text
 
 ROOTS = (*FOLDER_KEYS, "dataset.root")
 AVERAGING = (
@@ -64,7 +65,8 @@ def trials_text(trials: Sequence[Trials]) -> str:
         if span == usual:
             continue
         every = {name: [level for other, level, *_ in trials if other == name] for name in levels}
-        which = [name if own == every[name] else f"{name} {', '.join(own)}" for name, own in levels.items()]
+        some_levels = {name: "" if own == every[name] else f" {', '.join(own)}" for name, own in levels.items()}
+        which = [degradation_text(name) + text for name, text in some_levels.items()]
         listed = ("; " if any("," in one for one in which) else ", ").join(which)
         some = usual == (span[0], span[0]) != span
         phrases.append(f"{span[1] if some else _span(*span)} for {listed}{' of some entrants' if some else ''}")
@@ -137,6 +139,11 @@ def reference_text(
 
 
 FROST = "common:frost"
+STORED = "stored:"
+STORED_TEXT = (
+    "conditions named (stored) show the pictures of a pre-made set, each paired with its undegraded image: as they are "
+    "where they have the network's input size, else resized as the undegraded image is; they are not stored again"
+)
 
 
 def protocol_terms(
@@ -189,6 +196,7 @@ def protocol_terms(
         ["Order", f"crop, resize, degrade, {order}, normalise, network"],
         ["Rounding", _rounding(stored, any(config.get("quantize") for config in configs))],
         *([["Frost", " or ".join(ice)]] if ice else []),
+        *([["Pre-made", STORED_TEXT]] if any(STORED in name for name, *_ in trials) else []),
         *([["Outputs", "of a network: " + "; or ".join(outputs)]] if outputs else []),
         ["Precision", str(get("precision", "unknown"))],
         ["Trials", f"{trials_text(trials)}; draws depend only on seed, data set, image, degradation and trial"],

@@ -11,7 +11,8 @@ from cnnsens_bench.utils.errors import UserError
 
 PREFIX = "published:"
 """What the name of a published reference begins with, as in `published:alexnet`."""
-COMMON = "common:"
+COMMON, STORED = "common:", "stored:"
+"""The prefixes of corruptions that are computed, and of those that pre-made pictures show. A rate is of both."""
 SEVERITIES = frozenset((1.0, 2.0, 3.0, 4.0, 5.0))
 
 
@@ -32,7 +33,8 @@ class PublishedRates:
     classes
         The number of classes among which the network chose.
     errors
-        By degradation: the top-1 error rate in [0, 1], the mean over the five severities.
+        By degradation: the top-1 error rate in [0, 1], the mean over the five severities. That of `common:fog` is also
+        that of `stored:fog`.
     """
 
     network: str
@@ -110,7 +112,8 @@ def published_reference(entrant: EntrantResults, rates: PublishedRates) -> Entra
     """
     shape = entrant.accuracy.shape
     accuracy, unknown = np.full(shape[1], np.nan), np.broadcast_to(np.nan, shape)
-    for degradation, error in rates.errors.items():
+    stored = {STORED + name.removeprefix(COMMON): error for name, error in rates.errors.items()}
+    for degradation, error in (*rates.errors.items(), *stored.items()):
         here = entrant.averaged & (entrant.degradation == degradation) & ~np.isnan(entrant.accuracy[0])
         if set(entrant.level[here].tolist()) == SEVERITIES:
             accuracy[here] = 1 - error
