@@ -24,7 +24,9 @@ from cnnsens_bench.utils.spec_parser import SpecSyntax, Term, canonical_name, ch
 EXAMPLE = f"pepper, gaussian_intensity(4) + pepper(0.02) or {PREFIX}Blur(blur_limit=3)"
 SYNTAX = SpecSyntax("degradation", EXAMPLE, {"level": SWEPT_LEVEL})
 MEMBER_KEYS = ("name", "level", "arguments")
-ENTRY_KEYS = (*MEMBER_KEYS, "levels", "trials")
+OTHERWISE = "otherwise"
+"""The key that names what is taken in place of pre-made pictures where there are none."""
+ENTRY_KEYS = (*MEMBER_KEYS, "levels", "trials", OTHERWISE)
 
 
 NO_VARIANTS: Mapping[str, Degradation] = {}
@@ -100,8 +102,8 @@ def write_expression(entry: Any, keys: Sequence[str] = ENTRY_KEYS) -> str:
     entry
         A text; a mapping with `name` and either `level` or `arguments`; or a list of these.
     keys
-        What a mapping may have. That of a whole entry, unlike one in a list, may also have `levels` and `trials`, which
-        are no part of the text.
+        What a mapping may have. That of a whole entry, unlike one in a list, may also have `levels`, `trials` and
+        `otherwise`, which are no part of the text.
 
     Raises
     ------

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from cnnsens_bench.config.schema import Config
-from cnnsens_bench.datasets import Samples
+from cnnsens_bench.datasets import Samples, datasets
 from cnnsens_bench.degradations import Degradation, parse_degradation
+from cnnsens_bench.degradations.expressions import OTHERWISE
 from cnnsens_bench.degradations.stored import PREFIX, stored_degradation
 from cnnsens_bench.engine.plan import Condition
 from cnnsens_bench.images.stored import LAYOUT, StoredReader, StoredSet, find_stored
@@ -22,7 +23,6 @@ FOLDERS = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
 IMAGENET_C = "imagenet-c"
 PRE_MADE = {"imagenet_c": "imagenet", "cifar10_c": "cifar10", "cifar100_c": "cifar100"}
 """The data sets of pre-made pictures, and those of their undegraded images."""
-OTHERWISE = "otherwise"
 TRIED = 8
 """How many images are looked up before a run, to see whether the pictures are of these images at all."""
 
@@ -151,9 +151,12 @@ def _check_pairs(stored: StoredSet, picture: tuple[str, int], rows: pd.DataFrame
 
 
 def without_data(error: UserError, settled: SettledPictures) -> UserError:
-    """Return the error of a data set that cannot be loaded, with what its pre-made pictures give alone."""
-    alone = next((name for name, of in PRE_MADE.items() if of == settled.config.dataset.name), None)
-    if not settled.stored or not alone:
+    """Return the error of a data set that cannot be loaded; where it is absent, with what its pictures give alone."""
+    name, root, above = settled.config.dataset.name, settled.config.dataset.root, settled.config.data_root
+    alone = next((other for other, of in PRE_MADE.items() if of == name), None)
+    folder = datasets[name].folder if name in datasets else None
+    root = root or (str(storage_path(above) / folder) if above and folder else None)
+    if not settled.stored or not alone or (root and storage_path(root).is_dir()):
         return error
     return UserError(
         f"{error} (without the undegraded images there is accuracy only: dataset={alone} degradations=[], one "
