@@ -42,18 +42,18 @@ class StoredPictures:
             return str(error)
         if picture is None:
             uris = self.reader.uris(row, corruption, severity)
-            place = uris[0] if uris else self.reader.stored.root
-            self.absent.setdefault(image_id, place)
-            return f"{place}: no such picture"
+            uri = uris[0] if uris else self.reader.stored.root
+            self.absent.setdefault(image_id, uri)
+            return f"{uri}: no such picture"
         self.found.add(image_id)
         return picture
 
     def summarize(self, failures: Failures) -> Failures:
-        """Return the failures of a task, with one in place of many for each image that has no picture at all."""
-        alone = {image_id: place for image_id, place in self.absent.items() if image_id not in self.found}
+        """Return the failures of a task, with one instead of many for each image that has no picture at all."""
+        alone = {image_id: uri for image_id, uri in self.absent.items() if image_id not in self.found}
         kept = [failure for failure in failures if not (failure[0] in alone and failure[1] == "decode")]
         root = self.reader.stored.root
         return kept + [
-            (image_id, "decode", f"{root} has no pre-made picture of it: the first that was looked for is {place}")
-            for image_id, place in alone.items()
+            (image_id, "decode", f"{root} has no pre-made picture of it: the first that was looked for is {uri}")
+            for image_id, uri in alone.items()
         ]

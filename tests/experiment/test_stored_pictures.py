@@ -18,7 +18,9 @@ from cnnsens_bench.images import PublishedView
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.storage import storage_path
 from tests.conftest import TINY, tiny_checkpoint
+from tests.s3 import served
 
 SIZE = 48
 KEYS = ["image_id", "degradation", "level", "trial"]
@@ -146,6 +148,23 @@ def test_a_fault_of_a_picture_is_a_row_and_the_others_go_on(
     assert main(given) == 0
     assert len(store.query(ROWS)) == 42 * 8
     assert store.query("FROM failures").empty
+
+
+def test_pictures_on_an_object_store_give_the_same_rows(
+    pictures: Path, stored_root: Path, weights: Path, tmp_path: Path
+) -> None:
+    asked, tables = ["degradations=[{name: stored:*, levels: [2, 4]}]", "limit=4"], []
+    with served() as server:
+        assert server.url
+        root = storage_path("s3://bench/pictures")
+        for severity in ("2", "4"):
+            for path in stored_root.glob(f"*/{severity}/*/*.JPEG"):
+                root.fs.pipe_file((root / path.relative_to(stored_root).as_posix()).path, path.read_bytes())
+        for name, folder in (("local", str(stored_root)), ("s3", str(root))):
+            assert main(words(pictures, Path("unused"), weights, tmp_path / name, *asked, f"stored_root={root}")) == 0
+            tables.append(Store(tmp_path / name).query(ROWS))
+    assert len(tables[0]) == 4 * 5
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
 @pytest.mark.parametrize(
