@@ -161,7 +161,7 @@ def test_pictures_on_an_object_store_give_the_same_rows(
             for path in stored_root.glob(f"*/{severity}/*/*.JPEG"):
                 root.fs.pipe_file((root / path.relative_to(stored_root).as_posix()).path, path.read_bytes())
         for name, folder in (("local", str(stored_root)), ("s3", str(root))):
-            assert main(words(pictures, Path("unused"), weights, tmp_path / name, *asked, f"stored_root={root}")) == 0
+            assert main(words(pictures, Path("unused"), weights, tmp_path / name, *asked, f"stored_root={folder}")) == 0
             tables.append(Store(tmp_path / name).query(ROWS))
     assert len(tables[0]) == 4 * 5
     pd.testing.assert_frame_equal(*tables, check_exact=True)
