@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from cnnsens_bench.figures.summary import table_of
 from cnnsens_bench.measures import accuracy_gain, clustered_interval
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.formatting import level_text, plain
+from cnnsens_bench.utils.formatting import degradation_text, level_text, plain
 from cnnsens_bench.utils.registry import near
 from leaderboard.read import LoadedResults, read
 
@@ -149,7 +149,8 @@ def left_out(results: LoadedResults, shared: pd.Series) -> list[str]:
 
 
 def _condition(degradation: str, level: float) -> str:
-    return f"{plain('undegraded' if degradation == 'none' else degradation)} {level_text(degradation, level)}".strip()
+    name = "undegraded" if degradation == "none" else degradation_text(degradation)
+    return f"{name} {level_text(degradation, level)}".strip()
 
 
 def _shared_boards(results: LoadedResults, first: str, second: str) -> pd.DataFrame:

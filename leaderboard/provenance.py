@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from cnnsens_bench.measures.published import PublishedRates
 from cnnsens_bench.store.submission.redact import public
-from cnnsens_bench.utils.config_keys import MACHINE_KEYS, SELECTION_KEYS
+from cnnsens_bench.utils.config_keys import FOLDER_KEYS, MACHINE_KEYS, SELECTION_KEYS
 from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.formatting import degradation_text
 
-ROOTS = ("data_root", "dataset.root")
+ROOTS = (*FOLDER_KEYS, "dataset.root")
 AVERAGING = (
     "Means are over the levels of a degradation, then over degradations. p_Δ is the share of (image, trial) whose "
     "label differs from the same model's and defense's on the undegraded image. Top-5 and NLL (in nats) average over "
@@ -64,7 +65,8 @@ def trials_text(trials: Sequence[Trials]) -> str:
         if span == usual:
             continue
         every = {name: [level for other, level, *_ in trials if other == name] for name in levels}
-        which = [name if own == every[name] else f"{name} {', '.join(own)}" for name, own in levels.items()]
+        some_levels = {name: "" if own == every[name] else f" {', '.join(own)}" for name, own in levels.items()}
+        which = [degradation_text(name) + text for name, text in some_levels.items()]
         listed = ("; " if any("," in one for one in which) else ", ").join(which)
         some = usual == (span[0], span[0]) != span
         phrases.append(f"{span[1] if some else _span(*span)} for {listed}{' of some entrants' if some else ''}")
@@ -137,6 +139,11 @@ def reference_text(
 
 
 FROST = "common:frost"
+STORED = "stored:"
+STORED_TEXT = (
+    "conditions named (stored) show the pictures of a pre-made set, each paired with its undegraded image: as they are "
+    "where they have the network's input size, else resized as the undegraded image is; they are not stored again"
+)
 
 
 def protocol_terms(
@@ -189,6 +196,7 @@ def protocol_terms(
         ["Order", f"crop, resize, degrade, {order}, normalise, network"],
         ["Rounding", _rounding(stored, any(config.get("quantize") for config in configs))],
         *([["Frost", " or ".join(ice)]] if ice else []),
+        *([["Pre-made", STORED_TEXT]] if any(STORED in name for name, *_ in trials) else []),
         *([["Outputs", "of a network: " + "; or ".join(outputs)]] if outputs else []),
         ["Precision", str(get("precision", "unknown"))],
         ["Trials", f"{trials_text(trials)}; draws depend only on seed, data set, image, degradation and trial"],

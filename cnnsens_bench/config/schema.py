@@ -21,7 +21,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 VIEWS = ("box", "published", "auto")
 FINE_TUNING = ("always", "never", "auto")
 FROSTS = ("generated", "photographs")
-PATHS = ("output", "cache", "data_root", "dataset.root", "weights", "recipe", "tracking.uri")
+PATHS = ("output", "cache", "data_root", "stored_root", "dataset.root", "weights", "recipe", "tracking.uri")
 ENGINES = ("auto", "local", "ray")
 LIBRARY_SIZES = ("train", "test")
 SIZES = "between 16 and 4096, train, test, or null"
@@ -51,6 +51,9 @@ class Config:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     data_root: str | None = None
     """Folder or URI above the data sets in their official layouts (CUB_200_2011, flowers-102, oxford-iiit-pet)."""
+    stored_root: str | None = None
+    """Folder or URI of the pre-made pictures that the degradations `stored:<corruption>` show, in the layout of
+    ImageNet-C or CIFAR-10-C. null: their official folder below `data_root` (imagenet-c, CIFAR-10-C, CIFAR-100-C)."""
     output: str | None = None
     """Folder or URI of the results. null: `runs/<suite>`."""
     cache: str | None = None
@@ -84,7 +87,8 @@ class Config:
     arguments and be a sum: `gaussian_filter(size=3, sigma=0.5) + median_filter`."""
     degradations: list[Any] = field(default_factory=list)
     """Degradations: each a name or an expression, or a mapping of `name` with `level` or `arguments`, and with `levels`
-    and `trials` of its own; a list is applied in order."""
+    and `trials` of its own; a list is applied in order. `otherwise` names what is taken in place of a `stored:` name
+    where no pre-made pictures are found."""
     trials: int = 10
     """Draws of each random degradation, at least 1; a degradation that draws nothing has one trial."""
     limit: int | None = None
@@ -143,7 +147,7 @@ class Config:
 
 def check(config: Config) -> None:
     """Raise `UserError` for a value that is impossible whatever the other keys say."""
-    check_storage_paths(config.output, config.data_root, config.dataset.root)
+    check_storage_paths(config.output, config.data_root, config.stored_root, config.dataset.root)
     check_paths(cache=config.cache, weights=config.weights, recipe=config.recipe)
     config.training.check()
     config.search.check()

@@ -14,7 +14,7 @@ import keyword
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -26,6 +26,13 @@ from cnnsens_bench.utils.registry import Registry
 DrawFunction = Callable[[Streams, int], Any]
 """Draws the random numbers of a batch from its streams for inputs of so many pixels a side: a tensor, or a tuple of
 tensors, with one row per image. All levels of a trial share the draw."""
+
+
+class StoredPicture(NamedTuple):
+    """A picture of a pre-made set: which corruption, and at which severity, from 1."""
+
+    corruption: str
+    severity: int
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,11 @@ class Degradation:
         """Whether its trials differ; otherwise a run has one trial."""
         return self.draw_function is not None
 
+    @property
+    def as_stored(self) -> bool:
+        """Whether its pixels are a stored picture's and nothing else, so that they are not rounded or stored again."""
+        return False
+
     def draw(self, streams: Streams, size: int, key: str | None = None) -> Any:
         """Draw the random numbers of one trial.
 
@@ -121,6 +133,10 @@ class Degradation:
     def motion(self, draw: Any, level: float) -> Motion:
         """Return how the views of a batch move; only a geometric degradation has a motion."""
         return self.function(draw, level)
+
+    def picture(self, level: float) -> StoredPicture | None:
+        """Return the stored picture that takes the place of the image's view at a level; None for the view itself."""
+        return None
 
     def reach(self, level: float) -> Reach:
         """Return how far outside the box a view can reach at a level; zero unless the degradation is geometric."""

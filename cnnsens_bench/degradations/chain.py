@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnsens_bench.degradations.base import Degradation
+from cnnsens_bench.degradations.base import Degradation, StoredPicture
 from cnnsens_bench.degradations.motion import Motion, Reach
 from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.utils.errors import UserError
@@ -31,7 +31,8 @@ class Chain(Degradation):
     """Members that follow one another; pixels are clamped to [0, 255] between them, as each expects its input.
 
     A member draws the same numbers as it does alone, so a chain is paired with its members; only where a name occurs
-    again does it draw others. Geometric members come first, because they move the box over the undegraded photograph.
+    again does it draw others. Geometric members come first, because they move the box over the undegraded photograph;
+    so does a stored picture, which takes the photograph's place.
     """
 
     members: tuple[ChainMember, ...] = ()
@@ -39,6 +40,10 @@ class Chain(Degradation):
     @property
     def random(self) -> bool:
         return any(member.degradation.random for member in self.members)
+
+    @property
+    def as_stored(self) -> bool:
+        return all(member.degradation.as_stored for member in self.members)
 
     def draw(self, streams: Streams, size: int, key: str | None = None) -> tuple[Any, ...]:
         seen: Counter[str] = Counter()
@@ -65,6 +70,10 @@ class Chain(Degradation):
                 total = total.then(member.degradation.motion(own_draw, member.level_at(level)))
         return total
 
+    def picture(self, level: float) -> StoredPicture | None:
+        first = self.members[0]
+        return first.degradation.picture(first.level_at(level))
+
     def reach(self, level: float) -> Reach:
         reaches = [member.degradation.reach(member.level_at(level)) for member in self.members]
         # Turns are about the centre of the moved box, so a shift and a turn together reach no further than one after
@@ -82,7 +91,7 @@ def chain(members: Sequence[ChainMember], name: str) -> Degradation:
     Parameters
     ----------
     members
-        In their order; at most one is swept over levels, and geometric ones come first.
+        In their order; at most one is swept over levels, and geometric ones or a stored picture come first.
     name
         The canonical name of the chain.
 
@@ -103,13 +112,23 @@ def chain(members: Sequence[ChainMember], name: str) -> Degradation:
 
 
 def _check_order(members: Sequence[ChainMember], swept: Sequence[Degradation], name: str) -> None:
-    """Raise `UserError` if two members are swept, or a geometric one follows one that changes pixels."""
+    """Raise `UserError` if two members are swept, or one that must come first follows another."""
     if len(swept) > 1:
         raise UserError(
             f"degradation '{name}': only one member can be swept over levels; give '{swept[0].name}' or "
             f"'{swept[1].name}' a fixed level, as in gaussian_intensity(4) + pepper(0.02)"
         )
     for before, member in pairwise(members):
+        if member.degradation.as_stored:
+            raise UserError(
+                f"degradation '{name}': '{member.degradation.name}' takes the place of the image: put it first, and no "
+                "other pre-made picture and no motion of the view beside it"
+            )
+        if member.degradation.geometric and before.degradation.as_stored:
+            raise UserError(
+                f"degradation '{name}': '{member.degradation.name}' moves the view over the undegraded photograph, "
+                f"which '{before.degradation.name}' replaces: leave one of them out"
+            )
         if member.degradation.geometric and not before.degradation.geometric:
             raise UserError(
                 f"degradation '{name}': '{member.degradation.name}' moves the box over the undegraded photograph: put "

@@ -2,6 +2,7 @@
 
 pepper                                                   a registered name, swept over its levels
 common:*                                                 all registered names that match
+stored:fog                                               pictures of a pre-made set, severity by severity
 gaussian_intensity(4) + pepper(0.02)                     in this order, at fixed levels
 gaussian_intensity(4) + pepper                           the same, with pepper swept over its levels
 albumentations:GaussNoise(std_range=(level, level))      a transform of a library; the word `level` marks what is swept
@@ -14,6 +15,8 @@ from typing import Any
 from cnnsens_bench.degradations.albumentations import PREFIX, SWEPT_LEVEL, TRANSFORM_SYNTAX, albumentations_degradation
 from cnnsens_bench.degradations.base import Degradation, degradations
 from cnnsens_bench.degradations.chain import ChainMember, chain
+from cnnsens_bench.degradations.stored import PREFIX as STORED
+from cnnsens_bench.degradations.stored import stored_degradation
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.spec_parser import SpecSyntax, Term, canonical_name, check_all_named, join_names, parse_spec
@@ -21,7 +24,9 @@ from cnnsens_bench.utils.spec_parser import SpecSyntax, Term, canonical_name, ch
 EXAMPLE = f"pepper, gaussian_intensity(4) + pepper(0.02) or {PREFIX}Blur(blur_limit=3)"
 SYNTAX = SpecSyntax("degradation", EXAMPLE, {"level": SWEPT_LEVEL})
 MEMBER_KEYS = ("name", "level", "arguments")
-ENTRY_KEYS = (*MEMBER_KEYS, "levels", "trials")
+OTHERWISE = "otherwise"
+"""The key that names what is taken in place of pre-made pictures where there are none."""
+ENTRY_KEYS = (*MEMBER_KEYS, "levels", "trials", OTHERWISE)
 
 
 NO_VARIANTS: Mapping[str, Degradation] = {}
@@ -33,8 +38,8 @@ def parse_degradation(text: str, variants: Mapping[str, Degradation] = NO_VARIAN
     Parameters
     ----------
     text
-        A registered name, a transform of albumentations, or several of these joined by `+`; a name may fix its level,
-        as in `pepper(0.02)`.
+        A registered name, a transform of albumentations, a corruption of a pre-made set (`stored:fog`), or several of
+        these joined by `+`; a name may fix its level, as in `pepper(0.02)`.
     variants
         By name: degradations that are taken in place of the registered ones.
 
@@ -62,8 +67,15 @@ def parse_degradation(text: str, variants: Mapping[str, Degradation] = NO_VARIAN
     return chain(members, join_names(_member_name(member) for member in members))
 
 
-def parse_degradations(text: str) -> list[Degradation]:
+def parse_degradations(text: str, variants: Mapping[str, Degradation] = NO_VARIANTS) -> list[Degradation]:
     """Return the degradation that a text describes, or all registered ones whose names match it if it has a `*`.
+
+    Parameters
+    ----------
+    text
+        As `parse_degradation` takes it, or a pattern. One that begins with `stored:` is matched with `variants`.
+    variants
+        As `parse_degradation` takes them.
 
     Raises
     ------
@@ -75,10 +87,11 @@ def parse_degradations(text: str) -> list[Degradation]:
     >>> [degradation.name for degradation in parse_degradations("flip_*")]
     ['flip_lr', 'flip_ud']
     """
-    names = fnmatch.filter(degradations, text) if "*" in text else [text]
+    known = variants if text.startswith(STORED) else degradations
+    names = fnmatch.filter(known, text) if "*" in text else [text]
     if not names:
-        raise UserError(f"degradations: no name matches '{text}'{near(text, degradations)}")
-    return [parse_degradation(name) for name in names]
+        raise UserError(f"degradations: no name matches '{text}'{near(text, known)}")
+    return [parse_degradation(name, variants) for name in names]
 
 
 def write_expression(entry: Any, keys: Sequence[str] = ENTRY_KEYS) -> str:
@@ -89,8 +102,8 @@ def write_expression(entry: Any, keys: Sequence[str] = ENTRY_KEYS) -> str:
     entry
         A text; a mapping with `name` and either `level` or `arguments`; or a list of these.
     keys
-        What a mapping may have. That of a whole entry, unlike one in a list, may also have `levels` and `trials`, which
-        are no part of the text.
+        What a mapping may have. That of a whole entry, unlike one in a list, may also have `levels`, `trials` and
+        `otherwise`, which are no part of the text.
 
     Raises
     ------
@@ -138,7 +151,10 @@ def _member(term: Term, text: str, variants: Mapping[str, Degradation]) -> Chain
     name = term.name.replace(".", ":")  # a dot is taken for the colon of a prefix
     if name.startswith(PREFIX):
         return ChainMember(_transform(name, term, text), None)
-    degradation = variants[name] if name in variants else degradations[name]
+    if name in variants:
+        degradation = variants[name]
+    else:
+        degradation = stored_degradation(name) if name.startswith(STORED) else degradations[name]
     if term.arguments or len(term.positional) > 1:
         raise UserError(f"degradation '{text}': '{name}' takes one number, its level, as in {name}(4)")
     if not term.positional:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnsens_bench import images
 from cnnsens_bench.defenses import Defense
 from cnnsens_bench.defenses.recalibration import batch_norm_layers, recalibrate, set_statistics, statistics
-from cnnsens_bench.engine.degrade import Degrader, digitize
+from cnnsens_bench.engine.degrade import Degrader, ReadStored, digitize
 from cnnsens_bench.engine.networks import NetworkInput
 from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.models import Classifier
@@ -34,10 +34,20 @@ class Calibration:
         Where pixels are degraded.
     pool
         The threads that render views.
+    read_stored
+        Reads the images' pre-made pictures.
     """
 
-    def __init__(self, sweep: Sweep, decoded: Sequence[images.Decoded], device: torch.device, pool: Executor) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        decoded: Sequence[images.Decoded],
+        device: torch.device,
+        pool: Executor,
+        read_stored: ReadStored | None = None,
+    ) -> None:
         self.sweep, self.decoded, self.device, self.pool = sweep, decoded, device, pool
+        self.read_stored = read_stored
         self.degraders: dict[NetworkInput, Degrader] = {}
         self.last: tuple[tuple[int, NetworkInput, int], Tensor] | None = None
 
@@ -64,8 +74,8 @@ class Calibration:
     def _degraded(self, count: int, seen: NetworkInput, cell: int) -> Tensor:
         if seen not in self.degraders:
             ids = [image.image_id for image in self.sweep.calibration]
-            here = self.device, self.pool
-            self.degraders[seen] = Degrader(self.sweep, seen.size, ids, self.decoded, *here, seen.view)
+            here, view = (self.device, self.pool), (seen.view, self.read_stored)
+            self.degraders[seen] = Degrader(self.sweep, seen.size, ids, self.decoded, *here, *view)
         degrader = self.degraders[seen]
         if cell == 0:
             pixels = degrader.pixels[:count].clamp(0, 255)
@@ -74,7 +84,8 @@ class Calibration:
             rows = [np.empty(0, int) for _ in cells]
             rows[cells.index(cell)] = np.arange(min(count, len(self.decoded)))
             parts = [part for _, part, _ in degrader.run(condition, rows)]
-            pixels = digitize(torch.cat(parts).clamp(0, 255) if parts else degrader.pixels[:0], self.sweep)
+            pixels = torch.cat(parts).clamp(0, 255) if parts else degrader.pixels[:0]
+            pixels = pixels if degrader.degradation.as_stored else digitize(pixels, self.sweep)
         return pixels[pixels.sum((1, 2, 3)).isfinite()].contiguous(memory_format=torch.channels_last)
 
 

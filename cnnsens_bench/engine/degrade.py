@@ -10,12 +10,12 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams
-from cnnsens_bench.degradations.base import draw_rows
+from cnnsens_bench.degradations.base import StoredPicture, draw_rows
 from cnnsens_bench.degradations.camera.sensor import jpeg
 from cnnsens_bench.engine.frost import GENERATED
 from cnnsens_bench.engine.oom_backoff import out_of_memory
 from cnnsens_bench.engine.sweep import Condition, Sweep
-from cnnsens_bench.utils.errors import UserError, first_line
+from cnnsens_bench.utils.errors import ImageError, StorageError, UserError, first_line
 
 FAILED = object()
 """What stands for the result of a step that raised."""
@@ -27,6 +27,10 @@ STILL = (0.0, 0.0, 0.0, 0.0)
 
 Images = Sequence[images.Decoded]
 """The decoded images of a batch."""
+
+ReadStored = Callable[[str, str, int], images.Decoded | str]
+"""(image id, corruption, severity) → the pre-made picture of an image, whole, or the sentence that says why there is
+none. It is called in threads. It may raise `StorageError`."""
 
 Failure = tuple[int, str, str]
 """The position of an image in its batch, the stage it failed at, and a sentence."""
@@ -67,6 +71,8 @@ class Degrader:
         The threads that render views.
     view
         How the networks' library views an image; None for the image's box.
+    read_stored
+        Reads the pictures of degradations that show pre-made ones; None where there are no files.
 
     Attributes
     ----------
@@ -85,8 +91,9 @@ class Degrader:
         device: torch.device,
         pool: Executor,
         view: images.PublishedView | None = None,
+        read_stored: ReadStored | None = None,
     ) -> None:
-        self.view = view
+        self.view, self.read_stored = view, read_stored
         self.sweep, self.size, self.image_ids, self.decoded = sweep, size, image_ids, decoded
         self.device, self.pool = device, pool
         self.failures: list[Failure] = []
@@ -112,7 +119,7 @@ class Degrader:
         self.failures, self._known_failures = [], set()
         self.degradation = self.sweep.degradation(condition.degradation)
         drawn_cells = self._drawn_cells(condition, rows)  # drawn as they are reached: at most two trials are held
-        if self.degradation.geometric:
+        if self.degradation.geometric or self.degradation.picture(condition.levels[0]):
             for drawn, pixels in self._views(drawn_cells):
                 yield from self._applied(drawn, pixels)
         else:
@@ -142,9 +149,12 @@ class Degrader:
                     yield drawn
 
     def _views(self, drawn_cells: Iterator[DrawnCell]) -> Iterator[tuple[DrawnCell, Tensor]]:
-        """Yield each cell's moved views on the device; the next cell's are rendered while one is used."""
+        """Yield each cell's moved views or stored pictures; the next cell's are rendered while one is used."""
 
         def submit(drawn: DrawnCell) -> list[Future[np.ndarray]] | None:
+            picture = self.degradation.picture(drawn.level)
+            if picture:
+                return [self.pool.submit(self._stored_view, self.image_ids[i], picture) for i in drawn.rows]
             moves = self._attempt(drawn.name, drawn.rows, self._moves, drawn)
             if moves is FAILED:
                 return None
@@ -162,6 +172,22 @@ class Degrader:
 
     def _render(self, image: images.Decoded, move: tuple[float, float, float, float] = STILL) -> np.ndarray:
         return images.render(image, self.size, *move, view=self.view)
+
+    def _stored_view(self, image_id: str, picture: StoredPicture) -> np.ndarray:
+        """Return an image's stored picture: as it is where it has the input's size, else as the networks view it."""
+        if self.read_stored is None:
+            raise UserError(
+                f"'{self.degradation.name}' shows pictures of a pre-made set, which only the run of a data set pairs "
+                "with its images: leave it out here"
+            )
+        found = self.read_stored(image_id, *picture)
+        if isinstance(found, str):
+            raise ImageError(f"stored:{picture.corruption} at severity {picture.severity}: {found}")
+        if found.pixels.shape[:2] == (self.size, self.size):
+            return found.pixels
+        if self.view and (refusal := self.view.refusal(found.width, found.height)):
+            raise ImageError(f"stored:{picture.corruption} at severity {picture.severity}: {refusal}")
+        return self._render(found)
 
     def _moves(self, drawn: DrawnCell) -> list[tuple[float, float, float, float]]:
         return self.degradation.motion(drawn.draw, drawn.level).views(len(drawn.rows))
@@ -198,6 +224,11 @@ class Degrader:
         """
         try:
             return work(*arguments)
+        except StorageError:
+            raise  # no image is to blame where a server does not answer
+        except ImageError as error:  # it names the picture, which has a failure of its own
+            self.failures += [(int(row), "decode", str(error)) for row in rows]
+            return FAILED
         except Exception as error:
             if out_of_memory(error) and len(self.image_ids) > 1:
                 raise  # the image is not to blame: fewer at a time may help

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.engine.batch_norm import Calibration, Recalibrated
-from cnnsens_bench.engine.degrade import Degrader, Failure, Images, digitize
+from cnnsens_bench.engine.degrade import Degrader, Failure, Images, ReadStored, digitize
 from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, autocast, inputs_of, to_device
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, free_memory, out_of_memory
 from cnnsens_bench.engine.predictions import OUTPUTS, Columns, Prediction, joined, outputs_of
@@ -41,6 +41,8 @@ class Evaluator:
         Hears of evaluations (one image through one network) as they are done, and of memory that runs out.
     calibration
         The images of `sweep.calibration`, decoded.
+    read_stored
+        Reads pre-made pictures of the images that are evaluated and of those of `sweep.calibration`.
 
     Attributes
     ----------
@@ -58,8 +60,10 @@ class Evaluator:
         *,
         reporter: Reporter = SILENT,
         calibration: Sequence[images.Decoded] = (),
+        read_stored: ReadStored | None = None,
     ) -> None:
         self.sweep, self.device, self.reporter = sweep, torch.device(device), reporter
+        self.read_stored = read_stored
         self.stopwatch = Stopwatch(self.device)
         self.backoff = OomBackoff(reporter)
         self.cells = sweep.cells()
@@ -67,7 +71,7 @@ class Evaluator:
         self.entrants = [LoadedEntrant(self._move(i, e.classifier), e.defense) for i, e in enumerate(entrants)]
         self.inputs = inputs_of(entrants)
         self.pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
-        shared = Calibration(sweep, calibration, self.device, self.pool)
+        shared = Calibration(sweep, calibration, self.device, self.pool, read_stored)
         follow = [(i, e) for i, e in enumerate(self.entrants) if e.defense.recalibration and i not in self.unfit]
         self.recalibrated = {i: Recalibrated(e.classifier, e.defense, shared) for i, e in follow}
 
@@ -143,7 +147,8 @@ class _InputBatch:
         unfit = [(member, i) for member, i in enumerate(self.positions) if i in evaluator.unfit]
         self.too_large = {member: evaluator.sweep.entrants[i].model for member, i in unfit}
         self.reference = torch.zeros(len(self.members), len(ids), dtype=torch.long, device=self.device)
-        self.degrader = Degrader(evaluator.sweep, seen.size, ids, decoded, self.device, evaluator.pool, seen.view)
+        here, view = (self.device, evaluator.pool), (seen.view, evaluator.read_stored)
+        self.degrader = Degrader(evaluator.sweep, seen.size, ids, decoded, *here, *view)
         shape = (evaluator.sweep.batch_size, 3, seen.size, seen.size)
         self.buffer = torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last)
 
@@ -158,7 +163,7 @@ class _InputBatch:
         self._start()
         rows = [np.flatnonzero(self.wanted[:, :, cell].any(axis=1)) for cell in cells]
         for position, pixels, here in self.degrader.run(condition, rows):
-            self._add(pixels, here, cells[position])
+            self._add(pixels, here, cells[position], digital=not self.degrader.degradation.as_stored)
         columns, failures = self._finish()
         return columns, self.degrader.failures + failures
 
@@ -168,8 +173,11 @@ class _InputBatch:
         self.results: list[tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]] = []
         self.failures: list[Failure] = []
 
-    def _add(self, pixels: Tensor, rows: np.ndarray, cell: int) -> None:
-        """Put clamped pixels into the buffer. Run it when it is full, and before another cell where networks differ."""
+    def _add(self, pixels: Tensor, rows: np.ndarray, cell: int, digital: bool = False) -> None:
+        """Put clamped pixels into the buffer. Run it when it is full, and before another cell where networks differ.
+
+        `digital` says whether they become what a camera would store, where the sweep asks for that.
+        """
         if self.cell_by_cell and self.held and self.held[-1][1] != cell:
             self._run()
         done = 0
@@ -177,7 +185,7 @@ class _InputBatch:
             room = min(len(rows) - done, len(self.buffer) - self.filled)
             target = self.buffer[self.filled : self.filled + room]
             torch.clamp(pixels[done : done + room].to(target.dtype), 0, 255, out=target)
-            if cell:
+            if digital:
                 digitize(target, self.evaluator.sweep)
             self.held.append((rows[done : done + room], cell))
             self.filled += room

@@ -10,6 +10,7 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Degradation, Reach, parse_degradation
 from cnnsens_bench.degradations.motion import UNLIMITED
 from cnnsens_bench.engine.frost import GENERATED, degradation_with, require_photographs
+from cnnsens_bench.images.stored import StoredSet
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 
 NONE = "none"
@@ -72,6 +73,7 @@ class CalibrationImage:
     box_y: float
     box_w: float
     box_h: float
+    class_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Sweep:
         "generated" or "photographs": the ice of `common:frost`.
     stored_quality
         The quality of the JPEG that degraded images are stored as, 1 to 100; None where they are not stored.
+    stored
+        The pre-made pictures that `stored:` degradations show; None where no degradation does.
     """
 
     run_id: str
@@ -128,6 +132,7 @@ class Sweep:
     whole_images: bool = False
     frost: str = GENERATED
     stored_quality: int | None = None
+    stored: StoredSet | None = None
 
     def degradation(self, name: str) -> Degradation:
         """Return the degradation of a canonical name as this sweep applies it."""
@@ -136,6 +141,8 @@ class Sweep:
     def require_files(self) -> None:
         """Raise `UserError` if this machine lacks files that the degradations need."""
         require_photographs(self.frost, [condition.degradation for condition in self.conditions])
+        if self.stored:
+            self.stored.require()
 
     def cells(self) -> list[Cell]:
         """Return the cells of an image: the undegraded one, then every condition's, trial by trial.

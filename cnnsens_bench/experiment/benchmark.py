@@ -26,6 +26,7 @@ from cnnsens_bench.experiment.placement import over_ray
 from cnnsens_bench.experiment.prepare import load_samples
 from cnnsens_bench.experiment.resolve import resolve_models
 from cnnsens_bench.experiment.runner import run_suite
+from cnnsens_bench.experiment.stored_pictures import settle_pictures
 from cnnsens_bench.models.base import PYTHON, location_of
 from cnnsens_bench.models.network import Network
 from cnnsens_bench.models.sources.python import held
@@ -201,7 +202,7 @@ def run_benchmark(
             fingerprint = {"samples": samples.fingerprint()[:16]}
             config.dataset = dataclasses.replace(config.dataset, name=samples.name, root=None, options=fingerprint)
         if config.output is None:
-            config.output = str(_own_folder(config, weights, samples))
+            config.output = str(_own_folder(settle_pictures(config).config, weights, samples))
             say(console, f"results are kept in {config.output}")
         failed = run_suite(config, console, samples, summary=False)
     if failed:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,14 +11,17 @@ import pandas as pd
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.config.sections import DatasetConfig
 from cnnsens_bench.datasets import Samples, load
-from cnnsens_bench.degradations import parse_degradations
+from cnnsens_bench.degradations import Degradation, parse_degradations
+from cnnsens_bench.degradations.expressions import NO_VARIANTS
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.frost import require_photographs
 from cnnsens_bench.engine.sweep import CalibrationImage, Condition, Sweep
 from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
+from cnnsens_bench.experiment.stored_pictures import SettledPictures, check_pictures, settle_pictures, without_data
 from cnnsens_bench.images import forget_files
+from cnnsens_bench.images.stored import StoredSet
 from cnnsens_bench.models import split_name
 from cnnsens_bench.models.classes import ClassMatch
 from cnnsens_bench.models.preprocessing import PUBLISHED
@@ -36,7 +40,8 @@ class ResolvedStudy:
 
     `matches` has the match of outputs and classes of each model that is evaluated as it is, by its name.
     `images` are the test images that are evaluated, as rows of `samples.table`. `objective` holds the conditions that
-    recipes are searched by, None where the given ones are taken. `config` is what the study was resolved from.
+    recipes are searched by, None where the given ones are taken. `config` is what the study was resolved from. `stored`
+    are the pre-made pictures that its conditions show, and `notes` what a run says of them.
     """
 
     config: Config
@@ -50,6 +55,8 @@ class ResolvedStudy:
     samples: Samples
     images: pd.DataFrame
     protocol: str
+    stored: StoredSet | None = None
+    notes: tuple[str, ...] = ()
 
     def sweep(self, calibration: tuple[CalibrationImage, ...] = ()) -> Sweep:
         """Return what the engine is asked to evaluate; `calibration` is what recalibrated networks see before."""
@@ -63,6 +70,7 @@ class ResolvedStudy:
             sensitivity=self.config.sensitivity.enabled,
             predictors=self.predictors,
             whole_images=self.settings.view == PUBLISHED,
+            stored=self.stored,
             **{key: getattr(self.settings, key) for key in shared},
         )
 
@@ -82,40 +90,48 @@ def prepare(config: Config, samples: Samples | None = None) -> ResolvedStudy:
     UserError
         For anything in the request that is wrong.
     """
-    models, conditions = resolve_models(config), resolve_conditions(config.degradations, config.trials)
+    models, pictures = resolve_models(config), settle_pictures(config)
+    config = pictures.config
+    conditions = resolve_conditions(config.degradations, config.trials, pictures.variants)
     for model in models:
         split_name(model.name)  # an unknown name is said before a data set is read
-    samples = require_classes(samples) if samples else _load_samples(config)
+    samples = require_classes(samples) if samples else _load_samples(pictures)
     models, matches = settle_training(config, models, samples)
     config = dataclasses.replace(config, view=settle_view(config, models, samples))
     settings = resolve_settings(config)
     pairing = pair_entrants(models, config.defenses)
     samples = settle_split(samples, pairing.trainings.values())
+    check_pictures(pictures.stored, conditions, samples)
     sizes = input_sizes(models, config.view)
     probe(conditions, sizes, pairing.defenses(), gradients=config.sensitivity.enabled, frost=config.frost)
     predictors = tuple(dict.fromkeys(parse_predictor(text).name for text in config.sensitivity.predictors))
     objective = resolve_conditions(config.search.degradations, trials=1) if config.recipe == "search" else None
     require_photographs(config.frost, [condition.degradation for condition in objective or ()])
+    check_pictures(None, objective or (), samples)
     images = limited(samples.split("test"), config.limit)
     if images.empty:
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
     protocol = protocol_hash(settings, samples)
     return ResolvedStudy(
-        config, settings, models, matches, conditions, pairing, predictors, objective, samples, images, protocol
-    )
+        config, settings, models, matches, conditions, pairing, predictors, objective, samples, images, protocol,
+        pictures.stored, pictures.notes,
+    )  # fmt: skip
 
 
-def _load_samples(config: Config) -> Samples:
+def _load_samples(pictures: SettledPictures) -> Samples:
+    config = pictures.config
     try:
         return load_samples(config.dataset, config.data_root)
     except UserError as error:
         if config.study is None:
-            raise
+            raise without_data(error, pictures) from None
         others = f"leave the study '{config.study}' out with only=[…], or give it another with studies.{config.study}"
         raise UserError(f"{error} ({others}.dataset=<name>)") from None
 
 
-def resolve_conditions(degradations: list[Any], trials: int) -> tuple[Condition, ...]:
+def resolve_conditions(
+    degradations: list[Any], trials: int, variants: Mapping[str, Degradation] = NO_VARIANTS
+) -> tuple[Condition, ...]:
     """Return the degradations that a config lists, with levels and trials checked.
 
     Parameters
@@ -124,6 +140,8 @@ def resolve_conditions(degradations: list[Any], trials: int) -> tuple[Condition,
         Entries as the key `degradations` takes them; a name with a `*` stands for all that match it.
     trials
         The trials of random degradations that have none of their own; the others have one.
+    variants
+        As `parse_degradations` takes them.
 
     Raises
     ------
@@ -138,7 +156,7 @@ def resolve_conditions(degradations: list[Any], trials: int) -> tuple[Condition,
     """
     resolved: dict[str, Condition] = {}
     for condition in read_conditions(degradations, trials):
-        for degradation in parse_degradations(condition.expression):
+        for degradation in parse_degradations(condition.expression, variants):
             name = degradation.name
             if name in resolved:
                 raise UserError(f"degradations names '{name}' twice: put all its levels into one entry")

@@ -183,7 +183,10 @@ class Profiler:
         The levels of a trial share one draw.
         """
         ids = [f"estimate {i}" for i in range(len(decoded))]
-        degrader = Degrader(self.sweep, size, ids, decoded, self.device, self.pool)
+        by_id = dict(zip(ids, decoded, strict=True))  # they stand for pre-made pictures, too
+        degrader = Degrader(
+            self.sweep, size, ids, decoded, self.device, self.pool, read_stored=lambda image_id, *_: by_id[image_id]
+        )
         total, first = 0.0, 1
         for condition in self.sweep.conditions:
             cells = condition.trials * len(condition.levels)

@@ -115,7 +115,7 @@ def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     defenses = len({entrant.defense for entrant in study.pairing.entrants})
     what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions → {store.path}"
     say(console, f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, {what}")
-    say(console, *study.samples.notes, *study.pairing.left_out)
+    say(console, *study.samples.notes, *study.notes, *study.pairing.left_out)
     trainings = study.pairing.trainings.values()
     say(console, evaluation_sentence(study.config, study.samples, len(study.images), trainings, study.matches))
 

@@ -13,6 +13,7 @@ from cnnsens_bench.experiment.fine_tune import fine_tune, thin_classes
 from cnnsens_bench.experiment.prepare import input_sizes, load_samples, resolve_conditions
 from cnnsens_bench.experiment.resolve import resolve_models, resolve_settings
 from cnnsens_bench.experiment.search import FILE, search_models
+from cnnsens_bench.experiment.stored_pictures import check_pictures
 from cnnsens_bench.experiment.tracked_results import RunContext, start_tracking
 from cnnsens_bench.store import holding
 from cnnsens_bench.utils.errors import UserError
@@ -39,6 +40,7 @@ def tune_suite(config: Config, console: Console) -> int:
     models, conditions = resolve_models(config), resolve_conditions(config.search.degradations, trials=1)
     samples = load_samples(config.dataset, config.data_root)
     require_trainable(models, samples)
+    check_pictures(None, conditions, samples)
     config = dataclasses.replace(config, view=settle_view(config, models, samples))
     settings = resolve_settings(config)
     probe(conditions, input_sizes(models, config.view), frost=config.frost)

@@ -17,6 +17,7 @@ FIGURES = {
     "published": "the paper's numbers, each beside what the store has",
     "curves": "accuracy over levels, a panel a degradation",
     "defenses": "accuracy over levels, a panel a degradation, a curve a defense",
+    "stored": "accuracy on pre-made pictures (stored:) beside corruptions made on the fly (common:)",
     "fig5": "the most and the least sensitive images",
     "fig6": "predicted against measured sensitivity",
     "predictors": "how well each predictor agrees with trials, over its cost",

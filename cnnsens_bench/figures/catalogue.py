@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from cnnsens_bench.figures import architectures, curves, fragile, paper, published, sensitivity
+from cnnsens_bench.figures.stored import stored_figure
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
@@ -71,6 +72,7 @@ FIGURES: dict[str, FigureFunction] = {
     "combination": architectures.combination,
     "depth": architectures.depth,
     "published": published.published,
+    "stored": stored_figure,
 }
 """The figures that need no choices, by the names of the config key `figures`."""
 ALL_FIGURES: dict[str, FigureFunction] = {

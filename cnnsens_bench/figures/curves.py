@@ -13,7 +13,7 @@ from cnnsens_bench.figures.style import Style, architecture_styles, styles
 from cnnsens_bench.figures.summary import short_defense, wrapped
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.formatting import UNITS, plain
+from cnnsens_bench.utils.formatting import UNITS, degradation_text, plain
 
 EMPTY: Mapping[str, str] = {}
 TITLE = 26
@@ -146,7 +146,7 @@ def _draw_panels(
         raise UserError(f"{store.path} has no degradation with several levels {selection}")
     names = sorted(table[by].unique(), key=lambda name: (name != "none", name))
     known = styles(names) if by == "defense" else model_styles(store, table)
-    titles = {name: "\n".join(wrapped(plain(name), TITLE)) for name in shown}
+    titles = {name: "\n".join(wrapped(degradation_text(name), TITLE)) for name in shown}
     height = 3.4 + 0.12 * len(names) + 0.2 * max(title.count("\n") for title in titles.values())
     figure = Figure(figsize=(max(6.2, 3.1 * len(shown)), height), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cnnsens_bench.measures import EntrantResults, MeasureSpec, measures
 from cnnsens_bench.store import Store
-from cnnsens_bench.utils.formatting import UNITS, level_text, plain
+from cnnsens_bench.utils.formatting import UNITS, degradation_text, level_text, plain
 
 LEADERS = "SELECT * FROM leaderboard WHERE protocol = ? AND dataset = ?"
 ACCURACY = "SELECT * FROM accuracy WHERE protocol = ? AND dataset = ? AND degradation <> 'none'"
@@ -130,7 +130,8 @@ def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
     for row in leaders.to_dict("records"):
         worst = Text("–")
         if isinstance(row["worst_degradation"], str):
-            condition = f"{plain(row['worst_degradation'])} {level_text(row['worst_degradation'], row['worst_level'])}"
+            name = row["worst_degradation"]
+            condition = f"{degradation_text(name)} {level_text(name, row['worst_level'])}"
             worst = Text(f"{condition.strip()}\n{percent(row['worst_accuracy'])}")
         table.add_row(
             _entrant(row["name"], short_defense(row["defense"])),
@@ -161,7 +162,7 @@ def _levels(
     tables = []
     for start in range(0, len(levels), fitting):
         some = levels[start : start + fitting]
-        table = table_of(Text(f"{plain(degradation)}{UNITS.get(degradation, ('', ''))[1]}"))
+        table = table_of(Text(f"{degradation_text(degradation)}{UNITS.get(degradation, ('', ''))[1]}"))
         table.add_column(NAMES, overflow="fold", max_width=names)
         table.add_column("")
         for level in some:

@@ -11,7 +11,8 @@ from cnnsens_bench.utils.errors import UserError
 
 PREFIX = "published:"
 """What the name of a published reference begins with, as in `published:alexnet`."""
-COMMON = "common:"
+COMMON, STORED = "common:", "stored:"
+"""The prefixes of corruptions that are computed, and of those that pre-made pictures show."""
 SEVERITIES = frozenset((1.0, 2.0, 3.0, 4.0, 5.0))
 
 
@@ -32,7 +33,8 @@ class PublishedRates:
     classes
         The number of classes among which the network chose.
     errors
-        By degradation: the top-1 error rate in [0, 1], the mean over the five severities.
+        By degradation: the top-1 error rate in [0, 1], the mean over the five severities. That of `common:fog` is also
+        that of `stored:fog`, which counts alone where a network has both.
     """
 
     network: str
@@ -98,7 +100,8 @@ def published_rates(reference: str) -> PublishedRates | None:
 def published_reference(entrant: EntrantResults, rates: PublishedRates) -> EntrantResults:
     """Return published error rates as the results of a reference network, for one entrant.
 
-    A paper states the mean over five severities, so only degradations count that the entrant's means have at all five.
+    A paper states the mean over five severities, so only degradations count that the entrant's means have at all five;
+    of `stored:fog` and `common:fog` the former.
     Label changes and undegraded errors are not stated: what is relative to them has no value.
 
     Parameters
@@ -110,10 +113,13 @@ def published_reference(entrant: EntrantResults, rates: PublishedRates) -> Entra
     """
     shape = entrant.accuracy.shape
     accuracy, unknown = np.full(shape[1], np.nan), np.broadcast_to(np.nan, shape)
-    for degradation, error in rates.errors.items():
-        here = entrant.averaged & (entrant.degradation == degradation) & ~np.isnan(entrant.accuracy[0])
-        if set(entrant.level[here].tolist()) == SEVERITIES:
-            accuracy[here] = 1 - error
+    for corruption, error in rates.errors.items():
+        for prefix in (STORED, COMMON):  # the rates are of pre-made pictures, which count alone where there are both
+            name = prefix + corruption.removeprefix(COMMON)
+            here = entrant.averaged & (entrant.degradation == name) & ~np.isnan(entrant.accuracy[0])
+            if set(entrant.level[here].tolist()) == SEVERITIES:
+                accuracy[here] = 1 - error
+                break
     return dataclasses.replace(
         entrant,
         accuracy=np.broadcast_to(accuracy, shape),

@@ -22,6 +22,7 @@ from cnnsens_bench.engine.timing import device_name
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import rows
 from cnnsens_bench.runtime.plan_store import Task
+from cnnsens_bench.runtime.stored import Failures, StoredPictures
 from cnnsens_bench.sensitivity.hue import hue_entropy
 from cnnsens_bench.store.parts import write_part
 from cnnsens_bench.utils.errors import ImageError, UserError
@@ -34,9 +35,6 @@ Decoded = images.Decoded | str
 
 ReportPosition = Callable[[int], None]
 """Called with the number of the sweep's conditions that a task has behind it."""
-
-Failures = list[tuple[str, str, str]]
-"""(image id, stage, sentence) of each failure."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,10 @@ class Worker:
         loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
         smallest = min(checkpoint.preprocessing.input_size for checkpoint in checkpoints.values())
         calibration = self._calibration(sweep.reach(smallest))
-        self.evaluator = Evaluator(sweep, loaded, device, reporter=self.progress, calibration=calibration)
+        self.stored = StoredPictures(sweep.stored, map(asdict, sweep.calibration)) if sweep.stored else None
+        self.evaluator = Evaluator(
+            sweep, loaded, device, reporter=self.progress, calibration=calibration, read_stored=self.stored
+        )
         device = self.evaluator.device
         self.device_name = device_name(device)
         self.threads = torch.get_num_threads() if device.type == "cpu" else None
@@ -194,6 +195,8 @@ class Worker:
         failures: Failures = []
         labels = [int(row["label"]) for row in task.rows]
         positions = {condition.degradation: i for i, condition in enumerate(self.sweep.conditions, 2)}
+        if self.stored:
+            self.stored.begin(task.rows)
         for prediction in self.evaluator.evaluate(ids, labels, pictures, task.wanted):
             failures += [(ids[image], stage, sentence) for image, stage, sentence in prediction.failures]
             if prediction.columns:
@@ -205,7 +208,7 @@ class Worker:
         if speeds := self.evaluator.stopwatch.take():
             table = rows.speed_table(self.sweep, speeds, self.device_name, self.threads)
             write_part(self.parts, "speed", name + end, table)
-        return evaluations, failures
+        return evaluations, self.stored.summarize(failures) if self.stored else failures
 
     def _score(self, task: Task, pictures: list[images.Decoded], name: str) -> tuple[int, Failures]:
         """Write the scores of a task; return the evaluations and the failures."""

@@ -7,5 +7,7 @@ SELECTION_KEYS = ("studies", "only", "study", "figures")
 ADDED_KEYS = {"view": "box", "fine_tune": "always", "frost": "generated", "stored_quality": None}
 """Keys that earlier versions did not have, and what these versions did. At that value a key enters no hash, so that
 runs of an earlier version go on."""
-UNHASHED_KEYS = (*MACHINE_KEYS, *SELECTION_KEYS, "data_root", "estimate", "search", "recipe")
+FOLDER_KEYS = ("data_root", "stored_root")
+"""Keys that say where data lies, beside `dataset.root`."""
+UNHASHED_KEYS = (*MACHINE_KEYS, *SELECTION_KEYS, *FOLDER_KEYS, "estimate", "search", "recipe")
 """Keys that the hash of a config leaves out; what `search` and `recipe` change is hashed in another way."""

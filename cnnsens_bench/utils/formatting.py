@@ -1,5 +1,6 @@
 """How levels of degradations, and text from outside the program, are written for people to read."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,17 @@ def level_text(degradation: str, level: float) -> str:
     """
     form, _ = UNITS.get(degradation, ("{}" if level else "", ""))
     return form.format(f"{level:g}")
+
+
+def degradation_text(degradation: str) -> str:
+    """Return the name of a degradation as people read it, safe to print; the pages' state.js does the same.
+
+    Examples
+    --------
+    >>> degradation_text("common:fog"), degradation_text("stored:fog(3) + pepper")
+    ('common:fog', 'fog(3) (stored) + pepper')
+    """
+    return plain(re.sub(r"\bstored:(\w+(?:\([^)]*\))?)", r"\1 (stored)", degradation))
 
 
 def plain(text: str) -> str:

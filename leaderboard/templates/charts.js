@@ -92,12 +92,12 @@ function panel(name, entrants, [lowest, highest]) {
     for (const point of points) {
       const mark = marker(one, point.at, y(point.found[0]), 3.6);
       const [value, low, high] = point.found;
-      mark.append(draw("title", null, `${label(one)}, ${point.text || name}: ${percent(value)} [${percent(low, 0)}–${percent(high, 0)}]`));
+      mark.append(draw("title", null, `${label(one)}, ${point.text || degradationText(name)}: ${percent(value)} [${percent(low, 0)}–${percent(high, 0)}]`));
       svg.append(mark);
     }
   }
-  svg.setAttribute("aria-label", `${series === "change" ? "Label change" : "Accuracy"} in % over the levels of ${name}, ${entrants.length} entrants`);
-  return make("figure", null, make("figcaption", null, bdi(name), make("span", { class: "sub" }, series === "change" ? " – label change in %" : " – accuracy in %")), svg);
+  svg.setAttribute("aria-label", `${series === "change" ? "Label change" : "Accuracy"} in % over the levels of ${degradationText(name)}, ${entrants.length} entrants`);
+  return make("figure", null, make("figcaption", null, bdi(degradationText(name)), make("span", { class: "sub" }, series === "change" ? " – label change in %" : " – accuracy in %")), svg);
 }
 
 function showHeat() {
@@ -113,7 +113,7 @@ function showHeat() {
   const strength = (value) => Math.round(100 * Math.min(1, Math.max(0, (value - least) / (most - least || 1))));
   const head = make("tr", null, make("th", { scope: "col", class: "name" }, "Entrant"));
   if (!index) head.append(make("th", { scope: "col" }, "undegraded"));
-  for (const name of which.degradations) head.append(make("th", { scope: "col" }, bdi(name)));
+  for (const name of which.degradations) head.append(make("th", { scope: "col" }, bdi(degradationText(name))));
   $("heathead").replaceChildren(head);
   $("heat").replaceChildren(...standing(which).filter((one) => visible.has(one)).map((one) => {
     const line = make("tr", null, make("th", { scope: "row", class: "name" }, make("span", { class: "clamp", title: label(one) }, bdi(label(one)))));

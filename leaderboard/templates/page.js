@@ -31,7 +31,7 @@ function grouped(which, chosen) {
   return which.degradations.flatMap((name) => {
     const own = chosen.map((i) => which.conditions[i]).filter((one) => one.degradation === name);
     return own.length ? [[name, ...own.map((one) => one.text).filter(Boolean)]] : [];
-  }).map(([name, ...texts]) => (texts.length ? `${name} ${texts.join(", ")}` : name)).join("; ");
+  }).map(([name, ...texts]) => [degradationText(name), texts.join(", ")].filter(Boolean).join(" ")).join("; ");
 }
 const counted = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 function meansOver(which) {
@@ -87,14 +87,14 @@ function card(one) {
   const fragile = make("table", null, make("tbody", null, ...one.fragile.map(([id, name, share]) => make("tr", null, make("td", null, bdi(id), name ? make("span", { class: "sub" }, bdi(name)) : null), make("td", null, `${percent(share, 0)} %`)))));
   const cells = which.conditions.map((condition, i) => {
     const shares = [one.accuracy[i], one.change[i]].map((found) => (found ? `${percent(found[0])} [${percent(found[1], 0)}–${percent(found[2], 0)}]` : "–"));
-    return make("tr", null, make("td", null, bdi(condition.degradation === "none" ? "undegraded" : `${condition.degradation} ${condition.text}`)), ...shares.map((text) => make("td", null, text)));
+    return make("tr", null, make("td", null, bdi(condition.degradation === "none" ? "undegraded" : `${degradationText(condition.degradation)} ${condition.text}`)), ...shares.map((text) => make("td", null, text)));
   });
   const conditions = make("table", null, make("thead", null, make("tr", null, ...["Condition", "Accuracy in %", "p_Δ in %"].map((text) => make("th", { scope: "col", style: "padding:8px 12px" }, text)))), make("tbody", null, ...cells));
   const body = make("div", { class: "card" },
     make("div", null, make("h3", null, "What it is"), list),
     make("div", null, make("h3", null, "Most fragile images: share of changed labels"), one.fragile.length ? make("div", { class: "scroll", tabindex: "0" }, fragile) : make("p", { class: "note" }, "No label changed.")),
     make("div", { class: "all" }, make("h3", null, "Every condition, with its 95 % interval"), make("div", { class: "scroll", tabindex: "0" }, conditions)));
-  if (one.missing.length) body.append(make("p", { class: "note all" }, `Not measured: ${counted(one.missing.length, "condition")} of `, bdi([...new Set(one.missing.map((i) => which.conditions[i].degradation))].map((name) => (name === "none" ? "undegraded images" : name)).join(", ")), "."));
+  if (one.missing.length) body.append(make("p", { class: "note all" }, `Not measured: ${counted(one.missing.length, "condition")} of `, bdi([...new Set(one.missing.map((i) => which.conditions[i].degradation))].map((name) => (name === "none" ? "undegraded images" : degradationText(name))).join(", ")), "."));
   for (const id of one.runs) body.append(run(id));
   return body;
 }

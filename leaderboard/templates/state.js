@@ -25,6 +25,9 @@ function draw(tag, attributes, ...children) {
 /* An isolated text, so that a right-to-left name does not turn its neighbours around. */
 const bdi = (text) => make("bdi", null, String(text));
 
+/* The name of a degradation as people read it: stored:fog → fog (stored). */
+const degradationText = (text) => text.replace(/\bstored:(\w+(?:\([^)]*\))?)/g, "$1 (stored)");
+
 /* A name that may break after a slash or an underscore rather than within a word. */
 function name(text) {
   const parts = text.split(/(?<=[/_])/);

@@ -107,7 +107,7 @@ function numberCell(one, column, [from, to]) {
   if (column.ranked_among === "same_device" && !one.same_device) cell.append(make("span", { class: "chip", title: one.device }, "other device"));
   if (column.name === "worst_accuracy" && one.worst !== null) {
     const { degradation, text } = board().conditions[one.worst];
-    cell.append(make("span", { class: "sub" }, bdi(`${degradation} ${text}`)));
+    cell.append(make("span", { class: "sub" }, bdi(`${degradationText(degradation)} ${text}`)));
   }
   return cell;
 }

@@ -282,3 +282,16 @@ def test_keyboard_alone(browser: Any) -> None:
     assert f"off={curve}" in browser.current_url
     assert browser.execute_script("return document.activeElement.dataset.curve") == curve
     assert browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+def test_pre_made_pictures_are_named_as_such(chromium: Any, tmp_path: Any) -> None:
+    conditions = {(name, float(level)): 1 for name in ("stored:fog", "common:fog") for level in (1, 2)}
+    path = write(tmp_path, sweep("r", "d", range(8), 0, MODELS, ("none",), conditions), {"r": "p"})
+    assert main(["build", "--db", str(path), "--out", str(tmp_path / "site")]) == 0
+    visit(chromium, (tmp_path / "site" / "index.html").as_uri())
+    shown = [
+        element.text for element in chromium.find_elements(By.CSS_SELECTOR, "#heathead th, #curves figcaption bdi")
+    ]
+    assert {"fog (stored)", "common:fog"} <= set(shown)
+    assert "stored:" not in chromium.find_element(By.TAG_NAME, "body").text
+    assert chromium.get_log("browser") == []

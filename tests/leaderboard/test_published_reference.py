@@ -99,6 +99,28 @@ def test_sql_has_the_numbers_of_python(tmp_path: Path) -> None:
     assert found.to_dict() == pytest.approx({name: 1 / rate for name, rate in rates.items()})
 
 
+def test_stored_pictures_count_alone_where_they_are_whole(tmp_path: Path) -> None:
+    """Stored fog has all five severities and takes the place of the computed one; stored snow lacks one."""
+    stored = {("stored:fog", float(level)): 1 for level in range(1, 6)}
+    stored |= {("stored:snow", float(level)): 1 for level in range(1, 5)}
+    rows = sweep("r", "imagenet", range(25), 0, MODELS, ("none",), {**CONDITIONS, **stored})
+    path = write(tmp_path, rows, {"r": "p"})
+    accuracy = open_results(path).accuracy
+    found = board(path, ASKED)
+    for one in found["entrants"]:
+        own = accuracy[accuracy["model"] == one["model"]]
+        sums = (1 - own["value"]).groupby(own["degradation"]).sum()
+        mce = np.mean([sums[name] / (5 * RATES[of]) for name, of in
+                       (("stored:fog", "common:fog"), ("common:snow", "common:snow"))])  # fmt: skip
+        assert one["stats"]["mce"][0] == pytest.approx(mce, abs=2e-6)
+        assert one["relative_of"]["mce"] == 2
+        sql = open_results(path).mce(ASKED).set_index("model").loc[one["model"]]
+        assert (sql["mce"], sql["degradations"]) == (pytest.approx(mce), 2)
+    assert dict(found["terms"])["Pre-made"].startswith("conditions named (stored) show the pictures of a pre-made set")
+    own = open_results(path).mce("timm/a").set_index("model")  # of a network of the store: like with like, all of them
+    assert own.loc["timm/a", ["mce", "degradations"]].tolist() == [1.0, 6]
+
+
 @pytest.mark.parametrize(
     ("classes", "wnids", "taken"), [(1000, True, True), (200, True, False), (1000, False, False), (None, True, False)]
 )

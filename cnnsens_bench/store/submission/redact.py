@@ -5,7 +5,7 @@ import re
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
-from cnnsens_bench.utils.config_keys import MACHINE_KEYS
+from cnnsens_bench.utils.config_keys import FOLDER_KEYS, MACHINE_KEYS
 
 FOLDER = "<folder>"
 LONGEST_ERROR = 1000
@@ -55,8 +55,8 @@ def public_json(text: str) -> str:
     content = json.loads(text)
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if key not in MACHINE_KEYS}
-        # These two folders are shortened even where they are relative: they belong to one machine too.
-        for holder, key in ((content, "data_root"), (content.get("dataset"), "root")):
+        # These folders are shortened even where they are relative: they belong to one machine too.
+        for holder, key in (*((content, key) for key in FOLDER_KEYS), (content.get("dataset"), "root")):
             if isinstance(holder, dict) and isinstance(holder.get(key), str):
                 holder[key] = f"{FOLDER}/{PurePath(holder[key]).name}"
     return json.dumps(public(content), ensure_ascii=False)
