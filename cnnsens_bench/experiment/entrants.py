@@ -3,9 +3,9 @@
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import pandas as pd
+import numpy as np
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import Defense, parse_defense
@@ -132,9 +132,16 @@ def has_batch_norm(model: ModelConfig) -> bool:
     return bool(batch_norm_layers(network))
 
 
-def hash_rank(image_ids: pd.Series) -> pd.Series:
-    """Return bytes to sort images by: a pseudo-random order that depends on nothing but their ids."""
-    return image_ids.map(lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest())
+def hash_rank(image_ids: Iterable[str]) -> np.ndarray:
+    """Return numbers to sort images by: a pseudo-random order that depends on nothing but their ids.
+
+    Examples
+    --------
+    >>> hash_rank(["a.jpg", "b.jpg"]).argsort().tolist()
+    [1, 0]
+    """
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in image_ids)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
 
 
 def calibration_images(samples: Samples, pairing: Pairing) -> tuple[CalibrationImage, ...]:

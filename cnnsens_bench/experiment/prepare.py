@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cnnsens_bench.config.schema import Config
@@ -196,8 +197,8 @@ def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     """
     if limit is None or limit >= len(table):
         return table
-    rank = hash_rank(table["image_id"])
-    return table[rank.isin(sorted(rank)[:limit])].reset_index(drop=True)
+    first = np.argpartition(hash_rank(table["image_id"]), limit - 1)[:limit]
+    return table.iloc[np.sort(first)].reset_index(drop=True)
 
 
 def protocol_hash(settings: RunSettings, samples: Samples) -> str:
