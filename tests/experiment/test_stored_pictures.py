@@ -248,3 +248,15 @@ def test_estimates_count_them(
     given = words(pictures, stored_root, weights, tmp_path / "out", "degradations=[stored:*]", "limit=4")
     assert main([*given, "estimate=true"]) == 0
     assert "32 evaluations" in capsys.readouterr().out
+
+
+def test_absent_undegraded_images_are_one_sentence_with_a_way_out(stored_root: Path, tmp_path: Path) -> None:
+    given = ["suite=imagenet_c", f"stored_root={stored_root}", f"dataset.root={tmp_path / 'absent'}"]
+    with pytest.raises(
+        UserError, match=r"absent does not exist; .*accuracy only, of one corruption.* degradations=\[\]"
+    ):
+        prepare(compose(given))
+    (tmp_path / "absent" / "val" / "no_wnid").mkdir(parents=True)
+    with pytest.raises(UserError) as error:  # what is wrong with images that are there is said alone
+        prepare(compose(given))
+    assert "accuracy only" not in str(error.value)
