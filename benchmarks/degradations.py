@@ -45,8 +45,8 @@ from cnnsens_bench import images  # noqa: E402
 from cnnsens_bench.datasets import load  # noqa: E402
 from cnnsens_bench.degradations import Degradation, Streams, degradations, parse_degradations  # noqa: E402
 from cnnsens_bench.engine.degrade import Degrader  # noqa: E402
-from cnnsens_bench.engine.plan import Condition, Sweep  # noqa: E402
-from cnnsens_bench.models.base import best_device  # noqa: E402
+from cnnsens_bench.engine.sweep import Condition, Sweep  # noqa: E402
+from cnnsens_bench.models.classifier import best_device  # noqa: E402
 from cnnsens_bench.utils.errors import UserError  # noqa: E402
 
 BATCH, SIZE = 32, 224

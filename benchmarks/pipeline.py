@@ -43,9 +43,10 @@ from rich.table import Table  # noqa: E402
 
 from cnnsens_bench.datasets import load  # noqa: E402
 from cnnsens_bench.degradations import degradations  # noqa: E402
-from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E402
+from cnnsens_bench.engine.plan import plan  # noqa: E402
+from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
-from cnnsens_bench.models.base import best_device  # noqa: E402
+from cnnsens_bench.models.classifier import best_device  # noqa: E402
 from cnnsens_bench.runtime.local import run_local  # noqa: E402
 from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
 from cnnsens_bench.runtime.ray_pipeline import run_ray  # noqa: E402

@@ -42,7 +42,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from cnnsens_bench.config.compose import compose  # noqa: E402
-from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan  # noqa: E402
+from cnnsens_bench.engine.plan import plan  # noqa: E402
+from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep  # noqa: E402
 from cnnsens_bench.experiment.resolve import resolve_settings  # noqa: E402
 from cnnsens_bench.experiment.runner import run_sweep  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402

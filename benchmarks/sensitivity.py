@@ -34,7 +34,7 @@ from rich.table import Table  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cnnsens_bench.models import Classifier, Preprocessing, split_name  # noqa: E402
-from cnnsens_bench.models.base import best_device  # noqa: E402
+from cnnsens_bench.models.classifier import best_device  # noqa: E402
 from cnnsens_bench.sensitivity.gradients import central_differences, differentiate, level_free  # noqa: E402
 from cnnsens_bench.sensitivity.predictors import PredictorInput, parse_predictor  # noqa: E402
 

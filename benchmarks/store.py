@@ -37,7 +37,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import numpy as np
 
-    from cnnsens_bench.engine.plan import Sweep
+    from cnnsens_bench.engine.sweep import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("alexnet", "vgg19", "googlenet", "resnet18", "resnet50", "efficientnet_b0")
@@ -50,7 +50,7 @@ BATCH = 32
 def make_sweep() -> "Sweep":
     """The paper's levels."""
     from cnnsens_bench.degradations import degradations
-    from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
+    from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep
 
     entrants = [Entrant(f"torchvision/{model}", model, defense, model) for model in MODELS for defense in DEFENSES]
     conditions = [Condition(name, degradations[name].levels or (0.0,), trials) for name, trials in TRIALS.items()]

@@ -26,6 +26,8 @@ def benchmark(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
+    resize: int | None = None,
+    interpolation: str | None = None,
     classes: Sequence[str] | None = None,
     output: Any = None,
     progress: bool = True,
@@ -56,8 +58,11 @@ def benchmark(
         What the networks expect of each RGB channel, for values in [0, 1]. timm's networks know it.
     size
         The side of their input in pixels.
+    resize, interpolation
+        What the shorter side of an image is resized to before its middle is cropped, in pixels, and how (`bilinear`,
+        `bicubic`, …). None: to `size`, bicubic, or what is known of the network.
     classes
-        The names of the outputs of networks in memory, and of the classes that labels in memory are the numbers of.
+        The names of the networks' outputs, and of the classes that labels in memory are the numbers of.
     output
         The folder of the results. None: one in the cache, whose name is printed and which `results.database` has.
     progress
@@ -97,7 +102,10 @@ def benchmark(
         if key in changes:
             raise UserError(f"{key} is given twice: leave it out of the options")
         changes[key] = value
-    given = {"mean": mean, "std": std, "input_size": size, "classes": classes}
+    given = {
+        "mean": mean, "std": std, "input_size": size, "resize": resize, "interpolation": interpolation,
+        "classes": classes,
+    }  # fmt: skip
     return open_results(run_benchmark(network, data, given, changes, progress))
 
 
@@ -178,6 +186,8 @@ def sensitivity(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
+    resize: int | None = None,
+    interpolation: str | None = None,
     classes: Sequence[str] | None = None,
     batch_size: int = 4,
 ) -> "pd.DataFrame":
@@ -195,7 +205,7 @@ def sensitivity(
         Their levels, or a mapping of names to levels. None: each degradation's own.
     predictor
         `gradient` for the paper's first-order score (section 4), or a registered predictor.
-    mean, std, size, classes
+    mean, std, size, resize, interpolation, classes
         As in `benchmark`.
     batch_size
         Images of a forward pass.
@@ -221,5 +231,8 @@ def sensitivity(
     """
     from cnnsens_bench.experiment.own_images import predict_label_changes
 
-    given = {"mean": mean, "std": std, "input_size": size, "classes": classes}
+    given = {
+        "mean": mean, "std": std, "input_size": size, "resize": resize, "interpolation": interpolation,
+        "classes": classes,
+    }  # fmt: skip
     return predict_label_changes(network, images, degradations, levels, given, predictor, batch_size)

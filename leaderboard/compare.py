@@ -261,7 +261,7 @@ def _table(differences: list[Difference], first: str, second: str, title: str) -
         f"{len(differences)} conditions, * below {ALPHA};\nsame: how often both predict the same label, in %",
     )
     table.add_column("condition", overflow="fold")
-    for heading in ("images", "trials", "A", "B", "A − B", "A better", "B better", "p", "p (Holm)", "same"):
+    for heading in ("images", "trials", "A", "B", "A − B", "A\nbetter", "B\nbetter", "p", "p\n(Holm)", "same"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in differences:
         sure = row.p_holm < ALPHA

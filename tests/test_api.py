@@ -19,7 +19,7 @@ from torch import nn
 import cnnsens_bench
 from cnnsens_bench import Network, UserError, benchmark, degrade
 from cnnsens_bench.engine.degrade import Degrader
-from cnnsens_bench.engine.plan import Condition, Sweep
+from cnnsens_bench.engine.sweep import Condition, Sweep
 from cnnsens_bench.images import decode
 
 ROOT = Path(__file__).parents[1]

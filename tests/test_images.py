@@ -18,7 +18,7 @@ from scipy import ndimage
 from cnnsens_bench import images
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.training.data import TrainingImages
-from cnnsens_bench.utils import storage
+from cnnsens_bench.utils import reading
 from cnnsens_bench.utils.errors import ImageError, StorageError
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -273,8 +273,8 @@ def outage(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
             raise coming.pop(0)
         return Path(uri).read_bytes()
 
-    monkeypatch.setattr(storage, "_read", read)
-    monkeypatch.setattr(storage, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(reading, "_read", read)
+    monkeypatch.setattr(reading, "WAITS", (0.0, 0.0, 0.0))
     return coming
 
 

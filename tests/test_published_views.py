@@ -15,7 +15,9 @@ from timm.data import create_transform, resolve_data_config
 
 from cnnsens_bench import images
 from cnnsens_bench.images import Decoded, PublishedView
-from cnnsens_bench.models.base import PUBLISHED, preprocessing_of
+from cnnsens_bench.models.base import preprocessing_of
+from cnnsens_bench.models.preprocessing import PUBLISHED
+from cnnsens_bench.models.sources.timm import preprocessing_of_config
 
 NETWORKS = (
     "torchvision/alexnet",  # 256, 224, bilinear
@@ -77,17 +79,17 @@ def test_a_published_view_is_the_librarys_transform(model: str) -> None:
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest", "lanczos"])
-def test_every_crop_mode_of_timm(mode: str, interpolation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "resnet18"
-    config = timm.get_pretrained_cfg(name)
-    changed = timm.models.PretrainedCfg(**{**config.to_dict(), "crop_mode": mode, "interpolation": interpolation})
-    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda *_, **__: changed)
+def test_every_crop_mode_of_timm(mode: str, interpolation: str) -> None:
+    known = timm.get_pretrained_cfg("resnet18").to_dict()
+    config = {**known, "crop_mode": mode, "interpolation": interpolation}
     for size in (None, 64, 197):
-        view = preprocessing_of(f"timm/{name}", size, PUBLISHED).view
+        view = preprocessing_of_config(config, size, "a network").view
         given = {"input_size": (3, size, size)} if size else {}
-        transform = library_transform(f"timm/{name}", **given)
+        made = create_transform(
+            **resolve_data_config(given, pretrained_cfg=config, use_test_size=True), normalize=False
+        )
         for image in odd_photographs():
-            expected = transform(Image.fromarray(image.pixels))
+            expected = made(Image.fromarray(image.pixels)).permute(1, 2, 0).numpy()
             np.testing.assert_array_equal(images.render(image, view.size, view=view), expected)
 
 

@@ -51,6 +51,9 @@ class Samples:
         proposal, and all images are tested in a run that trains nothing.
     notes : tuple of str
         What was left out or guessed while the data set was read, in sentences that a run says.
+    content : str
+        A digest of what is known of the images without decoding them, such as their sizes; empty where
+        nothing is. It is part of the fingerprint, so that a file replaced by another of its name is noticed.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Samples:
     mask_range: tuple[int, int] = MASK_RANGE
     has_split: bool = True
     notes: tuple[str, ...] = ()
+    content: str = ""
 
     def split(self, *names: str) -> pd.DataFrame:
         """Return the rows of the given splits in the order of the table, with a fresh index."""
@@ -72,7 +76,7 @@ class Samples:
     def _fingerprint(self) -> str:
         without_paths = self.table.drop(columns=["uri", "mask_uri"])
         rows = pd.util.hash_pandas_object(without_paths, index=False).to_numpy().tobytes()
-        return hashlib.sha256(rows + repr(self.classes).encode()).hexdigest()
+        return hashlib.sha256(rows + repr(self.classes).encode() + self.content.encode()).hexdigest()
 
 
 Loader = Callable[..., Samples]
@@ -135,6 +139,7 @@ def make_samples(
     mask_range: tuple[int, int] = MASK_RANGE,
     has_split: bool = True,
     notes: tuple[str, ...] = (),
+    content: str = "",
 ) -> Samples:
     """Check the rows of a data set, complete their columns, and return them as `Samples`.
 
@@ -149,7 +154,7 @@ def make_samples(
         of `Samples.table`. Further columns are dropped.
     mask_range
         The lowest and the highest gray value that mean object in the masks.
-    has_split, notes
+    has_split, notes, content
         As in `Samples`.
 
     Raises
@@ -175,7 +180,9 @@ def make_samples(
         wrong = table.loc[~table["split"].isin(SPLITS), "image_id"].iloc[0]
         raise UserError(f"dataset '{name}': image '{wrong}' is in no split: use one of {', '.join(SPLITS)}")
     table["image_id"] = table["image_id"].astype(str)
-    return Samples(name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range, has_split, notes)
+    return Samples(
+        name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range, has_split, notes, content
+    )
 
 
 def _check_labels(name: str, classes: list[str], table: pd.DataFrame) -> None:

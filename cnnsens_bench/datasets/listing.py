@@ -20,9 +20,12 @@ KINDS = {
     "broken": ("link that leads nowhere", "links that lead nowhere"),
     "repeated": ("link to a folder that is listed already", "links to folders that are listed already"),
     "unreadable": ("folder that cannot be read", "folders that cannot be read"),
+    "empty_shard": ("shard without images", "shards without images"),
+    "no_image": ("sample without an image", "samples without an image"),
+    "unlabelled": ("image without a label", "images without a label"),
     "beside": ("folder beside the splits", "folders beside the splits"),
 }
-"""What can be left out of a folder, as a person reads it: one, and several."""
+"""What can be left out of a data set, as a person reads it: one, and several."""
 MOST_NAMED = 3
 
 
@@ -35,6 +38,10 @@ class LeftOut:
     def add(self, kind: str, name: str) -> None:
         """Count something of a kind of `KINDS` by its name or ending."""
         self.counts[kind][name] += 1
+
+    def add_all(self, kind: str, names: Iterable[str]) -> None:
+        """Count several of a kind of `KINDS` by their names."""
+        self.counts[kind].update(names)
 
     def add_files(self, names: Iterable[str]) -> None:
         """Count files that are no images of a class, by their endings."""

@@ -17,7 +17,7 @@ from cnnsens_bench.defenses import Defense
 from cnnsens_bench.defenses.recalibration import batch_norm_layers, recalibrate, set_statistics, statistics
 from cnnsens_bench.engine.degrade import Degrader, ReadStored, digitize
 from cnnsens_bench.engine.networks import NetworkInput
-from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.models import Classifier
 
 

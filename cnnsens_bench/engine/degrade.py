@@ -14,7 +14,7 @@ from cnnsens_bench.degradations.base import StoredPicture, draw_rows
 from cnnsens_bench.degradations.camera.sensor import jpeg
 from cnnsens_bench.engine.frost import GENERATED
 from cnnsens_bench.engine.oom_backoff import out_of_memory
-from cnnsens_bench.engine.plan import Condition, Sweep
+from cnnsens_bench.engine.sweep import Condition, Sweep
 from cnnsens_bench.utils.errors import ImageError, StorageError, UserError, first_line
 
 FAILED = object()

@@ -8,7 +8,7 @@ import torch
 
 from cnnsens_bench.degradations import parse_degradation
 from cnnsens_bench.engine.degrade import Degrader
-from cnnsens_bench.engine.plan import Condition, Sweep
+from cnnsens_bench.engine.sweep import Condition, Sweep
 from cnnsens_bench.images import Decoded
 from cnnsens_bench.utils.errors import UserError
 

@@ -17,7 +17,7 @@ from cnnsens_bench.degradations import Degradation, Motion, Streams
 from cnnsens_bench.degradations.base import draw_rows
 from cnnsens_bench.engine.degrade import LONGEST, check_result
 from cnnsens_bench.engine.frost import GENERATED, degradation_with
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.utils.errors import UserError, first_line
 
 IDS = ("image_0", "image_1")

@@ -17,8 +17,8 @@ from cnnsens_bench.engine.batch_norm import Calibration, Recalibrated
 from cnnsens_bench.engine.degrade import Degrader, Failure, Images, ReadStored, digitize
 from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, autocast, inputs_of, to_device
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, free_memory, out_of_memory
-from cnnsens_bench.engine.plan import Cell, Condition, Sweep
 from cnnsens_bench.engine.predictions import OUTPUTS, Columns, Prediction, joined, outputs_of
+from cnnsens_bench.engine.sweep import Cell, Condition, Sweep
 from cnnsens_bench.engine.timing import Mark, Stopwatch
 from cnnsens_bench.models import Classifier
 from cnnsens_bench.utils.reporter import SILENT, Reporter

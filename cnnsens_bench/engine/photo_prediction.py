@@ -18,8 +18,8 @@ from cnnsens_bench.degradations.motion import UNLIMITED
 from cnnsens_bench.engine.degrade import LONGEST
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
-from cnnsens_bench.engine.plan import NONE, Condition, Entrant, Sweep
 from cnnsens_bench.engine.score import Scorer, Scores
+from cnnsens_bench.engine.sweep import NONE, Condition, Entrant, Sweep
 from cnnsens_bench.models.base import architecture_of
 from cnnsens_bench.models.loading import LoadedNetwork
 from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, OutputChange, Outputs, first_order

@@ -17,8 +17,8 @@ from cnnsens_bench.degradations import Streams
 from cnnsens_bench.engine.degrade import Failure, Images, digitize, to_pixels
 from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, inputs_of
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images
-from cnnsens_bench.engine.plan import ScoreCell, Sweep
 from cnnsens_bench.engine.predictions import Columns, concatenated
+from cnnsens_bench.engine.sweep import ScoreCell, Sweep
 from cnnsens_bench.sensitivity.gradients import (
     OUTPUTS,
     Outputs,

@@ -13,9 +13,10 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.frost import GENERATED
 from cnnsens_bench.engine.networks import LoadedEntrant
-from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
+from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep
 from cnnsens_bench.models import Classifier
-from cnnsens_bench.models.base import architecture_of, best_device
+from cnnsens_bench.models.base import architecture_of
+from cnnsens_bench.models.classifier import best_device
 from cnnsens_bench.utils.plugins import load_plugins
 
 

@@ -58,7 +58,7 @@ def named_networks(networks: Any, given: Mapping[str, Any]) -> NamedNetworks:
     networks
         One network or several, as `cnnsens_bench.benchmark` takes them.
     given
-        `mean`, `std`, `input_size` and `classes` of all of them, None for what each knows itself.
+        `mean`, `std`, `input_size`, `resize`, `interpolation` and `classes` of all of them, None for what each knows.
 
     Raises
     ------
@@ -77,12 +77,14 @@ def named_networks(networks: Any, given: Mapping[str, Any]) -> NamedNetworks:
     in_memory: dict[str, Network] = {}
     for name, network in several:
         if isinstance(network, str):
-            own = {key: given[key] for key in ("mean", "std", "input_size") if given[key] is not None}
+            own = {key: value for key, value in given.items() if value is not None}
             entries.append({"name": network, **own} if own else network)
             continue
         known = network if isinstance(network, Network) else Network(network)
-        values = {key: value for key, value in given.items() if value is not None and getattr(known, key) is None}
+        unknown = [key for key in ("mean", "std", "input_size", "classes") if getattr(known, key) is None]
+        values = {key: given[key] for key in unknown}
         known = dataclasses.replace(known, **values, name=str(name) if name is not None else known.name)
+        known = known.viewed(given["resize"], given["interpolation"])
         title = "".join(c if c.isalnum() or c in "_-." else "_" for c in known.title).strip(".") or "network"
         number = 2
         unique = title
@@ -162,7 +164,7 @@ def run_benchmark(
     networks, data
         As `cnnsens_bench.benchmark` takes them.
     given
-        `mean`, `std`, `input_size` and `classes` of the networks.
+        As in `named_networks`.
     changes
         Values of config keys.
     progress

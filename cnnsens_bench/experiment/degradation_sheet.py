@@ -10,7 +10,7 @@ from cnnsens_bench.degradations import degradations, parse_degradations
 from cnnsens_bench.engine.degrade import previews
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.frost import GENERATED
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.figures.degradation_sheet import SheetRow, check_suffix, degradation_sheet
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins

@@ -11,7 +11,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import Defense, parse_defense
 from cnnsens_bench.defenses.recalibration import batch_norm_layers
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.engine.plan import CalibrationImage, Entrant
+from cnnsens_bench.engine.sweep import CalibrationImage, Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import split_name

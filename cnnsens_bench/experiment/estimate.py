@@ -12,11 +12,12 @@ import torch
 from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
-from cnnsens_bench.engine.plan import Sweep, plan
+from cnnsens_bench.engine.plan import plan
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.prepare import prepare
 from cnnsens_bench.experiment.profiling import Profiler, WantedCounts, training_steps
 from cnnsens_bench.experiment.resolve import resolve_studies
-from cnnsens_bench.models.base import best_device
+from cnnsens_bench.models.classifier import best_device
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.store import Store, reading
 from cnnsens_bench.utils.plugins import load_plugins

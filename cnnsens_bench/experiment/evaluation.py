@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
-from cnnsens_bench.engine.plan import Entrant
+from cnnsens_bench.engine.sweep import Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.models import Checkpoint, split_name
-from cnnsens_bench.models.base import BOX, PUBLISHED, location_of
+from cnnsens_bench.models.base import location_of
 from cnnsens_bench.models.classes import ClassMatch, describe_matches, match_classes
 from cnnsens_bench.models.loading import head_of
+from cnnsens_bench.models.preprocessing import BOX, PUBLISHED
 from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.utils.errors import UserError
@@ -87,11 +88,13 @@ def _match(model: ModelConfig, samples: Samples) -> ClassMatch:
     """Return how the outputs of a model's weights match the classes."""
     source, location = location_of(model.name, model.weights)
     given = model.weights == "auto" or source.restore is not None
-    head = source.outputs(location) if given else None
+    head = source.outputs(location) if given and not model.outputs else None
     if head is None:
         start = starting_weights(model.name, model.weights)
         assert start.state is not None  # only random weights have none
-        head = head_of(model.name, start.state, model.preprocessing().input_size, start.classes)
+        head = head_of(
+            model.name, start.state, model.preprocessing().input_size, start.classes, model.weights, model.outputs
+        )
     return match_classes(model.name, head, samples.classes)
 
 

@@ -14,6 +14,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.experiment.tracked_results import Losses, RunContext, fine_tuning_run
+from cnnsens_bench.models.preprocessing import GivenInput
 from cnnsens_bench.training.finetune import FineTuning, Trained, cached_or_ready, finetune, save_trained
 from cnnsens_bench.training.trainer import Diverged
 from cnnsens_bench.utils.cache import cache_dir
@@ -144,8 +145,9 @@ class _FineTunings:
     def _options(self, model: ModelConfig) -> dict[str, Any]:
         """Return what `finetune` and `cached_or_ready` take beside the model, the samples and the recipe."""
         settings = self.run.settings
-        given = {key: getattr(model, key) for key in ("weights", "input_size", "mean", "std")}
-        return given | {"view": settings.view, "seed": settings.seed, "cache": cache_dir(settings.cache)}
+        own = {key: getattr(model, key) for key in ("weights", "input_size", "outputs")}
+        own["given"] = GivenInput(**model.given)
+        return own | {"view": settings.view, "seed": settings.seed, "cache": cache_dir(settings.cache)}
 
     def _add(self, title: str, model: ModelConfig, result: Trained | Diverged, losses: Losses) -> None:
         """Take a training that has ended into the results, and report it."""

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cnnsens_bench.degradations import parse_degradations
 from cnnsens_bench.engine.photo_prediction import GRADIENT, LabelChangePredictor, NamedImage, RejectedPhoto
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.experiment.benchmark import named_networks, unchanged_process
 from cnnsens_bench.images.memory import decoded_in_memory
-from cnnsens_bench.models.base import PUBLISHED, best_device, split_name
+from cnnsens_bench.models.base import split_name
+from cnnsens_bench.models.classifier import best_device
 from cnnsens_bench.models.loading import LoadedNetwork, load_network
+from cnnsens_bench.models.preprocessing import PUBLISHED, GivenInput
 from cnnsens_bench.models.sources.python import held
 from cnnsens_bench.sensitivity.gradients import FIRST_ORDER
 from cnnsens_bench.sensitivity.predictors import parse_predictor
@@ -38,7 +39,7 @@ def predict_label_changes(
 ) -> pd.DataFrame:
     """Return a row for each image and condition, with the columns `COLUMNS`.
 
-    The parameters are those of `cnnsens_bench.sensitivity`; `given` holds `mean`, `std`, `input_size` and `classes`.
+    The parameters are those of `cnnsens_bench.sensitivity`; `given` is as in `named_networks`.
 
     Raises
     ------
@@ -103,20 +104,15 @@ def _named(images: Any) -> list[str | NamedImage]:
 def _loaded(entry: Any, given: Mapping[str, Any]) -> LoadedNetwork:
     """Return the network of a config's entry. Raise `UserError` where it gives no gradients."""
     name = entry if isinstance(entry, str) else entry["name"]
-    own = {} if isinstance(entry, str) else {key: entry[key] for key in ("mean", "std") if key in entry}
-    ready = load_network(name, input_size=given["input_size"], classes=given["classes"], view=PUBLISHED, **own)
+    known = {} if isinstance(entry, str) else entry
+    own = {key: known[key] for key in ("mean", "std", "resize", "interpolation") if key in known}
+    size, names = given["input_size"], given["classes"]
+    ready = load_network(name, input_size=size, classes=names, view=PUBLISHED, given=GivenInput(**own))
     source, architecture = split_name(ready.model)
     head = source.outputs(architecture)
     if given["classes"] is None and head and len(head.names) == len(ready.classes):
         ready = dataclasses.replace(ready, classes=head.names)
-    size = ready.input_size
-    try:
-        with torch.enable_grad():
-            pixels = torch.full((1, 3, size, size), 127.0, requires_grad=True)
-            gradient = torch.autograd.grad(ready.classifier(pixels).sum(), pixels, allow_unused=True)[0]
-    except RuntimeError:
-        gradient = None
-    if gradient is None:
+    if not ready.classifier.gives_gradients():
         raise UserError(
             f"'{name}' gives no gradients, which sensitivity is computed from: give a differentiable torch.nn.Module, "
             "or measure with benchmark()"

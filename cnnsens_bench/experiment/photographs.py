@@ -98,8 +98,8 @@ def _computed(request: PhotoRequest, error_console: Console) -> tuple[str, list[
     # The imports stand here because a help text or a wrong argument need not wait for torch.
     from cnnsens_bench.degradations import parse_degradation
     from cnnsens_bench.engine.photo_prediction import LabelChangePredictor
-    from cnnsens_bench.engine.plan import Condition
-    from cnnsens_bench.models.base import best_device
+    from cnnsens_bench.engine.sweep import Condition
+    from cnnsens_bench.models.classifier import best_device
     from cnnsens_bench.models.loading import load_network
     from cnnsens_bench.utils.plugins import load_plugins
 
@@ -136,7 +136,7 @@ def _computed(request: PhotoRequest, error_console: Console) -> tuple[str, list[
 
 def _view(request: PhotoRequest) -> str | None:
     """Return what the network sees; None for the network's own view. A published view has no box."""
-    from cnnsens_bench.models.base import BOX, PUBLISHED
+    from cnnsens_bench.models.preprocessing import BOX, PUBLISHED
 
     if request.box is None:
         return request.view

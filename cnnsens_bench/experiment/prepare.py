@@ -15,15 +15,16 @@ from cnnsens_bench.degradations import Degradation, parse_degradations
 from cnnsens_bench.degradations.expressions import NO_VARIANTS
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.frost import require_photographs
-from cnnsens_bench.engine.plan import CalibrationImage, Condition, Sweep
+from cnnsens_bench.engine.sweep import CalibrationImage, Condition, Sweep
 from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
 from cnnsens_bench.experiment.stored_pictures import SettledPictures, check_pictures, settle_pictures, without_data
+from cnnsens_bench.images import forget_files
 from cnnsens_bench.images.stored import StoredSet
 from cnnsens_bench.models import split_name
-from cnnsens_bench.models.base import PUBLISHED
 from cnnsens_bench.models.classes import ClassMatch
+from cnnsens_bench.models.preprocessing import PUBLISHED
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 from cnnsens_bench.utils.config_keys import ADDED_KEYS
 from cnnsens_bench.utils.errors import UserError
@@ -174,6 +175,7 @@ def load_samples(dataset: DatasetConfig, data_root: str | None) -> Samples:
     # The paths are made absolute because workers elsewhere have another working folder.
     root = storage_path(dataset.root).absolute() if dataset.root else None
     above = storage_path(data_root).absolute() if data_root else None
+    forget_files()
     return require_classes(load(dataset.name, root, above, dataset.options))
 
 

@@ -20,11 +20,13 @@ import torch
 from cnnsens_bench import images
 from cnnsens_bench.engine.degrade import Degrader
 from cnnsens_bench.engine.networks import LoadedEntrant, autocast
-from cnnsens_bench.engine.plan import Condition, Sweep
 from cnnsens_bench.engine.score import Scorer
+from cnnsens_bench.engine.sweep import Condition, Sweep
 from cnnsens_bench.experiment.entrants import Pairing
 from cnnsens_bench.experiment.resolve import ModelConfig
-from cnnsens_bench.models.base import BOX, PUBLISHED, Classifier, build_network, logits_of, split_name
+from cnnsens_bench.models.base import build_network, split_name
+from cnnsens_bench.models.classifier import Classifier, logits_of
+from cnnsens_bench.models.preprocessing import BOX, PUBLISHED
 from cnnsens_bench.models.weights import starting_weights
 
 SAMPLE = 8

@@ -25,7 +25,7 @@ from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.storage import StoragePath
 
 if TYPE_CHECKING:
-    from cnnsens_bench.models.base import Preprocessing
+    from cnnsens_bench.models.preprocessing import Preprocessing
 
 Section = TypeVar("Section", Config, Recipe)
 STUDY_KEYS = (
@@ -33,8 +33,12 @@ STUDY_KEYS = (
     "limit",
 )  # fmt: skip
 """Keys of the config that a study may have of its own: none that would make its predictions of another protocol."""
-MODEL_KEYS = ("name", "weights", "input_size", "mean", "std", "training")
+MODEL_KEYS = (
+    "name", "weights", "input_size", "mean", "std", "resize", "interpolation", "classes", "training"
+)  # fmt: skip
 """Keys of an entry of `models`."""
+SUBSETS = ("imagenet-1k", "imagenet-12k", "imagenet-22k")
+"""What `classes` of an entry can name in place of a file: the outputs are ImageNet's classes, sorted by WordNet id."""
 FIRST = "first"
 """A study's key beside them: the number of models that take part, from the front."""
 STORAGE = "CNNSENS_STORAGE"
@@ -45,23 +49,24 @@ STORAGE = "CNNSENS_STORAGE"
 class ModelConfig:
     """A network and how it is trained, as one entry of `models` and the top of the config say.
 
-    `weights` is "auto", "random" or a path; `input_size` is in pixels, `train`, `test`, or None for what the
-    view prefers; `mean` and `std` of pixels in [0, 1] are None for those that the source knows.
+    `weights` is "auto", "random" or a path; `input_size` is in pixels, `train`, `test`, or None for what the view
+    prefers. In place of what its source knows stand `given`, values of `GivenInput` by name, and `outputs`, the names
+    of its outputs.
     """
 
     name: str
     weights: str
     input_size: int | str | None
     recipe: Recipe
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
     def preprocessing(self, view: str = "box") -> "Preprocessing":
         """Return what the network expects of its input, for a view (`box` or `published`). Raise `UserError`."""
-        from cnnsens_bench.models.base import preprocessing_of  # imported here because a help text need not wait
+        from cnnsens_bench.models.base import preprocessing_of
+        from cnnsens_bench.models.preprocessing import GivenInput
 
-        given = {"mean": self.mean, "std": self.std}
-        return preprocessing_of(self.name, self.input_size, view, **given, weights=self.weights)
+        return preprocessing_of(self.name, self.input_size, view, GivenInput(**self.given), self.weights)
 
 
 class ConditionConfig(NamedTuple):
@@ -191,7 +196,7 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     given = {"name": entry} if isinstance(entry, str) else entry
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise UserError(f"models: {entry!r} is neither a name nor a mapping with a name")
-    from cnnsens_bench.models.base import split_path  # imported here because a help text need not wait for torch
+    from cnnsens_bench.models.base import split_path
 
     [name, path], training = split_path(given["name"]), given.get("training") or {}
     _check_known(given, MODEL_KEYS, "models: unknown key", f" of '{name}'")
@@ -208,8 +213,40 @@ def _model(entry: Any, config: Config, tuned: dict[str, Recipe]) -> ModelConfig:
     size = given.get("input_size", config.input_size)
     if size is not None and not size_ok(size):
         raise UserError(f"models: input_size of '{name}' is {size!r}: it must be {SIZES}")
-    colours = {key: _colours(name, key, given[key]) for key in ("mean", "std") if key in given}
-    return ModelConfig(name, weights, size, recipe, **colours)
+    return ModelConfig(name, weights, size, recipe, _given_input(name, given), _output_names(name, given))
+
+
+def _given_input(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what an entry of `models` says of its network's input. Raise `UserError`."""
+    found: dict[str, Any] = {key: _colours(name, key, given[key]) for key in ("mean", "std") if key in given}
+    resize, interpolation = given.get("resize"), given.get("interpolation")
+    if resize is not None and (not isinstance(resize, int) or not 16 <= resize <= 8192):
+        raise UserError(f"models: resize of '{name}' is {resize!r}: it must be between 16 and 8192 pixels")
+    if interpolation is not None:
+        from cnnsens_bench.images.published import INTERPOLATIONS
+
+        _check_known([interpolation], INTERPOLATIONS, f"models: interpolation of '{name}' is the unknown")
+    said = {"resize": resize, "interpolation": interpolation}
+    return found | {key: value for key, value in said.items() if value is not None}
+
+
+def _output_names(name: str, given: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of outputs that an entry of `models` lists, or those in the file that it names."""
+    classes = given.get("classes") or ()
+    if not isinstance(classes, str):
+        return tuple(map(str, classes))
+    if classes in SUBSETS:
+        from timm.data import ImageNetInfo
+
+        return tuple(ImageNetInfo(classes).label_names())
+    try:
+        return tuple(line.strip() for line in Path(classes).expanduser().read_text("utf-8-sig").strip().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UserError(
+            f"models: classes of '{name}' is '{classes}', which cannot be read ({reason}): give a text file with one "
+            f"name a line, a list of names, or {' or '.join(SUBSETS)}"
+        ) from None
 
 
 def _colours(name: str, key: str, given: Any) -> tuple[float, float, float]:

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.engine.plan import Sweep, plan
+from cnnsens_bench.engine.plan import plan
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
 from cnnsens_bench.experiment.evaluation import evaluation_sentence, without_gradients
 from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
@@ -25,7 +26,7 @@ from cnnsens_bench.figures.catalogue import draw_figures, figure_names
 from cnnsens_bench.figures.sensitivity_summary import sensitivity_report
 from cnnsens_bench.figures.summary import print_summary
 from cnnsens_bench.models import Checkpoint, CheckpointFiles, split_name
-from cnnsens_bench.models.base import num_parameters
+from cnnsens_bench.models.classifier import num_parameters
 from cnnsens_bench.runtime.local import run_local
 from cnnsens_bench.runtime.plan_store import stored_plan
 from cnnsens_bench.runtime.resources import ExecutionOptions

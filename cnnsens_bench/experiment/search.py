@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.engine.validate import Validation
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
 from cnnsens_bench.experiment.tracked_results import RunContext, trial_run

@@ -12,7 +12,7 @@ from cnnsens_bench.datasets import Samples, datasets
 from cnnsens_bench.degradations import Degradation, parse_degradation
 from cnnsens_bench.degradations.expressions import OTHERWISE
 from cnnsens_bench.degradations.stored import PREFIX, stored_degradation
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.images.stored import LAYOUT, StoredReader, StoredSet, find_stored
 from cnnsens_bench.utils.errors import ImageError, UserError
 from cnnsens_bench.utils.registry import near

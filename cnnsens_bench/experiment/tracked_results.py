@@ -16,7 +16,7 @@ from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import parse_degradation
-from cnnsens_bench.engine.plan import Entrant
+from cnnsens_bench.engine.sweep import Entrant
 from cnnsens_bench.experiment.prepare import ResolvedStudy
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
 from cnnsens_bench.figures.curves import curves, defense_curves

@@ -1,8 +1,10 @@
 """Image files: decoding images and masks, sending images between processes, and writing PNGs.
 
-No other module reads image files. `views.py` renders what a network sees of a decoded image.
+No other module reads image files. `archives.py` reads images that lie inside larger files, and `views.py` renders what
+a network sees of a decoded image.
 """
 
+import functools
 import io
 import warnings
 from collections.abc import Mapping
@@ -12,33 +14,43 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cnnsens_bench.images.archives import Reader, forget_files, read_ahead, read_content, stop_reading
 from cnnsens_bench.images.published import PublishedView
 from cnnsens_bench.images.views import Box, Decoded, box_pixels, box_slices, render, render_wide, resample, warp
 from cnnsens_bench.utils.errors import ImageError, StorageError
 from cnnsens_bench.utils.image_formats import register_heic
-from cnnsens_bench.utils.storage import read_patiently
+from cnnsens_bench.utils.reading import read_patiently
 
 __all__ = [
-    "PNG_STEPS", "Box", "Decoded", "PublishedView", "box_pixels", "decode", "decode_mask", "decode_row", "from_row",
-    "render", "render_wide", "resample", "to_rgb", "to_row", "warp", "write_png",
+    "PNG_STEPS", "Box", "Decoded", "PublishedView", "Reader", "box_pixels", "decode", "decode_mask", "decode_row",
+    "forget_files", "from_row", "read_ahead", "render", "render_wide", "resample", "stop_reading", "to_rgb", "to_row",
+    "warp", "write_png",
 ]  # fmt: skip
 
 register_heic()
 
 
-def decode(uri: str, box: Box | None = None, shift: float = float("inf"), radius: float = 0.0) -> Decoded:
+def decode(
+    uri: str,
+    box: Box | None = None,
+    shift: float = float("inf"),
+    radius: float = 0.0,
+    read: Reader | None = None,
+) -> Decoded:
     """Read an image, upright and as 8-bit RGB, and keep the pixels that views of its box can show.
 
     Parameters
     ----------
     uri
-        A path, or a URI that fsspec knows.
+        A path, or a URI that fsspec knows. `archives.py` says what URIs of images inside larger files look like.
     box
         The box, which is clipped to the image. None or NaN stands for the whole image.
     shift
         How far views move, as a share of the sides of the box.
     radius
         How far views reach from the centre of the box, in half diagonals; 1 for a turned box, 0 for none.
+    read
+        A function of `read_ahead` that returns what the image consists of. The default reads it from `uri`.
 
     Raises
     ------
@@ -47,7 +59,7 @@ def decode(uri: str, box: Box | None = None, shift: float = float("inf"), radius
     StorageError
         If the storage of the file does not answer.
     """
-    image = _load(uri)
+    image = _load(uri, read or functools.partial(read_content, uri))
     width, height = image.size
     clipped = _clip(box, width, height, uri)
     x, y, w, h = clipped
@@ -98,15 +110,17 @@ def decode_mask(uri: str, image: Decoded, values: tuple[int, int]) -> np.ndarray
     return (part >= values[0]) & (part <= values[1])
 
 
-def _load(uri: str) -> Image.Image:
+def _load(uri: str, read: Reader) -> Image.Image:
     try:
-        content = io.BytesIO(read_patiently(uri))
+        content = read()
+        if isinstance(content, np.ndarray):
+            return Image.fromarray(content)
         # Pillow warns of images above some size, and refuses those above twice that size. Here both are refused.
-        with warnings.catch_warnings(), Image.open(content) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
-    except StorageError:
+    except (StorageError, ImageError):
         raise
     except FileNotFoundError:
         raise ImageError(f"{uri}: no such file") from None
@@ -182,7 +196,7 @@ def write_png(path: Path, pixels: np.ndarray, step: int = 1) -> None:
     Image.fromarray(rounded.astype(np.uint8)).save(path, format="png", optimize=True)
 
 
-def decode_row(row: Mapping[str, Any], reach: tuple[float, float]) -> Decoded | str:
+def decode_row(row: Mapping[str, Any], reach: tuple[float, float], read: Reader | None = None) -> Decoded | str:
     """Return the image of a sample, or the sentence that says why it cannot be decoded.
 
     Parameters
@@ -191,6 +205,8 @@ def decode_row(row: Mapping[str, Any], reach: tuple[float, float]) -> Decoded | 
         The sample, a row of `Samples.table`.
     reach
         The arguments `shift` and `radius` of `decode`.
+    read
+        The argument `read` of `decode`.
 
     Raises
     ------
@@ -199,6 +215,6 @@ def decode_row(row: Mapping[str, Any], reach: tuple[float, float]) -> Decoded | 
     """
     box = (row["box_x"], row["box_y"], row["box_w"], row["box_h"])
     try:
-        return decode(row["uri"], box, *reach)
+        return decode(row["uri"], box, *reach, read)
     except ImageError as error:
         return str(error)

@@ -1,17 +1,17 @@
-"""What all model sources share: their registry, and the `Classifier` of pixels in [0, 255] that a network becomes."""
+"""What all model sources share: their registry, the names of models, and how their networks are built."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.images.published import PublishedView
 from cnnsens_bench.models.classes import OutputClasses
+from cnnsens_bench.models.classifier import logits_of
+from cnnsens_bench.models.preprocessing import AS_KNOWN, BOX, GivenInput, Preprocessing
 from cnnsens_bench.utils.errors import UserError, first_line
 from cnnsens_bench.utils.registry import Registry, near
 
@@ -21,46 +21,6 @@ class WeightsUnavailable(Exception):
 
     The message is the end of the sentence "the pretrained weights cannot be had from …".
     """
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What an architecture expects of its input.
-
-    Attributes
-    ----------
-    input_size : int
-        The side of its square input in pixels.
-    mean, std : tuple of float
-        The mean and the standard deviation of each RGB channel, for values in [0, 1]. A source that cannot know them
-        describes a network with `UNKNOWN_COLOURS`, and an unknown input size is 0: the user must then say them.
-    view : PublishedView or None
-        How the network's own library resizes and crops an image; None for its box, resized to the square.
-    """
-
-    input_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    view: PublishedView | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values by name. A view of the box is left out, as it was before there was another."""
-        values = dataclasses.asdict(self)
-        return values if self.view else {key: values[key] for key in values if key != "view"}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """Return the preprocessing of which `as_dict` gave the values. Raises `KeyError` or `TypeError`."""
-        view = values.get("view")
-        if view is not None:
-            view = PublishedView(**{**view, "fill": tuple(view["fill"])})
-        return cls(values["input_size"], tuple(values["mean"]), tuple(values["std"]), view)
-
-
-Colours = tuple[float, float, float]
-"""A mean or a standard deviation of each RGB channel, for values in [0, 1]."""
-
-UNKNOWN_COLOURS: Colours = (math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -87,9 +47,6 @@ class ModelSource:
 
 
 model_sources: Registry[ModelSource] = Registry("model source")
-
-BOX, PUBLISHED = "box", "published"
-"""The two ways to view an image: its box, or what the network's own library evaluates with."""
 
 
 def _no_weights(architecture: str) -> dict[str, Tensor]:
@@ -153,6 +110,7 @@ def model_source(
 
     Examples
     --------
+    >>> from cnnsens_bench.models.classifier import Classifier
     >>> SIZES = {"small": 8, "large": 64}
     >>> @model_source(
     ...     "lab", names=lambda: list(SIZES), describe=lambda name: Preprocessing(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
@@ -172,69 +130,6 @@ def model_source(
         return build
 
     return decorate
-
-
-class Classifier(nn.Module):
-    """A network with its normalisation inside, so that a gradient is per unit of a pixel in [0, 255].
-
-    Parameters
-    ----------
-    network
-        The network, which maps normalised images to logits.
-    preprocessing
-        What the network expects of its input.
-    input_dropout
-        The probability of a dropout layer between the normalised input and the network (section 3 of the paper). Like
-        every dropout it acts in training mode only.
-    outputs
-        The positions of the outputs that are kept, in the order of the data set's classes; None for all.
-
-    Examples
-    --------
-    >>> preprocessing = Preprocessing(4, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    >>> classifier = Classifier(nn.Flatten(), preprocessing)
-    >>> classifier(torch.full((1, 3, 4, 4), 255.0)).unique()
-    tensor([2.])
-    """
-
-    scale: Tensor
-    shift: Tensor
-    outputs: Tensor | None
-
-    def __init__(
-        self,
-        network: nn.Module,
-        preprocessing: Preprocessing,
-        input_dropout: float = 0.0,
-        outputs: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.preprocessing = preprocessing
-        self.input_dropout = nn.Dropout(input_dropout)
-        scale = 1 / (255 * torch.tensor(preprocessing.std, dtype=torch.float64))
-        shift = -torch.tensor(preprocessing.mean, dtype=torch.float64) / torch.tensor(preprocessing.std)
-        self.register_buffer("scale", scale.float().view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", shift.float().view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("outputs", None if outputs is None else torch.tensor(outputs), persistent=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the logits (N, classes) of pixels (N, 3, H, W), which are floats in [0, 255]."""
-        logits = self.network(self.input_dropout(pixels * self.scale + self.shift))
-        return logits if self.outputs is None else logits[:, self.outputs]
-
-    def gives_gradients(self) -> bool:
-        """Return whether logits have a gradient by the pixels: the network's attribute `differentiable`, or a trial."""
-        known = getattr(self.network, "differentiable", None)
-        if known is not None:
-            return bool(known)
-        size, device = self.preprocessing.input_size, self.scale.device
-        with torch.enable_grad():
-            pixels = torch.full((1, 3, size, size), 127.0, device=device, requires_grad=True)
-            try:
-                return self(pixels).requires_grad
-            except RuntimeError:  # as NumPy's functions do to a tensor with a gradient
-                return False
 
 
 def split_name(model: str) -> tuple[ModelSource, str]:
@@ -326,9 +221,7 @@ def preprocessing_of(
     model: str,
     input_size: int | str | None,
     view: str = BOX,
-    *,
-    mean: Colours | None = None,
-    std: Colours | None = None,
+    given: GivenInput = AS_KNOWN,
     weights: str = "auto",
 ) -> Preprocessing:
     """Return what a model expects of its input.
@@ -342,8 +235,8 @@ def preprocessing_of(
         the size that the view prefers: `test` for a published one.
     view
         `box` or `published`.
-    mean, std
-        The normalisation, in place of the one that the source knows.
+    given
+        What a user says in place of what the source knows.
     weights
         `auto`, `random` or a path, for sources whose networks are files of a user.
 
@@ -362,7 +255,7 @@ def preprocessing_of(
     else:
         size = input_size if isinstance(input_size, int) else described.input_size
         found = replace(described, input_size=size, view=PublishedView(size))
-    found = replace(found, mean=mean or found.mean, std=std or found.std, view=None if view == BOX else found.view)
+    found = given.over(replace(found, view=None if view == BOX else found.view))
     if not found.input_size:
         raise UserError(f"'{model}' takes inputs of any size: give one with input_size=<pixels>")
     if any(map(math.isnan, (*found.mean, *found.std))):
@@ -403,7 +296,8 @@ def build_network(model: str, classes: int, input_size: int, state: dict[str, Te
     except UNBUILDABLE as error:
         reason = first_line(error, LONGEST)
         raise UserError(f"model '{model}' cannot be built for inputs of {input_size} px: {reason}") from None
-    if input_size != source.describe(architecture).input_size:
+    # Only the weights of some sources know the size that a network was made for.
+    if source.restore or input_size != source.describe(architecture).input_size:
         check_by_running(model, network, input_size)
     return network
 
@@ -427,27 +321,3 @@ def check_by_running(model: str, network: nn.Module, input_size: int) -> int:
         raise UserError(f"model '{model}' fails on inputs of {input_size} px: {reason}") from None
     finally:
         network.train(training)
-
-
-def num_parameters(network: nn.Module) -> int:
-    """Return the number of trainable and frozen parameters of a network, without its buffers.
-
-    Of a network whose weights are no parameters of torch, the attribute `hidden_parameters` counts them.
-
-    Examples
-    --------
-    >>> num_parameters(nn.Linear(10, 3))
-    33
-    """
-    hidden = sum(getattr(module, "hidden_parameters", 0) for module in network.modules())
-    return hidden + sum(parameter.numel() for parameter in network.parameters())
-
-
-def logits_of(output: Any) -> Tensor:
-    """Return the main logits of a forward pass. In training, GoogLeNet and Inception also return auxiliary ones."""
-    return output if isinstance(output, Tensor) else output[0]
-
-
-def best_device() -> torch.device:
-    """Return the first GPU where there is one, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

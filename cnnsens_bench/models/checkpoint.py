@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnsens_bench.models.base import Classifier, Preprocessing, architecture_of, split_name
+from cnnsens_bench.models.base import architecture_of, split_name
 from cnnsens_bench.models.classes import ClassMatch
+from cnnsens_bench.models.classifier import Classifier
+from cnnsens_bench.models.preprocessing import Preprocessing
 from cnnsens_bench.models.uninitialised import UninitialisedWeights
 from cnnsens_bench.models.weights import state_digest
 from cnnsens_bench.models.weights_file import FORMAT, is_checkpoint, load_safely

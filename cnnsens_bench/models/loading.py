@@ -8,12 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cnnsens_bench.models.base import (
-    BOX,
-    PUBLISHED,
     PYTHON,
-    Classifier,
-    Colours,
-    Preprocessing,
     build_network,
     check_by_running,
     location_of,
@@ -22,7 +17,9 @@ from cnnsens_bench.models.base import (
     split_path,
 )
 from cnnsens_bench.models.checkpoint import parse_checkpoint
-from cnnsens_bench.models.classes import OutputClasses
+from cnnsens_bench.models.classes import OutputClasses, named_outputs
+from cnnsens_bench.models.classifier import Classifier
+from cnnsens_bench.models.preprocessing import AS_KNOWN, BOX, PUBLISHED, GivenInput, Preprocessing
 from cnnsens_bench.models.uninitialised import UninitialisedWeights
 from cnnsens_bench.models.weights import class_count, fit_weights, load_weights, starting_weights
 from cnnsens_bench.models.weights_file import WeightsFile, is_checkpoint, load_safely, split_key, weights_in
@@ -65,9 +62,7 @@ def load_network(
     input_size: int | str | None = None,
     classes: Sequence[str] | None = None,
     view: str | None = None,
-    *,
-    mean: Colours | None = None,
-    std: Colours | None = None,
+    given: GivenInput = AS_KNOWN,
 ) -> LoadedNetwork:
     """Return the network of a checkpoint, or a model with its published weights.
 
@@ -85,8 +80,8 @@ def load_network(
         The names of the outputs. By default the checkpoint's, those of published weights, or numbers.
     view
         `box` or `published`. The default is the checkpoint's, `published` for published weights, and `box` for others.
-    mean, std
-        The normalisation of a model without a checkpoint of this program, in place of the one that its source knows.
+    given
+        What is said of the input of a model without a checkpoint of this program, in place of what its source knows.
 
     Raises
     ------
@@ -95,9 +90,9 @@ def load_network(
     """
     weights = "auto"
     if model is not None:
-        model, given = split_path(model)
+        model, named = split_path(model)
         split_name(model)
-        weights = given or weights
+        weights = named or weights
     if checkpoint is None:
         if model is None:
             raise UserError(
@@ -105,7 +100,7 @@ def load_network(
             )
         state = starting_weights(model, weights, "or give a file of weights with checkpoint=<path>").state
         assert state is not None
-        preprocessing = preprocessing_of(model, input_size, view or PUBLISHED, mean=mean, std=std, weights=weights)
+        preprocessing = preprocessing_of(model, input_size, view or PUBLISHED, given, weights)
         loaded = _from_state_dict(model, WeightsFile(state), preprocessing)
         return _check_by_running(_with_published_names(loaded, weights), classes)
     path, key = split_key(str(checkpoint))
@@ -117,7 +112,7 @@ def load_network(
     elif model is None:
         raise UserError(f"{path} is not a checkpoint of this program: say whose weights it has with model=<name>")
     else:
-        preprocessing = preprocessing_of(model, input_size, view or BOX, mean=mean, std=std)
+        preprocessing = preprocessing_of(model, input_size, view or BOX, given)
         loaded = _from_state_dict(model, weights_in(content, path, key), preprocessing)
     return _check_by_running(loaded, classes)
 
@@ -176,7 +171,12 @@ def network_for(model: str, state: dict[str, Tensor], input_size: int) -> tuple[
 
 
 def head_of(
-    model: str, state: dict[str, Tensor], input_size: int, classes: Sequence[str] = (), weights: str = "auto"
+    model: str,
+    state: dict[str, Tensor],
+    input_size: int,
+    classes: Sequence[str] = (),
+    weights: str = "auto",
+    given: Sequence[str] = (),
 ) -> OutputClasses:
     """Return what the outputs of a state dict mean.
 
@@ -193,20 +193,25 @@ def head_of(
         classes where there are as many, else they have no names.
     weights
         Where the state dict is from: `auto`, or a path.
+    given
+        The names of the outputs as a user says them, in place of all others.
 
     Raises
     ------
     UserError
-        If the weights belong to another network, or have no head.
+        If the weights belong to another network, or have no head, or `given` has another number of names.
     """
     source, location = location_of(model, weights)
     published = source.outputs(location)
     if published and (source.restore or source.fixed_outputs):
-        return published
-    count = network_for(model, state, input_size)[1]
-    if len(classes) == count:
-        return OutputClasses(count, names=tuple(classes))
-    return published if published and published.count == count else OutputClasses(count)
+        found = published
+    else:
+        count = network_for(model, state, input_size)[1]
+        known = published if published and published.count == count else OutputClasses(count)
+        found = OutputClasses(count, names=tuple(classes)) if len(classes) == count else known
+    if given and len(given) != found.count:
+        raise UserError(f"models: classes of '{model}' has {len(given)} names, and the network {found.count} outputs")
+    return named_outputs(given) if given else found
 
 
 def _from_state_dict(model: str, weights: WeightsFile, preprocessing: Preprocessing) -> LoadedNetwork:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnsens_bench.images.published import PublishedView
-from cnnsens_bench.models.base import LONGEST, UNKNOWN_COLOURS, Preprocessing, best_device
+from cnnsens_bench.models.base import LONGEST
 from cnnsens_bench.models.classes import OutputClasses
+from cnnsens_bench.models.classifier import best_device
+from cnnsens_bench.models.preprocessing import UNKNOWN_COLOURS, GivenInput, Preprocessing
 from cnnsens_bench.models.sources import hf, timm
 from cnnsens_bench.utils.errors import UserError, first_line
 
@@ -96,6 +98,14 @@ class Network:
         if not self.name and isinstance(config, Mapping):
             found = config.get("architecture") or found
         return str(found).replace("<lambda>", "lambda")
+
+    def viewed(self, resize: int | None, interpolation: str | None) -> "Network":
+        """Return the network with another resize before the crop; None leaves what is known. See `GivenInput`."""
+        if resize is None and interpolation is None:
+            return self
+        known = self.described()
+        given = GivenInput(resize=resize, interpolation=interpolation)
+        return dataclasses.replace(self, view=given.over(known).view)
 
     def described(self, input_size: int | None = None) -> Preprocessing:
         """Return the input that it expects, its view included; what is unknown has the size 0 or `UNKNOWN_COLOURS`.

@@ -195,7 +195,7 @@ def _compare(
 
 def _head_tensors(model: str) -> set[str]:
     """Return the names of the tensors whose shapes depend on the number of classes."""
-    if model.partition("/")[0] not in model_sources:
+    if model.partition("/")[0] not in model_sources or model_sources[model.partition("/")[0]].restore:
         return set()
     source, architecture = split_name(model)
     size = source.describe(architecture).input_size

@@ -1,5 +1,6 @@
 """Files of weights: what users' trainings save, read without running code. `weights.py` loads them into networks."""
 
+import argparse
 import hashlib
 import pickle
 import warnings
@@ -21,6 +22,10 @@ AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_di
 """Keys under which trainings save the moving average of their weights, which their evaluations prefer."""
 TRAINED = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module")
 """Keys under which they save the weights themselves."""
+
+PLAIN_TYPES: list[Any] = [argparse.Namespace]
+"""Types that hold values and run no code when they are read. The reference trainings of torchvision and timm save their
+arguments as one of them."""
 
 LISTED = 3
 """How many of the Python types in a file an error names."""
@@ -168,7 +173,7 @@ def load_safely(path: Path) -> Any:
     try:
         if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN_TYPES):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -180,7 +185,8 @@ def load_safely(path: Path) -> Any:
 def _unsafe(path: Path) -> str:
     """Return the sentence for a file that holds more than tensors and plain values."""
     try:
-        types = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals(PLAIN_TYPES):
+            types = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # it reads archives only, and raises errors of many types for anything else
         types = []
     if not types:

@@ -14,7 +14,7 @@ import torch
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.oom_backoff import free_memory
-from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import serialization
 from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS, CrashTracker
@@ -45,7 +45,8 @@ def decode_task(task: Task, reach: Reach, crash_tracker: CrashTracker, scope: st
     """
     ids = task.ids
     if not any(crash_tracker.begin(scope, ids)):
-        decoded = [images.decode_row(row, reach) for row in task.rows]
+        readers = images.read_ahead([row["uri"] for row in task.rows])
+        decoded = [images.decode_row(row, reach, read) for row, read in zip(task.rows, readers, strict=True)]
         crash_tracker.end(scope, ids)
         return decoded
     return [decode_alone(row, reach, crash_tracker, scope) for row in task.rows]

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.engine.plan import Sweep
-from cnnsens_bench.images import decode_row
+from cnnsens_bench.engine.sweep import Sweep
+from cnnsens_bench.images import decode_row, read_ahead, stop_reading
 from cnnsens_bench.models import Checkpoint
-from cnnsens_bench.models.base import best_device
+from cnnsens_bench.models.classifier import best_device
 from cnnsens_bench.runtime.crash_tracker import FileCrashTracker
 from cnnsens_bench.runtime.executor import TaskExecutor, decode_alone
 from cnnsens_bench.runtime.partition import NetworkSize, cut
@@ -79,6 +79,7 @@ def run_local(
                 yield executor.compute(waiting[0], waiting[1](), f"{scope}: compute")
             waiting = ahead
     finally:
+        stop_reading()
         pool.shutdown(cancel_futures=True)  # a run that is stopped does not wait for images that nobody will use
         crash_tracker.close()
 
@@ -93,7 +94,8 @@ def _decode_ahead(
     if any(crash_tracker.begin(scope, task.ids)):
         alone = [decode_alone(row, reach, crash_tracker, scope) for row in task.rows]
         return lambda: alone
-    pending = [pool.submit(decode_row, row, reach) for row in task.rows]
+    readers = read_ahead([row["uri"] for row in task.rows])
+    pending = [pool.submit(decode_row, row, reach, read) for row, read in zip(task.rows, readers, strict=True)]
 
     def result() -> list[Decoded]:
         decoded = [future.result() for future in pending]

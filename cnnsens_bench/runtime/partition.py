@@ -7,7 +7,7 @@ so there are as few groups as memory and the number of workers allow.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cnnsens_bench.engine.plan import Entrant
+from cnnsens_bench.engine.sweep import Entrant
 
 TASKS_PER_WORKER = 4
 """The least number of tasks a worker, where the work allows it, so that the last task holds up the others by little."""

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cnnsens_bench.engine.plan import ImageBatch, Sweep
+from cnnsens_bench.engine.plan import ImageBatch
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.utils import storage
 from cnnsens_bench.utils.errors import StorageError

@@ -17,7 +17,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime.cluster import SweepMonitor, connect, machines, quiet, require_plugins, worker_memory
 from cnnsens_bench.runtime.coordinator import Coordinator

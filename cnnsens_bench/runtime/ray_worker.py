@@ -13,7 +13,7 @@ import ray
 import torch
 
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.engine.plan import Sweep
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.models import Checkpoint, checkpoint_from_bytes
 from cnnsens_bench.runtime import serialization
 from cnnsens_bench.runtime.crash_tracker import CrashTracker

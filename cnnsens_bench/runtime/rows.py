@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from cnnsens_bench import images
 from cnnsens_bench.engine import predictions
-from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.score import Scores
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.sensitivity.predictors import parse_predictor
 

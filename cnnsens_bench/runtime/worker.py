@@ -16,8 +16,8 @@ from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.oom_backoff import OomBackoff
-from cnnsens_bench.engine.plan import Sweep
 from cnnsens_bench.engine.score import Scorer
+from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.engine.timing import device_name
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import rows

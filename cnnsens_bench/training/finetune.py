@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,12 @@ from torch import Tensor, nn
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.datasets.base import BOX as BOX_COLUMNS
-from cnnsens_bench.models.base import (
-    BOX,
-    PUBLISHED,
-    Classifier,
-    Colours,
-    Preprocessing,
-    architecture_of,
-    build_network,
-    preprocessing_of,
-)
+from cnnsens_bench.models.base import architecture_of, build_network, preprocessing_of
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.classes import ClassMatch, match_classes
+from cnnsens_bench.models.classifier import Classifier
 from cnnsens_bench.models.loading import head_of
+from cnnsens_bench.models.preprocessing import AS_KNOWN, BOX, PUBLISHED, GivenInput, Preprocessing
 from cnnsens_bench.models.weights import fit_weights, load_weights, starting_weights
 from cnnsens_bench.training.data import TrainingImages
 from cnnsens_bench.training.recipe import Recipe
@@ -171,8 +165,8 @@ def finetune(
     weights: str = "auto",
     input_size: int | str | None = None,
     view: str = BOX,
-    mean: Colours | None = None,
-    std: Colours | None = None,
+    given: GivenInput = AS_KNOWN,
+    outputs: Sequence[str] = (),
     seed: int = 0,
     cache: Path,
     report: Report | None = None,
@@ -193,8 +187,10 @@ def finetune(
         The side of the network's input in pixels, `train`, `test`, or None for the architecture's own.
     view
         `box` or `published`.
-    mean, std
-        The normalisation, in place of the one that the model's source knows.
+    given
+        What is said of the network's input, in place of what its source knows.
+    outputs
+        The names of the starting weights' outputs, in place of those that are known.
     seed
         The seed of everything random.
     cache
@@ -210,8 +206,8 @@ def finetune(
         If the weights cannot be had or the training split is empty.
     """
     found = cached_or_ready(
-        model, samples, recipe, weights=weights, input_size=input_size, view=view, mean=mean, std=std, seed=seed,
-        cache=cache,
+        model, samples, recipe, weights=weights, input_size=input_size, view=view, given=given, outputs=outputs,
+        seed=seed, cache=cache,
     )  # fmt: skip
     return found if isinstance(found, Trained) else save_trained(found.run(cache, report), found.path)
 
@@ -224,8 +220,8 @@ def cached_or_ready(
     weights: str,
     input_size: int | str | None,
     view: str = BOX,
-    mean: Colours | None = None,
-    std: Colours | None = None,
+    given: GivenInput = AS_KNOWN,
+    outputs: Sequence[str] = (),
     seed: int,
     cache: Path,
 ) -> Trained | FineTuning:
@@ -239,11 +235,11 @@ def cached_or_ready(
         If the weights cannot be had, or the cached file is not what its name says.
     """
     architecture = architecture_of(model).replace("/", "_")
-    preprocessing = preprocessing_of(model, input_size, view, mean=mean, std=std, weights=weights)
+    preprocessing = preprocessing_of(model, input_size, view, given, weights)
     start = starting_weights(model, weights)
     match = None
     if not recipe.epochs and start.state is not None:
-        head = head_of(model, start.state, preprocessing.input_size, start.classes, weights)
+        head = head_of(model, start.state, preprocessing.input_size, start.classes, weights, outputs)
         match = match_classes(model, head, samples.classes)
     train = samples.split("train", "val")
     if view == PUBLISHED:

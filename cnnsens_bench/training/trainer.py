@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.models.base import Classifier, best_device, logits_of
+from cnnsens_bench.models.classifier import Classifier, best_device, logits_of
 from cnnsens_bench.training.data import WHOLE, Share, TrainingImages
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.utils.errors import UserError

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from cnnsens_bench.models.base import Classifier, preprocessing_of
+from cnnsens_bench.models.base import preprocessing_of
+from cnnsens_bench.models.classifier import Classifier
 from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.training.data import WHOLE, Share, TrainingImages
 from cnnsens_bench.training.finetune import starting_network

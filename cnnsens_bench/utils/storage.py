@@ -5,12 +5,10 @@ Credentials and endpoints are fsspec's own configuration: the environment (`FSSP
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +25,6 @@ if TYPE_CHECKING:
 
 StoragePath = Path | UPath
 """A path of this machine, or a URI; `is_local` distinguishes them."""
-
-WAITS = (0.5, 2.0, 5.0)
-"""Seconds before each further attempt to read from a storage that did not answer."""
-
-ERRORS_OF_FILES = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-CODES_OF_FILES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO)
-"""Errors of reading that concern this file or its name, as those above do; all others concern its storage."""
 
 
 def storage_path(text: str | StoragePath) -> StoragePath:
@@ -157,59 +148,6 @@ def read_file(path: StoragePath) -> bytes:
     with storing(path):
         content: bytes = path.read_bytes() if is_local(path) else path.fs.cat_file(path.path)
         return content
-
-
-def read_patiently(uri: str) -> bytes:
-    """Return the content of a file that must not be empty, and try again where its storage does not answer.
-
-    Parameters
-    ----------
-    uri
-        A path of this machine, or a URI.
-
-    Raises
-    ------
-    StorageError
-        Where the storage does not answer after the last of `WAITS`.
-    Exception
-        What Python or fsspec raises where something is wrong with the file itself.
-    """
-    waits = list(WAITS)
-    while True:
-        try:
-            return _read(uri)
-        except Exception as error:
-            if _concerns_the_file(uri, error):
-                raise
-            if not waits:
-                reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error, 300)
-                raise StorageError(f"{uri} cannot be read now ({reason})") from error
-        time.sleep(waits.pop(0))
-
-
-def _concerns_the_file(uri: str, error: Exception) -> bool:
-    """Whether an error of reading concerns the file itself, not the storage that it lies on."""
-    if "://" in uri and isinstance(error, PermissionError):
-        return False  # credentials have expired: reading any other file would fail too
-    if isinstance(error, ERRORS_OF_FILES) or (isinstance(error, OSError) and error.errno in CODES_OF_FILES):
-        return True
-    # The libraries behind URIs have error classes of their own for servers that do not answer.
-    known = (ValueError, TypeError, ImportError, UserError, MemoryError)
-    return not isinstance(error, OSError) and ("://" not in uri or isinstance(error, known))
-
-
-def _read(uri: str) -> bytes:
-    if "://" in uri:
-        found = UPath(uri)
-        data: bytes = found.fs.cat_file(found.path)  # one request, which takes the name neither as pattern nor chain
-    else:
-        if os.path.exists(uri) and not os.path.isfile(uri) and not os.path.isdir(uri):
-            raise ValueError("neither a file nor a folder")  # reading a pipe would wait for ever
-        with open(uri, "rb") as file:
-            data = file.read()
-    if not data:
-        raise ValueError("the file is empty")
-    return data
 
 
 def write_whole(target: StoragePath, data: bytes) -> None:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.defenses.filters import closing_of_batch, median_of_batch
 from cnnsens_bench.engine.dry_run import probe
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.utils.errors import UserError
 
 SHAPES = st.tuples(st.integers(1, 3), st.just(3), st.integers(6, 24), st.integers(6, 24))

@@ -8,7 +8,7 @@ from scipy import ndimage
 from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, degradations, parse_degradation
 from cnnsens_bench.engine.dry_run import probe
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.images import Decoded, render
 from cnnsens_bench.utils.errors import UserError
 

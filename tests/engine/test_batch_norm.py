@@ -14,7 +14,7 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Streams, parse_degradation
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput
-from cnnsens_bench.engine.plan import CalibrationImage, Condition, Entrant, Sweep
+from cnnsens_bench.engine.sweep import CalibrationImage, Condition, Entrant, Sweep
 from tests.conftest import tiny_checkpoint
 
 CONDITIONS = (

@@ -12,7 +12,7 @@ from cnnsens_bench.defenses import Defense
 from cnnsens_bench.degradations import Motion, Streams, degradation, degradations
 from cnnsens_bench.degradations.base import normal_per_value, uniform_per_image
 from cnnsens_bench.engine.dry_run import probe
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.utils.errors import UserError
 
 

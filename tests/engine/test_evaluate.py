@@ -15,7 +15,7 @@ from cnnsens_bench.degradations import Motion, Streams, degradation, degradation
 from cnnsens_bench.degradations.base import uniform_per_image
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
-from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
+from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep
 from cnnsens_bench.models import Classifier, Preprocessing
 from tests.conftest import tiny_checkpoint
 

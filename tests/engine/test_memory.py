@@ -17,7 +17,7 @@ from cnnsens_bench.engine import batch_norm, evaluate
 from cnnsens_bench.engine.batch_norm import Recalibrated
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput
-from cnnsens_bench.engine.plan import CalibrationImage, Condition, Entrant, Sweep
+from cnnsens_bench.engine.sweep import CalibrationImage, Condition, Entrant, Sweep
 from cnnsens_bench.images import decode_row
 from cnnsens_bench.models import Classifier
 from cnnsens_bench.runtime.plan_store import Task

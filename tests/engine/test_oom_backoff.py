@@ -12,8 +12,8 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, out_of_memory
-from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
 from cnnsens_bench.engine.score import Scorer
+from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep
 from cnnsens_bench.models import Classifier
 from tests.conftest import RecordingReporter, tiny_checkpoint
 

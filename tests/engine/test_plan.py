@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from cnnsens_bench.degradations import Reach
 from cnnsens_bench.engine import plan as room
-from cnnsens_bench.engine.plan import Cell, Condition, Entrant, Sweep, plan
+from cnnsens_bench.engine.plan import plan
+from cnnsens_bench.engine.sweep import Cell, Condition, Entrant, Sweep
 
 SWEEP = Sweep(
     run_id="r",

@@ -13,8 +13,8 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
-from cnnsens_bench.engine.plan import Condition, Entrant, ScoreCell, Sweep
 from cnnsens_bench.engine.score import Scorer
+from cnnsens_bench.engine.sweep import Condition, Entrant, ScoreCell, Sweep
 from cnnsens_bench.models import Classifier
 from cnnsens_bench.sensitivity.gradients import COLUMNS, OUTPUTS, outputs_of
 from tests.conftest import tiny_checkpoint

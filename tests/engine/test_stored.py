@@ -15,7 +15,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.degradations import Streams, degradations
 from cnnsens_bench.engine.degrade import digitize, previews
 from cnnsens_bench.engine.dry_run import probe
-from cnnsens_bench.engine.plan import Condition, Sweep
+from cnnsens_bench.engine.sweep import Condition, Sweep
 from cnnsens_bench.images import frost
 from cnnsens_bench.utils.errors import UserError
 from tests.engine.test_evaluate import batch as batch  # a fixture

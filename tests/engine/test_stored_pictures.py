@@ -10,7 +10,7 @@ from cnnsens_bench.engine.batch_norm import Calibration
 from cnnsens_bench.engine.degrade import Degrader, previews
 from cnnsens_bench.engine.degrade_pixels import degrade_pixels
 from cnnsens_bench.engine.networks import NetworkInput
-from cnnsens_bench.engine.plan import CalibrationImage, Condition, Sweep
+from cnnsens_bench.engine.sweep import CalibrationImage, Condition, Sweep
 from cnnsens_bench.images import Decoded
 from cnnsens_bench.utils.errors import StorageError, UserError
 

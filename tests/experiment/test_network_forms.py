@@ -137,9 +137,10 @@ def test_the_table_of_models_counts_what_graphs_have(results: Results) -> None:
     ("more", "sentence"),
     [
         (["fine_tune=always"], "'onnx/float' cannot be fine-tuned: evaluate it as it is"),
-        (["fine_tune=never", "defenses=['input_dropout(p=0.1)']"], "cannot be fine-tuned, so leave the defense out"),
+        (["fine_tune=never", "defenses=['input_dropout(p=0.1)']"], "is trained, but 'onnx/float' is not"),
         (["fine_tune=never", "input_size=48"], "takes inputs of 32 px only"),
-        (["fine_tune=never", "weights=random", "models=[onnx/float]"], "there is no ONNX file"),
+        (["fine_tune=never", "weights=random", "models=[onnx/float]"], "has weights=random, and fine_tune=never"),
+        (["fine_tune=never", "models=[onnx/float]"], "there is no ONNX file"),
     ],
 )
 def test_what_a_graph_cannot_is_a_sentence(

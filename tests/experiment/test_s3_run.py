@@ -17,7 +17,6 @@ from upath import UPath
 from cnnsens_bench.experiment import runner
 from cnnsens_bench.run import main
 from cnnsens_bench.store import RunStore, Store, lock, reading
-from cnnsens_bench.utils import storage
 from cnnsens_bench.utils.storage import names_below, storage_path
 from tests.conftest import TINY
 from tests.s3 import Server, served
@@ -174,7 +173,7 @@ def test_the_datas_server_goes_away(
 ) -> None:
     """No image is blamed for it."""
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    monkeypatch.setattr(storage, "WAITS", (0.01, 0.01))
+    monkeypatch.setattr("cnnsens_bench.utils.reading.WAITS", (0.01, 0.01))
     run_local = runner.run_local
 
     def stopped(*arguments: object) -> object:

@@ -12,7 +12,7 @@ from cnnsens_bench import images
 from cnnsens_bench.degradations import Streams, degradations
 from cnnsens_bench.degradations.__main__ import main
 from cnnsens_bench.engine.degrade import previews
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.experiment.degradation_sheet import choose_conditions
 from cnnsens_bench.figures import degradation_sheet as drawing
 from cnnsens_bench.figures.degradation_sheet import SheetRow, degradation_sheet, tile_text

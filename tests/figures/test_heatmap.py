@@ -10,7 +10,7 @@ from PIL import Image
 
 from cnnsens_bench import images
 from cnnsens_bench.engine.photo_prediction import LabelChangePredictor, PhotoPrediction
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.experiment.photographs import heatmap_name
 from cnnsens_bench.figures.heatmap import caption, heatmap, relative, tick_values
 from cnnsens_bench.models.loading import load_network

@@ -7,13 +7,7 @@ import re
 import pytest
 import torch
 
-from cnnsens_bench.models.base import (
-    UNBUILDABLE,
-    build_network,
-    check_by_running,
-    model_sources,
-    split_name,
-)
+from cnnsens_bench.models.base import UNBUILDABLE, build_network, check_by_running, model_sources, split_name
 from cnnsens_bench.models.uninitialised import UninitialisedWeights
 from cnnsens_bench.utils.errors import UserError
 

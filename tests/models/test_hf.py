@@ -13,7 +13,8 @@ from timm.data import ImageNetInfo
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.images.published import render_published
 from cnnsens_bench.models import Checkpoint, WeightsUnavailable, checkpoint_from_bytes
-from cnnsens_bench.models.base import build_network, num_parameters, preprocessing_of, split_path
+from cnnsens_bench.models.base import build_network, preprocessing_of, split_path
+from cnnsens_bench.models.classifier import num_parameters
 from cnnsens_bench.models.sources import hf
 from cnnsens_bench.models.weights import load_weights, starting_weights
 from cnnsens_bench.training.finetune import finetune
@@ -63,7 +64,7 @@ def test_a_folder_gives_the_processors_pixels_and_the_networks_logits(kind: str,
     model, weights = split_path(f"hf/{folder}")
     assert model == "hf/net"
     preprocessing = preprocessing_of(model, None, "published", weights=weights)
-    state, _ = starting_weights(model, weights)
+    state = starting_weights(model, weights).state
     saved = Checkpoint(model, ("wren", "finch", "robin"), preprocessing, state)
     classifier = checkpoint_from_bytes(saved.to_bytes()).classifier()  # as another process gets it, without the folder
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
@@ -110,7 +111,7 @@ def test_another_size_keeps_the_share_that_is_cropped_and_moves_position_embeddi
     folder = str(save(tmp_path, "vit"))
     preprocessing = preprocessing_of("hf/net", 48, "published", weights=folder)
     assert (preprocessing.view.size, preprocessing.view.resize_to) == (48, 48)
-    network = build_network("hf/net", 3, 48, starting_weights("hf/net", folder)[0])
+    network = build_network("hf/net", 3, 48, starting_weights("hf/net", folder).state)
     assert network(torch.zeros(1, 3, 48, 48)).shape == (1, 3)
 
 
@@ -119,8 +120,8 @@ def test_a_network_is_fine_tuned_to_other_classes(tmp_path: Path, samples: Sampl
     recipe = Recipe(epochs=1, batch_size=8)
     trained = finetune("hf/net", samples, recipe, weights=folder, input_size=32, cache=tmp_path / "cache")
     assert trained.path.parent == tmp_path / "cache" / "checkpoints"
-    network = build_network("hf/net", 3, 32, starting_weights("hf/net", folder)[0])
-    assert not load_weights(network, starting_weights("hf/net", folder)[0], "hf/net")
+    network = build_network("hf/net", 3, 32, starting_weights("hf/net", folder).state)
+    assert not load_weights(network, starting_weights("hf/net", folder).state, "hf/net")
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
 
 

@@ -15,9 +15,11 @@ from torch import nn
 from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
-from cnnsens_bench.engine.plan import Entrant, Sweep
+from cnnsens_bench.engine.sweep import Entrant, Sweep
 from cnnsens_bench.models import Checkpoint, Classifier, Preprocessing, WeightsUnavailable, checkpoint_from_bytes
-from cnnsens_bench.models.base import build_network, num_parameters, preprocessing_of, split_path
+from cnnsens_bench.models.base import build_network, preprocessing_of, split_path
+from cnnsens_bench.models.classifier import num_parameters
+from cnnsens_bench.models.preprocessing import GivenInput
 from cnnsens_bench.models.sources import onnx as source
 from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.utils.errors import UserError
@@ -51,8 +53,8 @@ def pixels(count: int = 5, size: int = 32) -> torch.Tensor:
 def loaded(path: Path, input_size: int | None = None, **colours: tuple[float, float, float]) -> Classifier:
     """The classifier as another process gets it, without the file."""
     model, weights = split_path(f"onnx/{path}")
-    preprocessing = preprocessing_of(model, input_size, weights=weights, **colours)
-    state, _ = starting_weights(model, weights)
+    preprocessing = preprocessing_of(model, input_size, given=GivenInput(**colours), weights=weights)
+    state = starting_weights(model, weights).state
     count = source.outputs(weights).count
     saved = Checkpoint(model, tuple(map(str, range(count))), preprocessing, state)
     return checkpoint_from_bytes(saved.to_bytes()).classifier()
@@ -204,10 +206,10 @@ def test_refusals_are_sentences(tmp_path: Path) -> None:
         ({"input_size": None, **GRAY}, "takes inputs of any size: give one with input_size"),
     ):
         with pytest.raises(UserError, match=sentence):
-            preprocessing_of("onnx/net", given.pop("input_size"), weights=str(path), **given)
+            preprocessing_of("onnx/net", given.pop("input_size"), given=GivenInput(**given), weights=str(path))
     fixed = export(tmp_path / "fixed.onnx")
     with pytest.raises(UserError, match="takes inputs of 32 px only"):
-        build_network("onnx/fixed", 5, 48, starting_weights("onnx/fixed", str(fixed))[0])(pixels(size=48))
+        build_network("onnx/fixed", 5, 48, starting_weights("onnx/fixed", str(fixed)).state)(pixels(size=48))
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
     custom = [helper.make_node("Mine", ["x"], ["y"], domain="mine")]
     gray = graph(tmp_path / "gray.onnx", TensorProto.FLOAT, ["n", 1, 32, 32], MEAN_OF_CHANNELS, [logits()])
@@ -237,7 +239,7 @@ def test_weights_inside_are_the_digest(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     paths = [export(tmp_path / "a" / "net.onnx"), export(tmp_path / "b" / "net.onnx", network(6))]
-    identities = [starting_weights(*split_path(f"onnx/{path}"))[1] for path in paths]
+    identities = [starting_weights(*split_path(f"onnx/{path}")).identity for path in paths]
     assert split_path(f"onnx/{paths[0]}")[0] == split_path(f"onnx/{paths[1]}")[0] == "onnx/net"
     assert identities[0] != identities[1]
     weight = numpy_helper.to_array(onnx.load(paths[0]).graph.initializer[0])

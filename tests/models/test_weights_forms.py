@@ -102,16 +102,32 @@ def test_a_file_whose_name_has_the_sign_of_a_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict"])
-def test_the_arguments_of_a_training_are_not_loaded(key: str, tmp_path: Path) -> None:
-    """Torchvision and timm save an `argparse.Namespace` beside the weights, which only unsafe loading reads."""
-    path = saved({key: STATE, "epoch": 1, "args": argparse.Namespace(lr=0.1)}, tmp_path)
-    with pytest.raises(
-        UserError, match=r"argparse.Namespace\) beside its tensors.*save its state dict alone"
-    ) as caught:
-        read_weights(path)
-    assert "\n" not in str(caught.value)
-    torch.save(torch.load(path, weights_only=False)[key], tmp_path / "mine.pth")  # the way out that it names
-    assert_loads(str(tmp_path / "mine.pth"))
+def test_the_arguments_of_a_training_are_read_as_plain_values(key: str, tmp_path: Path) -> None:
+    """The reference trainings of torchvision and timm save an `argparse.Namespace` beside the weights."""
+    assert_loads(saved({key: STATE, "epoch": 1, "args": argparse.Namespace(lr=0.1)}, tmp_path))
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+class Touching:
+    """An object whose pickle makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_objects_beside_the_weights_are_not_loaded(tmp_path: Path) -> None:
+    """Not even inside the arguments that are read as plain values."""
+    made = tmp_path / "made"
+    for args in (Touching(made), argparse.Namespace(hidden=Touching(made))):
+        path = saved({"model": STATE, "args": args}, tmp_path)
+        with pytest.raises(UserError, match="since it would run code: it holds Python objects") as caught:
+            read_weights(path)
+        assert "\n" not in str(caught.value)
+        assert "save its state dict alone" in str(caught.value)
+    assert not made.exists()
 
 
 def test_a_checkpoint_without_a_head(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.degradations import Reach
-from cnnsens_bench.engine.plan import Condition, Entrant, Sweep
+from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import serialization
 from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS, CrashTracker, FileCrashTracker

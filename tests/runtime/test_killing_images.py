@@ -48,12 +48,12 @@ if os.environ.get("POISON") == "decode":
 if os.environ.get("POISON") == "outage":
     import errno
 
-    from cnnsens_bench.utils import storage
+    from cnnsens_bench.utils import reading
 
     def gone(uri):
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    storage._read, storage.WAITS = gone, ()
+    reading._read, reading.WAITS = gone, ()
 
 if os.environ.get("POISON") == "load":
     from cnnsens_bench.engine import evaluate

@@ -10,7 +10,8 @@ import s3fs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsens_bench.engine.plan import Condition, Entrant, ImageBatch, Sweep
+from cnnsens_bench.engine.plan import ImageBatch
+from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep
 from cnnsens_bench.runtime.partition import TASKS_PER_WORKER, NetworkSize, cut, group
 from cnnsens_bench.runtime.plan_store import stored_plan, tasks_of
 from cnnsens_bench.store import new_attempt

@@ -12,7 +12,8 @@ import pytest
 from ray.exceptions import UserCodeException
 
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.engine.plan import Condition, Entrant, Sweep, plan
+from cnnsens_bench.engine.plan import plan
+from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep
 from cnnsens_bench.runtime import local, ray_worker
 from cnnsens_bench.runtime.coordinator import Coordinator
 from cnnsens_bench.runtime.partition import NetworkGroup

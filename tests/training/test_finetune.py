@@ -244,7 +244,7 @@ def test_weights_of_another_class_count_keep_their_body(samples: Samples, tmp_pa
     assert all(torch.equal(ours[key], theirs.state_dict[key]) for key in ours if key not in other)
     torch.save(theirs.state_dict, tmp_path / "w.pt")
     train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=1), weights=str(tmp_path / "w.pt"))
-    with pytest.raises(UserError, match="has 7 outputs without names, and the data set 3 classes"):
+    with pytest.raises(UserError, match="has 7 outputs without names, and the data set has 3 classes"):
         train(samples, tmp_path, dataclasses.replace(RECIPE, epochs=0), weights=str(tmp_path / "w.pt"))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.datasets import Samples
-from cnnsens_bench.engine.plan import Condition
+from cnnsens_bench.engine.sweep import Condition
 from cnnsens_bench.engine.validate import Validation
 from cnnsens_bench.experiment.resolve import resolve_models
 from cnnsens_bench.runtime.resources import Machine, lay_out_trials

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.models.base import LONGEST, UNKNOWN_COLOURS, Preprocessing, WeightsUnavailable, model_source
+from cnnsens_bench.models.base import LONGEST, WeightsUnavailable, model_source
 from cnnsens_bench.models.classes import OutputClasses, named_outputs
+from cnnsens_bench.models.preprocessing import UNKNOWN_COLOURS, Preprocessing
 from cnnsens_bench.utils.errors import UserError, first_line
 
 GRAPH = "graph"

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnsens_bench.models.base import PYTHON, Preprocessing, model_source
+from cnnsens_bench.models.base import PYTHON, model_source
 from cnnsens_bench.models.classes import OutputClasses
 from cnnsens_bench.models.network import Findings, Network, OwnNetwork, adapted, findings
+from cnnsens_bench.models.preprocessing import Preprocessing
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import complaint, find_in_working_folder, import_own
 from cnnsens_bench.utils.registry import near

@@ -14,8 +14,9 @@ from timm.models import PretrainedCfg, load_model_config_from_hf, model_entrypoi
 from torch import Tensor, nn
 
 from cnnsens_bench.images.published import INTERPOLATIONS, PublishedView
-from cnnsens_bench.models.base import LONGEST, Preprocessing, WeightsUnavailable, model_source
+from cnnsens_bench.models.base import LONGEST, WeightsUnavailable, model_source
 from cnnsens_bench.models.classes import WNID, OutputClasses
+from cnnsens_bench.models.preprocessing import Preprocessing
 from cnnsens_bench.utils.errors import UserError, first_line
 from cnnsens_bench.utils.registry import near
 

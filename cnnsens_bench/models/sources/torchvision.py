@@ -12,8 +12,9 @@ from torchvision.models import VisionTransformer, WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from cnnsens_bench.images.published import PublishedView
-from cnnsens_bench.models.base import LONGEST, Preprocessing, WeightsUnavailable, model_source
+from cnnsens_bench.models.base import LONGEST, WeightsUnavailable, model_source
 from cnnsens_bench.models.classes import OutputClasses
+from cnnsens_bench.models.preprocessing import Preprocessing
 from cnnsens_bench.utils.errors import UserError, first_line
 
 OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")

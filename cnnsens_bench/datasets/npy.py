@@ -1,0 +1,68 @@
+"""The data set `npy`: an array of images and one of labels, as numpy.save writes them."""
+
+import pandas as pd
+
+from cnnsens_bench.datasets.base import Samples, dataset, make_samples, require_folder
+from cnnsens_bench.datasets.folder import checked_name
+from cnnsens_bench.datasets.shards import class_list, read_array, with_classes
+from cnnsens_bench.utils.array_files import array_header
+from cnnsens_bench.utils.errors import UserError
+from cnnsens_bench.utils.storage import StoragePath
+
+LAYOUT = "images.npy, uint8 (N, H, W, 3), and labels.npy, N numbers or names"
+
+
+@dataset("npy", folder=None, source=f"save your own with numpy.save: {LAYOUT}")
+def npy(
+    root: StoragePath | None,
+    *,
+    images: str = "images.npy",
+    labels: str = "labels.npy",
+    classes: list[str] | str | None = None,
+    name: str = "npy",
+) -> Samples:
+    """Return the images of an array, all of them as test images. Their ids are the numbers of their rows, from 0.
+
+    Parameters
+    ----------
+    root
+        The folder of the files, a path or a URI.
+    images, labels
+        The names of the two files.
+    classes
+        The names of the classes by number: a list, or a text file with a name a line. The default is the file
+        `classnames.txt` in the folder, if there is one.
+    name
+        The name of the data set in the results.
+
+    Raises
+    ------
+    UserError
+        If a file is absent or of another type or shape, or a label is no class.
+    """
+    name = checked_name("npy", name)
+    folder = require_folder("npy", root, LAYOUT)
+    file = str(folder / images)
+    found = read_array("npy", folder / labels)
+    count = image_count("npy", file)
+    if found.shape != (count,) or found.dtype.kind not in "iuUS":
+        raise UserError(
+            f"dataset 'npy': {folder / labels} holds {found.dtype} of the shape {found.shape}: it must be {count} "
+            f"whole numbers or names, one for each image of {images}"
+        )
+    texts = pd.Series(found.astype(str) if found.dtype.kind == "S" else found)
+    numbers = [str(i) for i in range(count)]
+    table = pd.DataFrame({"image_id": numbers, "split": "test", "uri": [f"{file}#{i}" for i in numbers]})
+    names, notes = class_list("npy", classes, [folder])
+    table, present = with_classes("npy", table, texts, names)
+    return make_samples(name, present, table, notes=notes)
+
+
+def image_count(name: str, file: str) -> int:
+    """Return the number of images in a `.npy` file. Raise `UserError` where it is absent or holds no images."""
+    try:
+        return array_header(file)[0][0]
+    except FileNotFoundError:
+        raise UserError(f"dataset '{name}': {file} does not exist") from None
+    except (ValueError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"dataset '{name}': {error}") from None
