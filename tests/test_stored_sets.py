@@ -44,9 +44,9 @@ def test_a_folder_without_any_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "sentence"),
     [
-        (np.zeros((21, 4, 4, 3), np.uint8), "has the shape (21, 4, 4, 3)"),
-        (np.zeros((20, 4, 4, 3), np.float32), "the type float32"),
-        (None, "is no array of numpy's"),
+        (np.zeros((21, 4, 4, 3), np.uint8), "fog.npy has 21 rows: expected are the images at severities 1 to 5"),
+        (np.zeros((20, 4, 4, 3), np.float32), "holds <f4 of the shape (20, 4, 4, 3): images must be uint8"),
+        (None, "is no array that numpy.save has written"),
     ],
 )
 def test_an_array_of_another_kind_is_one_sentence(tmp_path: Path, array: np.ndarray | None, sentence: str) -> None:

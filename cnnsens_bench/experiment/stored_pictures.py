@@ -159,8 +159,8 @@ def without_data(error: UserError, settled: SettledPictures) -> UserError:
     if not settled.stored or not alone or (root and storage_path(root).is_dir()):
         return error
     return UserError(
-        f"{error} (without the undegraded images there is accuracy only: dataset={alone} degradations=[], one "
-        "corruption and severity a run)"
+        f"{error} (without the undegraded images there is accuracy only, of one corruption and severity a run: "
+        f"dataset={alone} dataset.options.corruption=fog dataset.options.severity=3 degradations=[])"
     )
 
 

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from cnnsens_bench.images import Decoded, decode
-from cnnsens_bench.utils.errors import ImageError, StorageError, UserError, first_line
+from cnnsens_bench.utils.array_files import array_header
+from cnnsens_bench.utils.errors import ImageError, UserError
 from cnnsens_bench.utils.storage import StoragePath, is_local, storage_path, storing
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -142,18 +141,12 @@ def _severities(names: list[str]) -> tuple[int, ...]:
 def _rows(path: StoragePath) -> int:
     """Return the number of images at each severity of an array. Raise `UserError` or `StorageError`."""
     try:
-        with storing(path), path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, kind = read(file)
-    except StorageError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} is no array of numpy's ({first_line(error)}): remove it or get it again") from None
-    if len(shape) != 4 or shape[3] != 3 or kind != np.uint8 or not shape[0] or shape[0] % len(SEVERITIES):
+        shape, _ = array_header(str(path))
+    except ValueError as error:
+        raise UserError(f"{error}: remove it, or get it again") from None
+    if not shape[0] or shape[0] % len(SEVERITIES):
         raise UserError(
-            f"{path} has the shape {shape} and the type {kind}: expected are the images at severities 1 to 5, one "
-            "severity after the other, (5·N, height, width, 3) uint8"
+            f"{path} has {shape[0]} rows: expected are the images at severities 1 to 5, one severity after the other"
         )
     return shape[0] // len(SEVERITIES)
 

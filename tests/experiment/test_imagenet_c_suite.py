@@ -58,7 +58,7 @@ def test_both_sets_of_rows_the_page_and_the_figure(
 ) -> None:
     output = tmp_path / "out"
     words = [f"data_root={root}", f"output={output}", f"cache={tmp_path / 'cache'}", "tracking=off"]
-    words += ["suite=imagenet_c", "stored_quality=85", "batch_size=4"]
+    words += ["suite=imagenet_c", "stored_quality=85", "batch_size=4", "cluster.threads=1"]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert (

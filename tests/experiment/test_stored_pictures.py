@@ -15,6 +15,7 @@ from cnnsens_bench.experiment.prepare import prepare
 from cnnsens_bench.experiment.stored_pictures import settle_pictures
 from cnnsens_bench.figures.catalogue import FIGURES
 from cnnsens_bench.images import PublishedView
+from cnnsens_bench.images.memory import decoded_in_memory
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
@@ -167,6 +168,34 @@ def test_pictures_on_an_object_store_give_the_same_rows(
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
+def test_arrays_as_cifar_10_c_has_them(weights: Path, tmp_path: Path) -> None:
+    """Clean images in an array, and 5·N rows of each corruption: the row of severity s and image i is (s − 1)·N + i."""
+    rng = np.random.default_rng(0)
+    clean = rng.integers(0, 256, (12, 32, 32, 3), np.uint8)
+    corrupted = rng.integers(0, 256, (60, 32, 32, 3), np.uint8)
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "root" / "CIFAR-10-C").mkdir(parents=True)
+    np.save(tmp_path / "clean" / "images.npy", clean)
+    np.save(tmp_path / "clean" / "labels.npy", np.arange(12) % 3)
+    np.save(tmp_path / "root" / "CIFAR-10-C" / "fog.npy", corrupted)
+    np.save(tmp_path / "root" / "CIFAR-10-C" / "labels.npy", np.tile(np.arange(12) % 3, 5))
+    given = words(tmp_path / "clean", tmp_path / "root" / "CIFAR-10-C", weights, tmp_path / "out", "view=box")
+    names = "dataset.options.classes=[class_0,class_1,class_2]"
+    assert main([*given[1:], "dataset=npy", names, "degradations=[stored:*]"]) == 0
+    rows = Store(tmp_path / "out").query(ROWS)
+    assert len(rows) == 12 * 6
+    classifier = tiny_checkpoint(input_size=SIZE).classifier()
+    for row in rows[rows["degradation"] == "stored:fog"].sample(12, random_state=0).itertuples():
+        pixels = corrupted[12 * (int(row.level) - 1) + int(row.image_id)]
+        seen = images.render(decoded_in_memory(pixels), SIZE)
+        with torch.inference_mode():
+            own = classifier(torch.from_numpy(seen.copy()).permute(2, 0, 1)[None].float())[0].softmax(0)
+        assert row.confidence == pytest.approx(own.max().item(), abs=1e-4)
+    found = settle_pictures(compose(["dataset=cifar10", f"data_root={tmp_path / 'root'}", "degradations=[stored:*]"]))
+    assert found.stored
+    assert found.stored.names == ["fog"]
+
+
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
@@ -248,3 +277,15 @@ def test_estimates_count_them(
     given = words(pictures, stored_root, weights, tmp_path / "out", "degradations=[stored:*]", "limit=4")
     assert main([*given, "estimate=true"]) == 0
     assert "32 evaluations" in capsys.readouterr().out
+
+
+def test_absent_undegraded_images_are_one_sentence_with_a_way_out(stored_root: Path, tmp_path: Path) -> None:
+    given = ["suite=imagenet_c", f"stored_root={stored_root}", f"dataset.root={tmp_path / 'absent'}"]
+    with pytest.raises(
+        UserError, match=r"absent does not exist; .*accuracy only, of one corruption.* degradations=\[\]"
+    ):
+        prepare(compose(given))
+    (tmp_path / "absent" / "val" / "no_wnid").mkdir(parents=True)
+    with pytest.raises(UserError) as error:  # what is wrong with images that are there is said alone
+        prepare(compose(given))
+    assert "accuracy only" not in str(error.value)
