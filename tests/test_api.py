@@ -181,6 +181,8 @@ UNIT = {"input_size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1)}
         (Network(lambda x: torch.ones(len(x), 4, device="meta"), **UNIT), None, "outputs on 'meta'"),
         (Network(lambda x: x.nothing, **UNIT), None, "fails on two images of 32 px .AttributeError"),
         (Network(small(), **UNIT), "no_such_folder", "neither a folder nor a data set"),
+        (Network(small(), **UNIT), "absent.tar", "the shard .*/absent.tar does not exist"),
+        (Network(small(), **UNIT), "x-{0..1}.parquet", "the file .*/x-0.parquet does not exist"),
         (Network(small(), **UNIT), 5, "data is a int"),
         (Network(small(), **UNIT), pd.DataFrame({"file": [1]}), "no column 'uri'"),
         (Network(small(), **UNIT), ([np.zeros((4, 4, 3))], [0]), "of the type float64"),

@@ -79,7 +79,7 @@ def _cifar(
     registered: str, forms: Sequence[_Form], root: StoragePath | None, download: str | None, name: str
 ) -> Samples:
     name = checked_name(registered, name)
-    layout = " or ".join(f"{form.folder}/ with {form.splits['test'][0]} and {form.names}" for form in forms)
+    layout = ", or ".join(f"{form.splits['test'][0]}, … and {form.names}" for form in forms)
     if root is not None and not download:
         candidates = [(root, form) for form in forms]
         candidates += [(above / form.folder, form) for above in (root, root.parent) for form in forms]

@@ -71,6 +71,8 @@ class TarReader:
         UserError
             If the file is compressed, or is no tar file.
         """
+        if is_uri(self.uri):
+            read_range(self.uri, 0, 1)  # a server that sends whole files is found out here, not image by image
         position, name, size = 0, "", None
         while True:
             header = self.read(position, RECORD)

@@ -20,10 +20,12 @@ from cnnsens_bench.utils.storage import require_writable
 
 ARRAYS, TABLE = "arrays", "table"
 """The names of data sets that have none: images in memory, and a table of samples."""
+SHARDS = {".tar": "webdataset", ".parquet": "parquet"}
+"""The data sets that files of some endings are read by; a pattern with braces may stand for several."""
 
 
 def named_dataset(data: Any) -> dict[str, Any] | None:
-    """Return the section `dataset` of a config for a data set's name or a folder, None for data in memory.
+    """Return the section `dataset` of a config for a data set's name, a folder or shards, None for data in memory.
 
     Raises
     ------
@@ -35,6 +37,9 @@ def named_dataset(data: Any) -> dict[str, Any] | None:
     text = os.fspath(data)
     if text in datasets:
         return {"name": text}
+    for ending, name in SHARDS.items():
+        if text.endswith(ending):
+            return {"name": name, "root": text}
     if "://" in text or Path(text).expanduser().is_dir():
         return {"name": "folder", "root": text}
     raise UserError(f"data='{text}' is neither a folder nor a data set{near(text, datasets)}")

@@ -47,7 +47,10 @@ ARRAYS_KEPT, PARQUETS_KEPT = 64, 3
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Where an image lies in a file: `shape` is (3, h, w) for pixels without a header, else None."""
+    """Where an image lies in a file.
+
+    For pixels without a header `shape` is (3, h, w), or (h, w, 3) where `planar` is false; else it is None.
+    """
 
     file: str
     offset: int

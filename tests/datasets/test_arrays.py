@@ -225,7 +225,9 @@ def test_arrays_of_ones_own(tmp_path: Path) -> None:
         np.save(tmp_path / "labels.npy", labels)
         with pytest.raises(UserError, match=sentence):
             load("npy", tmp_path, None, {})
-    np.save(tmp_path / "labels.npy", np.array([0, 1, 0, 1]))
+    np.save(tmp_path / "labels.npy", np.array(["cat", "dog", "cat", "dog"]))
+    np.save(tmp_path / "images.npy", 255 - pixels)
+    assert load("npy", tmp_path, None, {}).fingerprint() != samples.fingerprint()
     np.save(tmp_path / "images.npy", pixels.astype(np.float32))
     with pytest.raises(
         UserError, match=r"holds <f4 of the shape \(4, 6, 7, 3\): images must be uint8 of \(N, H, W, 3\)"

@@ -1,9 +1,13 @@
 """Images inside tar shards, Parquet files and arrays are those of files of their own, read one by one or together."""
 
 import errno
+import http.server
+import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -13,10 +17,11 @@ import pytest
 from upath import UPath
 
 from cnnsens_bench import images
+from cnnsens_bench.datasets import load
 from cnnsens_bench.datasets.tar_index import TarReader
 from cnnsens_bench.images import archives, parquet_rows
 from cnnsens_bench.utils import reading
-from cnnsens_bench.utils.errors import ImageError, StorageError
+from cnnsens_bench.utils.errors import ImageError, StorageError, UserError
 from tests.datasets import forms
 
 WHOLE = (float("inf"), 0.0)
@@ -222,6 +227,61 @@ def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
         images.decode(f"{tmp_path}/a.tar#0+9")
     with pytest.raises(StorageError, match="cannot be read now"):
         images.read_ahead([f"{tmp_path}/a.tar#0+9"])[0]()
+
+
+@pytest.fixture(params=[True, False], ids=["parts", "whole files"])
+def web(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a web server of `tmp_path` that sends parts of files where it is asked for them, or does not."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def do_GET(self) -> None:
+            asked = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            if not (asked and request.param):
+                super().do_GET()
+                return
+            content = Path(self.translate_path(self.path)).read_bytes()
+            part = content[int(asked[1]) : int(asked[2]) + 1]
+            self.send_response(206 if part else 416)
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            self.wfile.write(part)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_web_server(
+    web: str,
+    request: pytest.FixtureRequest,
+    samples: list[forms.Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CNNSENS_CACHE", str(tmp_path / "cache"))
+    forms.as_shards(tmp_path, samples, 2)
+    pattern = f"{web}/shard-{{000000..000001}}.tar"
+    if "whole files" in request.node.name:
+        with pytest.raises(UserError, match=r"the server of http.* sends whole files where parts are asked for: copy"):
+            load("webdataset", None, None, {"shards": pattern})
+        return
+    found = load("webdataset", None, None, {"shards": pattern})
+    assert found.fingerprint() == load("webdataset", tmp_path, None, {}).fingerprint()
+    uris = found.table["uri"].tolist()
+    assert [reader() for reader in images.read_ahead(uris)] == [content for _, _, content in samples]
+    first = f"{web}/shard-000000.tar"
+    with pytest.raises(ImageError, match="the file ends 9 bytes before the image does"):
+        images.decode(f"{first}#99999999+9")
+    with pytest.raises(UserError, match=r"the shard http.*/absent\.tar does not exist"):
+        load("webdataset", None, None, {"shards": f"{web}/absent.tar"})
 
 
 def test_a_replaced_file_is_opened_again(tmp_path: Path) -> None:

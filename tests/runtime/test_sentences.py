@@ -20,7 +20,7 @@ from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import StoredPlan, stored_plan
 from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.store import new_attempt
-from cnnsens_bench.utils import storage
+from cnnsens_bench.utils import reading
 from tests.conftest import TINY, tiny_checkpoint
 
 SWEEP = Sweep("r", "d", (Entrant(TINY, "a", "none", "a"),), (Condition("flip_lr", (0.0,), 1),), batch_size=8)
@@ -101,8 +101,8 @@ def test_data_that_cannot_be_reached(
     def gone(uri: str) -> bytes:
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr(storage, "_read", gone)
-    monkeypatch.setattr(storage, "WAITS", ())
+    monkeypatch.setattr(reading, "_read", gone)
+    monkeypatch.setattr(reading, "WAITS", ())
     with stored_plan(SWEEP, plan(SWEEP, samples.table.head(3)), attempt) as stored:
         kind, sentence = fault_of(work_of(stored, coordinator, attempt)) or ("", "")
     assert kind == "StorageError"
