@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cnnsens_bench.utils.errors import UserError
@@ -167,8 +168,6 @@ def make_samples(
     table = rows.assign(**absent).astype(dict.fromkeys(BOX, "float64"))
     # pandas turns None into NaN in a column that also holds text.
     table["mask_uri"] = table["mask_uri"].astype(object).where(table["mask_uri"].notna(), None)
-    if "class_name" not in table:
-        table["class_name"] = [classes[i] for i in table["label"]]
     if table.empty:
         raise UserError(f"dataset '{name}' has no images: check its root and its lists")
     if table["image_id"].duplicated().any():
@@ -176,6 +175,8 @@ def make_samples(
         raise UserError(f"dataset '{name}' lists image '{twice}' twice: image ids must be unique")
     _check_labels(name, classes, table)
     table["label"] = table["label"].astype("int64")
+    if "class_name" not in table:
+        table["class_name"] = np.asarray(classes, object)[table["label"]]
     if not table["split"].isin(SPLITS).all():
         wrong = table.loc[~table["split"].isin(SPLITS), "image_id"].iloc[0]
         raise UserError(f"dataset '{name}': image '{wrong}' is in no split: use one of {', '.join(SPLITS)}")

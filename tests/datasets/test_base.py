@@ -130,3 +130,10 @@ def test_the_import_is_light() -> None:
     """torch takes seconds to import, and only downloads and models need it."""
     code = "import sys, cnnsens_bench.datasets; sys.exit(bool({'torch', 'torchvision'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("label", [3, -1, 1_000_000])
+def test_a_label_that_is_no_class_is_a_sentence(label: int) -> None:
+    rows = pd.DataFrame({"image_id": ["a", "b"], "split": "test", "uri": ["a.png", "b.png"], "label": [0, label]})
+    with pytest.raises(UserError, match="image 'b' has a label outside its 2 classes"):
+        make_samples("birds", ["wren", "finch"], rows)

@@ -20,7 +20,7 @@ from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import StoredPlan, stored_plan
 from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.store import new_attempt
-from cnnsens_bench.utils import reading
+from cnnsens_bench.utils import reading, storage
 from tests.conftest import TINY, tiny_checkpoint
 
 SWEEP = Sweep("r", "d", (Entrant(TINY, "a", "none", "a"),), (Condition("flip_lr", (0.0,), 1),), batch_size=8)
