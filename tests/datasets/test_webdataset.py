@@ -246,10 +246,17 @@ def test_what_is_refused(
         load("webdataset", tmp_path, None, options)
 
 
+GZIPPED = gzip.compress(b"x", mtime=0)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("0.tar", gzip.compress(b"x"), "0.tar is compressed, so that no image in it can be read by itself: unpack it"),
+        (
+            "0.tar",
+            gzip.compress(b"x", mtime=0),
+            "0.tar is compressed, so that no image in it can be read by itself: unpack it",
+        ),
         ("0.tar", b"no tar at all" * 100, "0.tar is no tar file: leave it out, or get it again"),
         ("0.tar.gz", b"x", r"has no .tar files \(0.tar.gz is compressed: unpack it\)"),
         ("readme.txt", b"x", "has no .tar files; it is made of tar files that hold <key>.jpg and <key>.cls"),

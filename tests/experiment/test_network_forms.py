@@ -10,7 +10,7 @@ import transformers
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
-from cnnsens_bench import open_results
+from cnnsens_bench import benchmark, open_results
 from cnnsens_bench.cli import main as command
 from cnnsens_bench.results import Results
 from cnnsens_bench.run import main
@@ -104,6 +104,29 @@ def test_labels_are_equal_and_agreement_is_reported(results: Results) -> None:
     assert found["onnx/int8"].between(0.7, 1).all()
     accuracy = results.accuracy.query("degradation == 'none'").set_index("model")["value"]
     assert (accuracy > 0.9).all()  # the names were matched, not the order
+
+
+def test_one_call_gives_equal_labels_for_every_form_of_a_network(nets: Path, pictures: Path, tmp_path: Path) -> None:
+    """A function, a module, a graph, a quantised graph and a folder of transformers: one network, by `benchmark`."""
+    module = Logits(transformers.ResNetForImageClassification.from_pretrained(nets / "hf")).eval()
+    forms = {
+        "module": module,
+        "function": lambda images: module(images).detach().numpy(),
+        "onnx": f"onnx/{nets}/float.onnx",
+        "int8": f"onnx/{nets}/int8.onnx",
+        "hf": f"hf/{nets}/hf",
+    }
+    known = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "size": SIZE, "classes": CLASSES, "view": "box"}
+    labels = {}
+    for form, network in forms.items():
+        options = {"cache": str(tmp_path), "progress": False}
+        found = benchmark(network, pictures, ["gaussian_rgb(32)", "flip_lr"], trials=2, **known, **options)
+        rows = found.predictions.sort_values(["image_id", "degradation", "trial"])
+        assert found.summary()["accuracy"].iloc[0] > 90
+        labels[form] = rows["prediction"].tolist()
+    assert labels["function"] == labels["module"] == labels["onnx"] == labels["hf"]
+    agreeing = sum(a == b for a, b in zip(labels["int8"], labels["module"], strict=True))
+    assert agreeing > 0.7 * len(labels["module"])
 
 
 def test_scores_without_gradients_are_those_of_forward_passes(results: Results, printed: str) -> None:
