@@ -167,6 +167,18 @@ def test_data_comes_as_pictures_tables_samples_and_folders(
     assert set(benchmark(three, samples, ["flip_lr"], limit=4, **KNOWN).images["dataset"]) == {"folder"}
 
 
+def test_one_degradation_needs_no_list(arrays: tuple[np.ndarray, list[int]]) -> None:
+    alone, listed = (benchmark(small(), arrays, one, trials=1, **KNOWN) for one in ("flip_lr", ["flip_lr"]))
+    assert alone.database == listed.database
+
+
+def test_the_line_names_no_library_where_there_is_none(
+    arrays: tuple[np.ndarray, list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cnnsens_bench.benchmark(small(3), arrays, ["flip_lr"], **{**KNOWN, "progress": True})
+    assert "view: shorter side to 32 px, bicubic, then the central 32 px; tested" in capsys.readouterr().out
+
+
 def test_a_network_of_timm_knows_its_input(arrays: tuple[np.ndarray, list[int]]) -> None:
     torch.manual_seed(0)
     module = timm.create_model("test_resnet", num_classes=CLASSES)
@@ -185,6 +197,8 @@ def test_other_keys_are_checked_by_the_schema(arrays: tuple[np.ndarray, list[int
         ({"cluster.engine": "ray"}, "in the memory of this process"),
         ({"training.epochs": 1}, "has 4 outputs"),
         ({"options": {"seed": 1}, "seed": 2}, "seed is given twice"),
+        ({"models": ["timm/resnet18"]}, "models is given twice, since the network says it"),
+        ({"trials": "many"}, "^config key 'trials': Value 'many'"),
     ):
         data: Any = (arrays[0], ["a", "b", "c", "a", "b", "c"]) if "training.epochs" in wrong else arrays
         with pytest.raises(UserError, match=sentence):
