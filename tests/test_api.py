@@ -167,6 +167,13 @@ def test_data_comes_as_pictures_tables_samples_and_folders(
     assert set(benchmark(three, samples, ["flip_lr"], limit=4, **KNOWN).images["dataset"]) == {"folder"}
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_traced_module_is_a_network(arrays: tuple[np.ndarray, list[int]]) -> None:
+    traced = torch.jit.trace(small().eval(), torch.zeros(1, 3, SIZE, SIZE))
+    found = benchmark(traced, arrays, ["flip_lr"], trials=1, **KNOWN)
+    pd.testing.assert_series_equal(labels(found), labels(benchmark(small(), arrays, ["flip_lr"], trials=1, **KNOWN)))
+
+
 def test_one_degradation_needs_no_list(arrays: tuple[np.ndarray, list[int]]) -> None:
     alone, listed = (benchmark(small(), arrays, one, trials=1, **KNOWN) for one in ("flip_lr", ["flip_lr"]))
     assert alone.database == listed.database

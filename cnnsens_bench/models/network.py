@@ -55,8 +55,8 @@ class Network:
 
     Notes
     -----
-    Of networks of timm, all of this is known; of those of transformers too, where their image processor lies beside
-    their weights.
+    All of this is known for a network of timm, and for one of transformers whose image processor lies beside its
+    weights.
 
     Examples
     --------
@@ -251,7 +251,8 @@ def adapted(network: Network) -> OwnNetwork:
         made.register_buffer("probe", _identifying(made, network))
         return made
     try:
-        function = copy.deepcopy(function)
+        with torch.no_grad():  # the copies of a traced module's weights would be results of a computation
+            function = copy.deepcopy(function)
     except Exception as error:  # what a user's attributes raise when they are copied
         raise UserError(
             f"network '{network.title}' cannot be copied ({first_line(error, LONGEST)}): load its weights into another"

@@ -71,6 +71,7 @@ def test_any_value_is_overridden() -> None:
         ("models=[{name: a, training: {epochs: x}}]", "training of 'a'"),
         ("models=[{name: a, input_size: big}]", "input_size of 'a'"),
         ("models=[a/b,a/b]", "names 'a/b' twice"),
+        ("models=[{name: a/b, mean: [123, 116, 103]}]", "mean of 'a/b' is .*: divide it by 255"),
         ("degradations=[{name: pepper, lvels: [1]}]", "unknown key 'lvels' of 'pepper': did you mean 'levels'"),
         ("degradations=[{name: pepper, levels: 3}]", "levels of 'pepper' must be a list"),
         ("degradations=[{name: pepper, trials: 0}]", "trials of 'pepper' is 0"),
