@@ -50,7 +50,8 @@ def benchmark(
         `label` (and those of `make_samples`), or `(images, labels)`: (N, H, W, 3) uint8 or a list of Pillow's images or
         arrays. Labels that are whole numbers are outputs of the network; others are names of classes.
     degradations
-        As the config key of that name, such as `["gaussian_rgb", {"name": "pepper", "levels": [0.04]}, "common:*"]`.
+        As the config key of that name, such as `["gaussian_rgb", {"name": "pepper", "levels": [0.04]}, "common:*"]`,
+        or one of them alone.
         None: those of the suite `custom`.
     trials, limit, seed, defenses, view, precision, batch_size
         As the config keys of these names.
@@ -98,6 +99,9 @@ def benchmark(
         "view": view, "precision": precision, "batch_size": batch_size, "output": output,
     }  # fmt: skip
     changes = {key: value for key, value in named.items() if value is not None}
+    for key in ("degradations", "defenses"):
+        if isinstance(changes.get(key), str):
+            changes[key] = [changes[key]]
     for key, value in {**(options or {}), **keys}.items():
         if key in changes:
             raise UserError(f"{key} is given twice: leave it out of the options")

@@ -109,6 +109,30 @@ def test_the_same_call_returns_what_is_there_and_another_network_never_mixes(
         benchmark(function, arrays, CONDITIONS, output=tmp_path / "function", **KNOWN)
 
 
+class Scaled(nn.Module):
+    """A network whose outputs are multiplied by a number that is no part of its weights."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.inner, self.factor = small(), factor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.factor * self.inner(images)
+
+
+def test_modules_of_equal_weights_and_other_code_never_mix(
+    arrays: tuple[np.ndarray, list[int]], tmp_path: Path
+) -> None:
+    first, again, other = (
+        benchmark(Scaled(factor), arrays, ["flip_lr"], trials=1, **KNOWN) for factor in (1.0, 1.0, -1.0)
+    )
+    assert first.database == again.database
+    assert labels(other).tolist() != labels(first).tolist()
+    benchmark(Scaled(1.0), arrays, ["flip_lr"], output=tmp_path / "own", **KNOWN)
+    with pytest.raises(UserError, match="other weights"):
+        benchmark(Scaled(-1.0), arrays, ["flip_lr"], output=tmp_path / "own", **KNOWN)
+
+
 def test_results_show_as_a_table_a_figure_and_a_page(arrays: tuple[np.ndarray, list[int]], tmp_path: Path) -> None:
     networks = {"one": small(), "two": small(1)}
     results = benchmark(networks, arrays, CONDITIONS, trials=1, **KNOWN)
@@ -143,6 +167,25 @@ def test_data_comes_as_pictures_tables_samples_and_folders(
     assert set(benchmark(three, samples, ["flip_lr"], limit=4, **KNOWN).images["dataset"]) == {"folder"}
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_traced_module_is_a_network(arrays: tuple[np.ndarray, list[int]]) -> None:
+    traced = torch.jit.trace(small().eval(), torch.zeros(1, 3, SIZE, SIZE))
+    found = benchmark(traced, arrays, ["flip_lr"], trials=1, **KNOWN)
+    pd.testing.assert_series_equal(labels(found), labels(benchmark(small(), arrays, ["flip_lr"], trials=1, **KNOWN)))
+
+
+def test_one_degradation_needs_no_list(arrays: tuple[np.ndarray, list[int]]) -> None:
+    alone, listed = (benchmark(small(), arrays, one, trials=1, **KNOWN) for one in ("flip_lr", ["flip_lr"]))
+    assert alone.database == listed.database
+
+
+def test_the_line_names_no_library_where_there_is_none(
+    arrays: tuple[np.ndarray, list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cnnsens_bench.benchmark(small(3), arrays, ["flip_lr"], **{**KNOWN, "progress": True})
+    assert "view: shorter side to 32 px, bicubic, then the central 32 px; tested" in capsys.readouterr().out
+
+
 def test_a_network_of_timm_knows_its_input(arrays: tuple[np.ndarray, list[int]]) -> None:
     torch.manual_seed(0)
     module = timm.create_model("test_resnet", num_classes=CLASSES)
@@ -161,6 +204,8 @@ def test_other_keys_are_checked_by_the_schema(arrays: tuple[np.ndarray, list[int
         ({"cluster.engine": "ray"}, "in the memory of this process"),
         ({"training.epochs": 1}, "has 4 outputs"),
         ({"options": {"seed": 1}, "seed": 2}, "seed is given twice"),
+        ({"models": ["timm/resnet18"]}, "models is given twice, since the network says it"),
+        ({"trials": "many"}, "^config key 'trials': Value 'many'"),
     ):
         data: Any = (arrays[0], ["a", "b", "c", "a", "b", "c"]) if "training.epochs" in wrong else arrays
         with pytest.raises(UserError, match=sentence):
@@ -186,6 +231,11 @@ UNIT = {"input_size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1)}
         (Network(small(), **UNIT), 5, "data is a int"),
         (Network(small(), **UNIT), pd.DataFrame({"file": [1]}), "no column 'uri'"),
         (Network(small(), **UNIT), ([np.zeros((4, 4, 3))], [0]), "of the type float64"),
+        (Network(small(), **UNIT), ([np.zeros((4, 4, 3), np.uint8)], None), "data is a tuple"),
+        (Network(small(), **UNIT), ([np.zeros((4, 4, 3), np.uint8)], [[1, 0, 0, 0]]), "give their argmax"),
+        (Network(small(), **UNIT), ([np.zeros((4, 4, 3), np.uint8)], np.eye(1, 4)), "give their argmax"),
+        (Network(small(), **UNIT), (["a.png"], [0]), "'a.png' is the path of an image: give paths in a table"),
+        (Network(small(), **UNIT), ([np.zeros((4, 4, 3), np.uint8)] * 2, [-1, 2]), "label -1 is none of the 4 classes"),
         ([], None, "there is no network"),
         ("my_missing_module:network", None, "cannot be imported"),
     ],
@@ -198,7 +248,17 @@ def test_what_cannot_be_done_is_one_sentence(
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("value", [{"std": (1, 1, 0)}, {"mean": (1, 2)}, {"input_size": 5}, {"classes": ["one"]}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"std": (1, 1, 0)},
+        {"mean": (1, 2)},
+        {"mean": (123, 116, 103)},
+        {"std": (58, 57, 57)},
+        {"input_size": 5},
+        {"classes": ["one"]},
+    ],
+)
 def test_a_network_is_checked_when_it_is_made(value: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="of 'Sequential'"):
         Network(small(), **value)

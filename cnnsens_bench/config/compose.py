@@ -120,5 +120,9 @@ def sentence(error: Exception) -> str:
     if isinstance(error, ConfigCompositionException) and inner:
         text = inner
     key = re.search(r"full_key: (\S+)", text + "\n" + inner)
+    if strange := re.match(r"LexerNoViableAltException: \+*([^=\s]+)=(.*)", text):
+        return (
+            f"{strange[1]}={strange[2]} cannot be read: put the value in quotes, as in \"{strange[1]}='{strange[2]}'\""
+        )
     first = " ".join(text.splitlines()[0].split()) if text else type(error).__name__
     return f"config key '{key[1]}': {first}" if key else f"the command line cannot be read: {first}"

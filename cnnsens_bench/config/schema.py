@@ -21,7 +21,11 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 VIEWS = ("box", "published", "auto")
 FINE_TUNING = ("always", "never", "auto")
 FROSTS = ("generated", "photographs")
-PATHS = ("output", "cache", "data_root", "stored_root", "dataset.root", "weights", "recipe", "tracking.uri")
+PATHS = (
+    "output", "cache", "data_root", "stored_root", "dataset.root", "dataset.options.boxes", "dataset.options.name",
+    "weights", "recipe", "tracking.uri",
+)  # fmt: skip
+"""Keys whose values are texts that may hold any characters: paths, URIs and names."""
 ENGINES = ("auto", "local", "ray")
 LIBRARY_SIZES = ("train", "test")
 SIZES = "between 16 and 4096, train, test, or null"

@@ -134,7 +134,8 @@ def config_of(changes: Mapping[str, Any]) -> Config:
         try:
             OmegaConf.update(merged, key, value, merge=not isinstance(value, list), force_add=True)
         except (OmegaConfBaseException, ValueError) as error:
-            raise UserError(f"{key}: {sentence(error)}") from None
+            said = sentence(error)
+            raise UserError(said if said.startswith("config key") else f"{key}: {said}") from None
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     check(config)
@@ -178,6 +179,9 @@ def run_benchmark(
     named = named_networks(networks, given)
     dataset = named_dataset(data)
     trains = any(key == "recipe" or key.partition(".")[0] == "training" for key in changes)
+    for key, says in {"models": "the network", **{f"dataset.{key}": "data" for key in dataset or ()}}.items():
+        if key in changes:
+            raise UserError(f"{key} is given twice, since {says} says it: leave it out of the options")
     changes = {"fine_tune": "always" if trains else "never", **changes, "models": list(named.entries)}
     if dataset:
         changes |= {f"dataset.{key}": value for key, value in dataset.items()}

@@ -9,7 +9,7 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.engine.sweep import Entrant
 from cnnsens_bench.experiment.resolve import ModelConfig
 from cnnsens_bench.models import Checkpoint, split_name
-from cnnsens_bench.models.base import location_of
+from cnnsens_bench.models.base import PYTHON, location_of
 from cnnsens_bench.models.classes import ClassMatch, describe_matches, match_classes
 from cnnsens_bench.models.loading import head_of
 from cnnsens_bench.models.preprocessing import BOX, PUBLISHED
@@ -121,6 +121,21 @@ def _check_untrained(config: Config, model: ModelConfig) -> None:
         )
 
 
+def mismatches(config: Config, trainings: Collection[ModelConfig], samples: Samples) -> list[str]:
+    """Say for each network that `fine_tune=auto` has fine-tuned why its outputs do not match the classes.
+
+    A class folder whose case or spelling is wrong would otherwise cost a training without a word of it.
+    """
+    reasons = {}
+    for model in trainings if config.fine_tune == "auto" else ():
+        if model.recipe.epochs and model.weights != "random" and model.name not in reasons:
+            try:
+                _match(model, samples)
+            except UserError as error:
+                reasons[model.name] = f"{model.name} is not taken as it is: {error}"
+    return list(reasons.values())
+
+
 def settle_view(config: Config, models: Iterable[ModelConfig], samples: Samples) -> str:
     """Return `box` or `published`: what `view=auto` means for these models and images."""
     if config.view != "auto":
@@ -191,7 +206,7 @@ def evaluation_sentence(
     return "; ".join(f"{key}: {text}" for key, text in parts.items())
 
 
-def _view(view: str, samples: Samples, models: Iterable[ModelConfig]) -> str:
+def _view(view: str, samples: Samples, models: Collection[ModelConfig]) -> str:
     """Say what networks see of an image."""
     seen = [model.preprocessing(view) for model in models]
     sizes = sorted({preprocessing.input_size for preprocessing in seen})
@@ -200,11 +215,17 @@ def _view(view: str, samples: Samples, models: Iterable[ModelConfig]) -> str:
         part = "each image's box" if _has_boxes(samples) else "the whole image"
         return f"{part}, resized to a square of {pixels} px whatever its aspect"
     rules = {preprocessing.view.describe() for preprocessing in seen if preprocessing.view}
-    return (
-        f"{rules.pop()} (its library's own transform)"
-        if len(rules) == 1
-        else f"the own transform of each network's library, {pixels} px"
-    )
+    known = all(_has_library_view(model) for model in models)
+    if len(rules) == 1:
+        return rules.pop() + (" (its library's own transform)" if known else "")
+    whose = "network's library" if known else "network"
+    return f"the own transform of each {whose}, {pixels} px"
+
+
+def _has_library_view(model: ModelConfig) -> bool:
+    """Return whether the source is a library that says how its networks see images. ONNX and a user's code are none."""
+    source, _ = split_name(model.name)
+    return source.published is not None and source.name != PYTHON
 
 
 def _tested(limit: int | None, samples: Samples, tested: int, models: Iterable[ModelConfig]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from cnnsens_bench.datasets import Samples, datasets
 from cnnsens_bench.datasets.base import COLUMNS, make_samples
@@ -69,18 +70,42 @@ def samples_of(data: Any, head: OutputClasses | None, cache: Path, classes: Sequ
         return data
     if isinstance(data, pd.DataFrame):
         return _from_table(data, head, classes)
-    if isinstance(data, tuple | list) and len(data) == 2 and len(data[0]) == len(data[1]):
-        pictures, labels = data
+    if isinstance(data, tuple | list) and len(data) == 2 and _length(data[0]) == _length(data[1]) is not None:
+        pictures, labels = data[0], _listed_labels(data[1])
+        path = next((picture for picture in pictures if isinstance(picture, str | os.PathLike)), None)
+        if path is not None:
+            raise UserError(
+                f"'{os.fspath(path)}' is the path of an image: give paths in a table, as "
+                "pandas.DataFrame({'uri': paths, 'label': labels})"
+            )
         names = [_stored(picture, cache / "images") for picture in pictures]
         width = len(str(max(0, len(names) - 1)))
         # The id has the content, so that other images under the same numbers are other images in a database.
         ids = [f"{number:0{width}}-{Path(name).stem[:12]}" for number, name in enumerate(names)]
-        table = pd.DataFrame({"image_id": ids, "uri": names, "label": list(np.asarray(labels).tolist())})
+        table = pd.DataFrame({"image_id": ids, "uri": names, "label": labels})
         return _labelled(ARRAYS, table, head, classes)
     raise UserError(
         f"data is a {type(data).__name__} that is not understood: give a data set's name, a folder, Samples, a table "
         "with the columns uri and label, or (images, labels) of equal lengths"
     )
+
+
+def _length(values: Any) -> int | None:
+    """Return the length of a list, an array or the like, None for something without one."""
+    try:
+        return len(values)
+    except TypeError:
+        return None
+
+
+def _listed_labels(labels: Any) -> list[Any]:
+    """Return labels as a list. Raise `UserError` unless there is one number or name for each image."""
+    values = labels.detach().cpu() if isinstance(labels, Tensor) else labels
+    if isinstance(values, str) or any(_length(value) is not None and not isinstance(value, str) for value in values):
+        raise UserError(
+            "labels are a number or a name for each image, not a row of numbers for each: give their argmax"
+        )
+    return list(np.asarray(values).tolist())
 
 
 def _stored(picture: Any, folder: Path) -> str:
@@ -129,8 +154,9 @@ def _labelled(name: str, table: pd.DataFrame, head: OutputClasses | None, classe
     if "split" not in table:
         table["split"] = "test"
     present = sorted(set(table["label"]))
-    if not all(float(one).is_integer() and 0 <= one < len(names) for one in present):
-        raise UserError(f"label {present[-1]} is none of the {len(names)} classes: labels are whole numbers from 0")
+    wrong = [label for label in present if not (float(label).is_integer() and 0 <= label < len(names))]
+    if wrong:
+        raise UserError(f"label {wrong[0]} is none of the {len(names)} classes: labels are whole numbers from 0")
     # Classes without an image are fine here, since labels are outputs of the network.
     checked = make_samples(name, [names[int(i)] for i in present], _renumbered(table, present))
     whole = checked.table.assign(label=[present[i] for i in checked.table["label"]]).astype({"label": "int64"})

@@ -257,6 +257,10 @@ def _colours(name: str, key: str, given: Any) -> tuple[float, float, float]:
         what = "three numbers" if key == "mean" else "three numbers above 0"
         raise UserError(f"models: {key} of '{name}' is {given!r}: it must be {what}, for red, green and blue in [0, 1]")
     red, green, blue = map(float, given)
+    if min(red, green, blue) > 1:
+        raise UserError(
+            f"models: {key} of '{name}' is {given!r}, for pixels in [0, 255]: divide it by 255, for pixels in [0, 1]"
+        )
     return red, green, blue
 
 

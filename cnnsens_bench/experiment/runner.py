@@ -15,7 +15,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.engine.plan import plan
 from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
-from cnnsens_bench.experiment.evaluation import evaluation_sentence, without_gradients
+from cnnsens_bench.experiment.evaluation import evaluation_sentence, mismatches, without_gradients
 from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.prepare import ResolvedStudy, prepare
@@ -118,6 +118,7 @@ def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     say(console, *study.samples.notes, *study.notes, *study.pairing.left_out)
     trainings = study.pairing.trainings.values()
     say(console, evaluation_sentence(study.config, study.samples, len(study.images), trainings, study.matches))
+    say(console, *mismatches(study.config, trainings, study.samples))
 
 
 def _open_attempt(store: RunStore, settings: RunSettings) -> StoragePath:

@@ -136,7 +136,7 @@ def render_published(pixels: np.ndarray, view: PublishedView) -> np.ndarray:
     height, width = pixels.shape[:2]
     wide, high = view.resized(width, height)
     if view.tensors:
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))  # a copy, since torch wants to write
         mode = functional.InterpolationMode(view.interpolation)
         resized = functional.resize(image, [high, wide], interpolation=mode, antialias=True)
         cropped = _cropped(resized, view)

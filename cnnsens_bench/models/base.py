@@ -39,6 +39,7 @@ class ModelSource:
     fixed_outputs: bool = False
     require_trainable: Callable[[str, int], None] = lambda architecture, classes: None
     adapt: Callable[[str, nn.Module, dict[str, Tensor]], dict[str, Tensor]] | None = None
+    identify: Callable[[str], str] | None = None
 
     @property
     def function(self) -> Callable[[str, int, int], nn.Module]:
@@ -67,6 +68,7 @@ def model_source(
     fixed_outputs: bool = False,
     require_trainable: Callable[[str, int], None] = lambda architecture, classes: None,
     adapt: Callable[[str, nn.Module, dict[str, Tensor]], dict[str, Tensor]] | None = None,
+    identify: Callable[[str], str] | None = None,
 ) -> Callable[[Callable[[str, int, int], nn.Module]], Callable[[str, int, int], nn.Module]]:
     """Register a function that builds the networks of a model source.
 
@@ -107,6 +109,9 @@ def model_source(
     adapt
         A function of an architecture, a network and a state dict that returns the state dict in the network's names and
         shapes, such as position embeddings for its input size. It is called where they do not fit as they are.
+    identify
+        A function that returns a text which differs where an architecture of the same name and weights computes
+        something else. Without it, the name and the weights identify a network.
 
     Examples
     --------
@@ -126,7 +131,7 @@ def model_source(
 
     def decorate(build: Callable[[str, int, int], nn.Module]) -> Callable[[str, int, int], nn.Module]:
         found = (names, describe, build, pretrained, published, outputs, restore, trainable, fixed_outputs)
-        model_sources.add(name, ModelSource(name, *found, require_trainable, adapt))
+        model_sources.add(name, ModelSource(name, *found, require_trainable, adapt, identify))
         return build
 
     return decorate

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -55,8 +56,10 @@ class Checkpoint:
         return architecture_of(self.model)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the weights."""
-        return state_digest(self.state_dict)
+        """Return the SHA-256 of the weights, and of what the code around them computes where `extra` tells of it."""
+        weights = state_digest(self.state_dict)
+        computes = self.extra.get("computes")
+        return hashlib.sha256(f"{weights}+{computes}".encode()).hexdigest() if computes else weights
 
     def classifier(self) -> Classifier:
         """Return the network in eval mode on the CPU.

@@ -76,7 +76,7 @@ class Classifier(nn.Module):
 def num_parameters(network: nn.Module) -> int:
     """Return the number of trainable and frozen parameters of a network, without its buffers.
 
-    Of a network whose weights are no parameters of torch, the attribute `hidden_parameters` counts them.
+    Where the weights of a network are no parameters of torch, its attribute `hidden_parameters` counts them.
 
     Examples
     --------

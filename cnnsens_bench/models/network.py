@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from cnnsens_bench.utils.errors import UserError, first_line
 
 PROBE_SIZES = (224, 64, 32, 128, 299, 384, 28)
 """Sides in pixels of the inputs that a network of unknown input size is tried with."""
-DIGITS = 4
-"""Significant digits of the outputs that identify a function without weights."""
+DIGITS, DIRECTIONS = 4, 4
+"""A network is identified by that many significant digits of its outputs, projected on that many directions."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Network:
 
     Notes
     -----
-    Of networks of timm, all of this is known; of those of transformers too, where their image processor lies beside
-    their weights.
+    All of this is known for a network of timm, and for one of transformers whose image processor lies beside its
+    weights.
 
     Examples
     --------
@@ -80,10 +81,16 @@ class Network:
             raise UserError(f"a {type(self.function).__name__} is no network: give a torch.nn.Module or a function")
         if self.input_size is not None and not (isinstance(self.input_size, int) and 16 <= self.input_size <= 4096):
             raise UserError(
-                f"input_size of '{self.title}' is {self.input_size!r}: it must be between 16 and 4096 pixels"
+                f"input_size of '{self.title}' is {self.input_size!r}: it must be a whole number of pixels, "
+                "between 16 and 4096"
             )
         for key, least in (("mean", -math.inf), ("std", 0.0)):
             given = getattr(self, key)
+            if given is not None and _three_numbers(given, 1.0):
+                raise UserError(
+                    f"{key} of '{self.title}' is {given!r}, for pixels in [0, 255]: divide it by 255, for pixels in "
+                    "[0, 1]"
+                )
             if given is not None and not _three_numbers(given, least):
                 what = "three numbers above 0" if key == "std" else "three numbers"
                 raise UserError(f"{key} of '{self.title}' is {given!r}: it must be {what}, for pixels in [0, 1]")
@@ -180,8 +187,7 @@ class OwnNetwork(nn.Module):
     Parameters
     ----------
     network
-        The network. A function without weights is identified by its outputs for two generated images, the buffer
-        `probe`.
+        The network. A function has the buffer `probe`, which identifies it in place of weights.
     title
         Its name, for errors.
     """
@@ -245,7 +251,8 @@ def adapted(network: Network) -> OwnNetwork:
         made.register_buffer("probe", _identifying(made, network))
         return made
     try:
-        function = copy.deepcopy(function)
+        with torch.no_grad():  # the copies of a traced module's weights would be results of a computation
+            function = copy.deepcopy(function)
     except Exception as error:  # what a user's attributes raise when they are copied
         raise UserError(
             f"network '{network.title}' cannot be copied ({first_line(error, LONGEST)}): load its weights into another"
@@ -314,9 +321,27 @@ def _tried(made: OwnNetwork, size: int) -> tuple[Tensor, Tensor]:
     )
 
 
+def behaviour(network: Network) -> str:
+    """Return a digest of what a network computes, by which modules of equal weights and other code are told apart.
+
+    Raises
+    ------
+    UserError
+        As `adapted`.
+    """
+    made = adapted(network)
+    probe = _identifying(made, network) if made.is_module else made.probe
+    return hashlib.sha256(probe.numpy().tobytes()).hexdigest()[:16]
+
+
 def _identifying(made: OwnNetwork, network: Network) -> Tensor:
-    """Return the outputs of a function for generated images, rounded so that machines agree."""
+    """Return a few numbers (images, directions) that the outputs for generated images give.
+
+    They are few, and rounded, so that machines whose sums differ in the last digits agree.
+    """
     outputs = _tried(made, network.described().input_size)[1].double()
+    generator = torch.Generator().manual_seed(0)
+    outputs = outputs @ torch.rand(outputs.shape[1], DIRECTIONS, generator=generator, dtype=torch.float64)
     largest = float(outputs.abs().max())
     scale = 10.0 ** (DIGITS - 1 - math.floor(math.log10(largest))) if 0 < largest < math.inf else 1.0
     return ((outputs * scale).round() / scale + 0.0).float()

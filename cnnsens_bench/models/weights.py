@@ -71,10 +71,11 @@ def starting_weights(model: str, weights: str, ways_out: str = WAYS_OUT) -> Star
     if weights == "random":
         return StartingWeights(None, "random")
     source, location = location_of(model, weights)
+    computed = f"+{source.identify(location)}" if source.identify else ""
     if weights != "auto" and not source.restore:
         file, (path, _) = read_weights(weights), split_key(weights)
         key = "" if file.key in ("", "state_dict") else f"#{file.key}"
-        return StartingWeights(file.state, f"file:{file_digest(path)}{key}", file.notes, file.classes)
+        return StartingWeights(file.state, f"file:{file_digest(path)}{key}{computed}", file.notes, file.classes)
     packaged = package_file(model)
     if packaged is not None:
         return StartingWeights(read_weights(str(packaged)).state, f"package:{packaged.name}")
@@ -85,7 +86,7 @@ def starting_weights(model: str, weights: str, ways_out: str = WAYS_OUT) -> Star
         raise UserError(
             f"the pretrained weights of '{model}' cannot be had from {error}; {ways_out}{package}"
         ) from None
-    return StartingWeights(state, f"{source.name}:{state_digest(state)}")
+    return StartingWeights(state, f"{source.name}:{state_digest(state)}{computed}")
 
 
 def package_file(model: str) -> Path | None:

@@ -191,11 +191,13 @@ def _unsafe(path: Path) -> str:
         types = []
     if not types:
         return f"{path} is not a plain weights file (it would run code, or is damaged): it is not loaded"
+    whole = any(".modules." in name or name.startswith(("torchvision.models.", "timm.models.")) for name in types)
+    part, key = (".state_dict()", "") if whole else ("['model']", ", or with its key in place of 'model'")
     named = ", ".join(sorted(types)[:LISTED]) + (", …" if len(types) > LISTED else "")
     return (
         f"{path} is not loaded, since it would run code: it holds Python objects ({named}) beside its tensors; where "
-        "you trust it, save its state dict alone, with torch.save(torch.load(path, weights_only=False)['model'], "
-        "'mine.pth'), or with its key in place of 'model'"
+        "you trust it, save its state dict alone, with "
+        f"torch.save(torch.load(path, weights_only=False){part}, 'mine.pth'){key}"
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.datasets.base import BOX as BOX_COLUMNS
-from cnnsens_bench.models.base import architecture_of, build_network, preprocessing_of
+from cnnsens_bench.models.base import architecture_of, build_network, preprocessing_of, split_name
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.classes import ClassMatch, match_classes
 from cnnsens_bench.models.classifier import Classifier
@@ -128,6 +128,9 @@ class FineTuning:
         if self.recipe.epochs:
             failures = self._train(network, folder, report)
         extra: dict[str, Any] = {"shaped_by": self.shaped_by, "failures": failures}
+        source, architecture = split_name(self.model)
+        if source.identify:
+            extra["computes"] = source.identify(architecture)
         fitted = fit_weights(network, self.state, self.model) if self.state is not None else None
         if notes := [*self.notes, *(fitted.notes() if fitted else ())]:
             extra["notes"] = notes

@@ -8,7 +8,13 @@ import torch
 
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.datasets import Samples, make_samples
-from cnnsens_bench.experiment.evaluation import evaluation_sentence, settle_split, settle_training, settle_view
+from cnnsens_bench.experiment.evaluation import (
+    evaluation_sentence,
+    mismatches,
+    settle_split,
+    settle_training,
+    settle_view,
+)
 from cnnsens_bench.experiment.prepare import limited
 from cnnsens_bench.experiment.resolve import resolve_models
 from cnnsens_bench.models import split_name
@@ -63,6 +69,17 @@ def test_a_network_of_other_classes_is_fine_tuned() -> None:
         "tested: the 10 test images, chosen from 30 by the hash of their paths; "
         f"classes: {LITE} is fine-tuned on the 3 classes, since outputs and classes do not match"
     )
+
+
+def test_why_a_network_is_fine_tuned_is_said() -> None:
+    samples = samples_of(["TENCH", "owl"])
+    config = compose(["suite=custom", f"models=[{LITE},{{name: {TINY}, weights: random}}]", "training.epochs=4"])
+    models, _ = settle_training(config, resolve_models(config), samples)
+    [said] = mismatches(config, models, samples)
+    assert said.startswith(f"{LITE} is not taken as it is: ")
+    assert "did you mean 'tench, Tinca tinca'" in said
+    config.fine_tune = "always"
+    assert mismatches(config, models, samples) == []
 
 
 def test_networks_of_both_kinds() -> None:

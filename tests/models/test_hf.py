@@ -107,6 +107,20 @@ def test_a_processor_may_resize_pillows_images(tmp_path: Path, monkeypatch: pyte
     assert (view.size, view.resize, view.resize_to, view.tensors) == (201, "shorter", 230, False)
 
 
+def test_a_processor_that_is_saved_again_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("first", "second"):
+        save(tmp_path / folder / "net", "resnet")
+    monkeypatch.chdir(tmp_path / "first")
+    before = hf.published("./net", None)
+    other = transformers.ViTImageProcessor(size={"height": 48, "width": 48}, image_mean=[0.1, 0.2, 0.3])
+    other.save_pretrained("net")
+    after = hf.published("./net", None)
+    assert (after.mean, after.input_size) == ((0.1, 0.2, 0.3), 48)
+    assert hf.describe("./net").mean == (0.1, 0.2, 0.3)
+    monkeypatch.chdir(tmp_path / "second")
+    assert hf.published("./net", None) == before
+
+
 def test_another_size_keeps_the_share_that_is_cropped_and_moves_position_embeddings(tmp_path: Path) -> None:
     folder = str(save(tmp_path, "vit"))
     preprocessing = preprocessing_of("hf/net", 48, "published", weights=folder)

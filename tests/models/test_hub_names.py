@@ -22,9 +22,9 @@ WNIDS = ["n01440764", "n01443537", "n01484850"]
 
 @pytest.fixture(autouse=True)
 def nothing_is_remembered() -> Iterator[None]:
-    timm_source._variant.cache_clear()
+    timm_source._known_variant.cache_clear()
     yield
-    timm_source._variant.cache_clear()
+    timm_source._known_variant.cache_clear()
 
 
 @pytest.fixture
@@ -113,10 +113,10 @@ def test_folders_that_timm_cannot_read(folder: Path) -> None:
         starting_weights(model, "auto")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architecture": "test_vitt"}))
-    timm_source._variant.cache_clear()
+    timm_source._known_variant.cache_clear()
     with pytest.raises(UserError, match=r"its config names 'test_vitt', which timm .* has not: did you mean 'test_vit"):
         preprocessing_of(model, None)
     (folder / "config.json").write_text("{}")
-    timm_source._variant.cache_clear()
+    timm_source._known_variant.cache_clear()
     with pytest.raises(UserError, match=r"has no config.json that timm reads \("):
         preprocessing_of(model, None)

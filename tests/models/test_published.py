@@ -134,7 +134,7 @@ def test_what_cannot_be_followed_is_one_sentence(monkeypatch: pytest.MonkeyPatch
         preprocessing_of("timm/resnet50.none", None, "published")
     odd = dataclasses.replace(get_pretrained_cfg("test_vit2"), interpolation="random")
     monkeypatch.setattr("timm.get_pretrained_cfg", lambda *_, **__: odd)
-    timm_source._variant.cache_clear()
+    timm_source._known_variant.cache_clear()
     with pytest.raises(UserError, match="the interpolation 'random', which is none of nearest, bilinear"):
         preprocessing_of("timm/test_vit2", None, "published")
-    timm_source._variant.cache_clear()
+    timm_source._known_variant.cache_clear()

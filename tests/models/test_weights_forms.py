@@ -9,6 +9,7 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cnnsens_bench.models.base import build_network
@@ -128,6 +129,13 @@ def test_objects_beside_the_weights_are_not_loaded(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
         assert "save its state dict alone" in str(caught.value)
     assert not made.exists()
+
+
+def test_a_whole_network_in_a_file_is_answered_with_how_to_save_its_weights(tmp_path: Path) -> None:
+    path = tmp_path / "whole.pth"
+    torch.save(nn.Sequential(nn.Linear(2, 2)), path)
+    with pytest.raises(UserError, match=r"torch.load\(path, weights_only=False\).state_dict\(\), 'mine.pth'\)$"):
+        read_weights(str(path))
 
 
 def test_a_checkpoint_without_a_head(tmp_path: Path) -> None:

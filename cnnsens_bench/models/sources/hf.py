@@ -80,7 +80,6 @@ def _transformers() -> ModuleType:
     return transformers
 
 
-@functools.cache
 def _folder(location: str) -> Path:
     """Return the folder of a network: the user's, or that of a repository in the cache of the hub, or a download."""
     _transformers()
@@ -121,10 +120,19 @@ def _config(location: str) -> Any:
         raise UserError(f"{folder} has no configuration that is understood ({first_line(error, LONGEST)})") from None
 
 
-@functools.cache
+def _state(location: str) -> tuple[Path, tuple[int, ...]]:
+    """Return the folder of a network, and when its configurations were written: what is kept of it holds until then."""
+    folder = _folder(location).absolute()
+    return folder, tuple(path.stat().st_mtime_ns for path in sorted(folder.glob("*.json")))
+
+
 def _processor(location: str) -> ImageProcessor:
     """Return the image processor of a network."""
-    folder = _folder(location)
+    return _processor_in(location, *_state(location))
+
+
+@functools.lru_cache(maxsize=64)
+def _processor_in(location: str, folder: Path, changed: tuple[int, ...]) -> ImageProcessor:
     try:
         processors = _transformers().AutoImageProcessor
         return processors.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -165,7 +173,6 @@ def _processed(processor: ImageProcessor, pixels: np.ndarray, **options: bool) -
     return np.asarray(processor(pixels, return_tensors="pt", **options)["pixel_values"][0])
 
 
-@functools.cache
 def published(location: str, input_size: int | str | None) -> Preprocessing:
     """Return what a network's image processor does, as a view that gives the same pixels.
 
@@ -177,7 +184,12 @@ def published(location: str, input_size: int | str | None) -> Preprocessing:
     UserError
         If the processor does more than to resize and crop.
     """
-    described, processor = describe(location), _processor(location)
+    return _published_by(_processor(location), location, input_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _published_by(processor: ImageProcessor, location: str, input_size: int | str | None) -> Preprocessing:
+    described = describe(location)
     noise = [np.random.default_rng(side).integers(0, 256, (side, width, 3), np.uint8) for width, side in PROBES]
     results = [_processed(processor, image, do_rescale=False, do_normalize=False) for image in noise]
     for view in _candidates(processor, described.input_size):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cnnsens_bench.models.base import PYTHON, model_source
 from cnnsens_bench.models.classes import OutputClasses
-from cnnsens_bench.models.network import Findings, Network, OwnNetwork, adapted, findings
+from cnnsens_bench.models.network import Findings, Network, OwnNetwork, adapted, behaviour, findings
 from cnnsens_bench.models.preprocessing import Preprocessing
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import complaint, find_in_working_folder, import_own
@@ -125,8 +125,13 @@ def outputs(architecture: str) -> OutputClasses:
 
 
 def pretrained(architecture: str) -> dict[str, Tensor]:
-    """Return the weights of a network; those of a function without weights are its rounded outputs for a few images."""
+    """Return the weights of a network; those of a function are what its outputs for generated images show."""
     return adapted(network_of(architecture)).state_dict()
+
+
+def identify(architecture: str) -> str:
+    """Return a text that tells a network from others of equal name and weights whose code computes something else."""
+    return behaviour(network_of(architecture))
 
 
 def require_trainable(architecture: str, classes: int) -> None:
@@ -150,6 +155,7 @@ def require_trainable(architecture: str, classes: int) -> None:
     outputs=outputs,
     fixed_outputs=True,
     require_trainable=require_trainable,
+    identify=identify,
 )
 def build(architecture: str, num_classes: int, input_size: int) -> OwnNetwork:
     """Return a copy of a network, whose number of outputs is its own."""

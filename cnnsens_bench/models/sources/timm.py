@@ -39,10 +39,16 @@ class _Variant:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-@functools.cache
 def _variant(name: str) -> _Variant:
     """Return what timm knows of a name. Raises `UserError` for an unknown tag, and for a config that cannot be read."""
-    if name.startswith((HUB, FOLDER)):
+    if name.startswith(FOLDER):
+        return _saved_variant(name)  # each time, since it may have changed
+    return _known_variant(name)
+
+
+@functools.cache
+def _known_variant(name: str) -> _Variant:
+    if name.startswith(HUB):
         return _saved_variant(name)
     architecture = name.partition(".")[0]
     known = timm.list_models(architecture, include_tags=True)
