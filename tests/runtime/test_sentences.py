@@ -116,7 +116,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_images_that_nobody_will_use(
     decoded: list[str] = []
     stopping = threading.Event()
 
-    def slow(row: dict, reach: object) -> str:
+    def slow(row: dict, reach: object, read: object) -> str:
         decoded.append(row["image_id"])
         if len(decoded) > 16:
             stopping.wait(30)
