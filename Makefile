@@ -32,10 +32,12 @@ bench: .venv
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/scale.py
 
-# Made anew when the dependencies change.
+# Made anew when the dependencies change. The package imagecorruptions, whose code and photographs of ice the tests compare
+# with, comes without its dependencies: it wants the OpenCV that needs a screen, in place of ours.
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'imagecorruptions>=1.1.2'
 	touch .venv
 
 clean:

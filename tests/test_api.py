@@ -366,7 +366,12 @@ def test_sensitivity_is_a_table_of_images_and_conditions(arrays: tuple[np.ndarra
 
 
 @pytest.mark.parametrize(
-    "first", ["", "import cnnsens_bench.sensitivity.predictors", "from cnnsens_bench import degrade"]
+    "first",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        "import cnnsens_bench.sensitivity.predictors",
+        pytest.param("from cnnsens_bench import degrade", marks=pytest.mark.slow),
+    ],
 )
 def test_sensitivity_can_be_called_and_imported_from_whatever_came_first(first: str) -> None:
     code = (

@@ -15,7 +15,7 @@ PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.j
 """The files that the published code draws from; it never takes the sixth one of its folder."""
 SURPLUS = 1.1
 """How many times larger than needed the published code scales a photograph, so that there is something to crop from."""
-WAY_OUT = "pip install 'cnnsens-bench[imagenet-c]' on every machine of the run, or leave frost=generated"
+WAY_OUT = "pip install --no-deps imagecorruptions on every machine of the run, or leave frost=generated"
 
 
 @functools.lru_cache(maxsize=4)
