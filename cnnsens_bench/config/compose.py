@@ -125,4 +125,8 @@ def sentence(error: Exception) -> str:
             f"{strange[1]}={strange[2]} cannot be read: put the value in quotes, as in \"{strange[1]}='{strange[2]}'\""
         )
     first = " ".join(text.splitlines()[0].split()) if text else type(error).__name__
+    if "Error parsing override" in first:
+        first += (
+            ": put texts that hold brackets or spaces in quotes, as in \"degradations=['gaussian_rgb(16)',flip_lr]\""
+        )
     return f"config key '{key[1]}': {first}" if key else f"the command line cannot be read: {first}"

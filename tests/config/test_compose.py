@@ -62,6 +62,7 @@ def test_any_value_is_overridden() -> None:
         ("training.lr_body=-1", "training.lr_body is -1.0"),
         ("training.batch_size=1", "training.batch_size is 1"),
         ("models=[timm/resnet18", "cannot be read"),
+        ("degradations=[gaussian_rgb(16)]", "put texts with brackets or spaces in quotes"),
         ("dataset.options.fold=bïrds one", "put the value in quotes, as in \"dataset.options.fold='bïrds one'\""),
         ("models=[]", "models is empty"),
         ("models=[3]", "models: 3 is neither"),
