@@ -126,7 +126,5 @@ def sentence(error: Exception) -> str:
         )
     first = " ".join(text.splitlines()[0].split()) if text else type(error).__name__
     if "Error parsing override" in first:
-        first += (
-            ": put texts that hold brackets or spaces in quotes, as in \"degradations=['gaussian_rgb(16)',flip_lr]\""
-        )
+        first += ": put texts with brackets or spaces in quotes, as in \"degradations=['gaussian_rgb(16)',flip_lr]\""
     return f"config key '{key[1]}': {first}" if key else f"the command line cannot be read: {first}"
