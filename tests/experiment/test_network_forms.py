@@ -106,6 +106,7 @@ def test_labels_are_equal_and_agreement_is_reported(results: Results) -> None:
     assert (accuracy > 0.9).all()  # the names were matched, not the order
 
 
+@pytest.mark.slow
 def test_one_call_gives_equal_labels_for_every_form_of_a_network(nets: Path, pictures: Path, tmp_path: Path) -> None:
     """A function, a module, a graph, a quantised graph and a folder of transformers: one network, by `benchmark`."""
     module = Logits(transformers.ResNetForImageClassification.from_pretrained(nets / "hf")).eval()
