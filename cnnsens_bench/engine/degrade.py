@@ -126,6 +126,12 @@ class Degrader:
             for drawn in drawn_cells:
                 yield from self._applied(drawn, self.pixels[_span(drawn.rows)])
 
+    def require_success(self) -> None:
+        """Raise `UserError` with the first failure of the last `run`, if there was one."""
+        if self.failures:
+            sentence = self.failures[0][2]
+            raise UserError(f"degradation {sentence}" if sentence.startswith("'") else sentence)
+
     def _drawn_cells(self, condition: Condition, rows: Sequence[np.ndarray]) -> Iterator[DrawnCell]:
         width = len(condition.levels)
         for trial in range(condition.trials):
@@ -286,9 +292,7 @@ def previews(
                     if not pixels.isfinite().all():
                         raise UserError(f"degradation '{condition.degradation}' returned numbers that are not finite")
                     tiles.append(pixels[0].clamp(0, 255).round().byte().permute(1, 2, 0).numpy())
-            if degrader.failures:
-                sentence = degrader.failures[0][2]
-                raise UserError(f"degradation {sentence}" if sentence.startswith("'") else sentence)
+            degrader.require_success()
             yield tiles
 
 

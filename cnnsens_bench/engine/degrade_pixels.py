@@ -80,7 +80,5 @@ def degrade_pixels(
             if not some.isfinite().all():
                 raise UserError(f"degradation '{degradation.name}' returned numbers that are not finite")
             result[positions] = some.float().clamp(0, 255).permute(0, 2, 3, 1).numpy()
-    if degrader.failures:
-        sentence = degrader.failures[0][2]
-        raise UserError(f"degradation {sentence}" if sentence.startswith("'") else sentence)
+    degrader.require_success()
     return result[:, top : top + height, left : left + width]

@@ -298,9 +298,9 @@ FACTS = ("weights_sha256", "num_parameters", "input_size", "view", "outputs", "m
 def _facts(checkpoint: Checkpoint, parameters: int) -> tuple:
     """Return the values of `FACTS`."""
     view, match = checkpoint.preprocessing.view, checkpoint.match
-    matched = (match.count, match.by) if match else (len(checkpoint.classes), None)
-    size, classes = checkpoint.preprocessing.input_size, len(checkpoint.classes)
-    return checkpoint.digest(), parameters, size, view.describe() if view else None, *matched, classes
+    outputs, size, classes = checkpoint.num_outputs, checkpoint.preprocessing.input_size, len(checkpoint.classes)
+    shown, matched_by = view.describe() if view else None, match.by if match else None
+    return checkpoint.digest(), parameters, size, shown, outputs, matched_by, classes
 
 
 def print_failures(console: Console, store: Store, run_id: str) -> int:

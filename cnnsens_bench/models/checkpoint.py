@@ -55,6 +55,11 @@ class Checkpoint:
         """The model's name without its source."""
         return architecture_of(self.model)
 
+    @property
+    def num_outputs(self) -> int:
+        """The number of the network's outputs, with those that are no class of the data set."""
+        return self.match.count if self.match else len(self.classes)
+
     def digest(self) -> str:
         """Return the SHA-256 of the weights, and of what the code around them computes where `extra` tells of it."""
         weights = state_digest(self.state_dict)
@@ -70,7 +75,7 @@ class Checkpoint:
             If the weights do not fit the model.
         """
         source, architecture = split_name(self.model)
-        count, size = self.match.count if self.match else len(self.classes), self.preprocessing.input_size
+        count, size = self.num_outputs, self.preprocessing.input_size
         # A user's own function may fill more than weights.
         with UninitialisedWeights() if not source.fixed_outputs else contextlib.nullcontext():
             if source.restore:

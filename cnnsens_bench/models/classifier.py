@@ -1,6 +1,6 @@
 """`Classifier`: a network of pixels in [0, 255], with its normalisation inside and its outputs matched with classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,13 +64,17 @@ class Classifier(nn.Module):
         if known is not None:
             return bool(known)
         size, device = self.preprocessing.input_size, self.scale.device
-        with torch.enable_grad():
-            pixels = torch.full((1, 3, size, size), 127.0, device=device, requires_grad=True)
-            try:
-                gradient = torch.autograd.grad(self(pixels).sum(), pixels, allow_unused=True)[0]
-                return gradient is not None
-            except RuntimeError:  # as NumPy's functions do to a tensor with a gradient
-                return False
+        return has_gradient(self, torch.full((1, 3, size, size), 127.0, device=device))
+
+
+def has_gradient(function: Callable[[Tensor], Tensor], images: Tensor) -> bool:
+    """Return whether the outputs of a function for some images have a gradient by these images."""
+    with torch.enable_grad():
+        given = images.clone().requires_grad_()
+        try:
+            return torch.autograd.grad(function(given).sum(), given, allow_unused=True)[0] is not None
+        except RuntimeError:  # as NumPy's functions do to a tensor with a gradient
+            return False
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -141,10 +141,9 @@ def _from_checkpoint(
             saved.model, dataclasses.replace(saved, preprocessing=preprocessing).classifier(), saved.classes
         )
     preprocessing = dataclasses.replace(trained, input_size=wanted.input_size, view=wanted.view)
-    count = saved.match.count if saved.match else len(saved.classes)
     try:
         with UninitialisedWeights():
-            network = build_network(saved.model, count, wanted.input_size)
+            network = build_network(saved.model, saved.num_outputs, wanted.input_size)
         load_weights(network, saved.state_dict, saved.model)
     except UserError:
         raise UserError(

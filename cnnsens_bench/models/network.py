@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cnnsens_bench.images.published import PublishedView
 from cnnsens_bench.models.base import LONGEST
 from cnnsens_bench.models.classes import OutputClasses
-from cnnsens_bench.models.classifier import best_device
+from cnnsens_bench.models.classifier import best_device, has_gradient
 from cnnsens_bench.models.preprocessing import UNKNOWN_COLOURS, GivenInput, Preprocessing
 from cnnsens_bench.models.sources import hf, timm
 from cnnsens_bench.utils.errors import UserError, first_line
@@ -287,16 +287,7 @@ def findings(network: Network) -> Findings:
         found = OutputClasses(count, names=tuple(str(own.get(i, i)) for i in range(count)))
         known = found if len(own) == count and not found.names[0].startswith("LABEL_") else known
     trainable = made.is_module and any(True for _ in made.parameters())
-    return Findings(known, trainable, made.is_module and _differentiable(made, images))
-
-
-def _differentiable(made: OwnNetwork, images: Tensor) -> bool:
-    try:
-        with torch.enable_grad():
-            given = images.clone().requires_grad_()
-            return torch.autograd.grad(made(given).sum(), given, allow_unused=True)[0] is not None
-    except RuntimeError:
-        return False
+    return Findings(known, trainable, made.is_module and has_gradient(made, images))
 
 
 def _tried(made: OwnNetwork, size: int) -> tuple[Tensor, Tensor]:
