@@ -1,17 +1,16 @@
 """Estimates what a run would cost: evaluations, hours, storage, memory. Nothing is trained, and nothing written."""
 
 import contextlib
-import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
+from cnnsens_bench.datasets.sample_table import ImageSelection
 from cnnsens_bench.engine.plan import plan
 from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.prepare import prepare
@@ -90,7 +89,7 @@ def estimate(config: Config, console: Console) -> CostEstimate:
     with reading(database) if database.exists() else contextlib.nullcontext() as store:
         counts = wanted_counts(store, sweep, images, study.protocol)
         hours_elsewhere = _hours_elsewhere(store, sweep, counts)
-    train = len(study.samples.split("train", "val"))
+    train = len(study.samples.select("train", "val"))
     device = best_device()
     cores = settings.cluster.threads or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
@@ -146,14 +145,13 @@ def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
     return found
 
 
-def wanted_counts(store: Store | None, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> WantedCounts:
+def wanted_counts(store: Store | None, sweep: Sweep, chosen: ImageSelection, protocol: str) -> WantedCounts:
     """Return how many of the chosen images each entrant still needs; `store` is None where there is none yet."""
     needed_cells, needed_scores = (needed.astype(np.int64) for needed in sweep.needed())
     if store is None or not store.has_predictions(protocol, sweep.dataset):
         return WantedCounts(needed_cells * len(chosen), needed_scores * len(chosen), len(chosen))
     cells, scores, images = np.zeros_like(needed_cells), np.zeros_like(needed_scores), 0
-    missing = functools.partial(store.missing, protocol, sweep.dataset)
-    for batch in plan(sweep, chosen, missing):
+    for batch in plan(sweep, chosen.frames(), store.rows_of(protocol, sweep.dataset)):
         cells += batch.wanted.sum(axis=0)
         scores += batch.wanted_scores.sum(axis=0)
         images += len(batch.rows)

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pandas as pd
 import torch
 
 from cnnsens_bench import images
+from cnnsens_bench.datasets.sample_table import ImageSelection
 from cnnsens_bench.engine.degrade import Degrader
 from cnnsens_bench.engine.networks import LoadedEntrant, autocast
 from cnnsens_bench.engine.score import Scorer
@@ -93,10 +93,10 @@ class Profiler:
         self.preprocessings = {key: model.preprocessing(view) for key, model in models}
         self.sizes = {key: one.input_size for key, one in self.preprocessings.items()}
 
-    def seconds(self, counts: WantedCounts, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
+    def seconds(self, counts: WantedCounts, chosen: ImageSelection, training_images: int) -> dict[str, float]:
         """Return the seconds of each stage, of all that is still to be done."""
         found = dict.fromkeys(("decode", "degrade", "forward", "score", "train"), 0.0)
-        rows = chosen.iloc[np.linspace(0, len(chosen) - 1, min(SAMPLE, len(chosen))).astype(int)].to_dict("records")
+        rows = chosen.at(np.linspace(0, len(chosen) - 1, min(SAMPLE, len(chosen))).astype(int)).to_dict("records")
         reach = self.sweep.reach(min(self.sizes.values()))
         began = time.perf_counter()
         decoded = [image for row in rows if not isinstance(image := images.decode_row(row, reach), str)]

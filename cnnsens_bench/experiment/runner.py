@@ -12,6 +12,7 @@ from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
+from cnnsens_bench.datasets.sample_table import ImageSelection
 from cnnsens_bench.engine.plan import plan
 from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
@@ -210,7 +211,7 @@ def _report(study: ResolvedStudy, networks: FineTuned, store: RunStore, run: Run
 def run_sweep(
     settings: RunSettings,
     sweep: Sweep,
-    images: pd.DataFrame,
+    images: ImageSelection,
     checkpoints: Mapping[str, Checkpoint],
     parts: StoragePath,
     store: RunStore,
@@ -219,10 +220,10 @@ def run_sweep(
 ) -> int:
     """Compute what the store lacks, and return the number of images that failed."""
     resumed = store.has_predictions(protocol, sweep.dataset)
-    missing = functools.partial(store.missing, protocol, sweep.dataset) if resumed else None
+    rows = store.rows_of(protocol, sweep.dataset) if resumed else None
     store.held.check()  # after hours of training, another run may have taken over the output
-    with stored_plan(sweep, plan(sweep, images, missing), parts) as stored:
-        if missing:
+    with stored_plan(sweep, plan(sweep, images.frames(), rows), parts) as stored:
+        if resumed:
             everything = len(images) * sweep.evaluations_per_image()
             done = everything - stored.evaluations
             console.print(f"resuming: {done} of {everything} evaluations are in the store", markup=False)
