@@ -1,7 +1,8 @@
-"""The predictions of one batch of images in all cells of a sweep: degrade, defend, predict.
+"""The predictions of some images in all cells of a sweep: degrade, defend, predict.
 
-Every forward pass has the same batch shape (the last batch is padded), so a prediction does not depend on how images
-were grouped. Every draw serves all levels and all networks.
+Every forward pass has the same batch shape (the last batch is padded), so a prediction does not depend on which rows
+share a pass. A row is an image in a cell; what is left of a degradation's rows shares a pass with the next one's. Every
+draw serves all levels and all networks.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -14,13 +15,14 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.engine.batch_norm import Calibration, Recalibrated
-from cnnsens_bench.engine.degrade import Degrader, Failure, Images, ReadStored, digitize
+from cnnsens_bench.engine.degrade import Degrader, Images, ReadStored, digitize
 from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, autocast, inputs_of, to_device
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, free_memory, out_of_memory
-from cnnsens_bench.engine.predictions import OUTPUTS, Columns, Prediction, joined, outputs_of
-from cnnsens_bench.engine.sweep import Cell, Condition, Sweep
+from cnnsens_bench.engine.predictions import Prediction, Results, joined, outputs_of
+from cnnsens_bench.engine.sweep import NONE, Sweep
 from cnnsens_bench.engine.timing import Mark, Stopwatch
 from cnnsens_bench.models import Classifier
+from cnnsens_bench.utils.errors import StorageError
 from cnnsens_bench.utils.reporter import SILENT, Reporter
 
 
@@ -66,7 +68,7 @@ class Evaluator:
         self.read_stored = read_stored
         self.stopwatch = Stopwatch(self.device)
         self.backoff = OomBackoff(reporter)
-        self.cells = sweep.cells()
+        self.cells, self.conditions = sweep.cells(), sweep.cells_by_condition()
         self.unfit: set[int] = set()
         self.entrants = [LoadedEntrant(self._move(i, e.classifier), e.defense) for i, e in enumerate(entrants)]
         self.inputs = inputs_of(entrants)
@@ -76,12 +78,19 @@ class Evaluator:
         self.recalibrated = {i: Recalibrated(e.classifier, e.defense, shared) for i, e in follow}
 
     def evaluate(
-        self, image_ids: Sequence[str], labels: Sequence[int], decoded: Images, wanted: np.ndarray
+        self,
+        image_ids: Sequence[str],
+        labels: Sequence[int],
+        decoded: Images,
+        wanted: np.ndarray,
+        *,
+        packed: bool = True,
     ) -> Iterator[Prediction]:
-        """Yield the predictions of a batch of images, one degradation after the other, the undegraded first.
+        """Yield the predictions of some images, one degradation after the other, the undegraded first.
 
-        The undegraded images are always run, because their predicted classes are the reference of all others, but only
-        what is wanted is returned.
+        The undegraded version of an image of which something is wanted is always run, because its predicted class is
+        the reference of all others, but only what is wanted is returned. There may be more images than fit into a
+        forward pass.
 
         Parameters
         ----------
@@ -91,15 +100,40 @@ class Evaluator:
             Their classes, counted from 0.
         wanted
             (images, entrants, cells) bool.
+        packed
+            Whether the rows of several degradations share a forward pass. The prediction of a degradation then comes
+            once its last row was run, which may be while a later one is degraded. Otherwise it comes before the next
+            degradation is begun, so that nothing of it is lost where the process dies.
         """
         classes = torch.tensor(list(labels), device=self.device)
         batches = [_InputBatch(self, seen, image_ids, classes, decoded, wanted) for seen in self.inputs]
-        batches = [batch for batch in batches if batch.wanted.any()]
+        batches = [batch for batch in batches if batch.queues]
+        wanted_here = [wanted[:, :, cells.start : cells.stop].any() for _, cells in self.conditions]
+        incomplete: list[int] = []
         with torch.inference_mode():
-            yield joined(self.cells[0].degradation, [batch.undegraded() for batch in batches])
-            for condition, cells in self.sweep.cells_by_condition():
-                if wanted[:, :, cells.start : cells.stop].any():
-                    yield joined(condition.degradation, [batch.degraded(condition, cells) for batch in batches])
+            for number in [0, *(1 + np.flatnonzero(wanted_here))]:
+                try:
+                    for batch in batches:
+                        batch.add(number)
+                except StorageError:
+                    yield from self._complete(batches, incomplete, flush=True)
+                    raise
+                incomplete.append(number)
+                yield from self._complete(batches, incomplete, flush=not packed)
+            yield from self._complete(batches, incomplete, flush=True)
+
+    def _complete(self, batches: list["_InputBatch"], incomplete: list[int], flush: bool) -> Iterator[Prediction]:
+        """Yield the predictions of the degradations that have no row left to run, and take them off `incomplete`.
+
+        With `flush` the rows that wait for a full batch are run first, which completes all.
+        """
+        for batch in batches if flush else ():
+            batch.flush()
+        first_held = min((batch.first_held for batch in batches), default=len(self.conditions) + 1)
+        while incomplete and incomplete[0] < first_held:
+            number = incomplete.pop(0)
+            name = self.conditions[number - 1][0].degradation if number else NONE
+            yield joined(name, [batch.results.take(number) for batch in batches])
 
     def close(self) -> None:
         """End the threads, and release what networks hold outside of torch, such as sessions of onnxruntime."""
@@ -126,7 +160,7 @@ class Evaluator:
 
 
 class _InputBatch:
-    """Images as the networks of one input see them, the buffer of a forward pass, and the images' reference classes."""
+    """Images as the networks of one input see them, and a queue for each set of networks that want the same cells."""
 
     def __init__(
         self,
@@ -137,49 +171,97 @@ class _InputBatch:
         decoded: Images,
         wanted: np.ndarray,
     ) -> None:
-        self.evaluator, self.count, self.labels, self.device = evaluator, len(ids), labels, evaluator.device
-        self.members = [(i, entrant) for i, entrant in enumerate(evaluator.entrants) if entrant.input == seen]
-        self.positions = [i for i, _ in self.members]
-        # A full image batch fills the buffer with one cell anyway.
-        self.cell_by_cell = any(i in evaluator.recalibrated for i in self.positions)
-        self.wanted = wanted[:, self.positions]
+        self.evaluator, self.results = evaluator, Results(evaluator.sweep)
+        alike: dict[tuple[bytes, bool], list[int]] = {}
+        for i, entrant in enumerate(evaluator.entrants):
+            if entrant.input == seen and wanted[:, i].any():
+                alike.setdefault((wanted[:, i].tobytes(), i in evaluator.recalibrated), []).append(i)
+        self.queues: list[_PassQueue] = []
+        if alike:
+            here, view = (evaluator.device, evaluator.pool), (seen.view, evaluator.read_stored)
+            self.degrader = Degrader(evaluator.sweep, seen.size, ids, decoded, *here, *view)
+            self.queues = [
+                _PassQueue(evaluator, seen.size, labels, wanted[:, members[0]], members, self.results)
+                for members in alike.values()
+            ]
+
+    def add(self, number: int) -> None:
+        """Put all rows of a degradation into the queues, which run those that fill a batch."""
+        if number == 0:
+            for queue in self.queues:
+                rows = np.flatnonzero(queue.wanted.any(axis=1))
+                queue.add(self.degrader.pixels[torch.from_numpy(rows)], rows, 0)
+        else:
+            condition, cells = self.evaluator.conditions[number - 1]
+            wanted = np.any([queue.wanted for queue in self.queues], axis=0)
+            images = [np.flatnonzero(wanted[:, cell]) for cell in cells]
+            for position, pixels, here in self.degrader.run(condition, images):
+                self._add_degraded(pixels, here, cells[position])
+            self.results.failures[number] += self.degrader.failures
+        for queue in self.queues:
+            if queue.cell_by_cell:
+                queue.flush()
+
+    def _add_degraded(self, pixels: Tensor, rows: np.ndarray, cell: int) -> None:
+        digital = not self.degrader.degradation.as_stored
+        if len(self.queues) == 1:
+            self.queues[0].add(pixels, rows, cell, digital)
+            return
+        if digital:
+            pixels = digitize(pixels.clamp(0, 255), self.evaluator.sweep)
+        for queue in self.queues:
+            own = np.flatnonzero(queue.wanted[rows, cell])
+            queue.add(pixels if len(own) == len(rows) else pixels[torch.from_numpy(own)], rows[own], cell)
+
+    def flush(self) -> None:
+        """Run the rows that wait for a full batch."""
+        for queue in self.queues:
+            queue.flush()
+
+    @property
+    def first_held(self) -> int:
+        """The number of the first degradation that has rows to run; the number after the last one where none has."""
+        after = len(self.evaluator.conditions) + 1
+        return min(int(self.results.numbers[queue.held[0][1]]) if queue.held else after for queue in self.queues)
+
+
+class _PassQueue:
+    """The rows that wait for a forward pass, and the results of passes, of networks that want the same cells.
+
+    The undegraded rows of the images come first, so the reference class of an image is known once its other rows are
+    evaluated, even where they share a pass.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        size: int,
+        labels: Tensor,
+        wanted: np.ndarray,
+        positions: Sequence[int],
+        results: Results,
+    ) -> None:
+        self.evaluator, self.labels, self.wanted, self.device = evaluator, labels, wanted, evaluator.device
+        self.members = [(i, evaluator.entrants[i]) for i in positions]
+        # The statistics of a network whose batch norm is recalibrated depend on the cell.
+        self.cell_by_cell = any(i in evaluator.recalibrated for i in positions)
         # Members → the name of what does not fit even with one image.
-        unfit = [(member, i) for member, i in enumerate(self.positions) if i in evaluator.unfit]
+        unfit = [(member, i) for member, i in enumerate(positions) if i in evaluator.unfit]
         self.too_large = {member: evaluator.sweep.entrants[i].model for member, i in unfit}
-        self.reference = torch.zeros(len(self.members), len(ids), dtype=torch.long, device=self.device)
-        here, view = (self.device, evaluator.pool), (seen.view, evaluator.read_stored)
-        self.degrader = Degrader(evaluator.sweep, seen.size, ids, decoded, *here, *view)
-        shape = (evaluator.sweep.batch_size, 3, seen.size, seen.size)
+        self.reference = torch.zeros(len(self.members), len(wanted), dtype=torch.long, device=self.device)
+        shape = (evaluator.sweep.batch_size, 3, size, size)
         self.buffer = torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last)
-
-    def undegraded(self) -> tuple[Columns, list[Failure]]:
-        """Predict the undegraded images."""
-        self._start()
-        self._add(self.degrader.pixels, np.arange(self.count), 0)
-        return self._finish()
-
-    def degraded(self, condition: Condition, cells: range) -> tuple[Columns, list[Failure]]:
-        """Predict all levels and trials of a condition, which are these cells of the sweep."""
-        self._start()
-        rows = [np.flatnonzero(self.wanted[:, :, cell].any(axis=1)) for cell in cells]
-        for position, pixels, here in self.degrader.run(condition, rows):
-            self._add(pixels, here, cells[position], digital=not self.degrader.degradation.as_stored)
-        columns, failures = self._finish()
-        return columns, self.degrader.failures + failures
-
-    def _start(self) -> None:
         self.filled = 0
         self.held: list[tuple[np.ndarray, int]] = []
-        self.results: list[tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]] = []
-        self.failures: list[Failure] = []
+        self.results = results
 
-    def _add(self, pixels: Tensor, rows: np.ndarray, cell: int, digital: bool = False) -> None:
+    def add(self, pixels: Tensor, rows: np.ndarray, cell: int, digital: bool = False) -> None:
         """Put clamped pixels into the buffer. Run it when it is full, and before another cell where networks differ.
 
         `digital` says whether they become what a camera would store, where the sweep asks for that.
         """
         if self.cell_by_cell and self.held and self.held[-1][1] != cell:
-            self._run()
+            self.flush()
         done = 0
         while done < len(rows):
             room = min(len(rows) - done, len(self.buffer) - self.filled)
@@ -191,22 +273,22 @@ class _InputBatch:
             self.filled += room
             done += room
             if self.filled == len(self.buffer):
-                self._run()
+                self.flush()
 
-    def _run(self) -> None:
-        """Run the buffer through every network that wants a row of it."""
+    def flush(self) -> None:
+        """Run the buffer through every network, if there is a row in it."""
+        if not self.filled:
+            return
         rows = np.concatenate([rows for rows, _ in self.held])
         cells = np.concatenate([np.full(len(rows), cell) for rows, cell in self.held])
+        asked = self.wanted[rows, cells]
+        undegraded = int(np.count_nonzero(cells == 0))
         image = torch.from_numpy(rows).to(self.device)
         broken = self.buffer[: self.filled].sum((1, 2, 3)).isnan()
         clock = self.evaluator.stopwatch
         filtered: dict[str, Tensor | None] = {}
         filtering: dict[str, list[tuple[Mark, Mark]]] = {}  # done once, but counted in each entrant's pass
         for member, (position, entrant) in enumerate(self.members):
-            asked = self.wanted[rows, member, cells]
-            is_reference = cells[0] == 0  # batches never mix the undegraded cell with others
-            if not asked.any() and not (is_reference and self.wanted[:, member].any()):
-                continue
             name, prefilter = entrant.defense.name, entrant.defense.prefilter
             if name not in filtered:
                 began = clock.mark()
@@ -219,14 +301,13 @@ class _InputBatch:
             self.evaluator.reporter.evaluations(int(asked.sum()))
             if logits is None:
                 sentence = f"{self.too_large[member]} does not fit into the memory with one image at a time"
-                self.failures += [(int(row), "predict", sentence) for row in np.unique(rows[asked])]
+                self.results.fail(rows[asked], cells[asked], sentence)
                 continue
             logits = logits[: self.filled].float()
-            if is_reference:
-                self.reference[member, image] = logits.argmax(1)
+            if undegraded:
+                self.reference[member, image[:undegraded]] = logits[:undegraded].argmax(1)
             outputs = outputs_of(logits, self.labels[image], self.reference[member, image], broken)
-            entrants = np.full(asked.sum(), position)
-            self.results.append((rows[asked], entrants, cells[asked], outputs[torch.from_numpy(asked)]))
+            self.results.add(position, rows, cells, asked, outputs)
         self.filled = 0
         self.held = []
 
@@ -260,31 +341,3 @@ class _InputBatch:
         if logits is None:
             self.too_large[member] = model
         return logits
-
-    def _finish(self) -> tuple[Columns, list[Failure]]:
-        """Run what is left in the buffer; return all rows since `_start`, those that are no numbers as failures."""
-        if self.filled:
-            self._run()
-        if not self.results:
-            return {}, self.failures
-        *positions, tables = zip(*self.results, strict=True)
-        image, entrant, cell = map(np.concatenate, positions)
-        outputs = torch.cat(tables).cpu().numpy()
-        good = np.isfinite(outputs).all(axis=1)
-        levels = np.array([c.level for c in self.evaluator.cells])
-        trials = np.array([c.trial for c in self.evaluator.cells])
-        columns = {"image": image, "entrant": entrant, "level": levels[cell], "trial": trials[cell]}
-        columns = {name: column[good] for name, column in columns.items()}
-        columns |= {name: outputs[good, i] for i, name in enumerate(OUTPUTS)}
-        # Of equal failures only the first is kept, as where degradations raise.
-        first: dict[Failure, Cell] = {}
-        for i in np.flatnonzero(~good):
-            at, model = self.evaluator.cells[cell[i]], self.evaluator.sweep.entrants[entrant[i]].model
-            failure = "predict", f"{model} gave no finite number on it ({at.degradation})"
-            if outputs[i, -1] == 1:
-                failure = "degrade", f"'{at.degradation}' returned NaN"
-            first.setdefault((int(image[i]), *failure), at)
-        return columns, self.failures + [
-            (row, stage, f"{sentence} (first at level {at.level:g}, trial {at.trial})")
-            for (row, stage, sentence), at in first.items()
-        ]

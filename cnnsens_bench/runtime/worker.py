@@ -197,7 +197,8 @@ class Worker:
         positions = {condition.degradation: i for i, condition in enumerate(self.sweep.conditions, 2)}
         if self.stored:
             self.stored.begin(task.rows)
-        for prediction in self.evaluator.evaluate(ids, labels, pictures, task.wanted):
+        # An image that is computed alone has killed a process before: each of its degradations is written at once.
+        for prediction in self.evaluator.evaluate(ids, labels, pictures, task.wanted, packed=report is None):
             failures += [(ids[image], stage, sentence) for image, stage, sentence in prediction.failures]
             if prediction.columns:
                 table = rows.prediction_table(self.sweep, task.rows, prediction)
