@@ -23,5 +23,9 @@ def keep_compiled_code(cache: str | Path | None) -> None:
     cache
         The cache folder; None for the user's.
     """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get(CODE_FOLDER, default_cache_dir()) != default_cache_dir():
+        return  # torch writes its default into the environment by itself
     processor = hashlib.blake2b(device_name(torch.device("cpu")).encode(), digest_size=4).hexdigest()
-    os.environ.setdefault(CODE_FOLDER, str(cache_dir(cache).absolute() / "compiled" / processor))
+    os.environ[CODE_FOLDER] = str(cache_dir(cache).absolute() / "compiled" / processor)
