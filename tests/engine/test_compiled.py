@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 
 from cnnsens_bench import images
@@ -41,7 +42,7 @@ def classifier(network: nn.Module | None = None, size: int = SIZE) -> Classifier
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that torch keeps compiled code in."""
     folder = tmp_path_factory.mktemp("code")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, torch._inductor.config.patch({"cpp_cache_precompile_headers": False}):
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
         yield folder
     forget_compiled()
@@ -92,8 +93,17 @@ def run(evaluator: Evaluator, batch: tuple, order: list[int] | None = None) -> p
     return table.sort_values(keys).set_index(keys)
 
 
-def test_predictions_are_those_of_the_network_itself(fast: Evaluator, sweep: Sweep, batch: tuple) -> None:
-    found, expected = run(fast, batch), run(make_evaluator(sweep, batch), batch)
+@pytest.fixture(scope="module")
+def found(fast: Evaluator, batch: tuple) -> pd.DataFrame:
+    return run(fast, batch)
+
+
+@pytest.fixture(scope="module")
+def expected(sweep: Sweep, batch: tuple) -> pd.DataFrame:
+    return run(make_evaluator(sweep, batch), batch)
+
+
+def test_predictions_are_those_of_the_network_itself(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     assert (found["prediction"] == expected["prediction"]).all()
     np.testing.assert_allclose(found["reference_logit"], expected["reference_logit"], atol=1e-3)
 
@@ -105,8 +115,7 @@ def test_a_network_is_compiled_once_for_all_defenses_but_recalibration(fast: Eva
     assert [message for message in messages if message.startswith("compiling s/tiny")] == messages[:1]
 
 
-def test_recalibrated_networks_have_the_bits_of_a_run_without(fast: Evaluator, sweep: Sweep, batch: tuple) -> None:
-    found, expected = run(fast, batch), run(make_evaluator(sweep, batch), batch)
+def test_recalibrated_networks_have_the_bits_of_a_run_without(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     third = found.index.get_level_values("entrant") == 2
     pd.testing.assert_frame_equal(found[third], expected[third], check_exact=True)
 
@@ -117,11 +126,12 @@ def test_batch_norm_and_convolutions_become_one(code: Path, fast: Evaluator) -> 
     assert not any("batch_norm" in line for text in programs for line in text.splitlines() if "cpp_fused" in line)
 
 
-def test_predictions_do_not_depend_on_how_images_are_grouped(fast: Evaluator, batch: tuple) -> None:
-    whole = run(fast, batch)
+def test_predictions_do_not_depend_on_how_images_are_grouped(
+    found: pd.DataFrame, fast: Evaluator, batch: tuple
+) -> None:
     for order in ([3], [5, 1, 0]):
         part = run(fast, batch, order)
-        pd.testing.assert_frame_equal(part, whole.loc[part.index], check_exact=True)
+        pd.testing.assert_frame_equal(part, found.loc[part.index], check_exact=True)
 
 
 def test_scores_never_see_a_compiled_network(
