@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cnnsens_bench import images
 from cnnsens_bench.engine.batch_norm import Calibration, Recalibrated
+from cnnsens_bench.engine.compiled import compile_networks, forget_compiled
 from cnnsens_bench.engine.degrade import Degrader, Images, ReadStored, digitize
 from cnnsens_bench.engine.networks import LoadedEntrant, NetworkInput, autocast, inputs_of, to_device
 from cnnsens_bench.engine.oom_backoff import OomBackoff, fewer_images, free_memory, out_of_memory
@@ -76,6 +77,7 @@ class Evaluator:
         shared = Calibration(sweep, calibration, self.device, self.pool, read_stored)
         follow = [(i, e) for i, e in enumerate(self.entrants) if e.defense.recalibration and i not in self.unfit]
         self.recalibrated = {i: Recalibrated(e.classifier, e.defense, shared) for i, e in follow}
+        self.compiled = self._compiled() if sweep.compile else {}
 
     def evaluate(
         self,
@@ -138,6 +140,9 @@ class Evaluator:
     def close(self) -> None:
         """End the threads, and release what networks hold outside of torch, such as sessions of onnxruntime."""
         self.pool.shutdown()
+        if self.compiled:
+            self.compiled = {}
+            forget_compiled()
         for entrant in self.entrants:
             if close := getattr(entrant.classifier.network, "close", None):
                 close()
@@ -145,6 +150,12 @@ class Evaluator:
     def autocast(self) -> AbstractContextManager:
         """Return the context in which networks compute in the sweep's precision."""
         return autocast(self.device, self.sweep.precision)
+
+    def _compiled(self) -> dict[int, Callable[[Tensor], Tensor]]:
+        """Compile the networks whose weights stay as they are, and return them by their positions."""
+        fixed = [i for i in range(len(self.entrants)) if i not in self.recalibrated and i not in self.unfit]
+        networks = [(i, self.sweep.entrants[i].model, self.entrants[i].classifier) for i in fixed]
+        return compile_networks(networks, self.device, self.sweep.precision, self.sweep.batch_size, self.reporter)
 
     def _move(self, position: int, classifier: Classifier) -> Classifier:
         """Return the classifier on the device; where it does not fit, on the CPU and marked as unfit."""
@@ -330,7 +341,7 @@ class _PassQueue:
             return None
 
         def forward(part: Tensor) -> Tensor:
-            network = entrant.classifier
+            network = evaluator.compiled.get(position, entrant.classifier)
             if position in evaluator.recalibrated:
                 network = evaluator.recalibrated[position].at(cell, evaluator.autocast())
             with evaluator.autocast():

@@ -17,6 +17,7 @@ from cnnsens_bench.experiment.prepare import prepare
 from cnnsens_bench.experiment.profiling import Profiler, WantedCounts, training_steps
 from cnnsens_bench.experiment.resolve import resolve_studies
 from cnnsens_bench.models.classifier import best_device
+from cnnsens_bench.runtime.compiled_code import keep_compiled_code
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.store import Store, reading
 from cnnsens_bench.utils.plugins import load_plugins
@@ -33,8 +34,12 @@ EMPTY_DATABASE = 3_000_000
 
 SPEEDS = """
 SELECT device, model, defense, sum(seconds) / sum(images) AS seconds
-FROM speed WHERE precision IS NULL OR precision = ? GROUP BY ALL HAVING sum(images) > 0
+FROM speed LEFT JOIN runs USING (run_id)
+WHERE (precision IS NULL OR precision = ?) AND coalesce((config ->> 'compile')::BOOLEAN, false) = ?
+GROUP BY ALL HAVING sum(images) > 0
 """
+MAY_PAY = 300.0
+"""Seconds of forward passes for each entrant from which on compiling is worth a trial."""
 HAS_SPEEDS = "SELECT 1 FROM information_schema.tables WHERE table_name = 'speed'"
 
 
@@ -44,6 +49,7 @@ class CostEstimate:
 
     `evaluations` counts the (image, cell) pairs that are still to be computed, `stored` those that the store has.
     `seconds` has the time of `device` by stage; "decode" is the time of one core. `rows` counts the rows of each table.
+    `saved_by_compiling` has the seconds that compiled forward passes save, None where networks are not compiled.
     `hours_elsewhere` has the hours of forward passes on each device whose speed the store knows. Trainings count as if
     the cache had none of them.
     """
@@ -62,6 +68,7 @@ class CostEstimate:
     database_bytes: int
     network_bytes: int
     memory_bytes: int
+    saved_by_compiling: float | None
     hours_elsewhere: dict[str, float]
 
     @property
@@ -96,6 +103,8 @@ def estimate(config: Config, console: Console) -> CostEstimate:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(cores)
         pool = stack.enter_context(ThreadPoolExecutor(2))
+        if sweep.compile:
+            keep_compiled_code(settings.cache)
         profiler = Profiler(sweep, pairing, device, pool, len(study.samples.classes))
         seconds = profiler.seconds(counts, images, train)
     rows = _rows(counts)
@@ -115,6 +124,7 @@ def estimate(config: Config, console: Console) -> CostEstimate:
         database_bytes=EMPTY_DATABASE + sum(DATABASE_BYTES[table] * n for table, n in rows.items()),
         network_bytes=sum(profiler.network_bytes.values()),
         memory_bytes=profiler.memory(),
+        saved_by_compiling=profiler.saved_by_compiling if sweep.compile else None,
         hours_elsewhere=hours_elsewhere,
     )
     print_estimate(result, settings.suite, study.objective is not None, console)
@@ -163,7 +173,7 @@ def _hours_elsewhere(store: Store | None, sweep: Sweep, counts: WantedCounts) ->
     found: dict[str, float] = {}
     if store is None or store.query(HAS_SPEEDS).empty:
         return found
-    for device, table in store.query(SPEEDS, [sweep.precision]).groupby("device"):
+    for device, table in store.query(SPEEDS, [sweep.precision, sweep.compile]).groupby("device"):
         known = table.set_index(["model", "defense"])["seconds"].to_dict()
         each = [known.get((entrant.model, entrant.defense)) for entrant in sweep.entrants]
         if all(each):
@@ -182,6 +192,7 @@ def print_estimate(result: CostEstimate, suite: str, searches: bool, console: Co
         f"on this device ({result.device}, {result.cores} cores): {_duration(result.hours)}; on n of them about 1/n",
         *(f"    {stage}: {_duration(s / 3600)}" for stage, s in result.seconds.items() if s and stage != "decode"),
         f"    decode: {_duration(result.seconds['decode'] / 3600)} of one core, shared by {result.cores}",
+        *_compile_lines(result),
         *(f"on {name}, forward passes alone: {_duration(hours)}" for name, hours in result.hours_elsewhere.items()),
         f"storage: {sum(result.rows.values()):,} rows, about {_size(result.database_bytes)} as results.duckdb "
         f"and {_size(result.part_bytes)} as parts on the way",
@@ -189,6 +200,17 @@ def print_estimate(result: CostEstimate, suite: str, searches: bool, console: Co
         f"{_size(result.network_bytes)}",
     ]
     say(console, *lines)
+
+
+def _compile_lines(result: CostEstimate) -> list[str]:
+    """Return a line that says whether compiling pays, or that it may."""
+    if result.saved_by_compiling is None:
+        long = result.seconds["forward"] > MAY_PAY * result.entrants
+        return ["compile=on may make the forward passes faster: estimate=true compile=on times it"] if long else []
+    cost, saved = result.seconds["compile"], result.saved_by_compiling
+    shown = _duration(cost / 3600), _duration(max(saved, 0) / 3600)
+    verdict = "pays" if saved > cost else "does not pay for this run"
+    return [f"compile=on {verdict}: it takes {shown[0]} in each worker, and saves {shown[1]} of forward passes in all"]
 
 
 def _duration(hours: float) -> str:

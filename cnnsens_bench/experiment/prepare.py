@@ -15,6 +15,7 @@ from cnnsens_bench.degradations.expressions import NO_VARIANTS
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.frost import require_photographs
 from cnnsens_bench.engine.sweep import CalibrationImage, Condition, Sweep
+from cnnsens_bench.experiment.compiling import require_compilation
 from cnnsens_bench.experiment.entrants import Pairing, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
@@ -59,7 +60,8 @@ class ResolvedStudy:
 
     def sweep(self, calibration: tuple[CalibrationImage, ...] = ()) -> Sweep:
         """Return what the engine is asked to evaluate; `calibration` is what recalibrated networks see before."""
-        shared = ("run_id", "seed", "quantize", "precision", "batch_size", "plugins", "frost", "stored_quality")
+        evaluates = "seed", "quantize", "precision", "batch_size", "plugins", "frost", "stored_quality", "compile"
+        shared = ("run_id", *evaluates)
         return Sweep(
             dataset=self.samples.name,
             entrants=self.pairing.entrants,
@@ -98,6 +100,7 @@ def prepare(config: Config, samples: Samples | None = None) -> ResolvedStudy:
     models, matches = settle_training(config, models, samples)
     config = dataclasses.replace(config, view=settle_view(config, models, samples))
     settings = resolve_settings(config)
+    require_compilation(settings)
     pairing = pair_entrants(models, config.defenses)
     samples = settle_split(samples, pairing.trainings.values())
     check_pictures(pictures.stored, conditions, samples)
@@ -194,7 +197,7 @@ def protocol_hash(settings: RunSettings, samples: Samples) -> str:
     Predictions with equal hashes can be compared, and one run goes on with those of another.
     """
     open_points = {key: getattr(settings, key) for key in ("seed", "quantize", "precision", "input_size")}
-    added = {key: getattr(settings, key) for key in ("view", "frost", "stored_quality")}
+    added = {key: getattr(settings, key) for key in ("view", "frost", "stored_quality", "compile")}
     open_points |= {key: value for key, value in added.items() if value != ADDED_KEYS[key]}
     open_points |= {"version": PROTOCOL_VERSION, "dataset": samples.name, "split": "test"}
     open_points["samples"] = samples.fingerprint()

@@ -15,6 +15,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.datasets.sample_table import ImageSelection
 from cnnsens_bench.engine.plan import plan
 from cnnsens_bench.engine.sweep import Sweep
+from cnnsens_bench.experiment.compiling import not_compiled
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
 from cnnsens_bench.experiment.evaluation import evaluation_sentence, mismatches, without_gradients
 from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
@@ -172,6 +173,8 @@ def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, sto
         return 0
     checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
     say(console, *_register_models(study, checkpoints, store))
+    if study.settings.compile:
+        say(console, *not_compiled(study.pairing.entrants, checkpoints))
     if study.config.sensitivity.enabled:
         entrants, sentences = without_gradients(study.pairing.entrants, checkpoints, study.predictors)
         study = dataclasses.replace(study, pairing=dataclasses.replace(study.pairing, entrants=entrants))

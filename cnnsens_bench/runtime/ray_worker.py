@@ -49,6 +49,8 @@ class SharedWork:
         The bytes of weights that a worker holds at once.
     coordinator
         The actor of the `Coordinator`.
+    cache
+        The cache folder of each machine; None for the user's.
     """
 
     sweep: Sweep
@@ -60,6 +62,7 @@ class SharedWork:
     parts: StoragePath
     weights_budget: float
     coordinator: Any
+    cache: str | Path | None = None
 
     @property
     def tasks(self) -> int:
@@ -193,7 +196,8 @@ class RayWorker:
             return checkpoint_from_bytes(ray.get(work.checkpoints[key]))
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        tracker, options = RemoteCrashTracker(work.coordinator), ExecutionOptions(threads, work.weights_budget)
+        tracker = RemoteCrashTracker(work.coordinator)
+        options = ExecutionOptions(threads, work.weights_budget, work.cache)
         name = ray.get_runtime_context().get_actor_id() or ""
         self.executor = TaskExecutor(
             work.sweep, work.groups, load, work.parts, device, tracker, options=options, reporter=reporter, name=name
