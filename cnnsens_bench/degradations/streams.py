@@ -1,9 +1,9 @@
 """Random numbers that depend only on what they are for, never on batch, worker, order or device.
 
 A stream is Philox4x64-10 (Salmon et al. 2011), keyed by a hash of (seed, dataset, image id, degradation, trial). Its
-bits are those of NumPy's, by compiled loops on a CPU and by integer arithmetic in torch on other devices. Bits become numbers only by
-table look-up, shift and multiplication by a power of two, which are exact in IEEE arithmetic; a logarithm or cosine
-would differ in the last bit between vector widths, libraries and devices.
+bits are NumPy's, by compiled loops on a CPU (`kernels/philox.py`) and by the same integer arithmetic in torch on other
+devices. Bits become numbers only by table look-up, shift and multiplication by a power of two, which are exact in IEEE
+arithmetic; a logarithm or cosine would differ in the last bit between vector widths, libraries and devices.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The numbers of NumPy's Philox4x64-10, made by compiled loops on a CPU; `streams.py` has the same for other devices."""
+"""The numbers of NumPy's Philox4x64-10, by compiled loops on a CPU; `streams.py` makes them on other devices."""
 
 import numba
 import numpy as np

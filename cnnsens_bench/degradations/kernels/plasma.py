@@ -60,7 +60,7 @@ def _by_tensors(draw: Tensor, side: int, reaches: np.ndarray) -> Tensor:
     used, step = 0, side
     heights = torch.zeros(len(draw), side, side, device=draw.device)
 
-    def displaced_mean(four: Tensor) -> Tensor:
+    def displaced_mean(four: Tensor, reach: float) -> Tensor:
         """Return a quarter of a sum of four corners, displaced by the next random numbers."""
         nonlocal used
         numbers = draw[:, used : used + four[0].numel()].view_as(four)
@@ -70,11 +70,12 @@ def _by_tensors(draw: Tensor, side: int, reaches: np.ndarray) -> Tensor:
     for reach in reaches.tolist():
         half = step // 2
         corners = heights[:, ::step, ::step]
-        pairs = corners + corners.roll(-1, 1)
-        centres = displaced_mean(pairs + pairs.roll(-1, 2))
+        below, right = corners.roll(-1, 1), corners.roll(-1, 2)
+        pairs = corners + below
+        centres = displaced_mean(pairs + pairs.roll(-1, 2), reach)
         heights[:, half::step, half::step] = centres
-        heights[:, ::step, half::step] = displaced_mean(centres + centres.roll(1, 1) + (corners + corners.roll(-1, 2)))
-        heights[:, half::step, ::step] = displaced_mean(centres + centres.roll(1, 2) + (corners + corners.roll(-1, 1)))
+        heights[:, ::step, half::step] = displaced_mean(centres + centres.roll(1, 1) + (corners + right), reach)
+        heights[:, half::step, ::step] = displaced_mean(centres + centres.roll(1, 2) + (corners + below), reach)
         step = half
     heights = heights - heights.amin((1, 2), keepdim=True)
     return heights / heights.amax((1, 2), keepdim=True)
@@ -92,10 +93,7 @@ def _plasma_loop(draw, side, reaches, textures, first, last):  # type: ignore[no
             _grow(coarse, fine, numbers[used : used + 3 * n * n], n, reach)
             coarse, fine = fine, coarse
             used, n = used + 3 * n * n, 2 * n
-        low, high = coarse[0], coarse[0]
-        for height in coarse:
-            low = height if height < low else low
-            high = height if height > high else high
+        low, high = pixelwise.extremes(coarse)
         span = high - low
         for y in range(size):
             line, given = textures[image, y], coarse[y * side : y * side + size]
