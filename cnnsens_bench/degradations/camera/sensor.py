@@ -1,7 +1,9 @@
 """What cheap cameras do to a picture, each at a level with a physical meaning."""
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,8 +13,23 @@ from torch import Tensor
 from cnnsens_bench.degradations.base import degradation, uniform_per_image, uniform_per_value
 from cnnsens_bench.degradations.camera.light import COLDEST, DAYLIGHT, HOTTEST, illuminant_gains, to_light, to_pixel
 from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, resize
+from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import Maths, ValueFormula, valuewise
-from cnnsens_bench.degradations.kernels.poisson import quantile
+
+
+def mean_electrons(maths: Maths) -> Callable[[Any, Any], Any]:
+    """Return the formula: (pixel value, electrons at white) → the mean number of electrons."""
+    light = maths.function(to_light(maths))
+    return lambda given, electrons: light(given) * electrons
+
+
+def counted_pixel(maths: Maths) -> Callable[[Any, Any], Any]:
+    """Return the formula: (counted electrons, electrons at white) → pixel value."""
+    pixel = maths.function(to_pixel(maths))
+    return lambda count, electrons: pixel(count / electrons)
+
+
+counted = photon_noise(mean_electrons, counted_pixel)
 
 
 @degradation(
@@ -23,15 +40,13 @@ from cnnsens_bench.degradations.kernels.poisson import quantile
     low=1.0,
     high=1e7,
 )
-@valuewise
-def shot_noise(maths: Maths) -> ValueFormula:
+def shot_noise(pixels: Tensor, draw: Tensor, electrons: float) -> Tensor:
     """Count photons one by one: a Poisson number of electrons per value, `level` of them on average at white.
 
     The count is of linear light: the sRGB curve is undone before it and applied after it, as in the photon transfer of
     EMVA 1288 and in Foi et al. (TIP 2008). A pixel of a phone holds some 5000 electrons; at dusk it sees 100 or fewer.
     """
-    light, pixel, count = (maths.function(make(maths)) for make in (to_light, to_pixel, quantile))
-    return lambda given, uniform, electrons: pixel(count(light(given) * electrons, uniform) / electrons)
+    return counted(pixels, draw, electrons)
 
 
 @valuewise

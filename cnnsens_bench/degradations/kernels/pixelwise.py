@@ -198,7 +198,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def _compiled(factory: Callable[[Maths], PixelFormula]) -> tuple[Any, Any]:
     """Compile the two loops of a formula. With flat unsigned indices LLVM uses vector instructions here."""
-    formula = numba.njit(inline="always", error_model="numpy")(factory(_scalars()))
+    formula = numba.njit(inline="always", error_model="numpy")(factory(scalar_maths()))
     three, one, two = np.uint64(3), np.uint64(1), np.uint64(2)
 
     @numba.njit(nogil=True, error_model="numpy")
@@ -222,7 +222,7 @@ def _compiled(factory: Callable[[Maths], PixelFormula]) -> tuple[Any, Any]:
 
 
 def _compiled_value(factory: Callable[[Maths], ValueFormula]) -> Any:
-    formula = numba.njit(error_model="numpy")(factory(_scalars()))
+    formula = numba.njit(error_model="numpy")(factory(scalar_maths()))
 
     @numba.njit(nogil=True, error_model="numpy")
     def per_value(source, numbers, level, target, first, last):  # type: ignore[no-untyped-def]
@@ -260,7 +260,7 @@ TENSORS = SimpleNamespace(
 
 
 @functools.cache
-def _scalars() -> SimpleNamespace:
+def scalar_maths() -> SimpleNamespace:
     inline = numba.njit(inline="always", error_model="numpy")
     zero = np.float32(0)
 
