@@ -21,7 +21,8 @@ from cnnsens_bench.degradations.camera.sensor import (
     linear_weights,
     mosaic,
 )
-from cnnsens_bench.degradations.kernels.filters import gaussian_blur, resize
+from cnnsens_bench.degradations.kernels.filters import gaussian_blur
+from cnnsens_bench.degradations.kernels.resizing import resize
 from cnnsens_bench.utils.errors import UserError
 
 

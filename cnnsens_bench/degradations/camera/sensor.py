@@ -2,19 +2,23 @@
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.base import degradation, uniform_per_image, uniform_per_value
 from cnnsens_bench.degradations.camera.light import COLDEST, DAYLIGHT, HOTTEST, illuminant_gains, to_light, to_pixel
-from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, resize
+from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate
 from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import Maths, ValueFormula, valuewise
+from cnnsens_bench.degradations.kernels.resizing import resize
+
+ZERO, FULL = np.float32(0), np.float32(255)
 
 
 def mean_electrons(maths: Maths) -> Callable[[Any, Any], Any]:
@@ -161,14 +165,34 @@ def linear_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
 @degradation("jpeg", levels=(90, 70, 50, 30, 20, 10, 5), level_name="quality", low=1.0, high=100.0, whole=True)
 def jpeg(pixels: Tensor, draw: None, level: float) -> Tensor:
     """Round to 8 bits and compress as JPEG of quality `level` (the IJG's scale, with colour at half the resolution)."""
-    images = pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    count, _, height, width = pixels.shape
+    values = pixels.detach().to("cpu", torch.float32)
+    source, out, target = pixelwise.flat_images(values)
 
-    def coded(image: np.ndarray) -> np.ndarray:
-        good, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(level)])
-        if not good:
-            raise ValueError("OpenCV could not write the image as JPEG")
-        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[:, :, ::-1]
+    def code(first: int, last: int) -> None:
+        eight_bit = np.empty(source.shape[1], np.uint8)
+        image = eight_bit.reshape(height, width, 3)
+        for i in range(first, last):
+            _round_loop(source[i], eight_bit)
+            good, data = cv2.imencode(
+                ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, int(level)]
+            )
+            if not good:
+                raise ValueError("OpenCV could not write the image as JPEG")
+            decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+            target[i] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).reshape(-1)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        decoded = np.stack(list(pool.map(coded, images)))
-    return torch.from_numpy(decoded).to(pixels.device).permute(0, 3, 1, 2).to(pixels.dtype)
+    pixelwise.share(count, pixelwise.SMALLEST_SHARE, code)
+    return out.to(pixels.device, pixels.dtype)
+
+
+ROUNDER = np.float32(1.5 * 2**23)
+"""The float32 whose addition leaves no bits for fractions, so that a sum is rounded to the nearest even number."""
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _round_loop(source, target):  # type: ignore[no-untyped-def]
+    for i in range(len(source)):
+        value = source[i] if source[i] > ZERO else ZERO
+        value = value if value < FULL else FULL
+        target[i] = np.uint8(np.int32((value + ROUNDER) - ROUNDER))
