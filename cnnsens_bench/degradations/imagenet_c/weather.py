@@ -62,13 +62,16 @@ def frost_draw(streams: Streams, size: int) -> Tensor:
     ice, field = (plasma(plasma_draw(streams, size), size, decay) for decay in (1.8, 1.4))
     if pixelwise.on_cpu(ice):
         white = torch.empty_like(ice)
-        layers = [layer.flatten(1).numpy() for layer in (ice, field, white)]
+        thickness, streaky, result = (layer.flatten(1).numpy() for layer in (ice, field, white))
         corners, shares = _needle_points(size)
-        pixelwise.share(len(ice), 3 * size * size, lambda a, b: _frost_loop(*layers, corners, shares, a, b))
+        pixelwise.share(
+            len(ice), 3 * size * size, lambda a, b: _frost_loop(thickness, streaky, result, corners, shares, a, b)
+        )
         return white
     needles = torch.zeros_like(ice)
     for rows, columns in _needle_lines(size):
-        streaks = sample(field, *(torch.from_numpy(part).to(ice.device) for part in (rows, columns)), SYMMETRIC)
+        down, right = (torch.from_numpy(part).to(ice.device) for part in (rows, columns))
+        streaks = sample(field, down, right, SYMMETRIC)
         needles = torch.maximum(needles, 1 - ((streaks - 0.5) * 6).abs().clamp(max=1))
     return ice * 150 + needles * (ice * 170 + 20) + 15
 

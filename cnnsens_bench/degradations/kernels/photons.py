@@ -75,9 +75,9 @@ def photon_noise(to_rate: ToRate, to_value: ToValue) -> Callable[[Tensor, Tensor
 
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         if not pixelwise.on_cpu(pixels):
-            strength = pixels.new_tensor(level, dtype=torch.float32)
-            counts = quantile(TENSORS)(to_rate(TENSORS)(pixels, strength), draw)
-            return to_value(TENSORS)(counts, strength)
+            on_device = pixels.new_tensor(level, dtype=torch.float32)
+            counts = quantile(TENSORS)(to_rate(TENSORS)(pixels, on_device), draw)
+            return to_value(TENSORS)(counts, on_device)
         source, out, target = pixelwise.flat_images(pixels)
         numbers = draw.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(1).numpy()
         loop, own, strength = compiled()[1], tables(level), np.float32(level)

@@ -77,7 +77,8 @@ def pixelwise(factory: Callable[[Maths], PixelFormula]) -> Callable[[Tensor, Ten
     @functools.wraps(factory)
     def apply(pixels: Tensor, draw: Tensor, level: Any) -> Tensor:
         if not on_cpu(pixels):
-            return torch.cat(factory(TENSORS)(*pixels.split(1, dim=1), draw, _level_tensors(level, pixels)), dim=1)
+            red, green, blue = pixels.split(1, dim=1)
+            return torch.cat(factory(TENSORS)(red, green, blue, draw, _level_tensors(level, pixels)), dim=1)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(pixels, memory_format=torch.channels_last)
         per_pixel, per_image = loops()

@@ -75,8 +75,9 @@ def _by_loops(pixels: Tensor, size: int, weights: Weights) -> Tensor:
 def _value_taps(weights: Weights, source: int, result: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices and shares of `weights` for a line of pixels with some values each."""
     indices, shares = weights(source, result)
-    values = indices[:, :, None] * channels + np.arange(channels)
-    return values.reshape(len(indices), -1), np.repeat(shares, channels, axis=1)
+    used = shares.any(1)  # a tap without any weight adds nothing
+    values = indices[used, :, None] * channels + np.arange(channels)
+    return values.reshape(used.sum(), -1).astype(np.int32), np.repeat(shares[used], channels, axis=1)
 
 
 @numba.njit(nogil=True, error_model="numpy")
