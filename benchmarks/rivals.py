@@ -6,6 +6,7 @@ draws its own random numbers. Common corruptions are taken at severity 3; what o
 where ours samples the photograph anew. Snow and fog of kornia and albumentations are left out: they are other formulas.
 """
 
+import functools
 import importlib
 import importlib.util
 import math
@@ -155,6 +156,7 @@ CORRUPTIONS = (
 )
 
 
+@functools.cache
 def imagecorruptions() -> Any:
     """Return the module of that package's functions, which was written for older libraries; None where it is absent."""
     spec = importlib.util.find_spec("imagecorruptions")
