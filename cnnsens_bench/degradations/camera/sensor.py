@@ -200,7 +200,7 @@ def demosaiced(raw: Tensor) -> Tensor:
 def _demosaiced_by_loops(raw: Tensor) -> Tensor:
     count, _, height, width = raw.shape
     padded = np.ascontiguousarray(pad(raw, 2, 2, MIRROR)[:, 0].numpy())
-    out = torch.empty(count, 3, height, width).contiguous(memory_format=torch.channels_last)
+    out = torch.empty(count, 3, height, width, memory_format=torch.channels_last)
     target = out.permute(0, 2, 3, 1).numpy()
     taps = [(kernel, y, x, weight[y, x]) for kernel, weight in enumerate(MALVAR) for y, x in np.argwhere(weight)]
     places = np.array([tap[:3] for tap in taps])

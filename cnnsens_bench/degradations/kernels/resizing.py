@@ -63,7 +63,7 @@ def resize(pixels: Tensor, size: int, weights: Weights) -> Tensor:
 
 def _by_loops(pixels: Tensor, size: int, weights: Weights) -> Tensor:
     count, channels, height, width = pixels.shape
-    out = torch.empty(count, channels, size, size).contiguous(memory_format=torch.channels_last)
+    out = torch.empty(count, channels, size, size, memory_format=torch.channels_last)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     source, target = (t.permute(0, 2, 3, 1).flatten(2).numpy() for t in (pixels, out))
     columns, rows = _value_taps(weights, width, size, channels), _value_taps(weights, height, size, 1)
