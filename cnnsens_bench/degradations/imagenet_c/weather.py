@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnsens_bench.degradations.imagenet_c.blur import magnified, motion_blurred
+from cnnsens_bench.degradations.imagenet_c.blur import motion_blurred
 from cnnsens_bench.degradations.imagenet_c.severity import common
 from cnnsens_bench.degradations.kernels.filters import SYMMETRIC, sample
 from cnnsens_bench.degradations.kernels.plasma import plasma, plasma_draw
+from cnnsens_bench.degradations.kernels.zoom import magnified
 from cnnsens_bench.degradations.streams import Streams
 
 
@@ -88,7 +89,7 @@ def snow(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: tuple) -> Tens
     flakes = magnified(normal * deviation + mean, zoom)
     flakes = torch.where(flakes < threshold, 0.0, flakes)
     flakes = torch.floor(flakes.clamp(0, 1) * 255)
-    flakes = motion_blurred(flakes, radius, sigma, [90 * u - 135 for u in wind.tolist()])
+    flakes = motion_blurred(flakes, radius, sigma, 90 * wind.double() - 135)
     red, green, blue = pixels.split(1, dim=1)
     gray = red * 0.299 + green * 0.587 + blue * 0.114
     whitened = pixels * kept + torch.maximum(pixels, gray * 1.5 + 127.5) * (1 - kept)
