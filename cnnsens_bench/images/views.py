@@ -7,15 +7,12 @@ grid that is finer than the result.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
+from cnnsens_bench.images.grids import Grid, sampled
 from cnnsens_bench.images.published import INTERPOLATIONS, PublishedView, render_published
-
-cv2.setNumThreads(1)  # several views are rendered at the same time already
 
 Box = tuple[float, float, float, float]
 """The left, top, width and height in pixels of the upright image, from 0."""
@@ -103,11 +100,11 @@ def resample(image: Decoded, window: Box, size: int, view: PublishedView | None 
     y0, y1 = int(np.floor(y - support_y)), int(np.ceil(y + h + support_y))
     part = _surrounded(image, x0, y0, x1, y1, view)
     inner = (x - x0, y - y0, x - x0 + w, y - y0 + h)
-    return np.asarray(Image.fromarray(part).resize((size, size), _filter(view), box=inner))
+    return np.asarray(Image.fromarray(part).resize((size, size), INTERPOLATIONS[_interpolation(view)], box=inner))
 
 
-def _filter(view: PublishedView | None) -> Image.Resampling:
-    return INTERPOLATIONS[view.interpolation] if view else Image.Resampling.BICUBIC
+def _interpolation(view: PublishedView | None) -> str:
+    return view.interpolation if view else "bicubic"
 
 
 OVERSAMPLING = 2
@@ -143,20 +140,11 @@ def warp(
     x, y, w, h = window
     wide, high = _point_counts(w, h, size)
     (margin_x, positions_x), (margin_y, positions_y) = _positions(wide, size), _positions(high, size)
-    across, down = np.meshgrid(positions_x * w, positions_y * h)
-    if bend:
-        square = 4 * (across**2 + down**2) / (w**2 + h**2)
-        scale = 1 / (1 + bend * np.minimum(square, 1))  # the margin beyond the corners is scaled as they are
-        across, down = across * scale, down * scale
     turn = np.deg2rad(angle)
-    columns = x + w / 2 + np.cos(turn) * across - np.sin(turn) * down
-    rows = y + h / 2 + np.sin(turn) * across + np.cos(turn) * down
-    part, x0, y0, shrink_x, shrink_y = _reduced_part(image, columns, rows, max(wide / w, high / h), view)
-    map_x = ((columns - x0) * shrink_x - 0.5).astype(np.float32)
-    map_y = ((rows - y0) * shrink_y - 0.5).astype(np.float32)
-    sampled = cv2.remap(part, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    inner = (margin_x, margin_y, margin_x + wide, margin_y + high)
-    return np.asarray(Image.fromarray(sampled).resize((size, size), _filter(view), box=inner))
+    cosine, sine = np.cos(turn), np.sin(turn)
+    grid = Grid(positions_x * w, positions_y * h, x + w / 2, y + h / 2, cosine, sine, bend, w**2 + h**2)
+    part, corner, shrink = _reduced_part(image, grid, max(wide / w, high / h), view)
+    return sampled(part, corner, shrink, grid, (margin_x, margin_y), size, _interpolation(view))
 
 
 def _point_counts(width: float, height: float, size: int) -> tuple[int, int]:
@@ -184,22 +172,23 @@ def _positions(count: int, size: int) -> tuple[int, np.ndarray]:
 
 
 def _reduced_part(
-    image: Decoded, columns: np.ndarray, rows: np.ndarray, fineness: float, view: PublishedView | None
-) -> tuple[np.ndarray, int, int, float, float]:
-    """Return the part of the image around the given points, reduced where it has more pixels than there are points.
+    image: Decoded, grid: Grid, fineness: float, view: PublishedView | None
+) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
+    """Return the part of the image around a grid, reduced where it has more pixels than there are points.
 
     `fineness` is the number of points per pixel of the image. The result is the part, its left and top in the image,
     and the factors by which its width and height are reduced.
     """
-    x0, x1 = int(np.floor(columns.min())) - 3, int(np.ceil(columns.max())) + 3
-    y0, y1 = int(np.floor(rows.min())) - 3, int(np.ceil(rows.max())) + 3
+    left, right, top, bottom = grid.extent()
+    x0, x1 = int(np.floor(left)) - 3, int(np.ceil(right)) + 3
+    y0, y1 = int(np.floor(top)) - 3, int(np.ceil(bottom)) + 3
     part = _surrounded(image, x0, y0, x1, y1, view)
     shrink = min(1.0, fineness, LONGEST_SIDE / max(part.shape))
     if shrink == 1:
-        return part, x0, y0, 1.0, 1.0
+        return part, (x0, y0), (1.0, 1.0)
     width, height = int(np.ceil((x1 - x0) * shrink)), int(np.ceil((y1 - y0) * shrink))
     small = np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BICUBIC))
-    return small, x0, y0, width / (x1 - x0), height / (y1 - y0)
+    return small, (x0, y0), (width / (x1 - x0), height / (y1 - y0))
 
 
 def box_pixels(image: Decoded) -> np.ndarray:
@@ -228,15 +217,21 @@ def _surrounded(image: Decoded, x0: int, y0: int, x1: int, y1: int, view: Publis
 
 def _with_repeated_edges(image: Decoded, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     """Return a rectangle of the full image, in which edge pixels repeat where it reaches beyond the image."""
-    left, top = x0 - image.left, y0 - image.top
-    right, bottom = x1 - image.left, y1 - image.top
-    if x0 >= 0 and y0 >= 0 and x1 <= image.width and y1 <= image.height:
-        rows: Any = slice(top, bottom)
-        columns: Any = slice(left, right)
-    else:
-        rows = (np.arange(y0, y1).clip(0, image.height - 1) - image.top)[:, None]
-        columns = np.arange(x0, x1).clip(0, image.width - 1) - image.left
-        left, right, top, bottom = columns[0], columns[-1] + 1, rows[0, 0], rows[-1, 0] + 1
-    if left < 0 or top < 0 or bottom > image.pixels.shape[0] or right > image.pixels.shape[1]:
+    columns = np.clip([x0, x1 - 1], 0, image.width - 1) - image.left
+    rows = np.clip([y0, y1 - 1], 0, image.height - 1) - image.top
+    height, width = image.pixels.shape[:2]
+    if columns[0] < 0 or rows[0] < 0 or columns[1] >= width or rows[1] >= height:
         raise ValueError("a view leaves the part of the image that was kept: decode() got too small a reach")
-    return image.pixels[rows, columns]
+    inner = image.pixels[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1]
+    if inner.shape[:2] == (y1 - y0, x1 - x0):
+        return inner
+    part = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
+    # A rectangle beyond a side of the image shows one row or column of it.
+    above, left = min(max(0, -y0), y1 - y0 - 1), min(max(0, -x0), x1 - x0 - 1)
+    below, right = above + len(inner), left + inner.shape[1]
+    part[above:below, left:right] = inner
+    part[above:below, :left] = inner[:, :1]
+    part[above:below, right:] = inner[:, -1:]
+    part[:above] = part[above]
+    part[below:] = part[below - 1]
+    return part

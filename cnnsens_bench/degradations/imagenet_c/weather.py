@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnsens_bench.degradations.imagenet_c.blur import magnified, motion_blurred
+from cnnsens_bench.degradations.imagenet_c.blur import motion_blurred
 from cnnsens_bench.degradations.imagenet_c.severity import common
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import SYMMETRIC, sample
 from cnnsens_bench.degradations.kernels.plasma import plasma, plasma_draw
+from cnnsens_bench.degradations.kernels.zoom import magnified
 from cnnsens_bench.degradations.streams import Streams
 
 ZERO, HALF, ONE, FULL = (np.float32(value) for value in (0, 0.5, 1, 255))
@@ -180,7 +181,7 @@ def snow(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: tuple) -> Tens
     mean, deviation, zoom, threshold, radius, sigma, kept = parameters
     normal, wind = draw
     flakes = _kept_flakes(magnified(normal * deviation + mean, zoom), threshold)
-    flakes = motion_blurred(flakes, radius, sigma, [90 * u - 135 for u in wind.tolist()])
+    flakes = motion_blurred(flakes, radius, sigma, 90 * wind.double() - 135)
     if not pixelwise.on_cpu(pixels):
         red, green, blue = pixels.split(1, dim=1)
         gray = red * 0.299 + green * 0.587 + blue * 0.114

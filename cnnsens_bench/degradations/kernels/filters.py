@@ -15,15 +15,6 @@ EDGE, MIRROR, SYMMETRIC = "edge", "reflect", "symmetric"
 """How an image a b c continues to the left of its border, by the names of `numpy.pad`: a a|, c b| and b a|."""
 
 
-def pad(pixels: Tensor, before: int, after: int, border: str) -> Tensor:
-    """Continue images (N, C, H, W) by `before` rows and columns above and left, and `after` below and right."""
-    rows, columns = (
-        torch.from_numpy(np.pad(np.arange(side), (before, after), mode=border)).to(pixels.device)  # type: ignore[call-overload]
-        for side in pixels.shape[-2:]
-    )
-    return pixels[:, :, rows][:, :, :, columns]
-
-
 def correlate(pixels: Tensor, kernel: np.ndarray, border: str) -> Tensor:
     """Correlate images with a kernel.
 
@@ -36,55 +27,121 @@ def correlate(pixels: Tensor, kernel: np.ndarray, border: str) -> Tensor:
     border
         `EDGE`, `MIRROR` or `SYMMETRIC`.
     """
-    taps = [(int(y), int(x), np.float32(kernel[y, x])) for y, x in np.argwhere(kernel)]
+    taps = np.argwhere(kernel)
+    steps = torch.from_numpy(taps - np.array(kernel.shape) // 2)
+    weights = kernel[taps[:, 0], taps[:, 1]].astype(np.float32)
     tall, wide = kernel.shape
-    around = max(tall, wide) // 2
-    taps = [(y + around - tall // 2, x + around - wide // 2, weight) for y, x, weight in taps]
-    return _summed(pad(pixels, around, around, border), taps, pixels.shape[-2:])
+    return _summed(pixels, steps[None, :, 0], steps[None, :, 1], weights, (tall // 2, wide // 2), border)
 
 
-def shifted_sum(pixels: Tensor, shifts: list[tuple[int, int]], weights: np.ndarray) -> Tensor:
-    """Sum copies of images (N, C, H, W), each weighted and moved by (rows, columns) up and left, edges repeated."""
-    around = max(abs(step) for shift in shifts for step in shift)
-    taps = [(y + around, x + around, np.float32(w)) for (y, x), w in zip(shifts, weights, strict=True)]
-    return _summed(pad(pixels, around, around, EDGE), taps, pixels.shape[-2:])
+def shifted_sum(pixels: Tensor, rows: Tensor, columns: Tensor, weights: np.ndarray, reach: int) -> Tensor:
+    """Sum copies of images, each weighted and moved up and left, with edges repeated.
+
+    Parameters
+    ----------
+    pixels
+        (N, C, H, W) float32.
+    rows, columns
+        How far each image's copies are moved, (N, T) int64, on the device of the pixels.
+    weights
+        The weights of the copies, (T,).
+    reach
+        A bound of all moves.
+    """
+    return _summed(pixels, rows, columns, weights.astype(np.float32), (reach, reach), EDGE)
 
 
-Taps = list[tuple[int, int, np.float32]]
-"""The weights of a sum and their positions: (row, column, weight), counted from the corner of the padded image."""
+def _summed(
+    pixels: Tensor, rows: Tensor, columns: Tensor, weights: np.ndarray, reach: tuple[int, int], border: str
+) -> Tensor:
+    """Sum weighted copies of images in the order of the weights; each is moved by (rows, columns) up and left.
 
+    `rows` and `columns` are (N, T), or (1, T) where all images are moved alike, and nowhere beyond `reach`.
+    """
+    count, channels, height, width = pixels.shape
+    if not pixelwise.on_cpu(pixels):
+        return _summed_tensors(pixels, rows, columns, weights, reach, border)
+    out = empty(count, channels, height, width)
+    source, target = flat_rows(pixels), flat_rows(out)
+    row_of, column_of = (_continued(side, more, border) for side, more in zip((height, width), reach, strict=True))
+    starts, offsets = (rows + reach[0]).numpy(), ((columns + reach[1]) * channels).numpy()
 
-def _summed(padded: Tensor, taps: Taps, size: tuple[int, ...]) -> Tensor:
-    """Sum the weighted windows of padded images, in the order of the taps."""
-    height, width = size
-    if not pixelwise.on_cpu(padded):
-        total = torch.zeros_like(padded[:, :, :height, :width])
-        for y, x, weight in taps:
-            total = total + padded[:, :, y : y + height, x : x + width] * float(weight)
-        return total
-    count, channels = padded.shape[:2]
-    out = _empty(count, channels, height, width)
-    source, target = _flat_rows(padded), _flat_rows(out)
-    rows = np.array([y for y, _, _ in taps])
-    columns = np.array([x * channels for _, x, _ in taps])
-    weights = np.array([weight for _, _, weight in taps], np.float32)
-    pixelwise.share(count, height * width, lambda a, b: _sum_loop(source, rows, columns, weights, target, a, b))
+    def work(first: int, last: int) -> None:
+        _sum_loop(source, row_of, column_of, channels, starts, offsets, weights, target, first, last)
+
+    pixelwise.share(count, height * width, work)
     return out
 
 
+def _continued(side: int, more: int, border: str) -> np.ndarray:
+    """Return which pixel of an axis each pixel is that continues it by `more` at both ends."""
+    return np.pad(np.arange(side), more, mode=border)  # type: ignore[call-overload]
+
+
+def _summed_tensors(
+    pixels: Tensor, rows: Tensor, columns: Tensor, weights: np.ndarray, reach: tuple[int, int], border: str
+) -> Tensor:
+    count, channels, height, width = pixels.shape
+    device = pixels.device
+    row_of, column_of = (
+        torch.from_numpy(_continued(side, more, border)).to(device)
+        for side, more in zip((height, width), reach, strict=True)
+    )
+    padded = pixels[:, :, row_of][:, :, :, column_of]
+    total = torch.zeros_like(pixels)
+    if len(rows) == 1:
+        for y, x, weight in zip((rows[0] + reach[0]).tolist(), (columns[0] + reach[1]).tolist(), weights, strict=True):
+            total = total + padded[:, :, y : y + height, x : x + width] * float(weight)
+        return total
+    images, planes = torch.arange(count, device=device), torch.arange(channels, device=device)
+    down, across = torch.arange(height, device=device) + reach[0], torch.arange(width, device=device) + reach[1]
+    for tap, weight in enumerate(weights):
+        y, x = rows[:, tap, None] + down, columns[:, tap, None] + across
+        window = padded[images[:, None, None, None], planes[:, None, None], y[:, None, :, None], x[:, None, None, :]]
+        total = total + window * float(weight)
+    return total
+
+
 @numba.njit(nogil=True, error_model="numpy")
-def _sum_loop(source, rows, columns, weights, target, first, last):  # type: ignore[no-untyped-def]
-    width = target.shape[2]
+def _sum_loop(source, row_of, column_of, channels, rows, columns, weights, target, first, last):  # type: ignore[no-untyped-def]
+    """Sum the copies, four at a time, since a line of the result is then read and written a quarter as often."""
+    height, width = target.shape[1:]
+    padded = np.empty((height, len(column_of) * channels), np.float32)
+    fours = len(weights) // 4 * 4
     for image in range(first, last):
-        for y in range(target.shape[1]):
+        _pad_rows(source[image], column_of, channels, padded)
+        own = image if len(rows) > 1 else 0
+        for y in range(height):
             line = target[image, y]
             line[:] = np.float32(0)
-            for tap in range(len(weights)):
-                weight = weights[tap]
-                start = columns[tap]
-                given = source[image, y + rows[tap], start : start + width]
+            for tap in range(0, fours, 4):
+                w0, w1, w2, w3 = weights[tap], weights[tap + 1], weights[tap + 2], weights[tap + 3]
+                c0, c1, c2, c3 = columns[own, tap], columns[own, tap + 1], columns[own, tap + 2], columns[own, tap + 3]
+                a = padded[row_of[y + rows[own, tap]], c0 : c0 + width]
+                b = padded[row_of[y + rows[own, tap + 1]], c1 : c1 + width]
+                c = padded[row_of[y + rows[own, tap + 2]], c2 : c2 + width]
+                d = padded[row_of[y + rows[own, tap + 3]], c3 : c3 + width]
+                for i in range(width):
+                    line[i] = (((line[i] + w0 * a[i]) + w1 * b[i]) + w2 * c[i]) + w3 * d[i]
+            for tap in range(fours, len(weights)):
+                weight, start = weights[tap], columns[own, tap]
+                given = padded[row_of[y + rows[own, tap]], start : start + width]
                 for i in range(width):
                     line[i] += weight * given[i]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _pad_rows(given, column_of, channels, padded):  # type: ignore[no-untyped-def]
+    """Continue the rows (H, W · C) of an image to the left and right: `column_of` has the pixel for each column."""
+    width = given.shape[1]
+    around = (padded.shape[1] - width) // 2
+    for y in range(len(given)):
+        padded[y, around : around + width] = given[y]
+        for x in range(around // channels):
+            for c in range(channels):
+                right = len(column_of) - 1 - x
+                padded[y, x * channels + c] = given[y, column_of[x] * channels + c]
+                padded[y, right * channels + c] = given[y, column_of[right] * channels + c]
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
@@ -141,7 +198,7 @@ def sample(pixels: Tensor, rows: Tensor, columns: Tensor, border: str) -> Tensor
     if not pixelwise.on_cpu(pixels):
         return _sample_tensors(pixels, rows, columns, border)
     count, channels = pixels.shape[:2]
-    out = _empty(count, channels, *rows.shape[-2:])
+    out = empty(count, channels, *rows.shape[-2:])
     source = pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
     target = out.permute(0, 2, 3, 1).numpy()
     y, x = rows.contiguous().numpy(), columns.contiguous().numpy()
@@ -199,10 +256,11 @@ def _sample_loop(source, rows, columns, beyond, target, first, last):  # type: i
                     target[image, y, x, c] = upper * (one - down) + lower * down
 
 
-def _empty(count: int, channels: int, height: int, width: int) -> Tensor:
+def empty(count: int, channels: int, height: int, width: int) -> Tensor:
+    """Return images (N, C, H, W) of any values, in channels_last memory."""
     return torch.empty(count, channels, height, width).contiguous(memory_format=torch.channels_last)
 
 
-def _flat_rows(pixels: Tensor) -> np.ndarray:
+def flat_rows(pixels: Tensor) -> np.ndarray:
     """Return the channels_last memory of images as (N, H, W · C)."""
     return pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(2).numpy()
