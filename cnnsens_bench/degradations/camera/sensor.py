@@ -14,7 +14,7 @@ from torch import Tensor
 from cnnsens_bench.degradations.base import degradation, uniform_per_image, uniform_per_value
 from cnnsens_bench.degradations.camera.light import COLDEST, DAYLIGHT, HOTTEST, illuminant_gains, to_light, to_pixel
 from cnnsens_bench.degradations.kernels import pixelwise
-from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, pad
+from cnnsens_bench.degradations.kernels.filters import MIRROR, continued, correlate
 from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.resizing import resize
@@ -199,7 +199,7 @@ def demosaiced(raw: Tensor) -> Tensor:
 
 def _demosaiced_by_loops(raw: Tensor) -> Tensor:
     count, _, height, width = raw.shape
-    padded = np.ascontiguousarray(pad(raw, 2, 2, MIRROR)[:, 0].numpy())
+    padded = raw[:, 0].numpy()[:, continued(height, 2, MIRROR)][:, :, continued(width, 2, MIRROR)]
     out = torch.empty(count, 3, height, width, memory_format=torch.channels_last)
     target = out.permute(0, 2, 3, 1).numpy()
     taps = [(kernel, y, x, weight[y, x]) for kernel, weight in enumerate(MALVAR) for y, x in np.argwhere(weight)]

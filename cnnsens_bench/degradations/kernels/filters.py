@@ -63,7 +63,7 @@ def _summed(
         return _summed_tensors(pixels, rows, columns, weights, reach, border)
     out = empty(count, channels, height, width)
     source, target = flat_rows(pixels), flat_rows(out)
-    row_of, column_of = (_continued(side, more, border) for side, more in zip((height, width), reach, strict=True))
+    row_of, column_of = (continued(side, more, border) for side, more in zip((height, width), reach, strict=True))
     starts, offsets = (rows + reach[0]).numpy(), ((columns + reach[1]) * channels).numpy()
 
     def work(first: int, last: int) -> None:
@@ -73,7 +73,7 @@ def _summed(
     return out
 
 
-def _continued(side: int, more: int, border: str) -> np.ndarray:
+def continued(side: int, more: int, border: str) -> np.ndarray:
     """Return which pixel of an axis each pixel is that continues it by `more` at both ends."""
     return np.pad(np.arange(side), more, mode=border)  # type: ignore[call-overload]
 
@@ -84,7 +84,7 @@ def _summed_tensors(
     count, channels, height, width = pixels.shape
     device = pixels.device
     row_of, column_of = (
-        torch.from_numpy(_continued(side, more, border)).to(device)
+        torch.from_numpy(continued(side, more, border)).to(device)
         for side, more in zip((height, width), reach, strict=True)
     )
     padded = pixels[:, :, row_of][:, :, :, column_of]
