@@ -55,7 +55,7 @@ from cnnsens_bench.utils.errors import UserError  # noqa: E402
 
 BATCH, SIZE = 32, 224
 FEW = 4
-"""Images that libraries which take one after the other are timed on."""
+"""Images that skimage and imagecorruptions, the slowest, are timed on."""
 LONG_ENOUGH = 0.05
 """Seconds that go into a timing, which is the fastest call's: what else the machine does only adds to it."""
 NEAR = 1.5
@@ -87,7 +87,7 @@ class Profiler:
         self.pixels = self.degrader.pixels
         self.out = torch.empty_like(self.pixels)
         self.unit = (self.pixels / 255).contiguous()
-        eight_bit = self.pixels[:FEW].permute(0, 2, 3, 1).byte().cpu().numpy()
+        eight_bit = self.pixels.permute(0, 2, 3, 1).byte().cpu().numpy()
         self.eight_bit = [np.ascontiguousarray(image) for image in eight_bit]
         self.floats = [image.astype(np.float32) / 255 for image in self.eight_bit]
 
@@ -117,19 +117,19 @@ class Profiler:
         found: dict[str, tuple[Work, int]] = {}
         if name in SKIMAGE:
             one = SKIMAGE[name](level)
-            found["skimage"] = lambda: [one(image) for image in self.floats], FEW
+            found["skimage"] = lambda: [one(image) for image in self.floats[:FEW]], FEW
         if name in KORNIA:
             batch = KORNIA[name](level)
             found["kornia"] = lambda: batch(self.unit), BATCH
         if name in ALBUMENTATIONS:
             transform = ALBUMENTATIONS[name](level)
-            found["albumentations"] = lambda: [transform(image=image) for image in self.floats], FEW
+            found["albumentations"] = lambda: [transform(image=image) for image in self.floats], BATCH
         if name in IMAGECORRUPTIONS:
             corruption = IMAGECORRUPTIONS[name](level)
-            found["imagecorruptions"] = lambda: [corruption(image) for image in self.eight_bit], FEW
+            found["imagecorruptions"] = lambda: [corruption(image) for image in self.eight_bit[:FEW]], FEW
         if name in PIXEL_NOISE:
             there_and_back, all_together = skimage_hsv(), kornia_hsv()
-            found["skimage_hsv"] = lambda: [there_and_back(image) for image in self.floats], FEW
+            found["skimage_hsv"] = lambda: [there_and_back(image) for image in self.floats[:FEW]], FEW
             found["kornia_hsv"] = lambda: all_together(self.unit), BATCH
         return found
 

@@ -1,7 +1,6 @@
 """Moved, turned, bent and mirrored views (paper, section 2, Table 1 and section 5)."""
 
-import numba
-import numpy as np
+import cv2
 from torch import Tensor
 
 from cnnsens_bench.degradations.base import degradation, normal_shift, uniform_per_image
@@ -63,20 +62,14 @@ def flip_lr(pixels: Tensor, draw: None, level: float) -> Tensor:
     if not pixelwise.on_cpu(pixels):
         return pixels.flip(3)
     source, out, target = pixelwise.flat_images(pixels)
-    width = pixels.shape[3]
-    pixelwise.share(len(pixels), source.shape[1] // 3, lambda a, b: _mirror_loop(source, width, target, a, b))
+    shape = (*pixels.shape[2:], 3)
+
+    def mirror(first: int, last: int) -> None:
+        for given, result in zip(source[first:last], target[first:last], strict=True):
+            cv2.flip(given.reshape(shape), 1, result.reshape(shape))
+
+    pixelwise.share(len(pixels), source.shape[1] // 3, mirror)
     return out
-
-
-@numba.njit(nogil=True)
-def _mirror_loop(source, width, target, first, last):  # type: ignore[no-untyped-def]
-    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    for image in range(first, last):
-        for start in range(0, source.shape[1], 3 * width):
-            given, result = source[image, start : start + 3 * width], target[image, start : start + 3 * width]
-            for x in range(np.uint64(width)):
-                i, j = x * three, (np.uint64(width) - one - x) * three
-                result[i], result[i + one], result[i + two] = given[j], given[j + one], given[j + two]
 
 
 @degradation("flip_ud")
