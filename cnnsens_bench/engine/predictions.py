@@ -67,7 +67,7 @@ def outputs_of(logits: Tensor, label: Tensor, reference: Tensor, broken: Tensor)
     return torch.cat([table, broken[:, None].double()], dim=1)
 
 
-class Results:
+class CollectedRows:
     """Collects the results of forward passes, and gives them degradation by degradation.
 
     Parameters

@@ -14,7 +14,7 @@ from torch import Tensor
 from cnnsens_bench.degradations.base import degradation, uniform_per_image, uniform_per_value
 from cnnsens_bench.degradations.camera.light import COLDEST, DAYLIGHT, HOTTEST, illuminant_gains, to_light, to_pixel
 from cnnsens_bench.degradations.kernels import pixelwise
-from cnnsens_bench.degradations.kernels.filters import MIRROR, continued, correlate
+from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, pad
 from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.resizing import resize
@@ -199,25 +199,25 @@ def demosaiced(raw: Tensor) -> Tensor:
 
 def _demosaiced_by_loops(raw: Tensor) -> Tensor:
     count, _, height, width = raw.shape
-    padded = raw[:, 0].numpy()[:, continued(height, 2, MIRROR)][:, :, continued(width, 2, MIRROR)]
+    padded = np.ascontiguousarray(pad(raw, 2, 2, MIRROR)[:, 0].numpy())
     out = torch.empty(count, 3, height, width, memory_format=torch.channels_last)
     target = out.permute(0, 2, 3, 1).numpy()
     taps = [(kernel, y, x, weight[y, x]) for kernel, weight in enumerate(MALVAR) for y, x in np.argwhere(weight)]
-    places = np.array([tap[:3] for tap in taps])
+    taps_at = np.array([tap[:3] for tap in taps])
     weights = np.array([tap[3] for tap in taps], np.float32)
-    pixelwise.share(count, height * width, lambda a, b: _demosaic_loop(padded, places, weights, target, a, b))
+    pixelwise.share(count, height * width, lambda a, b: _demosaic_loop(padded, taps_at, weights, target, a, b))
     return out
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _demosaic_loop(padded, places, weights, target, first, last):  # type: ignore[no-untyped-def]
+def _demosaic_loop(padded, taps_at, weights, target, first, last):  # type: ignore[no-untyped-def]
     height, width = target.shape[1], target.shape[2]
     lines = np.empty((4, width), np.float32)
     for image in range(first, last):
         for y in range(height):
             lines[:] = ZERO
             for tap in range(len(weights)):
-                kernel, row, column = places[tap]
+                kernel, row, column = taps_at[tap]
                 line, given, weight = lines[kernel], padded[image, y + row, column : column + width], weights[tap]
                 for x in range(width):
                     line[x] += weight * given[x]

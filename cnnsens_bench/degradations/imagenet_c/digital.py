@@ -1,11 +1,8 @@
 """The digital corruptions of Hendrycks & Dietterich (2019)."""
 
-from functools import lru_cache
-
 import numba
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from cnnsens_bench.degradations.camera.sensor import jpeg
@@ -14,6 +11,7 @@ from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import MIRROR, SYMMETRIC, sample
 from cnnsens_bench.degradations.kernels.pixelwise import Maths, PixelFormula
 from cnnsens_bench.degradations.kernels.resizing import box_weights, resize
+from cnnsens_bench.degradations.kernels.smoothing import smoothed
 from cnnsens_bench.degradations.streams import Streams
 
 ZERO, FULL = np.float32(0), np.float32(255)
@@ -90,30 +88,26 @@ def elastic_transform(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: t
     strength, smoothness, corners = parameters
     size = pixels.shape[-1]
     moved, field = draw
-    maps = np.stack([_affine(shift, size) for shift in (moved.cpu().double().numpy() * 2 - 1) * corners])
-    rows, columns = (torch.from_numpy(maps[:, i]).to(pixels.device) for i in (1, 0))
+    rows, columns = _affine((moved.double() * 2 - 1) * corners, size)
     turned = sample(pixels, rows, columns, MIRROR)
-    smooth = torch.from_numpy(_smoothing(size, smoothness)).to(pixels.device)
-    # Images are multiplied one at a time, because the rounding of a product depends on how many there are.
-    steps = torch.stack([smooth @ (one.double() * 2 - 1) @ smooth.T for one in field]) * strength
+    steps = smoothed(field, smoothness, strength)
     grid = torch.arange(size, device=pixels.device, dtype=torch.float32)
-    return sample(turned, grid[:, None] + steps[:, 1].float(), grid + steps[:, 0].float(), SYMMETRIC)
+    return sample(turned, grid[:, None] + steps[:, 1], grid + steps[:, 0], SYMMETRIC)
 
 
-def _affine(shift: np.ndarray, size: int) -> np.ndarray:
-    """Return the x and y that each pixel is taken from, (2, size, size), if three corners move by `shift` (3, 2)."""
+def _affine(shift: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the row and the column that each pixel is taken from, (N, size, size), if corners move by (N, 3, 2)."""
     centre, reach = size // 2, size // 3
-    corners = centre + reach * np.array([[1.0, 1], [1, -1], [-1, -1]])
-    back = np.linalg.solve(np.column_stack([corners + shift, np.ones(3)]), corners)
-    y, x = np.mgrid[:size, :size]
-    of_x, of_y, constant = back[:, :, None, None]
-    return (x[None] * of_x + y[None] * of_y + constant).astype(np.float32)
-
-
-@lru_cache(maxsize=8)
-def _smoothing(size: int, sigma: float) -> np.ndarray:
-    """Return the matrix (size, size) that smooths along an axis by a Gaussian, cut at 3 σ, with mirrored borders."""
-    return gaussian_filter1d(np.eye(size), sigma, axis=0, mode="reflect", truncate=3)
+    corners = centre + reach * torch.tensor([[1.0, 1], [1, -1], [-1, -1]], dtype=torch.float64, device=shift.device)
+    moved = torch.cat([corners + shift, torch.ones_like(shift[..., :1])], dim=-1)
+    if shift.device.type == "cpu":
+        back = torch.from_numpy(np.linalg.solve(moved.numpy(), corners.numpy()))
+    else:
+        back = torch.linalg.solve_ex(moved, corners)[0]  # it does not wait for the device, as a check would
+    line = torch.arange(size, device=shift.device)
+    of_x, of_y, constant = back.transpose(1, 2)[..., None, None].unbind(2)
+    maps = ((line * of_x + line[:, None] * of_y) + constant).float()
+    return maps[:, 1], maps[:, 0]
 
 
 @common((0.6, 0.5, 0.4, 0.3, 0.25))

@@ -15,6 +15,19 @@ EDGE, MIRROR, SYMMETRIC = "edge", "reflect", "symmetric"
 """How an image a b c continues to the left of its border, by the names of `numpy.pad`: a a|, c b| and b a|."""
 
 
+def pad(pixels: Tensor, before: int, after: int, border: str) -> Tensor:
+    """Continue images (N, C, H, W) by `before` rows and columns above and left, and `after` below and right."""
+    rows, columns = (
+        torch.from_numpy(_continued(side, before, after, border)).to(pixels.device) for side in pixels.shape[-2:]
+    )
+    return pixels[:, :, rows][:, :, :, columns]
+
+
+def _continued(side: int, before: int, after: int, border: str) -> np.ndarray:
+    """Return which pixel of an axis each pixel is, if the axis is continued at its ends."""
+    return np.pad(np.arange(side), (before, after), mode=border)  # type: ignore[call-overload]
+
+
 def correlate(pixels: Tensor, kernel: np.ndarray, border: str) -> Tensor:
     """Correlate images with a kernel.
 
@@ -63,7 +76,9 @@ def _summed(
         return _summed_tensors(pixels, rows, columns, weights, reach, border)
     out = empty(count, channels, height, width)
     source, target = flat_rows(pixels), flat_rows(out)
-    row_of, column_of = (continued(side, more, border) for side, more in zip((height, width), reach, strict=True))
+    row_of, column_of = (
+        _continued(side, more, more, border) for side, more in zip((height, width), reach, strict=True)
+    )
     starts, offsets = (rows + reach[0]).numpy(), ((columns + reach[1]) * channels).numpy()
 
     def work(first: int, last: int) -> None:
@@ -73,28 +88,20 @@ def _summed(
     return out
 
 
-def continued(side: int, more: int, border: str) -> np.ndarray:
-    """Return which pixel of an axis each pixel is that continues it by `more` at both ends."""
-    return np.pad(np.arange(side), more, mode=border)  # type: ignore[call-overload]
-
-
 def _summed_tensors(
     pixels: Tensor, rows: Tensor, columns: Tensor, weights: np.ndarray, reach: tuple[int, int], border: str
 ) -> Tensor:
     count, channels, height, width = pixels.shape
-    device = pixels.device
-    row_of, column_of = (
-        torch.from_numpy(continued(side, more, border)).to(device)
-        for side, more in zip((height, width), reach, strict=True)
-    )
-    padded = pixels[:, :, row_of][:, :, :, column_of]
+    around, device = max(reach), pixels.device
+    padded = pad(pixels, around, around, border)
     total = torch.zeros_like(pixels)
     if len(rows) == 1:
-        for y, x, weight in zip((rows[0] + reach[0]).tolist(), (columns[0] + reach[1]).tolist(), weights, strict=True):
+        starts = zip((rows[0] + around).tolist(), (columns[0] + around).tolist(), weights, strict=True)
+        for y, x, weight in starts:
             total = total + padded[:, :, y : y + height, x : x + width] * float(weight)
         return total
     images, planes = torch.arange(count, device=device), torch.arange(channels, device=device)
-    down, across = torch.arange(height, device=device) + reach[0], torch.arange(width, device=device) + reach[1]
+    down, across = torch.arange(height, device=device) + around, torch.arange(width, device=device) + around
     for tap, weight in enumerate(weights):
         y, x = rows[:, tap, None] + down, columns[:, tap, None] + across
         window = padded[images[:, None, None, None], planes[:, None, None], y[:, None, :, None], x[:, None, None, :]]
@@ -243,17 +250,26 @@ def _sample_loop(source, rows, columns, beyond, target, first, last):  # type: i
     one = np.float32(1)
     for image in range(first, last):
         own = image if len(rows) > 1 else 0
+        given, result = source[image].reshape(-1), target[image].reshape(-1)
+        point = 0
         for y in range(target.shape[1]):
             for x in range(target.shape[2]):
                 row, column = rows[own, y, x], columns[own, y, x]
                 top, left = np.floor(row), np.floor(column)
                 down, right = row - top, column - left
-                y0, y1 = _inside(int(top), height, beyond), _inside(int(top) + 1, height, beyond)
-                x0, x1 = _inside(int(left), width, beyond), _inside(int(left) + 1, width, beyond)
-                for c in range(channels):
-                    upper = source[image, y0, x0, c] * (one - right) + source[image, y0, x1, c] * right
-                    lower = source[image, y1, x0, c] * (one - right) + source[image, y1, x1, c] * right
-                    target[image, y, x, c] = upper * (one - down) + lower * down
+                up, from_left = one - down, one - right
+                y0, x0 = int(top), int(left)
+                y1, x1 = y0 + 1, x0 + 1
+                if y0 < 0 or x0 < 0 or y1 >= height or x1 >= width:
+                    y0, y1 = _inside(y0, height, beyond), _inside(y1, height, beyond)
+                    x0, x1 = _inside(x0, width, beyond), _inside(x1, width, beyond)
+                a, b = np.uint64((y0 * width + x0) * channels), np.uint64((y0 * width + x1) * channels)
+                c, d = np.uint64((y1 * width + x0) * channels), np.uint64((y1 * width + x1) * channels)
+                for channel in range(np.uint64(channels)):
+                    upper = given[a + channel] * from_left + given[b + channel] * right
+                    lower = given[c + channel] * from_left + given[d + channel] * right
+                    result[np.uint64(point) + channel] = upper * up + lower * down
+                point += channels
 
 
 def empty(count: int, channels: int, height: int, width: int) -> Tensor:
