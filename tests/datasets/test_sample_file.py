@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnsens_bench.datasets import Samples, make_samples, sample_file, sample_table
+from cnnsens_bench.datasets import Samples, load, make_samples, parquet, sample_file, sample_table
 from cnnsens_bench.datasets import samples as room
 from cnnsens_bench.datasets.sample_table import FileTable, MemoryTable
 from cnnsens_bench.datasets.samples import cached_samples
 from cnnsens_bench.utils.errors import UserError
+from tests.datasets.forms import as_parquet, as_shards
 
 CLASSES = ["auk", "bee", "cat"]
 
@@ -153,3 +154,38 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypa
     monkeypatch.setenv("CNNSENS_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"the cache folder .* cannot be written .*CNNSENS_CACHE"):
         make_samples("some", CLASSES, rows())
+
+
+@pytest.mark.parametrize("form", ["webdataset", "parquet"])
+@pytest.mark.parametrize("ids", [None, "shard", "row"])
+def test_shards_are_read_one_after_the_other(
+    form: str, ids: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither their indexes nor their rows are ever all in memory, and the second time they are not read at all."""
+    if ids == ("row" if form == "webdataset" else "shard"):
+        return
+    monkeypatch.setenv("CNNSENS_CACHE", str(tmp_path / "cache"))
+    samples = [(CLASSES[i % 3], f"{i:03d}", b"\x89PNG" + bytes([i])) for i in range(90)]
+    write = {"webdataset": as_shards, "parquet": as_parquet}[form]
+    root, options = write(tmp_path / "set", samples, 7), {"ids": ids} if ids else {}
+    whole = load(form, root, None, options)
+    monkeypatch.setattr(room, "IN_MEMORY", 20)
+    monkeypatch.setattr(parquet, "IN_MEMORY", 20)
+    monkeypatch.setattr(room, "FRAME_ROWS", 16)
+    filed = load(form, root, None, options)
+    assert isinstance(filed.rows, FileTable)
+    pd.testing.assert_frame_equal(filed.table, whole.table)
+    assert (filed.fingerprint(), filed.notes, filed.classes) == (whole.fingerprint(), whole.notes, whole.classes)
+    monkeypatch.setattr(room, "write_table", lambda *_: pytest.fail("it is built again"))
+    pd.testing.assert_frame_equal(load(form, root, None, options).table, whole.table)
+
+
+def test_a_shard_that_is_replaced_builds_the_table_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNSENS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(room, "IN_MEMORY", 20)
+    samples = [(CLASSES[i % 3], f"{i:03d}", b"\x89PNG" + bytes([i])) for i in range(90)]
+    root = as_shards(tmp_path / "set", samples, 7)
+    before = load("webdataset", root, None, {})
+    as_shards(root, [*samples[:-1], (*samples[-1][:2], b"\x89PNG other")], 7)
+    after = load("webdataset", root, None, {})
+    assert before.fingerprint() != after.fingerprint()
