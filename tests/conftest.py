@@ -44,6 +44,7 @@ def pytest_collection_finish() -> None:
     """Keep garbage collections from looking through what the imports have made, which stays until the end."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 20)
     gc.enable()
     atexit.register(gc.unfreeze)  # extensions complain of objects that are left over at the end
 

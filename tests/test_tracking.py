@@ -185,7 +185,7 @@ def test_off_means_no_file_and_no_import(pictures: Path, cache: Path, tmp_path: 
         "import sys; from cnnsens_bench.run import main; code = main(sys.argv[1:]); "
         "assert not [m for m in sys.modules if m.partition('.')[0] == 'mlflow']; sys.exit(code)"
     )
-    command = [sys.executable, "-c", code, *arguments(pictures, cache, tmp_path, "tracking=off")]
+    command = [sys.executable, "-c", code, *arguments(pictures, cache, tmp_path, "tracking=off", "limit=2")]
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
     assert not (tmp_path / "mlflow.db").exists()
 

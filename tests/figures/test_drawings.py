@@ -11,14 +11,13 @@ from PIL import Image
 
 from cnnsens_bench.figures.__main__ import main
 from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.store.empty import empty_store
 from tests.store.part_schemas import PREDICTIONS
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "out")
-    made.open()
-    made.begin_run("r", "test", "p", {}, {})
+    made = empty_store(tmp_path / "out", "r")
     rows = [
         {"run_id": "r", "dataset": "d", "image_id": f"i{i}", "model": f"s/{m}", "architecture": m, "defense": "none",
          "degradation": name, "level": level, "trial": 0, "label": i % 2, "prediction": (i + (i % 7 < level / 8)) % 2,

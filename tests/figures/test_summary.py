@@ -12,6 +12,7 @@ from rich.console import Console
 from cnnsens_bench.figures.summary import interval, print_summary, short_defense, summary_tables
 from cnnsens_bench.store import Store, new_attempt, write_part
 from cnnsens_bench.utils.formatting import level_text, plain
+from tests.store.empty import empty_store
 from tests.store.part_schemas import PREDICTIONS
 
 FILTER = "gaussian_filter(size=3, sigma=0.5)"
@@ -25,9 +26,7 @@ HOSTILE = f"[red]<script>\n{ESCAPE}\u202eabc"
 
 def fill(output: Path, models: dict[str, tuple[str, float]], dataset: str = "plumage", skip: str = "") -> Store:
     """Fill a store; `models` maps a name to its architecture and the chance that a degraded prediction is wrong."""
-    store = Store(output)
-    store.open()
-    store.begin_run("r", "test", "p", {}, {})
+    store = empty_store(output, "r")
     rng = np.random.default_rng(0)
     rows = [
         dict.fromkeys(PREDICTIONS.names)

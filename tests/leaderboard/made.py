@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.store.empty import empty_store
 from tests.store.part_schemas import FAILURES, PREDICTIONS, SPEED
 
 CONDITIONS = {("gaussian_rgb", 4.0): 3, ("gaussian_rgb", 8.0): 3, ("pepper", 0.04): 2, ("flip_lr", 0.0): 1}
@@ -73,8 +75,21 @@ def write(
     speed: pd.DataFrame | None = None,
 ) -> Path:
     """Write a database of rows of `predictions`, and return its path; `protocols` maps each run to its protocol."""
-    store = Store(folder)
-    store.open()
+    store = empty_store(folder)
+    with duckdb.connect(str(store.path)):  # while one connection is open, each further one takes no time
+        _fill(store, rows, protocols, weights, failures, config, speed)
+    return store.path
+
+
+def _fill(
+    store: Store,
+    rows: pd.DataFrame,
+    protocols: dict[str, str],
+    weights: str | None,
+    failures: pd.DataFrame | None,
+    config: dict | None,
+    speed: pd.DataFrame | None,
+) -> None:
     for run_id, protocol in protocols.items():
         store.begin_run(run_id, "quick", protocol, config or {"seed": 0, "trials": 3}, {"commit": "abc1234"})
     parts = new_attempt(store.output)
@@ -95,4 +110,3 @@ def write(
     store.put("models", named.assign(num_parameters=named["model"].str.len() * 1000, weights_sha256=digests))
     images = rows[["dataset", "image_id"]].drop_duplicates()
     store.put("images", images.assign(class_name="class of " + images["image_id"]))
-    return store.path

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.store.empty import empty_store
 from tests.store.part_schemas import PREDICTIONS, SENSITIVITY, SENSITIVITY_PREDICTIONS
 
 IMAGES, TRIALS = 40, 10
@@ -57,9 +58,7 @@ def predicted_rows(scores: pd.DataFrame) -> pd.DataFrame:
 
 def scored_store(folder: Path, rows: pd.DataFrame, scores: pd.DataFrame, predicted: pd.DataFrame) -> Store:
     """Return a store that has these rows under the protocol p."""
-    store = Store(folder)
-    store.open()
-    store.begin_run("r", "test", "p", {}, {})
+    store = empty_store(folder, "r")
     parts = new_attempt(store.output)
     for kind, table, schema in (
         ("predictions", rows, PREDICTIONS),

@@ -20,6 +20,7 @@ from cnnsens_bench.store import SCHEMA_VERSION, Store, ingestion, new_attempt, w
 from cnnsens_bench.store.ingestion import _overlaps
 from cnnsens_bench.store.parts import damage
 from cnnsens_bench.utils.errors import StorageError, UserError
+from tests.store.empty import empty_store
 from tests.store.part_schemas import FAILURES, PREDICTIONS
 
 CELL = {"model": "s/m", "defense": "none", "degradation": "g", "level": 4.0, "trial": 0}
@@ -34,8 +35,7 @@ def table(images: list[str], run_id: str = "r", **changes: object) -> pa.Table:
 
 
 def opened(output: Path) -> Store:
-    store = Store(output)
-    store.open()
+    store = empty_store(output)
     for run_id, protocol in (("r", "p"), ("resumed", "p"), ("other", "q")):
         store.begin_run(run_id, "test", protocol, {}, {})
     return store

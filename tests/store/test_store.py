@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cnnsens_bench.store import Store, new_attempt, write_part
 from cnnsens_bench.utils.errors import UserError
+from tests.store.empty import empty_store
 from tests.store.part_schemas import FAILURES, IMAGES, PREDICTIONS
 
 KEYS = ["image_id", "model", "defense", "degradation", "level", "trial"]
@@ -36,8 +37,7 @@ def predictions(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "out")
-    made.open()
+    made = empty_store(tmp_path / "out")
     made.begin_run("r", "test", "p", {"a": 1}, {})
     return made
 

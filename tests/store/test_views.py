@@ -11,6 +11,7 @@ from scipy import stats
 from cnnsens_bench import measures
 from cnnsens_bench.measures.intervals import clustered_share
 from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.store.empty import empty_store
 from tests.store.part_schemas import PREDICTIONS
 
 GROUP = ["protocol", "dataset", "model", "defense", "degradation", "level"]
@@ -59,8 +60,7 @@ def frame() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store(tmp_path_factory.mktemp("views"))
-    made.open()
+    made = empty_store(tmp_path_factory.mktemp("views"))
     for run_id, protocol in (("r1", "p"), ("r2", "p"), ("r3", "q")):
         made.begin_run(run_id, "test", protocol, {}, {})
     rows = frame().reindex(columns=PREDICTIONS.names)
@@ -147,9 +147,7 @@ def test_of_equal_conditions_the_first_is_the_worst(tmp_path: Path) -> None:
             rows += [(f"i{image}", name, level, trial, int(hit)) for trial, hit in enumerate(hits)]
     table = pd.DataFrame(rows, columns=["image_id", "degradation", "level", "trial", "prediction"])
     table = table.assign(run_id="r", dataset="d", model="s/a", defense="none", label=1)
-    made = Store(tmp_path)
-    made.open()
-    made.begin_run("r", "test", "p", {}, {})
+    made = empty_store(tmp_path, "r")
     with made.connect() as connection:
         connection.register("rows", table)
         connection.execute("INSERT INTO predictions BY NAME SELECT * FROM rows")
@@ -189,9 +187,7 @@ def test_protocols_are_not_mixed(store: Store, table: pd.DataFrame) -> None:
 
 def test_sensitivity_check(tmp_path: Path) -> None:
     """The view agrees with SciPy for each degradation that it covers, also with ties."""
-    store = Store(tmp_path)
-    store.open()
-    store.begin_run("r", "test", "p", {}, {})
+    store = empty_store(tmp_path, "r")
     rng = np.random.default_rng(1)
     levels = {"gaussian_rgb": 4.0, "pepper_pixel": 0.01, "translation": 2.0}
     rows = [
