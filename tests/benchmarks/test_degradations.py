@@ -27,7 +27,18 @@ def rivals() -> ModuleType:
 
 @pytest.mark.slow
 def test_its_keys(tmp_path: Path) -> None:
-    words = ["--only", "hue_global", "flip_lr", "--rounds", "1", "--threads", "1", "--json", str(tmp_path / "a.json")]
+    words = [
+        "--only",
+        "hue_global",
+        "flip_lr",
+        "common:brightness",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--json",
+        str(tmp_path / "a.json"),
+    ]
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "degradations.py"), *words], capture_output=True, text=True, check=False
     )
@@ -39,6 +50,11 @@ def test_its_keys(tmp_path: Path) -> None:
         assert hue[key] > 0
     assert flip["vs_bound"] > 0
     assert not {"vs_skimage", "seven"} & set(flip)
+    assert hue["vs_fastest"] == min(hue[key] for key in ("vs_skimage", "vs_kornia", "vs_albumentations"))
+    assert hue["fast"] == (hue["vs_bound"] <= 1.5 or hue["vs_fastest"] >= 1)
+    corruption = figures["common:brightness"]
+    assert figures["common"]["ms_per_image"] == corruption["ms_per_image"]
+    assert corruption["vs_kornia"] > 0
     # One degradation alone is its own headline.
     assert figures["sweep_of_seven"] == {"ratio": hue["seven"], "degradations": 1}
 

@@ -16,6 +16,7 @@ from skimage.filters import gaussian
 from torch import Tensor
 
 from cnnsens_bench.degradations import Streams, degradations
+from cnnsens_bench.degradations.imagenet_c import weather
 from cnnsens_bench.degradations.imagenet_c.weather import frost_texture
 from cnnsens_bench.utils.errors import UserError
 from tests.degradations.test_filters import published_plasma
@@ -252,3 +253,18 @@ def test_small_and_odd_inputs_work(name: str) -> None:
         result = d.apply(image, d.draw(Streams(0, "data", ["a", "b"], 0), size), 5.0)
         assert result.shape == image.shape
         assert result.isfinite().all()
+
+
+def test_ice_is_forgotten_with_its_draw() -> None:
+    frost = degradations["common:frost"]
+    before = len(weather._known_ice)
+    pixels = torch.full((2, 3, 32, 32), 90.0)
+    draw = frost.draw(Streams(0, "data", ["a", "b"], 0), 32)
+    whole = [frost.apply(pixels, draw, level) for level in (1.0, 5.0)]
+    assert len(weather._known_ice) == before + 1
+    fresh = frost.draw(Streams(0, "data", ["a", "b"], 0), 32)
+    assert torch.equal(frost.apply(pixels, fresh, 5.0), whole[1])
+    mixed = (draw[0], frost.draw(Streams(0, "data", ["c", "d"], 0), 32)[1])
+    assert not torch.equal(frost.apply(pixels, mixed, 5.0), whole[1])
+    del draw, fresh, mixed
+    assert len(weather._known_ice) == before

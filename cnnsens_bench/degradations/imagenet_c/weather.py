@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from cnnsens_bench.degradations.imagenet_c.blur import motion_blurred
 from cnnsens_bench.degradations.imagenet_c.severity import common
@@ -55,12 +56,27 @@ SLENDERNESS = 7
 """How many times longer than wide a needle is."""
 
 
-def frost_draw(streams: Streams, size: int) -> Tensor:
-    """Draw ice of varying thickness, crossed by bright needles: (N, 1, size, size) of whiteness, not yet clamped.
+def frost_draw(streams: Streams, size: int) -> tuple[Tensor, Tensor]:
+    """Draw the numbers of two plasmas, one for the thickness of the ice and one for its needles."""
+    return plasma_draw(streams, size), plasma_draw(streams, size)
 
-    The ice is the same at all severities, so it is made here and not where it is put on the image.
-    """
-    ice, field = (plasma(plasma_draw(streams, size), size, decay) for decay in (1.8, 1.4))
+
+_known_ice = WeakTensorKeyDictionary()
+"""The first numbers of a draw → its other numbers, the size and the ice, for as long as the draw is in use."""
+
+
+def _white_ice(draw: tuple[Tensor, Tensor], size: int) -> Tensor:
+    """Return the whiteness of a draw's ice, not yet clamped: (N, 1, size, size). All severities of a draw share it."""
+    known = _known_ice.get(draw[0])
+    if known is None or known[0] is not draw[1] or known[1] != size:
+        known = draw[1], size, _grown_ice(draw, size)
+        _known_ice[draw[0]] = known
+    return known[2]
+
+
+def _grown_ice(draw: tuple[Tensor, Tensor], size: int) -> Tensor:
+    """Return ice of varying thickness, crossed by bright needles."""
+    ice, field = plasma(draw[0], size, 1.8), plasma(draw[1], size, 1.4)
     if pixelwise.on_cpu(ice):
         white = torch.empty_like(ice)
         thickness, streaky, result = (layer.flatten(1).numpy() for layer in (ice, field, white))
@@ -129,24 +145,15 @@ TINT = (0.84, 0.94, 1.0)
 """The shares of red, green and blue in the light of white ice."""
 
 
-def frost_texture(draw: Tensor, size: int) -> Tensor:
+def frost_texture(draw: tuple[Tensor, Tensor], size: int) -> Tensor:
     """Return the bluish ice of a draw: (N, 3, size, size) in [0, 255]."""
-    tint = torch.tensor(TINT, device=draw.device).view(1, 3, 1, 1)
-    return (draw * tint).clamp(0, 255)
+    white = _white_ice(draw, size)
+    return (white * torch.tensor(TINT, device=white.device).view(1, 3, 1, 1)).clamp(0, 255)
 
 
-FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
-"""By severity: the weights of the image and of the ice."""
-
-
-@common(FROST, draw=frost_draw)
 @pixelwise.pixelwise
-def frost(maths: pixelwise.Maths) -> pixelwise.PixelFormula:
-    """Return a weighted sum of the image and of ice.
-
-    The ice is generated, because this package has no right to distribute ImageNet-C's photographs of ice. Where they
-    are installed, `frost.py` takes them.
-    """
+def iced(maths: pixelwise.Maths) -> pixelwise.PixelFormula:
+    """Add ice of a whiteness to a pixel; the level is the weights of the image and of the ice."""
     clip = maths.clip
     of_red, of_green, of_blue = (np.float32(share) for share in TINT)
 
@@ -159,6 +166,20 @@ def frost(maths: pixelwise.Maths) -> pixelwise.PixelFormula:
         )
 
     return pixel
+
+
+FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
+"""By severity: the weights of the image and of the ice."""
+
+
+@common(FROST, draw=frost_draw)
+def frost(pixels: Tensor, draw: tuple[Tensor, Tensor], weights: tuple[float, float]) -> Tensor:
+    """Return a weighted sum of the image and of ice.
+
+    The ice is generated, because this package has no right to distribute ImageNet-C's photographs of ice. Where they
+    are installed, `frost.py` takes them.
+    """
+    return iced(pixels, _white_ice(draw, pixels.shape[-1]), weights)
 
 
 def snow_draw(streams: Streams, size: int) -> tuple[Tensor, Tensor]:
