@@ -27,7 +27,7 @@ class Grid(NamedTuple):
     centre_x, centre_y : float
         The centre in the image.
     cosine, sine : float
-        Of the angle by which it is turned.
+        The cosine and the sine of the angle by which it is turned.
     bend, diagonal : float
         The coefficient of the lens distortion, and the square of the diagonal at whose ends it is reached, in pixels.
     """
