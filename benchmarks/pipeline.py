@@ -8,13 +8,15 @@ on them. The figures are ratios:
 `paper.efficiency`, `common.efficiency`: seconds of the eager float32 forward passes alone ÷ seconds of the whole sweep
 in one process (decoding, degrading, predicting, writing parts), for AlexNet under the paper's degradations at the
 paper's levels, and for EfficientNet-Lite0 under the 15 common corruptions at their 5 severities. The forward passes are
-the limit, because nothing can predict without them: as many batches of the same shape, their pixels in memory.
-`ray.efficiency`: the same over Ray with its start, for AlexNet under the paper's degradations.
+the limit, because nothing can predict without them: batches of the same shape, their pixels in memory.
+`ray.efficiency`: the same over a Ray cluster that runs already, for AlexNet under the paper's degradations, with the
+start of the processes that compute; `ray.with_start` counts the start of the cluster too; `ray.steady` counts only what
+comes after the first task; `ray.three_minutes` is what `ray.steady` and the start give for a run of three minutes.
 `plain.ratio`: seconds of a DataLoader with an albumentations transform per image and condition ÷ seconds of the sweep,
 over the conditions that albumentations has.
 
-What is compared alternates, and figures are medians over rounds. The run over Ray is one of about a minute (three with
-`--long`), with the forward passes timed before and after it.
+What is compared alternates, and figures are medians over rounds. A quarter of a sweep's forward passes are timed, half
+of them before it and half after it. The run over Ray is one of about a minute (three with `--long`).
 """
 
 import argparse
@@ -47,6 +49,7 @@ from cnnsens_bench.engine.plan import plan  # noqa: E402
 from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep  # noqa: E402
 from cnnsens_bench.models import Checkpoint, split_name  # noqa: E402
 from cnnsens_bench.models.classifier import best_device  # noqa: E402
+from cnnsens_bench.runtime.cluster import connect  # noqa: E402
 from cnnsens_bench.runtime.local import run_local  # noqa: E402
 from cnnsens_bench.runtime.plan_store import stored_plan  # noqa: E402
 from cnnsens_bench.runtime.ray_pipeline import run_ray  # noqa: E402
@@ -103,8 +106,10 @@ def time_forwards(checkpoint: Checkpoint, batches: int) -> float:
         return time.perf_counter() - began
 
 
-def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: bool = False) -> float:
-    """Return the seconds from the plan to the last part."""
+def time_outcomes(
+    sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: bool = False
+) -> list[tuple[float, int]]:
+    """Return (seconds since the plan was begun, evaluations) of each task as it ends."""
     with tempfile.TemporaryDirectory() as folder:
         parts = new_attempt(Path(folder))
         began = time.perf_counter()
@@ -112,10 +117,14 @@ def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint, ray: 
             run = run_ray if ray else run_local
             options = ExecutionOptions(threads=os.cpu_count())
             outcomes = run(sweep, stored, {checkpoint.model: checkpoint}, parts, options)
-            done = sum(outcome.evaluations for outcome in outcomes)
-        seconds = time.perf_counter() - began
-    assert done == len(images) * len(sweep.cells())
-    return seconds
+            ended = [(time.perf_counter() - began, outcome.evaluations) for outcome in outcomes]
+    assert sum(evaluations for _, evaluations in ended) == len(images) * len(sweep.cells())
+    return ended
+
+
+def time_sweep(sweep: Sweep, images: pd.DataFrame, checkpoint: Checkpoint) -> float:
+    """Return the seconds from the plan to the last part, in this process."""
+    return time_outcomes(sweep, images, checkpoint)[-1][0]
 
 
 def count_batches(sweep: Sweep, images: int) -> int:
@@ -127,12 +136,13 @@ def in_process(model: str, names: Sequence[str], images: pd.DataFrame, rounds: i
     """Compare the forward passes alone with the sweep in this process."""
     checkpoint, sweep = make_checkpoint(model), make_sweep(model, names)
     batches = count_batches(sweep, len(images))
+    eighth = max(4, batches // 8)
     alone, ratios = [], []
     for _ in range(rounds):
-        # Half of the passes come before and half after, so that a machine whose speed drifts slows both alike.
-        before = time_forwards(checkpoint, batches // 2)
+        # Half of them come before and half after, so that a machine whose speed drifts slows both alike.
+        before = time_forwards(checkpoint, eighth)
         whole = time_sweep(sweep, images, checkpoint)
-        alone.append(before + time_forwards(checkpoint, batches - batches // 2))
+        alone.append((before + time_forwards(checkpoint, eighth)) / (2 * eighth) * batches)
         ratios.append(alone[-1] / whole)
     return {
         "efficiency": statistics.median(ratios),
@@ -143,18 +153,29 @@ def in_process(model: str, names: Sequence[str], images: pd.DataFrame, rounds: i
 
 def over_ray(images: pd.DataFrame, forward_seconds: float, seconds: float) -> dict[str, Any]:
     """Compare one sweep over Ray of about `seconds` with its forward passes, given the seconds of one image."""
-    checkpoint = make_checkpoint(ALEXNET)
-    cells = len(make_sweep(ALEXNET, PAPER).cells())
-    sweep = make_sweep(ALEXNET, PAPER, max(1, round(seconds / (forward_seconds * cells * len(images) / 4))))
-    count = max(BATCH, round(seconds / (forward_seconds * len(sweep.cells())) / BATCH) * BATCH)
-    many = pd.concat([images] * -(-count // len(images)), ignore_index=True)[:count]
+    checkpoint, sweep = make_checkpoint(ALEXNET), make_sweep(ALEXNET, PAPER)
+    tasks = max(3, round(seconds / (forward_seconds * len(sweep.cells()) * BATCH)))
+    many = pd.concat([images] * -(-tasks * BATCH // len(images)), ignore_index=True)[: tasks * BATCH]
     many["image_id"] = [f"{image_id}-{n}" for n, image_id in enumerate(many["image_id"])]
-    batches = count_batches(sweep, count)
-    tenth = max(1, batches // 10)
-    before = time_forwards(checkpoint, tenth)
-    whole = time_sweep(sweep, many, checkpoint, ray=True)
-    alone = (before + time_forwards(checkpoint, tenth)) / 2 / tenth * batches
-    return {"efficiency": alone / whole, "seconds": whole, "evaluations": count * len(sweep.cells())}
+    passes = max(8, count_batches(sweep, len(many)) // 10)
+    before = time_forwards(checkpoint, passes)
+    began = time.perf_counter()
+    connect("local")
+    start = time.perf_counter() - began
+    ended = time_outcomes(sweep, many, checkpoint, ray=True)
+    one = (before + time_forwards(checkpoint, passes)) / (2 * passes * BATCH)
+    whole, evaluations = ended[-1][0], sum(count for _, count in ended)
+    steady = one * sum(count for _, count in ended[1:]) / (whole - ended[0][0])
+    workers_start = whole - one * evaluations / steady
+    return {
+        "efficiency": one * evaluations / whole,
+        "with_start": one * evaluations / (start + whole),
+        "steady": steady,
+        "three_minutes": (180 - workers_start) * steady / 180,
+        "seconds": whole,
+        "start_seconds": start,
+        "evaluations": evaluations,
+    }
 
 
 class PlainData(torch.utils.data.Dataset):
@@ -209,7 +230,7 @@ def main() -> None:
 
     figures: dict[str, Any] = {"machine": {"cores": os.cpu_count(), "device": str(best_device())}}
     figures["paper"] = in_process(ALEXNET, PAPER, images, rounds=3)
-    figures["common"] = in_process(EFFICIENTNET, COMMON, images, rounds=3 if given.long else 2)
+    figures["common"] = in_process(EFFICIENTNET, COMMON, images, rounds=3)
     figures["plain"] = against_plain(images, rounds=3)
     figures["ray"] = over_ray(every, figures["paper"]["forward_ms_per_image"] / 1e3, 180 if given.long else 60)
 

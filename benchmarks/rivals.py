@@ -1,18 +1,29 @@
-"""What a user would pick instead: the nearest thing that skimage, kornia and albumentations have, per degradation.
+"""What a user would pick instead: the same formula, or the nearest one, of four other libraries.
 
-Each is used as its own documentation does: skimage one float image in [0, 1] after the other, kornia a batch
-(N, 3, H, W) in [0, 1], albumentations one 8-bit image after the other. Each draws its own random numbers. Common
-corruptions are taken at severity 3; what only moves pixels works on the crop, where ours samples the photograph anew.
+Each is used as its own documentation does, in floating point where it can: skimage and albumentations one float image
+in [0, 1] after the other, kornia a batch (N, 3, H, W) in [0, 1], imagecorruptions one 8-bit image after the other. Each
+draws its own random numbers. Common corruptions are taken at severity 3; what only moves pixels works on the crop,
+where ours samples the photograph anew. Snow and fog of kornia and albumentations are left out: they are other formulas.
 """
 
+import functools
+import importlib
+import importlib.util
 import math
+import sys
+import types
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import albumentations as A
+import cv2
 import kornia.augmentation as K
 import numpy as np
+import scipy.ndimage
 import torch
 from kornia.color import hsv_to_rgb, rgb_to_hsv
+from PIL import Image as Pillow
 from skimage import transform
 from skimage.color import hsv2rgb, rgb2hsv
 from skimage.util import random_noise
@@ -95,8 +106,7 @@ KORNIA: dict[str, Callable[[float], Batch]] = {
     "common:gaussian_noise": lambda _: K.RandomGaussianNoise(0.0, 0.18, p=1),
     "common:impulse_noise": lambda _: K.RandomSaltAndPepperNoise(amount=(0.09, 0.09), salt_vs_pepper=(0.5, 0.5), p=1),
     "common:motion_blur": lambda _: K.RandomMotionBlur(15, (-45.0, 45.0), (0.0, 0.0), p=1),
-    "common:snow": lambda _: K.RandomSnow(p=1),
-    "common:brightness": lambda _: K.RandomBrightness((1.3, 1.3), p=1),
+    "common:brightness": lambda _: kornia_hsv(VALUE, 0.3 * 255),
     "common:contrast": lambda _: K.RandomContrast((0.2, 0.2), p=1),
     "common:elastic_transform": lambda _: K.RandomElasticTransform(p=1),
     "common:jpeg_compression": lambda _: K.RandomJPEG((15.0, 15.0), p=1),
@@ -122,11 +132,61 @@ ALBUMENTATIONS: dict[str, Callable[[float], A.BasicTransform]] = {
     "common:glass_blur": lambda _: A.GlassBlur(sigma=1.0, max_delta=2, iterations=3, p=1),
     "common:motion_blur": lambda _: A.MotionBlur(blur_limit=(15, 15), p=1),
     "common:zoom_blur": lambda _: A.ZoomBlur(max_factor=(1.2, 1.2), step_factor=(0.02, 0.02), p=1),
-    "common:snow": lambda _: A.RandomSnow(p=1),
-    "common:fog": lambda _: A.RandomFog(p=1),
     "common:brightness": lambda _: A.RandomBrightnessContrast((0.3, 0.3), (0, 0), p=1),
     "common:contrast": lambda _: A.RandomBrightnessContrast((0, 0), (-0.8, -0.8), p=1),
     "common:elastic_transform": lambda _: A.ElasticTransform(alpha=12, sigma=6, p=1),
-    "common:pixelate": lambda _: A.Downscale(scale_range=(0.4, 0.4), p=1),
+    "common:pixelate": lambda _: A.Downscale(
+        scale_range=(0.4, 0.4), interpolation_pair={"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_NEAREST}, p=1
+    ),
     "common:jpeg_compression": lambda _: A.ImageCompression(quality_range=(15, 15), p=1),
 }
+
+CORRUPTIONS = (
+    *(
+        "gaussian_noise",
+        "shot_noise",
+        "impulse_noise",
+        "defocus_blur",
+        "glass_blur",
+        "motion_blur",
+        "zoom_blur",
+        "snow",
+    ),
+    *("frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
+
+
+@functools.cache
+def imagecorruptions() -> Any:
+    """Return the module of that package's functions, which was written for older libraries; None where it is absent."""
+    spec = importlib.util.find_spec("imagecorruptions")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0])
+    resources: Any = types.ModuleType("pkg_resources")
+    resources.resource_filename = lambda package, name: str(folder / name)
+    interpolation: Any = types.ModuleType("scipy.ndimage.interpolation")
+    interpolation.map_coordinates = scipy.ndimage.map_coordinates
+    sys.modules.setdefault("pkg_resources", resources)
+    sys.modules.setdefault("scipy.ndimage.interpolation", interpolation)
+    if not hasattr(np, "float_"):
+        np.float_ = np.float64  # type: ignore[attr-defined]
+    module: Any = importlib.import_module("imagecorruptions.corruptions")
+    gaussian = module.gaussian
+
+    def with_old_name(image: np.ndarray, *positional: Any, multichannel: bool = False, **named: Any) -> np.ndarray:
+        return gaussian(image, *positional, channel_axis=-1 if multichannel else None, **named)
+
+    module.gaussian = with_old_name
+    return module
+
+
+def published(name: str) -> Callable[[float], Image]:
+    """Return what makes a function of imagecorruptions that takes and gives images as arrays, at a severity."""
+    function = getattr(imagecorruptions(), name)
+    return lambda severity: lambda image: np.asarray(function(Pillow.fromarray(image), int(severity)))
+
+
+IMAGECORRUPTIONS: dict[str, Callable[[float], Image]] = (
+    {f"common:{name}": published(name) for name in CORRUPTIONS} if imagecorruptions() else {}
+)

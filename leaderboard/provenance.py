@@ -198,7 +198,10 @@ def protocol_terms(
         *([["Frost", " or ".join(ice)]] if ice else []),
         *([["Pre-made", STORED_TEXT]] if any(STORED in name for name, *_ in trials) else []),
         *([["Outputs", "of a network: " + "; or ".join(outputs)]] if outputs else []),
-        ["Precision", str(get("precision", "unknown"))],
+        [
+            "Precision",
+            str(get("precision", "unknown")) + (", compiled" if any(c.get("compile") for c in configs) else ""),
+        ],
         ["Trials", f"{trials_text(trials)}; draws depend only on seed, data set, image, degradation and trial"],
         ["Seed", str(get("seed", "unknown"))],
         ["Averaging", AVERAGING],

@@ -1,23 +1,26 @@
 """Fixtures that several tests need, and the check that nothing is skipped without a known reason."""
 
+import atexit
+import gc
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cnnsens_bench.utils.reporter import Reporter
+
+# Torch and pandas are imported where they are used: the process that starts the workers runs no test, and the workers
+# wait for it.
+if TYPE_CHECKING:
+    from cnnsens_bench.datasets import Samples
+    from cnnsens_bench.models import Checkpoint
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores. Torch reads these when it is imported, and programs that tests start inherit them.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take a core from other workers
-
-import numpy as np
-import pandas as pd
-import pytest
-import torch
-from PIL import Image
-
-from cnnsens_bench.datasets import Samples, load
-from cnnsens_bench.models import Checkpoint, Preprocessing, split_name
-from cnnsens_bench.utils.reporter import Reporter
 
 TINY = "timm/test_resnet"
 """A real architecture of timm's, made for tests."""
@@ -29,6 +32,20 @@ ALLOWED_SKIPS = ("needs a GPU", "needs a user other than root")
 """The reasons for which tests may skip on a machine that has the real data and Chromium."""
 skips: dict[str, str] = {}
 """Each skipped test and its reason."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Collect no garbage while the tests are imported: they make many objects, and hardly any garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Keep garbage collections from looking through what the imports have made, which stays until the end."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    atexit.register(gc.unfreeze)  # extensions complain of objects that are left over at the end
 
 
 def is_complete() -> bool:
@@ -66,6 +83,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def one_thread() -> None:
     """Give each test one thread again where tests run in parallel: a run in this process asks for all cores."""
     if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch
+
         torch.set_num_threads(1)
 
 
@@ -80,6 +99,10 @@ def data_root() -> Path:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `folder` data set of 3 classes × 14 noisy pictures of various sizes, each class of a colour of its own."""
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for label, colour in enumerate([(200, 60, 60), (60, 190, 70), (70, 70, 210)]):
@@ -98,8 +121,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def samples(pictures: Path) -> Samples:
+def samples(pictures: Path) -> "Samples":
     """The sample table of `pictures`."""
+    from cnnsens_bench.datasets import load
+
     return load("folder", pictures, None, {})
 
 
@@ -117,8 +142,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def tiny_checkpoint(seed: int = 0, classes: int = 3, input_size: int = 48, model: str = TINY) -> Checkpoint:
+def tiny_checkpoint(seed: int = 0, classes: int = 3, input_size: int = 48, model: str = TINY) -> "Checkpoint":
     """Random weights whose predictions differ from image to image."""
+    import torch
+
+    from cnnsens_bench.models import Checkpoint, Preprocessing, split_name
+
     torch.manual_seed(seed)
     source, name = split_name(model)
     network = source.build(name, classes, input_size)

@@ -109,6 +109,9 @@ class Config:
     null: degraded images are not stored."""
     precision: str = "float32"
     """Number format of forward passes: `float32`, `bfloat16` or `float16`."""
+    compile: bool = False
+    """Whether networks are compiled before they are evaluated, `on` or `off`: it takes minutes once, then passes are
+    faster, and the last digits of outputs differ. Networks are trained and scored as they are."""
     batch_size: int = 32
     """Images that a network is given at once while it is evaluated, 1 to 65536."""
     plugins: list[str] = field(default_factory=list)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from cnnsens_bench.datasets.base import DatasetSource, Samples, dataset, datasets, load, make_samples
+from cnnsens_bench.datasets.base import DatasetSource, dataset, datasets, load
+from cnnsens_bench.datasets.samples import Samples, make_samples
 from cnnsens_bench.utils.plugins import import_submodules
 from cnnsens_bench.utils.storage import StoragePath, storage_path
 

@@ -1,7 +1,5 @@
-"""What all data sets share: the table of samples, the registry, and safe ways to the files that lists name."""
+"""What all data sets share besides `Samples`: the registry, and safe ways to the files that lists name."""
 
-import functools
-import hashlib
 import http.client
 import inspect
 import os
@@ -10,75 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
+from cnnsens_bench.datasets.samples import Samples
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import Registry
 from cnnsens_bench.utils.storage import StoragePath, names_below, storing
-
-COLUMNS = ("image_id", "split", "uri", "label", "class_name", "box_x", "box_y", "box_w", "box_h", "mask_uri")
-"""The columns of a table of samples, which `Samples` explains."""
-BOX = ("box_x", "box_y", "box_w", "box_h")
-SPLITS = ("train", "val", "test")
-MASK_RANGE = (128, 255)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The samples of a data set: what is known of each image, without its pixels.
-
-    Attributes
-    ----------
-    name : str
-        The name of the data set, as the tables of results show it.
-    classes : tuple of str
-        The names of the classes. `classes[label]` is the class of a label.
-    table : pandas.DataFrame
-        One row for each image, with the columns `COLUMNS`:
-
-        - `image_id` (text): unique, and the same on every machine, because random draws depend on it.
-        - `split` (text): `train`, `val` or `test`.
-        - `uri` (text): the path or URI of the image file.
-        - `label` (int64): the class, from 0.
-        - `class_name` (text): the name of the class.
-        - `box_x`, `box_y`, `box_w`, `box_h` (float64): the left, top, width and height of the object's box in pixels
-          of the upright image, from 0; NaN where there is no box.
-        - `mask_uri` (text or None): the path or URI of a mask of the object, which is as large as the image.
-    mask_range : tuple of int
-        The lowest and the highest gray value that mean object in the masks.
-    has_split : bool
-        Whether the data set says which images are for training. Where it does not, the splits in the table are a
-        proposal, and all images are tested in a run that trains nothing.
-    notes : tuple of str
-        What was left out or guessed while the data set was read, in sentences that a run says.
-    content : str
-        A digest of what is known of the images without decoding them, such as their sizes; empty where
-        nothing is. It is part of the fingerprint, so that a file replaced by another of its name is noticed.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    table: pd.DataFrame
-    mask_range: tuple[int, int] = MASK_RANGE
-    has_split: bool = True
-    notes: tuple[str, ...] = ()
-    content: str = ""
-
-    def split(self, *names: str) -> pd.DataFrame:
-        """Return the rows of the given splits in the order of the table, with a fresh index."""
-        return self.table[self.table["split"].isin(names)].reset_index(drop=True)
-
-    def fingerprint(self) -> str:
-        """Return a SHA-256 of the classes and of the table without its paths, which is equal on every machine."""
-        return self._fingerprint
-
-    @functools.cached_property
-    def _fingerprint(self) -> str:
-        without_paths = self.table.drop(columns=["uri", "mask_uri"])
-        rows = pd.util.hash_pandas_object(without_paths, index=False).to_numpy().tobytes()
-        return hashlib.sha256(rows + repr(self.classes).encode() + self.content.encode()).hexdigest()
-
 
 Loader = Callable[..., Samples]
 """A function of a data set's folder and options."""
@@ -131,75 +64,6 @@ def dataset(name: str, *, folder: str | None, source: str) -> Callable[[Loader],
         return function
 
     return decorate
-
-
-def make_samples(
-    name: str,
-    classes: list[str],
-    rows: pd.DataFrame,
-    mask_range: tuple[int, int] = MASK_RANGE,
-    has_split: bool = True,
-    notes: tuple[str, ...] = (),
-    content: str = "",
-) -> Samples:
-    """Check the rows of a data set, complete their columns, and return them as `Samples`.
-
-    Parameters
-    ----------
-    name
-        The name of the data set.
-    classes
-        The names of the classes by label.
-    rows
-        A row for each image with the columns `image_id`, `split`, `uri` and `label`, and optionally the other columns
-        of `Samples.table`. Further columns are dropped.
-    mask_range
-        The lowest and the highest gray value that mean object in the masks.
-    has_split, notes, content
-        As in `Samples`.
-
-    Raises
-    ------
-    UserError
-        If there are no rows, an image id occurs twice, a label is not a class, a class has no images, or a split is
-        unknown.
-    """
-    absent = {column: float("nan") for column in (*BOX, "mask_uri") if column not in rows}
-    table = rows.assign(**absent).astype(dict.fromkeys(BOX, "float64"))
-    # pandas turns None into NaN in a column that also holds text.
-    table["mask_uri"] = table["mask_uri"].astype(object).where(table["mask_uri"].notna(), None)
-    if table.empty:
-        raise UserError(f"dataset '{name}' has no images: check its root and its lists")
-    if table["image_id"].duplicated().any():
-        twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
-        raise UserError(f"dataset '{name}' lists image '{twice}' twice: image ids must be unique")
-    _check_labels(name, classes, table)
-    table["label"] = table["label"].astype("int64")
-    if "class_name" not in table:
-        table["class_name"] = np.asarray(classes, object)[table["label"]]
-    if not table["split"].isin(SPLITS).all():
-        wrong = table.loc[~table["split"].isin(SPLITS), "image_id"].iloc[0]
-        raise UserError(f"dataset '{name}': image '{wrong}' is in no split: use one of {', '.join(SPLITS)}")
-    table["image_id"] = table["image_id"].astype(str)
-    return Samples(
-        name, tuple(classes), table[list(COLUMNS)].reset_index(drop=True), mask_range, has_split, notes, content
-    )
-
-
-def _check_labels(name: str, classes: list[str], table: pd.DataFrame) -> None:
-    """Raise `UserError` unless the labels are the whole numbers from 0 to the number of classes less 1, all used."""
-    outside = ~table["label"].between(0, len(classes) - 1)
-    if outside.any():
-        wrong = table.loc[outside, "image_id"].iloc[0]
-        raise UserError(f"dataset '{name}': image '{wrong}' has a label outside its {len(classes)} classes")
-    if not (table["label"] == table["label"].round()).all():
-        raise UserError(f"dataset '{name}' has labels that are not whole numbers: number its classes 0, 1, 2, …")
-    absent = sorted(set(range(len(classes))) - set(table["label"]))
-    if absent:
-        raise UserError(
-            f"dataset '{name}': class '{classes[absent[0]]}' (label {absent[0]}) has no images: leave it out of the "
-            "classes, and number the others 0, 1, 2, … without gaps"
-        )
 
 
 def require_folder(name: str, root: StoragePath | None, expected: str, download: str | None = None) -> StoragePath:

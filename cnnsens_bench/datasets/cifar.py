@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples, require_folder
+from cnnsens_bench.datasets.base import dataset, require_folder
 from cnnsens_bench.datasets.folder import checked_name
+from cnnsens_bench.datasets.samples import Samples, make_samples
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.reading import read_patiently
 from cnnsens_bench.utils.storage import StoragePath, storing

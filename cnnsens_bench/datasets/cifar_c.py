@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples, require_folder
+from cnnsens_bench.datasets.base import dataset, require_folder
 from cnnsens_bench.datasets.folder import checked_name
 from cnnsens_bench.datasets.npy import image_count
+from cnnsens_bench.datasets.samples import Samples, make_samples
 from cnnsens_bench.datasets.shards import read_array
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near

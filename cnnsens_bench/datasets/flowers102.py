@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.io import loadmat
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples, require_folder
+from cnnsens_bench.datasets.base import dataset, require_folder
+from cnnsens_bench.datasets.samples import Samples, make_samples
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples, path_below, require_folder
+from cnnsens_bench.datasets.base import dataset, path_below, require_folder
 from cnnsens_bench.datasets.listing import LeftOut, images_of, tree_of
+from cnnsens_bench.datasets.samples import Samples, make_samples
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath, is_local, storage_path
 

@@ -7,10 +7,11 @@ import re
 
 import pandas as pd
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples, require_folder
+from cnnsens_bench.datasets.base import dataset, require_folder
 from cnnsens_bench.datasets.folder import checked_name, folder_samples
 from cnnsens_bench.datasets.imagenet_labels import FILES, validation_labels
 from cnnsens_bench.datasets.listing import LeftOut, is_photograph, tree_of
+from cnnsens_bench.datasets.samples import Samples, make_samples
 from cnnsens_bench.datasets.tar_index import TarReader
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath

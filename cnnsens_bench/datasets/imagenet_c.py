@@ -1,10 +1,11 @@
 """The data set `imagenet_c`: corrupted validation images of ImageNet, one corruption and severity at a time."""
 
-from cnnsens_bench.datasets.base import Samples, dataset, require_folder
+from cnnsens_bench.datasets.base import dataset, require_folder
 from cnnsens_bench.datasets.cifar_c import chosen
 from cnnsens_bench.datasets.folder import checked_name
 from cnnsens_bench.datasets.imagenet import wnid_samples
 from cnnsens_bench.datasets.listing import LeftOut, tree_of
+from cnnsens_bench.datasets.samples import Samples
 from cnnsens_bench.utils.storage import StoragePath
 
 LAYOUT = "<corruption>/<severity>/<wnid>/<image>, such as gaussian_noise/3/n01440764/ILSVRC2012_val_00000293.JPEG"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples, require_folder
+from cnnsens_bench.datasets.base import dataset, require_folder
 from cnnsens_bench.datasets.folder import checked_name, folder_samples
+from cnnsens_bench.datasets.samples import Samples, make_samples
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath, storing
 

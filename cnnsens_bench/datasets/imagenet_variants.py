@@ -1,8 +1,9 @@
 """The data sets `imagenet_a`, `imagenet_r` and `imagenet_sketch`: other images of ImageNet's classes, by WordNet id."""
 
-from cnnsens_bench.datasets.base import Samples, dataset, require_folder
+from cnnsens_bench.datasets.base import dataset, require_folder
 from cnnsens_bench.datasets.folder import checked_name
 from cnnsens_bench.datasets.imagenet import wnid_samples
+from cnnsens_bench.datasets.samples import Samples
 from cnnsens_bench.utils.storage import StoragePath
 
 LAYOUT = "<wnid>/<image>, such as n01498041/0.jpg"

@@ -5,9 +5,10 @@ import math
 
 import pandas as pd
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples, require_folder
+from cnnsens_bench.datasets.base import dataset, require_folder
 from cnnsens_bench.datasets.folder import checked_name
-from cnnsens_bench.datasets.shards import class_list, read_array, with_classes
+from cnnsens_bench.datasets.samples import Samples, make_samples
+from cnnsens_bench.datasets.shards import class_list, label_codes, read_array
 from cnnsens_bench.utils.array_files import array_header
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.reading import read_range
@@ -59,8 +60,8 @@ def npy(
     numbers = [str(i) for i in range(count)]
     table = pd.DataFrame({"image_id": numbers, "split": "test", "uri": [f"{file}#{i}" for i in numbers]})
     names, notes = class_list("npy", classes, [folder])
-    table, present = with_classes("npy", table, texts, names)
-    return make_samples(name, present, table, notes=notes, content=_digest(file))
+    codes = label_codes("npy", texts, names, lambda label: str(texts[texts == label].index[0]))
+    return make_samples(name, codes.classes, codes.complete(table, texts), notes=notes, content=_digest(file))
 
 
 def _digest(file: str) -> str:

@@ -8,7 +8,9 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from cnnsens_bench.datasets.base import BOX, Samples, dataset, file_test, make_samples, path_below, require_folder
+from cnnsens_bench.datasets.base import dataset, file_test, path_below, require_folder
+from cnnsens_bench.datasets.sample_table import BOX
+from cnnsens_bench.datasets.samples import Samples, make_samples
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath
 

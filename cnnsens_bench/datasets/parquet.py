@@ -1,8 +1,10 @@
 """The data set `parquet`: files with a column of images and one of labels, as Hugging Face stores them."""
 
+import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,29 +15,36 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples
+from cnnsens_bench.datasets.base import dataset
 from cnnsens_bench.datasets.folder import checked_name
 from cnnsens_bench.datasets.hugging_face import parquet_files
 from cnnsens_bench.datasets.listing import LeftOut
-from cnnsens_bench.datasets.shards import class_list, files_of, splits_of, with_classes
+from cnnsens_bench.datasets.sample_table import repeated_id
+from cnnsens_bench.datasets.samples import IN_MEMORY, Samples, cached_samples, make_samples
+from cnnsens_bench.datasets.shards import FILES_AT_ONCE, class_list, files_of, label_codes, splits_of, version_of
 from cnnsens_bench.utils.errors import UserError, first_line
 from cnnsens_bench.utils.reading import is_uri, patiently
 from cnnsens_bench.utils.storage import StoragePath
 
 SOURCE = "it is made of .parquet files with the columns image (bytes, or a struct with bytes) and label"
-FILES_AT_ONCE = 8
 LARGE_GROUP = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class _File:
-    """What is read of a Parquet file: all but its images."""
+    """What is known of a Parquet file without its images.
 
+    `kept` has its columns, as `_columns` returns them, where files are small; `labels` has each label that occurs.
+    """
+
+    uri: str
+    rows: int
     labels: pa.Array
-    paths: pa.Array | None
+    has_ids: bool
     names: list[str] | None
     size: int
     largest_group: int
+    kept: pa.Table | None
 
 
 @dataset("parquet", folder=None, source=SOURCE)
@@ -83,39 +92,78 @@ def parquet(
         If a file is absent or damaged, lacks a column, or a label is no class.
     """
     name = checked_name("parquet", name)
-    folder = root
-    if hf is not None:
-        folder = parquet_files(hf, config)
+    folder = root if hf is None else parquet_files(hf, config)
     found = files_of("parquet", folder, files, "files", ".parquet", SOURCE)
-    id_column = None if ids in (None, "path", "row") else ids
+    beside = [folder] if folder is not None and "{" not in str(folder) and folder.suffix != ".parquet" else []
+    listed = class_list("parquet", classes, beside)
+    columns = _Columns(image, label, ids)
+    splits = splits_of(found, folder)
+    version = version_of(found, [name, dataclasses.astuple(columns), classes, listed, splits])
+    return cached_samples(version, lambda: _samples(name, found, columns, splits, classes is not None, listed))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of the images and labels, and what ids are made of, as the options of the data set name them."""
+
+    image: str
+    label: str
+    ids: str | None
+
+    @property
+    def id_column(self) -> str | None:
+        """The column of the ids; None where they are paths or numbers of rows."""
+        return None if self.ids in (None, "path", "row") else self.ids
+
+
+def _samples(
+    name: str,
+    files: list[str],
+    columns: _Columns,
+    splits: tuple[list[str], bool],
+    given: bool,
+    listed: tuple[list[str] | None, tuple[str, ...]],
+) -> Samples:
+    """Return the samples of files. `listed` are the names of a list of classes, which the user has `given`, or not."""
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        read = list(pool.map(lambda file: _read(file, image, label, id_column), found))
-    splits, has_split = splits_of(found, folder)
-    number = np.repeat(np.arange(len(found)), [len(one.labels) for one in read])
-    row = np.concatenate([np.arange(len(one.labels)) for one in read])
-    labels = pd.concat([one.labels.to_pandas() for one in read], ignore_index=True)
-    column = "" if image == "image" else f"{image}:"
-    uris = np.asarray(found, object)[number] + f"#{column}" + pd.Series(row).astype(str)
-    table = pd.DataFrame({"uri": uris, "split": np.asarray(splits, object)[number]})
-    table["image_id"], notes = _ids(found, read, number, row, ids)
+        read = list(pool.map(lambda file: _read(file, columns, IN_MEMORY // len(files)), files))
     left_out = LeftOut()
-    labelled = labels.notna() & (labels != -1)  # Hugging Face has -1 where a test image's label is a secret
-    left_out.add_all("unlabelled", table.loc[~labelled, "image_id"])
-    if not labelled.any():
-        raise UserError(f"dataset 'parquet': no image of {found[0]} has a label: name another column or split")
-    table, labels = table[labelled].reset_index(drop=True), labels[labelled].reset_index(drop=True)
-    names, named = _classes(found, read, classes, folder)
-    table, present = with_classes("parquet", table, labels, names)
-    content = hashlib.sha256(repr([(one.size, len(one.labels)) for one in read]).encode()).hexdigest()
+    image_ids, notes = _ids(read, columns)
+    tables = functools.partial(_tables, read, columns, splits[0], image_ids, left_out)
+    labels = pd.concat([_known(one.labels.to_pandas()) for one in read], ignore_index=True)
+    if labels.empty:
+        raise UserError(f"dataset 'parquet': no image of {files[0]} has a label: name another column or split")
+    names, named = listed if given else _stored_names(read) or listed
+
+    def image_of(label: Any) -> str:
+        some = (table["image_id"][(found == label).to_numpy()] for table, found in tables())
+        return str(next(ids.iloc[0] for ids in some if len(ids)))
+
+    codes = label_codes("parquet", labels, names, image_of)
+    content = hashlib.sha256(repr([(one.size, one.rows) for one in read]).encode()).hexdigest()
     large = max(one.largest_group for one in read)
     slow = (f"row groups of {large >> 20} MB are slow to read: write them with row_group_size=100",)
+    rows = (codes.complete(table, found) for table, found in tables())
+    samples = make_samples(name, codes.classes, rows, has_split=splits[1], content=content)
     notes = (*named, *notes, *left_out.sentences(), *(slow if large > LARGE_GROUP else ()))
-    return make_samples(name, present, table, has_split=has_split, notes=notes, content=content)
+    return dataclasses.replace(samples, notes=notes)
 
 
-def _read(file: str, image: str, label: str, id_column: str | None) -> _File:
+def _read(file: str, columns: _Columns, most_kept: int) -> _File:
+    """Return what is known of a file, with its columns where it has no more than some rows."""
+    content = _opened(file, functools.partial(_facts, file, columns=columns))
+    return content if content.rows <= most_kept else dataclasses.replace(content, kept=None)
+
+
+def _columns(file: _File, columns: _Columns) -> pa.Table:
+    """Return the columns `label` and, where the file has ids, `id` of a file."""
+    return file.kept if file.kept is not None else _opened(file.uri, functools.partial(_read_columns, columns=columns))
+
+
+def _opened(file: str, use: Callable[[pq.ParquetFile], Any]) -> Any:
+    """Return what `use` makes of a file. Raise `UserError` where it is absent or damaged."""
     try:
-        return patiently(file, lambda: _read_once(file, image, label, id_column))
+        return patiently(file, lambda: _use_once(file, use))
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
@@ -126,7 +174,7 @@ def _read(file: str, image: str, label: str, id_column: str | None) -> _File:
         raise UserError(f"dataset 'parquet': {file} cannot be read ({first_line(error, 200)}): get it again") from None
 
 
-def _read_once(file: str, image: str, label: str, id_column: str | None) -> _File:
+def _use_once(file: str, use: Callable[[pq.ParquetFile], Any]) -> Any:
     source: Any = file
     if is_uri(file):
         found = UPath(file)
@@ -134,14 +182,15 @@ def _read_once(file: str, image: str, label: str, id_column: str | None) -> _Fil
         source = found.fs.open(found.path, "rb", block_size=1024 * 1024)
     try:
         with pq.ParquetFile(source) as content:
-            return _content(file, content, image, label, id_column)
+            return use(content)
     except OSError as error:
         if type(error) is OSError and error.errno is None:  # pyarrow says so that a file is damaged
             raise ValueError(str(error)) from error
         raise
 
 
-def _content(file: str, content: pq.ParquetFile, image: str, label: str, id_column: str | None) -> _File:
+def _facts(file: str, content: pq.ParquetFile, columns: _Columns) -> _File:
+    image, label, id_column = columns.image, columns.label, columns.id_column
     schema = content.schema_arrow
     for column, option in ((image, "image"), (label, "label"), (id_column, "ids")):
         if column is not None and column not in schema.names:
@@ -161,18 +210,29 @@ def _content(file: str, content: pq.ParquetFile, image: str, label: str, id_colu
             f"dataset 'parquet': the column '{label}' of {file} holds {schema.field(label).type}: labels are whole "
             "numbers or names; set dataset.options.label"
         )
-    has_path = is_struct and kind.get_field_index("path") >= 0
-    paths = f"{image}.path" if has_path and id_column is None else id_column
-    table = content.read(columns=[label, *([paths] if paths else [])])
-    found = table[id_column or image] if paths else None
-    if found is not None and id_column is None:
-        found = found.combine_chunks().field("path")
+    table = _read_columns(content, columns)
     footer = content.metadata
     groups = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
-    leaf = table[label]
-    if pa.types.is_dictionary(leaf.type):
-        leaf = leaf.cast(leaf.type.value_type)
-    return _File(leaf, found, _class_names(schema, label), sum(groups), max(groups, default=0))
+    labels, names = table["label"].unique(), _class_names(schema, label)
+    has_ids = "id" in table.column_names
+    return _File(file, table.num_rows, labels, has_ids, names, sum(groups), max(groups, default=0), table)
+
+
+def _read_columns(content: pq.ParquetFile, columns: _Columns) -> pa.Table:
+    """Return the labels and, where there are some, the ids of a file's rows."""
+    image, id_column = columns.image, columns.id_column
+    kind = content.schema_arrow.field(image).type
+    paths = id_column
+    if id_column is None and pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+        paths = f"{image}.path"
+    table = content.read(columns=[columns.label, *([paths] if paths else [])])
+    labels = table[columns.label]
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.cast(labels.type.value_type)
+    found = {"label": labels}
+    if paths:
+        found["id"] = table[id_column] if id_column else table[image].combine_chunks().field("path")
+    return pa.table(found)
 
 
 def _is_large(kind: pa.DataType) -> bool:
@@ -188,40 +248,59 @@ def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
     return [str(one) for one in names] if isinstance(names, list) and names else None
 
 
-def _classes(
-    files: Sequence[str], read: Sequence[_File], given: Any, folder: StoragePath | None
-) -> tuple[list[str] | None, tuple[str, ...]]:
-    """Return the names of the classes by number: the user's, those in the files, or those in a list beside them."""
-    if given is None and (stored := [one.names for one in read if one.names]):
-        if other := next((i for i, one in enumerate(read) if one.names and one.names != stored[0]), None):
-            raise UserError(
-                f"dataset 'parquet': {files[other]} has other classes than {files[0]}: name files of one set"
-            )
-        return stored[0], ()
-    beside = [folder] if folder is not None and "{" not in str(folder) and folder.suffix != ".parquet" else []
-    return class_list("parquet", given, beside)
+def _stored_names(read: Sequence[_File]) -> tuple[list[str], tuple[str, ...]] | None:
+    """Return the names of the classes that are stored in the files, with nothing to note; None where none are."""
+    stored = [one.names for one in read if one.names]
+    if not stored:
+        return None
+    if other := next((one for one in read if one.names and one.names != stored[0]), None):
+        raise UserError(f"dataset 'parquet': {other.uri} has other classes than {read[0].uri}: name files of one set")
+    return stored[0], ()
 
 
-def _ids(
-    files: Sequence[str], read: Sequence[_File], number: np.ndarray, row: np.ndarray, ids: str | None
-) -> tuple[pd.Series, tuple[str, ...]]:
-    """Return the ids of the images, and a note where it is not clear of itself what they are."""
-    if ids != "row" and all(one.paths is not None for one in read):
-        paths = pd.concat(
-            [pd.Series(one.paths.to_pandas()) for one in read if one.paths is not None], ignore_index=True
-        )
-        unique = paths.notna().all() and not paths.duplicated().any()
+def _known(labels: pd.Series) -> pd.Series:
+    """Return those labels that are known: Hugging Face has -1 where a test image's label is a secret."""
+    return labels[labels.notna() & (labels != -1)]
+
+
+def _tables(
+    read: Sequence[_File], columns: _Columns, splits: list[str], use_ids: bool, left_out: LeftOut
+) -> Iterator[tuple[pd.DataFrame, pd.Series]]:
+    """Yield the images of each file that have a label, and their labels; count the others."""
+    left_out.counts["unlabelled"].clear()
+    column = "" if columns.image == "image" else f"{columns.image}:"
+    for file, split in zip(read, splits, strict=True):
+        table = _columns(file, columns)
+        labels, rows = table["label"].to_pandas(), pd.Series(np.arange(file.rows)).astype(str)
+        ids = table["id"].to_pandas().astype(str) if use_ids else _row_ids(file, rows, len(read))
+        images = pd.DataFrame({"uri": f"{file.uri}#{column}" + rows, "split": split, "image_id": ids})
+        known = labels.index.isin(_known(labels).index)
+        left_out.add_all("unlabelled", images.loc[~known, "image_id"])
+        yield images[known].reset_index(drop=True), labels[known].reset_index(drop=True)
+
+
+def _row_ids(file: _File, rows: pd.Series, files: int) -> pd.Series:
+    """Return the numbers of a file's rows as ids, with the file's name where there are several."""
+    return rows if files == 1 else f"{_stem(file)}/" + rows
+
+
+def _stem(file: _File) -> str:
+    return file.uri.rpartition("/")[2].removesuffix(".parquet")
+
+
+def _ids(read: Sequence[_File], columns: _Columns) -> tuple[bool, tuple[str, ...]]:
+    """Return whether the column `id` has the images' ids, and a note where it is not clear of itself what they are."""
+    ids = columns.ids
+    if ids != "row" and all(one.has_ids for one in read):
+        empty = any(_columns(one, columns)["id"].null_count for one in read)
+        unique = not empty and repeated_id(lambda: (_columns(one, columns)["id"].to_pandas() for one in read)) is None
         if unique or ids is not None:
             if not unique:
-                problem = "is empty" if paths.isna().any() else "is the same for several images"
+                problem = "is empty" if empty else "is the same for several images"
                 raise UserError(f"dataset 'parquet': {ids} {problem}: take dataset.options.ids=row")
-            return paths.astype(str), ()
+            return True, ()
     elif ids not in (None, "row"):
         raise UserError("dataset 'parquet': the images have no path: take dataset.options.ids=row")
-    rows = pd.Series(row).astype(str)
-    if len(files) > 1:
-        stems = [file.rpartition("/")[2].removesuffix(".parquet") for file in files]
-        rows = np.asarray(stems, object)[number] + "/" + rows
-        if rows.duplicated().any():
-            raise UserError("dataset 'parquet': two files have the same name: name an id column by dataset.options.ids")
-    return rows, () if ids else ("image ids are the numbers of rows, since not every image has a path of its own",)
+    if len({_stem(one) for one in read}) < len(read):
+        raise UserError("dataset 'parquet': two files have the same name: name an id column by dataset.options.ids")
+    return False, () if ids else ("image ids are the numbers of rows, since not every image has a path of its own",)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -38,18 +39,31 @@ class ShardIndex:
 
     Attributes
     ----------
-    table : pyarrow.Table
-        For each image its `key`, the `offset` and `size` of its bytes, a checksum of the first of them as `check`, and
-        the text of its `label` or null.
+    kept : pyarrow.Table or Path
+        The table that `table` returns, or the file of the cache folder that it is in.
+    rows : int
+        The number of its rows.
+    labels : list
+        Each label that occurs, null included, in the order of their first rows.
     left_out : dict
         For each kind of `listing.KINDS`, the counts of what is left out, by name or ending.
     damage : str
         What is wrong with the end of the shard, or an empty text.
     """
 
-    table: pa.Table
+    kept: pa.Table | Path
+    rows: int
+    labels: list[str | None]
     left_out: dict[str, dict[str, int]]
     damage: str
+
+    def table(self) -> pa.Table:
+        """Return for each image its `key`, the `offset` and `size` of its bytes, a checksum of the first of them as
+        `check`, and the text of its `label` or null.
+        """
+        if isinstance(self.kept, pa.Table):
+            return self.kept
+        return pq.read_table(self.kept).replace_schema_metadata()
 
 
 def index_shards(uris: Sequence[str], label: str, image: str | None) -> list[ShardIndex]:
@@ -87,34 +101,35 @@ def index_shard(uri: str, label: str, image: str | None) -> ShardIndex:
         file = cache_dir() / "shards" / f"{hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()}.parquet"
         if found := _cached(file):
             return found
-    index = _read(reader, label, image)
-    if file is not None:
-        _keep(file, index)
-    return index
+    table, left_out = _read(reader, label, image)
+    kept = _keep(file, table, {"left_out": left_out, "damage": reader.damage}) if file is not None else table
+    return ShardIndex(kept, table.num_rows, table["label"].unique().to_pylist(), left_out, reader.damage)
 
 
-def _cached(file: Any) -> ShardIndex | None:
+def _cached(file: Path) -> ShardIndex | None:
     try:
         table = pq.read_table(file)
         known = json.loads(table.schema.metadata[b"shard"])
-        return ShardIndex(table.replace_schema_metadata(), known["left_out"], known["damage"])
+        labels = table["label"].unique().to_pylist()
+        return ShardIndex(file, table.num_rows, labels, known["left_out"], known["damage"])
     except (OSError, ValueError, KeyError, TypeError):  # it is not there, or was damaged
         return None
 
 
-def _keep(file: Any, index: ShardIndex) -> None:
-    """Store an index in the cache folder; where that cannot be written, the shard is read again next time."""
-    known = json.dumps({"left_out": index.left_out, "damage": index.damage})
+def _keep(file: Path, table: pa.Table, known: dict[str, Any]) -> pa.Table | Path:
+    """Store an index in the cache folder and return its file; where that cannot be written, return the table."""
     sink = pa.BufferOutputStream()
-    pq.write_table(index.table.replace_schema_metadata({"shard": known}), sink, compression="zstd")
+    pq.write_table(table.replace_schema_metadata({"shard": json.dumps(known)}), sink, compression="zstd")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, sink.getvalue().to_pybytes())
     except OSError:
-        return
+        return table
+    return file
 
 
-def _read(reader: TarReader, label: str, image: str | None) -> ShardIndex:
+def _read(reader: TarReader, label: str, image: str | None) -> tuple[pa.Table, dict[str, dict[str, int]]]:
+    """Return the table of a shard's images, and what is left out of it."""
     label_ending, _, field = label.partition(".")
     endings = {f".{image.lstrip('.').lower()}"} if image else photograph_endings()
     left_out: dict[str, Counter[str]] = {kind: Counter() for kind in ("other", "hidden", "no_image")}
@@ -156,7 +171,7 @@ def _read(reader: TarReader, label: str, image: str | None) -> ShardIndex:
         },
         schema=SCHEMA,
     )
-    return ShardIndex(table, {kind: dict(counts) for kind, counts in left_out.items() if counts}, reader.damage)
+    return table, {kind: dict(counts) for kind, counts in left_out.items() if counts}
 
 
 def _require_single(uri: str, key: str, name: str, repeated: bool, what: str, image: str | None) -> None:

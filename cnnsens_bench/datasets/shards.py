@@ -2,9 +2,12 @@
 
 import io
 import itertools
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.reading import read_patiently
+from cnnsens_bench.utils.reading import read_patiently, size_and_version
 from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.storage import StoragePath, names_below, storage_path, storing
 
@@ -20,6 +23,7 @@ CLASS_LIST = "classnames.txt"
 BRACES = re.compile(r"\{([^{}]*)\}")
 NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 MOST_FILES = 1_000_000
+FILES_AT_ONCE = 8
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What folders and the beginnings of file names mean: the table's name of the split."""
 
@@ -195,21 +199,46 @@ def class_list(name: str, given: Any, folders: Iterable[StoragePath]) -> tuple[l
     return None, ()
 
 
-def with_classes(
-    name: str, table: pd.DataFrame, labels: pd.Series, names: list[str] | None
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return a table with the columns `label` and `class_name`, and the names of those classes that have images.
+@dataclass(frozen=True)
+class LabelCodes:
+    """Which class each label of a data set means.
+
+    Attributes
+    ----------
+    classes
+        The names of the classes that have images.
+    present
+        Their numbers, in ascending order; None where labels are names.
+    """
+
+    classes: list[str]
+    present: np.ndarray | None
+
+    def __call__(self, labels: pd.Series) -> np.ndarray:
+        """Return the positions of the labels' classes in `classes`."""
+        if self.present is not None:
+            return np.searchsorted(self.present, pd.to_numeric(labels).to_numpy(dtype="int64"))
+        return pd.Index(self.classes).get_indexer(labels.astype(str))
+
+    def complete(self, table: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
+        """Return a table of images with the columns `label` and `class_name`."""
+        codes = self(labels)
+        return table.assign(label=codes, class_name=np.asarray(self.classes, object)[codes])
+
+
+def label_codes(name: str, labels: pd.Series, names: list[str] | None, image_of: Callable[[Any], str]) -> LabelCodes:
+    """Return which classes labels mean.
 
     Parameters
     ----------
     name
         The name of the registered data set.
-    table
-        The images, with the column `image_id`.
     labels
-        For each image, a number or a text.
+        Every label that occurs, numbers or texts, in the order in which they occur; each may occur again.
     names
         The names of the classes by number; None takes the labels themselves.
+    image_of
+        Returns the id of an image that has a label, for the error.
 
     Raises
     ------
@@ -221,24 +250,38 @@ def with_classes(
         most = len(names) if names is not None else float("inf")
         wrong = ~((numbers >= 0) & (numbers < most) & (numbers == np.floor(numbers)))
         if wrong.any():
-            image, label = table["image_id"][wrong.to_numpy()].iloc[0], labels[wrong].iloc[0]
+            label = labels[wrong].iloc[0]
             count = f"one of the {len(names)} classes, 0 to {len(names) - 1}" if names is not None else "0, 1, 2, …"
-            raise UserError(f"dataset '{name}': image '{image}' has the label {label}: it must be {count}")
-        present = sorted(numbers.astype("int64").unique())
-        classes = [names[i] if names is not None else str(i) for i in present]
-        codes = np.searchsorted(present, numbers.to_numpy(dtype="int64"))
-    else:
-        texts = labels.astype(str)
-        known = set(texts.unique())
-        if names is not None and (unknown := sorted(known - set(names))):
-            image = table["image_id"][(texts == unknown[0]).to_numpy()].iloc[0]
-            raise UserError(
-                f"dataset '{name}': image '{image}' has the label '{unknown[0][:80]}', which is no class"
-                f"{near(unknown[0], names)}"
-            )
-        classes = [one for one in names if one in known] if names is not None else sorted(known)
-        codes = pd.Index(classes).get_indexer(texts)
-    return table.assign(label=codes, class_name=np.asarray(classes, object)[codes]), classes
+            raise UserError(f"dataset '{name}': image '{image_of(label)}' has the label {label}: it must be {count}")
+        present = np.unique(numbers.to_numpy(dtype="int64"))
+        return LabelCodes([names[i] if names is not None else str(i) for i in present], present)
+    texts = labels.astype(str)
+    known = set(texts.unique())
+    if names is not None and (unknown := sorted(known - set(names))):
+        label = labels[(texts == unknown[0]).to_numpy()].iloc[0]
+        raise UserError(
+            f"dataset '{name}': image '{image_of(label)}' has the label '{unknown[0][:80]}', which is no class"
+            f"{near(unknown[0], names)}"
+        )
+    return LabelCodes([one for one in names if one in known] if names is not None else sorted(known), None)
+
+
+def version_of(files: Sequence[str], facts: Sequence[Any]) -> str | None:
+    """Return what tells these files, read with some options, from others; None where their storage does not tell.
+
+    Parameters
+    ----------
+    files
+        Paths or URIs.
+    facts
+        What else decides what is read.
+    """
+    try:
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+            known = list(pool.map(size_and_version, files))
+    except OSError:  # whoever reads them says what is wrong
+        return None
+    return json.dumps([files, known, facts]) if all(version for _, version in known) else None
 
 
 def read_array(name: str, path: StoragePath | str) -> np.ndarray:

@@ -1,18 +1,19 @@
 """The data set `webdataset`: tar shards, whose images are read in place. `shard_index.py` lists their samples."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from cnnsens_bench.datasets.base import Samples, dataset, make_samples
+from cnnsens_bench.datasets.base import dataset
 from cnnsens_bench.datasets.folder import checked_name
 from cnnsens_bench.datasets.listing import LeftOut
+from cnnsens_bench.datasets.sample_table import repeated_id
+from cnnsens_bench.datasets.samples import Samples, cached_samples, make_samples
 from cnnsens_bench.datasets.shard_index import ShardIndex, index_shards
-from cnnsens_bench.datasets.shards import class_list, files_of, splits_of, with_classes
+from cnnsens_bench.datasets.shards import class_list, files_of, label_codes, splits_of, version_of
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.storage import StoragePath, storage_path
 
@@ -69,40 +70,69 @@ def webdataset(
     if ids not in ("key", "shard"):
         raise UserError(f"dataset 'webdataset': ids is {ids!r}: it must be key or shard")
     files = files_of("webdataset", root, shards, "shards", ".tar", SOURCE)
-    indexes = index_shards(files, label, image)
-    splits, has_split = splits_of(files, root)
-    counts = [index.table.num_rows for index in indexes]
-    shard = np.repeat(np.arange(len(files)), counts)
-    found = pa.concat_tables([index.table for index in indexes]).to_pandas()
-    left_out, damages = _notes(files, indexes)
-    labelled = found["label"].notna().to_numpy()
-    left_out.add_all("unlabelled", found.loc[~labelled, "key"])
-    if not labelled.any():
-        has = "no images" if found.empty else f"no label .{label} with any of its {len(found)} images"
-        reasons = "".join(f" ({note})" for note in (*left_out.sentences(), *damages))
-        raise UserError(
-            f"dataset 'webdataset': {files[0]}{' …' if files[1:] else ''} has {has}: expected <key>.jpg with "
-            f"<key>.cls, or dataset.options.label=txt or json.<field>{reasons}"
-        )
-    found, shard = found[labelled].reset_index(drop=True), shard[labelled]
-    table = pd.DataFrame({"image_id": found["key"], "split": np.asarray(splits, object)[shard]})
-    if ids == "shard":
-        stems = [file.rpartition("/")[2].removesuffix(".tar") for file in files]
-        table["image_id"] = np.asarray(stems, object)[shard] + "/" + table["image_id"]
-    elif table["image_id"].duplicated().any():
-        twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
-        raise UserError(
-            f"dataset 'webdataset': two shards have the key '{twice}': dataset.options.ids=shard puts the names of the "
-            "shards before the keys"
-        )
-    table["uri"] = (
-        np.asarray(files, object)[shard] + "#" + found["offset"].astype(str) + "+" + found["size"].astype(str)
-    )
     names, named = class_list("webdataset", classes, _folders(root, files))
-    table, present = with_classes("webdataset", table, found["label"], names)
-    content = hashlib.sha256(found[["size", "check"]].to_numpy("<i8").tobytes()).hexdigest()
-    notes = (*named, *left_out.sentences(), *damages)
-    return make_samples(name, present, table, has_split=has_split, notes=notes, content=content)
+    splits = splits_of(files, root)
+    version = version_of(files, [name, label, image, ids, names, named, splits])
+    return cached_samples(
+        version,
+        lambda: _Shards(files, index_shards(files, label, image), ids, *splits).samples(name, label, names, named),
+    )
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """The shards of a data set with their indexes, which are read one after the other."""
+
+    files: list[str]
+    indexes: list[ShardIndex]
+    ids: str
+    splits: list[str]
+    has_split: bool
+
+    def samples(self, name: str, label: str, names: list[str] | None, named: tuple[str, ...]) -> Samples:
+        """Return the samples that have a label."""
+        left_out, damages = _notes(self.files, self.indexes)
+        content = hashlib.sha256()
+        for index in self.indexes:
+            found = index.table().to_pandas()
+            labelled = found["label"].notna()
+            left_out.add_all("unlabelled", found.loc[~labelled, "key"])
+            content.update(found.loc[labelled, ["size", "check"]].to_numpy("<i8").tobytes())
+        labels = pd.Series([one for index in self.indexes for one in index.labels if one is not None], dtype="str")
+        if labels.empty:
+            rows = sum(index.rows for index in self.indexes)
+            has = "no images" if not rows else f"no label .{label} with any of its {rows} images"
+            reasons = "".join(f" ({note})" for note in (*left_out.sentences(), *damages))
+            raise UserError(
+                f"dataset 'webdataset': {self.files[0]}{' …' if self.files[1:] else ''} has {has}: expected <key>.jpg "
+                f"with <key>.cls, or dataset.options.label=txt or json.<field>{reasons}"
+            )
+        if self.ids == "key" and (twice := repeated_id(lambda: (table["image_id"] for table, _ in self._tables()))):
+            raise UserError(
+                f"dataset 'webdataset': two shards have the key '{twice}': dataset.options.ids=shard puts the names of "
+                "the shards before the keys"
+            )
+        codes = label_codes("webdataset", labels, names, self._image_of)
+        notes = (*named, *left_out.sentences(), *damages)
+        tables = (codes.complete(table, found) for table, found in self._tables())
+        digest = content.hexdigest()
+        return make_samples(name, codes.classes, tables, has_split=self.has_split, notes=notes, content=digest)
+
+    def _tables(self) -> Iterator[tuple[pd.DataFrame, pd.Series]]:
+        """Yield the images of each shard that have a label, and their labels."""
+        for file, index, split in zip(self.files, self.indexes, self.splits, strict=True):
+            found = index.table().to_pandas()
+            found = found[found["label"].notna()].reset_index(drop=True)
+            uris = f"{file}#" + found["offset"].astype(str) + "+" + found["size"].astype(str)
+            table = pd.DataFrame({"image_id": found["key"], "split": split, "uri": uris})
+            if self.ids == "shard":
+                table["image_id"] = f"{file.rpartition('/')[2].removesuffix('.tar')}/" + table["image_id"]
+            yield table, found["label"]
+
+    def _image_of(self, label: str) -> str:
+        """Return the id of the first image with a label."""
+        found = (table["image_id"][(labels == label).to_numpy()] for table, labels in self._tables())
+        return str(next(ids.iloc[0] for ids in found if len(ids)))
 
 
 def _folders(root: StoragePath | None, files: Sequence[str]) -> list[StoragePath]:
@@ -123,7 +153,7 @@ def _notes(files: Sequence[str], indexes: Sequence[ShardIndex]) -> tuple[LeftOut
         shown = file.rpartition("/")[2]
         if index.damage:
             damaged.append(f"{shown}: {index.damage}")
-        elif not index.table.num_rows:
+        elif not index.rows:
             left_out.add("empty_shard", shown)
     if not damaged:
         return left_out, ()

@@ -1,9 +1,9 @@
 """Random numbers that depend only on what they are for, never on batch, worker, order or device.
 
-A stream is Philox4x64-10 (Salmon et al. 2011), keyed by a hash of (seed, dataset, image id, degradation, trial). NumPy
-generates its bits on a CPU, and the same integer arithmetic in torch on other devices. Bits become numbers only by
-table look-up, shift and multiplication by a power of two, which are exact in IEEE arithmetic; a logarithm or cosine
-would differ in the last bit between vector widths, libraries and devices.
+A stream is Philox4x64-10 (Salmon et al. 2011), keyed by a hash of (seed, dataset, image id, degradation, trial). Its
+bits are NumPy's, by compiled loops on a CPU (`kernels/philox.py`) and by the same integer arithmetic in torch on other
+devices. Bits become numbers only by table look-up, shift and multiplication by a power of two, which are exact in IEEE
+arithmetic; a logarithm or cosine would differ in the last bit between vector widths, libraries and devices.
 """
 
 import dataclasses
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from scipy.stats import norm
 from torch import Tensor
+
+from cnnsens_bench.degradations.kernels import philox
 
 NORMAL_BINS = 1 << 16
 
@@ -90,9 +92,8 @@ class Streams:
         """Draw from N(0, 1): (N, *shape) float32, at most `NORMAL_MAX` in magnitude."""
         count = int(np.prod(shape))
         if self.on_host:
-            table, out = normal_table(), np.empty((len(self.image_ids), count), np.float32)
-            for row, numbers in zip(out, self._uint64s(-(-count // 4)), strict=True):
-                np.take(table, numbers.view("<u2")[:count], out=row, mode="clip")
+            out = np.empty((len(self.image_ids), count), np.float32)
+            philox.table_rows(self.keys, next(self._calls), normal_table(), out)
             return torch.from_numpy(out).view(-1, *shape)
         bits = self._uint64s_on_device(-(-count // 4))
         bins = torch.stack([(bits >> shift) & 0xFFFF for shift in (0, 16, 32, 48)], dim=-1)
@@ -104,8 +105,7 @@ class Streams:
         count = int(np.prod(shape))
         if self.on_host:
             out = np.empty((len(self.image_ids), count), np.float32)
-            for row, numbers in zip(out, self._uint64s(-(-count // 2)), strict=True):
-                np.multiply(numbers.view("<u4")[:count] >> 8, np.float32(2**-24), out=row, casting="unsafe")
+            philox.uniform_rows(self.keys, next(self._calls), out)
             return torch.from_numpy(out).view(-1, *shape)
         bits = self._uint64s_on_device(-(-count // 2))
         halves = torch.stack([(bits >> 8) & 0xFFFFFF, (bits >> 40) & 0xFFFFFF], dim=-1)
@@ -113,12 +113,8 @@ class Streams:
 
     def integers(self) -> list[int]:
         """Draw one 63-bit integer per image, as a seed for the generator of another library."""
-        return [int(numbers[0] >> np.uint64(1)) for numbers in self._uint64s(1)]
-
-    def _uint64s(self, count: int) -> list[np.ndarray]:
-        """Return the next `count` uint64 of each stream; the number of the call is the second word of the counter."""
-        call = next(self._calls)
-        return [np.random.Philox(key=key, counter=[0, call, 0, 0]).random_raw(count).astype("<u8") for key in self.keys]
+        counter = [0, next(self._calls), 0, 0]  # the number of the call is the second word
+        return [int(np.random.Philox(key=key, counter=counter).random_raw()) >> 1 for key in self.keys]
 
     def _uint64s_on_device(self, count: int) -> Tensor:
         keys = torch.from_numpy(self.keys.astype(np.int64, casting="unsafe")).to(self.device)

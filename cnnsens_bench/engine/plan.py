@@ -1,7 +1,8 @@
 """The plan of a sweep: which cells and scores of which images are still to be computed, for which networks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from cnnsens_bench.engine.sweep import Sweep
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images that are planned together.
+    """Images that are planned together: some batches of a forward pass, or one.
 
     Attributes
     ----------
@@ -28,70 +29,110 @@ class ImageBatch:
     wanted_scores: np.ndarray
 
     @property
+    def alike(self) -> bool:
+        """Whether the arrays say once for all images what each wants, as those of `numpy.broadcast_to` do."""
+        return self.wanted.strides[0] == self.wanted_scores.strides[0] == 0
+
+    @property
     def evaluations(self) -> int:
         """The number of cells and scores that are wanted."""
-        return int(np.count_nonzero(self.wanted)) + int(np.count_nonzero(self.wanted_scores))
+        rows, times = (slice(0, 1), len(self.rows)) if self.alike else (slice(None), 1)
+        counts = np.count_nonzero(self.wanted[rows]), np.count_nonzero(self.wanted_scores[rows])
+        return times * int(sum(counts))
 
     def take(self, images: slice) -> "ImageBatch":
         """Return the batch of some of the images."""
         return ImageBatch(self.rows.iloc[images], self.wanted[images], self.wanted_scores[images])
 
+    def cut(self, size: int) -> Iterator["ImageBatch"]:
+        """Yield the images in batches of a size; the last one may be smaller."""
+        return (self.take(slice(first, first + size)) for first in range(0, len(self.rows), size))
 
-Missing = Callable[[Sequence[str], pd.DataFrame], pd.DataFrame]
-"""(image ids, table of what each needs) → the rows of their product that the store lacks, image_id as a column too."""
+
+class StoredRows(Protocol):
+    """What a store has of the images of a data set under a protocol."""
+
+    def missing(self, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of `image_ids` × `wanted` that the store lacks, with the column image_id."""
+        ...
+
+    def begun(self, image_ids: list[str]) -> set[str]:
+        """Return those of the images that the store has any row of."""
+        ...
+
 
 MAX_ROWS_PER_QUERY = 1_000_000
 """The most evaluations that one query asks the store for (at least those of one image). It bounds the memory."""
 
 
-def plan(sweep: Sweep, images: pd.DataFrame, missing: Missing | None = None) -> Iterator[ImageBatch]:
-    """Yield batches of `sweep.batch_size` images that lack something; the last batch may be smaller.
+def plan(
+    sweep: Sweep, images: pd.DataFrame | Iterable[pd.DataFrame], stored: StoredRows | None = None
+) -> Iterator[ImageBatch]:
+    """Yield the images that lack something, in batches whose sizes are multiples of `sweep.batch_size` but the last's.
 
     Parameters
     ----------
     sweep
         The sweep to plan.
     images
-        A sample table.
-    missing
+        A sample table, whole or as frames of its rows, of which one is held at a time.
+    stored
         Answers which rows of `sweep.cell_table()` and of `sweep.score_table()` the store lacks; None where the store
         is empty.
     """
-    held: list[ImageBatch] = []
-    for some in _lacking(sweep, images, missing):
-        held.append(some)
-        # They are collected until they fill a batch, so that batches are full on a resume too.
-        if sum(len(batch.rows) for batch in held) < sweep.batch_size:
-            continue
-        together = _concatenate(held)
-        full = len(together.rows) // sweep.batch_size * sweep.batch_size
-        for first in range(0, full, sweep.batch_size):
-            yield together.take(slice(first, first + sweep.batch_size))
-        held = [together.take(slice(full, None))] if full < len(together.rows) else []
+    size = sweep.batch_size
+    held: ImageBatch | None = None
+    for some in _lacking(sweep, [images] if isinstance(images, pd.DataFrame) else images, stored):
+        start = 0
+        if held:  # what is left is filled up to a batch, so that batches are full on a resume too
+            start = size - len(held.rows)
+            held = _joined(held, some.take(slice(0, start)))
+            if len(held.rows) < size:
+                continue
+            yield held
+        full = start + max(0, len(some.rows) - start) // size * size
+        if start < full:
+            yield some.take(slice(start, full))
+        held = some.take(slice(full, None)) if full < len(some.rows) else None
     if held:
-        yield _concatenate(held)
+        yield held
 
 
-def _lacking(sweep: Sweep, images: pd.DataFrame, missing: Missing | None) -> Iterator[ImageBatch]:
+def _lacking(sweep: Sweep, frames: Iterable[pd.DataFrame], stored: StoredRows | None) -> Iterator[ImageBatch]:
     """Yield the images that lack something, some at a time."""
-    cells, scores = sweep.needed()
-    if missing is None:
-        for start in range(0, len(images) if sweep.entrants else 0, sweep.batch_size):
-            rows = images.iloc[start : start + sweep.batch_size]
-            wanted, wanted_scores = (np.broadcast_to(needed, (len(rows), *needed.shape)) for needed in (cells, scores))
-            yield ImageBatch(rows, wanted, wanted_scores)
+    if not sweep.entrants:
         return
-    cell_question = _Question(missing, sweep.cell_table(), cells)
-    score_question = _Question(missing, sweep.score_table(), scores)
+    needed = sweep.needed()
+    if stored is None:
+        for frame in frames:
+            yield _lacking_all(frame, *needed)
+        return
+    cell_question = _Question(stored, sweep.cell_table(), needed[0])
+    score_question = _Question(stored, sweep.score_table(), needed[1])
     # A query asks about many images, because each scans the whole table where ids are in no order.
     step = max(1, MAX_ROWS_PER_QUERY // max(1, sweep.evaluations_per_image()))
-    for start in range(0, len(images), step):
-        rows = images.iloc[start : start + step]
-        ids = rows["image_id"].tolist()
-        wanted, wanted_scores = cell_question.ask(ids), score_question.ask(ids)
-        some = wanted.any(axis=(1, 2)) | wanted_scores.any(axis=(1, 2))
-        if some.any():
-            yield ImageBatch(rows[some], wanted[some], wanted_scores[some])
+    for frame in frames:
+        begun = frame["image_id"].isin(stored.begun(frame["image_id"].tolist())).to_numpy()
+        # Images that the store knows nothing of need no further question.
+        if not begun.any():
+            yield _lacking_all(frame, *needed)
+            continue
+        for start in range(0, len(frame), step):
+            rows, known = frame.iloc[start : start + step], begun[start : start + step]
+            batch = _lacking_all(rows, *needed)
+            if known.any():
+                ids = rows["image_id"][known].tolist()
+                wanted, wanted_scores = batch.wanted.copy(), batch.wanted_scores.copy()
+                wanted[known], wanted_scores[known] = cell_question.ask(ids), score_question.ask(ids)
+                some = wanted.any(axis=(1, 2)) | wanted_scores.any(axis=(1, 2))
+                batch = ImageBatch(rows[some], wanted[some], wanted_scores[some])
+            if len(batch.rows):
+                yield batch
+
+
+def _lacking_all(rows: pd.DataFrame, cells: np.ndarray, scores: np.ndarray) -> ImageBatch:
+    """Return the batch of images that lack everything; its arrays take no memory."""
+    return ImageBatch(rows, *(np.broadcast_to(needed, (len(rows), *needed.shape)) for needed in (cells, scores)))
 
 
 class _Question:
@@ -100,8 +141,8 @@ class _Question:
     The table has a row for each true value of `needed`, in its order.
     """
 
-    def __init__(self, missing: Missing, table: pd.DataFrame, needed: np.ndarray) -> None:
-        self.missing, self.table, self.shape = missing, table, needed.shape
+    def __init__(self, stored: StoredRows, table: pd.DataFrame, needed: np.ndarray) -> None:
+        self.stored, self.table, self.shape = stored, table, needed.shape
         self.index = pd.MultiIndex.from_frame(table)
         self.positions = np.flatnonzero(needed)
 
@@ -109,7 +150,7 @@ class _Question:
         """Return what the images lack, as (images, *shape of `needed`) bool."""
         flat = np.zeros((len(image_ids), int(np.prod(self.shape))), bool)
         if len(self.table):
-            lacking = self.missing(image_ids, self.table)
+            lacking = self.stored.missing(image_ids, self.table)
             if not lacking.empty:
                 image = pd.Index(image_ids).get_indexer(pd.Index(lacking["image_id"]))
                 row = self.index.get_indexer(pd.MultiIndex.from_frame(lacking[list(self.table)]))
@@ -117,11 +158,9 @@ class _Question:
         return flat.reshape(len(image_ids), *self.shape)
 
 
-def _concatenate(batches: list[ImageBatch]) -> ImageBatch:
-    if len(batches) == 1:
-        return batches[0]
+def _joined(one: ImageBatch, other: ImageBatch) -> ImageBatch:
     return ImageBatch(
-        pd.concat([batch.rows for batch in batches]),
-        np.concatenate([batch.wanted for batch in batches]),
-        np.concatenate([batch.wanted_scores for batch in batches]),
+        pd.concat([one.rows, other.rows]),
+        np.concatenate([one.wanted, other.wanted]),
+        np.concatenate([one.wanted_scores, other.wanted_scores]),
     )

@@ -114,6 +114,8 @@ class Sweep:
         The quality of the JPEG that degraded images are stored as, 1 to 100; None where they are not stored.
     stored
         The pre-made pictures that `stored:` degradations show; None where no degradation does.
+    compile
+        Whether networks are compiled, but for those whose batch norm is recalibrated. Scores never are.
     """
 
     run_id: str
@@ -133,6 +135,7 @@ class Sweep:
     frost: str = GENERATED
     stored_quality: int | None = None
     stored: StoredSet | None = None
+    compile: bool = False
 
     def degradation(self, name: str) -> Degradation:
         """Return the degradation of a canonical name as this sweep applies it."""

@@ -31,6 +31,7 @@ from cnnsens_bench.models.base import PYTHON, location_of
 from cnnsens_bench.models.network import Network
 from cnnsens_bench.models.sources.python import held
 from cnnsens_bench.models.weights import starting_weights
+from cnnsens_bench.runtime.compiled_code import CODE_FOLDER
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
@@ -223,13 +224,17 @@ def _own_folder(config: Config, weights: Mapping[str, str], samples: Samples) ->
 
 @contextlib.contextmanager
 def unchanged_process() -> Iterator[None]:
-    """Restore torch's threads, random numbers and CUDA modes, which a run sets, when the block ends."""
+    """Restore torch's threads, random numbers, CUDA modes and folder of compiled code, which a run sets."""
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     modes = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic
+    code_folder = os.environ.get(CODE_FOLDER)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic = modes
+        os.environ.pop(CODE_FOLDER, None)
+        if code_folder is not None:
+            os.environ[CODE_FOLDER] = code_folder

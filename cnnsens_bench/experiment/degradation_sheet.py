@@ -104,10 +104,11 @@ def _source(request: SheetRequest) -> tuple[str, images.Box | None, str, str]:
         raise UserError("--box belongs to --image: an image of a data set has its own")
     assert request.dataset is not None
     samples = load(request.dataset, request.root, None, {})
-    wanted, table = "test images", samples.split("test")
+    wanted, frames = "test images", samples.select("test").frames()
     if request.image_id is not None:
-        wanted, table = f"image '{request.image_id}'", samples.table[samples.table["image_id"] == request.image_id]
-    if table.empty:
+        wanted = f"image '{request.image_id}'"
+        frames = (frame[frame["image_id"] == request.image_id] for frame in samples.rows.frames())
+    row = next((frame.iloc[0] for frame in frames if len(frame)), None)
+    if row is None:
         raise UserError(f"dataset '{samples.name}' has no {wanted}")
-    row = table.iloc[0]
     return row["uri"], (row["box_x"], row["box_y"], row["box_w"], row["box_h"]), row["image_id"], samples.name

@@ -1,13 +1,14 @@
 """Pairs models with defenses, and lists the checkpoints that these pairs need and the images that recalibrate them."""
 
 import dataclasses
-import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from cnnsens_bench.datasets import Samples
+from cnnsens_bench.datasets.sample_table import ImageSelection
 from cnnsens_bench.defenses import Defense, parse_defense
 from cnnsens_bench.defenses.recalibration import batch_norm_layers
 from cnnsens_bench.degradations import Reach
@@ -20,6 +21,9 @@ from cnnsens_bench.models.weights import starting_weights
 from cnnsens_bench.training.recipe import Recipe
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
+
+SPARE = 64
+"""How many images more than asked for are looked up, since some may be unreadable."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,18 +136,6 @@ def has_batch_norm(model: ModelConfig) -> bool:
     return bool(batch_norm_layers(network))
 
 
-def hash_rank(image_ids: Iterable[str]) -> np.ndarray:
-    """Return numbers to sort images by: a pseudo-random order that depends on nothing but their ids.
-
-    Examples
-    --------
-    >>> hash_rank(["a.jpg", "b.jpg"]).argsort().tolist()
-    [1, 0]
-    """
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in image_ids)
-    return np.frombuffer(digests, ">u8").astype(np.uint64)
-
-
 def calibration_images(samples: Samples, pairing: Pairing) -> tuple[CalibrationImage, ...]:
     """Return the test images that recalibration sees: as many as the entrants ask for, by the hash of their ids.
 
@@ -152,9 +144,19 @@ def calibration_images(samples: Samples, pairing: Pairing) -> tuple[CalibrationI
     """
     count = max((d.recalibration.images for d in pairing.defenses() if d.recalibration), default=0)
     if count:
-        table = samples.split("test")
-        keys = [field.name for field in dataclasses.fields(CalibrationImage)]
-        ranked = table.iloc[hash_rank(table["image_id"]).argsort()][keys].to_dict("records")
+        ranked = _ranked(samples.select("test"), count)
         readable = (row for row in ranked if not isinstance(decode_row(row, Reach()), str))
         return tuple(CalibrationImage(**row) for row in itertools.islice(readable, count))
     return ()
+
+
+def _ranked(images: ImageSelection, count: int) -> Iterator[dict[str, Any]]:
+    """Yield images by the hash of their ids; `count` and a few more are looked up at once, more if they are needed."""
+    keys = [field.name for field in dataclasses.fields(CalibrationImage)]
+    done = 0
+    while done < len(images):
+        count = 2 * count + SPARE
+        ranked = images.first_by_hash(count)
+        rows = images.at(ranked[done:]).set_index(np.sort(ranked[done:])).loc[ranked[done:], keys]
+        yield from ({str(key): value for key, value in row.items()} for row in rows.to_dict("records"))
+        done = len(ranked)

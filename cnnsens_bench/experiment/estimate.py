@@ -1,23 +1,23 @@
 """Estimates what a run would cost: evaluations, hours, storage, memory. Nothing is trained, and nothing written."""
 
 import contextlib
-import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
+from cnnsens_bench.datasets.sample_table import ImageSelection
 from cnnsens_bench.engine.plan import plan
 from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.prepare import prepare
 from cnnsens_bench.experiment.profiling import Profiler, WantedCounts, training_steps
 from cnnsens_bench.experiment.resolve import resolve_studies
 from cnnsens_bench.models.classifier import best_device
+from cnnsens_bench.runtime.compiled_code import keep_compiled_code
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.store import Store, reading
 from cnnsens_bench.utils.plugins import load_plugins
@@ -34,8 +34,12 @@ EMPTY_DATABASE = 3_000_000
 
 SPEEDS = """
 SELECT device, model, defense, sum(seconds) / sum(images) AS seconds
-FROM speed WHERE precision IS NULL OR precision = ? GROUP BY ALL HAVING sum(images) > 0
+FROM speed LEFT JOIN runs USING (run_id)
+WHERE (precision IS NULL OR precision = ?) AND coalesce((config ->> 'compile')::BOOLEAN, false) = ?
+GROUP BY ALL HAVING sum(images) > 0
 """
+MAY_PAY = 300.0
+"""Seconds of forward passes for each entrant from which on compiling is worth a trial."""
 HAS_SPEEDS = "SELECT 1 FROM information_schema.tables WHERE table_name = 'speed'"
 
 
@@ -45,6 +49,7 @@ class CostEstimate:
 
     `evaluations` counts the (image, cell) pairs that are still to be computed, `stored` those that the store has.
     `seconds` has the time of `device` by stage; "decode" is the time of one core. `rows` counts the rows of each table.
+    `saved_by_compiling` has the seconds that compiled forward passes save, None where networks are not compiled.
     `hours_elsewhere` has the hours of forward passes on each device whose speed the store knows. Trainings count as if
     the cache had none of them.
     """
@@ -63,6 +68,7 @@ class CostEstimate:
     database_bytes: int
     network_bytes: int
     memory_bytes: int
+    saved_by_compiling: float | None
     hours_elsewhere: dict[str, float]
 
     @property
@@ -90,13 +96,15 @@ def estimate(config: Config, console: Console) -> CostEstimate:
     with reading(database) if database.exists() else contextlib.nullcontext() as store:
         counts = wanted_counts(store, sweep, images, study.protocol)
         hours_elsewhere = _hours_elsewhere(store, sweep, counts)
-    train = len(study.samples.split("train", "val"))
+    train = len(study.samples.select("train", "val"))
     device = best_device()
     cores = settings.cluster.threads or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(cores)
         pool = stack.enter_context(ThreadPoolExecutor(2))
+        if sweep.compile:
+            keep_compiled_code(settings.cache)
         profiler = Profiler(sweep, pairing, device, pool, len(study.samples.classes))
         seconds = profiler.seconds(counts, images, train)
     rows = _rows(counts)
@@ -116,6 +124,7 @@ def estimate(config: Config, console: Console) -> CostEstimate:
         database_bytes=EMPTY_DATABASE + sum(DATABASE_BYTES[table] * n for table, n in rows.items()),
         network_bytes=sum(profiler.network_bytes.values()),
         memory_bytes=profiler.memory(),
+        saved_by_compiling=profiler.saved_by_compiling if sweep.compile else None,
         hours_elsewhere=hours_elsewhere,
     )
     print_estimate(result, settings.suite, study.objective is not None, console)
@@ -146,14 +155,13 @@ def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
     return found
 
 
-def wanted_counts(store: Store | None, sweep: Sweep, chosen: pd.DataFrame, protocol: str) -> WantedCounts:
+def wanted_counts(store: Store | None, sweep: Sweep, chosen: ImageSelection, protocol: str) -> WantedCounts:
     """Return how many of the chosen images each entrant still needs; `store` is None where there is none yet."""
     needed_cells, needed_scores = (needed.astype(np.int64) for needed in sweep.needed())
     if store is None or not store.has_predictions(protocol, sweep.dataset):
         return WantedCounts(needed_cells * len(chosen), needed_scores * len(chosen), len(chosen))
     cells, scores, images = np.zeros_like(needed_cells), np.zeros_like(needed_scores), 0
-    missing = functools.partial(store.missing, protocol, sweep.dataset)
-    for batch in plan(sweep, chosen, missing):
+    for batch in plan(sweep, chosen.frames(), store.rows_of(protocol, sweep.dataset)):
         cells += batch.wanted.sum(axis=0)
         scores += batch.wanted_scores.sum(axis=0)
         images += len(batch.rows)
@@ -165,7 +173,7 @@ def _hours_elsewhere(store: Store | None, sweep: Sweep, counts: WantedCounts) ->
     found: dict[str, float] = {}
     if store is None or store.query(HAS_SPEEDS).empty:
         return found
-    for device, table in store.query(SPEEDS, [sweep.precision]).groupby("device"):
+    for device, table in store.query(SPEEDS, [sweep.precision, sweep.compile]).groupby("device"):
         known = table.set_index(["model", "defense"])["seconds"].to_dict()
         each = [known.get((entrant.model, entrant.defense)) for entrant in sweep.entrants]
         if all(each):
@@ -184,6 +192,7 @@ def print_estimate(result: CostEstimate, suite: str, searches: bool, console: Co
         f"on this device ({result.device}, {result.cores} cores): {_duration(result.hours)}; on n of them about 1/n",
         *(f"    {stage}: {_duration(s / 3600)}" for stage, s in result.seconds.items() if s and stage != "decode"),
         f"    decode: {_duration(result.seconds['decode'] / 3600)} of one core, shared by {result.cores}",
+        *_compile_lines(result),
         *(f"on {name}, forward passes alone: {_duration(hours)}" for name, hours in result.hours_elsewhere.items()),
         f"storage: {sum(result.rows.values()):,} rows, about {_size(result.database_bytes)} as results.duckdb "
         f"and {_size(result.part_bytes)} as parts on the way",
@@ -191,6 +200,17 @@ def print_estimate(result: CostEstimate, suite: str, searches: bool, console: Co
         f"{_size(result.network_bytes)}",
     ]
     say(console, *lines)
+
+
+def _compile_lines(result: CostEstimate) -> list[str]:
+    """Return a line that says whether compiling pays, or that it may."""
+    if result.saved_by_compiling is None:
+        long = result.seconds["forward"] > MAY_PAY * result.entrants
+        return ["compile=on may make the forward passes faster: estimate=true compile=on times it"] if long else []
+    cost, saved = result.seconds["compile"], result.saved_by_compiling
+    shown = _duration(cost / 3600), _duration(max(saved, 0) / 3600)
+    verdict = "pays" if saved > cost else "does not pay for this run"
+    return [f"compile=on {verdict}: it takes {shown[0]} in each worker, and saves {shown[1]} of forward passes in all"]
 
 
 def _duration(hours: float) -> str:

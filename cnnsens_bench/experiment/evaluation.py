@@ -140,14 +140,14 @@ def settle_view(config: Config, models: Iterable[ModelConfig], samples: Samples)
     """Return `box` or `published`: what `view=auto` means for these models and images."""
     if config.view != "auto":
         return config.view
-    return BOX if _has_boxes(samples) or any(model.recipe.epochs for model in models) else PUBLISHED
+    return BOX if samples.rows.has_boxes or any(model.recipe.epochs for model in models) else PUBLISHED
 
 
 def settle_split(samples: Samples, trainings: Iterable[ModelConfig]) -> Samples:
     """Return the samples with all images as test images, where nothing is trained and the data set has no split."""
     if samples.has_split or any(model.recipe.epochs for model in trainings):
         return samples
-    return dataclasses.replace(samples, table=samples.table.assign(split="test"), has_split=True)
+    return samples.all_test()
 
 
 def without_gradients(
@@ -212,7 +212,7 @@ def _view(view: str, samples: Samples, models: Collection[ModelConfig]) -> str:
     sizes = sorted({preprocessing.input_size for preprocessing in seen})
     pixels = " or ".join(map(str, sizes)) if len(sizes) < 4 else f"{sizes[0]} to {sizes[-1]}"
     if view == BOX:
-        part = "each image's box" if _has_boxes(samples) else "the whole image"
+        part = "each image's box" if samples.rows.has_boxes else "the whole image"
         return f"{part}, resized to a square of {pixels} px whatever its aspect"
     rules = {preprocessing.view.describe() for preprocessing in seen if preprocessing.view}
     known = all(_has_library_view(model) for model in models)
@@ -230,7 +230,7 @@ def _has_library_view(model: ModelConfig) -> bool:
 
 def _tested(limit: int | None, samples: Samples, tested: int, models: Iterable[ModelConfig]) -> str:
     """Say which images are tested."""
-    total, test = len(samples.table), len(samples.split("test"))
+    total, test = len(samples.rows), len(samples.select("test"))
     noun, of = (f"{test} images", "") if test == total else (f"{test} test images", "the ")
     which = f"{tested} of {of}{noun} (limit={limit})" if tested < test else f"{of or 'all '}{noun}"
     if not samples.has_split:
@@ -263,7 +263,3 @@ def _classes(
 def _names(models: list[str], one: str, several: str) -> str:
     """Return the only model or the number of models, with the verb that fits."""
     return f"{models[0]} {one}" if len(models) == 1 else f"{len(models)} networks {several}"
-
-
-def _has_boxes(samples: Samples) -> bool:
-    return bool(samples.table["box_w"].notna().any())

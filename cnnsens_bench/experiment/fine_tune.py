@@ -166,7 +166,8 @@ class _FineTunings:
 
 def thin_classes(samples: Samples) -> list[str]:
     """Return a sentence for the classes without a training image, and one for those with a single one."""
-    train = samples.split("train", "val")["label"].value_counts()
+    images = samples.rows.counts
+    train = images[images.index.get_level_values("split") != "test"].groupby(level="label").sum()
     counts = [int(train.get(label, 0)) for label in range(len(samples.classes))]
     sentences = []
     for count, what, then in (

@@ -11,7 +11,8 @@ import pandas as pd
 from torch import Tensor
 
 from cnnsens_bench.datasets import Samples, datasets
-from cnnsens_bench.datasets.base import COLUMNS, make_samples
+from cnnsens_bench.datasets.sample_table import COLUMNS, MemoryTable
+from cnnsens_bench.datasets.samples import make_samples
 from cnnsens_bench.images import write_png
 from cnnsens_bench.images.memory import decoded_in_memory
 from cnnsens_bench.models.classes import OutputClasses
@@ -160,7 +161,7 @@ def _labelled(name: str, table: pd.DataFrame, head: OutputClasses | None, classe
     # Classes without an image are fine here, since labels are outputs of the network.
     checked = make_samples(name, [names[int(i)] for i in present], _renumbered(table, present))
     whole = checked.table.assign(label=[present[i] for i in checked.table["label"]]).astype({"label": "int64"})
-    return Samples(name, tuple(names), whole[list(COLUMNS)])
+    return Samples(name, tuple(names), MemoryTable(whole[list(COLUMNS)]))
 
 
 def _renumbered(table: pd.DataFrame, present: list[Any]) -> pd.DataFrame:

@@ -6,18 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.config.sections import DatasetConfig
 from cnnsens_bench.datasets import Samples, load
+from cnnsens_bench.datasets.sample_table import ImageSelection
 from cnnsens_bench.degradations import Degradation, parse_degradations
 from cnnsens_bench.degradations.expressions import NO_VARIANTS
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.frost import require_photographs
 from cnnsens_bench.engine.sweep import CalibrationImage, Condition, Sweep
-from cnnsens_bench.experiment.entrants import Pairing, hash_rank, pair_entrants
+from cnnsens_bench.experiment.compiling import require_compilation
+from cnnsens_bench.experiment.entrants import Pairing, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
 from cnnsens_bench.experiment.stored_pictures import SettledPictures, check_pictures, settle_pictures, without_data
@@ -40,7 +39,7 @@ class ResolvedStudy:
     """One sweep that is known to be possible: all that can be checked before anything is computed is checked.
 
     `matches` has the match of outputs and classes of each model that is evaluated as it is, by its name.
-    `images` are the test images that are evaluated, as rows of `samples.table`. `objective` holds the conditions that
+    `images` are the test images that are evaluated. `objective` holds the conditions that
     recipes are searched by, None where the given ones are taken. `config` is what the study was resolved from. `stored`
     are the pre-made pictures that its conditions show, and `notes` what a run says of them.
     """
@@ -54,14 +53,15 @@ class ResolvedStudy:
     predictors: tuple[str, ...]
     objective: tuple[Condition, ...] | None
     samples: Samples
-    images: pd.DataFrame
+    images: ImageSelection
     protocol: str
     stored: StoredSet | None = None
     notes: tuple[str, ...] = ()
 
     def sweep(self, calibration: tuple[CalibrationImage, ...] = ()) -> Sweep:
         """Return what the engine is asked to evaluate; `calibration` is what recalibrated networks see before."""
-        shared = ("run_id", "seed", "quantize", "precision", "batch_size", "plugins", "frost", "stored_quality")
+        evaluates = "seed", "quantize", "precision", "batch_size", "plugins", "frost", "stored_quality", "compile"
+        shared = ("run_id", *evaluates)
         return Sweep(
             dataset=self.samples.name,
             entrants=self.pairing.entrants,
@@ -100,6 +100,7 @@ def prepare(config: Config, samples: Samples | None = None) -> ResolvedStudy:
     models, matches = settle_training(config, models, samples)
     config = dataclasses.replace(config, view=settle_view(config, models, samples))
     settings = resolve_settings(config)
+    require_compilation(settings)
     pairing = pair_entrants(models, config.defenses)
     samples = settle_split(samples, pairing.trainings.values())
     check_pictures(pictures.stored, conditions, samples)
@@ -109,8 +110,8 @@ def prepare(config: Config, samples: Samples | None = None) -> ResolvedStudy:
     objective = resolve_conditions(config.search.degradations, trials=1) if config.recipe == "search" else None
     require_photographs(config.frost, [condition.degradation for condition in objective or ()])
     check_pictures(None, objective or (), samples)
-    images = limited(samples.split("test"), config.limit)
-    if images.empty:
+    images = samples.select("test").limited(config.limit)
+    if not len(images):
         raise UserError(f"dataset '{samples.name}' has no test images: check its lists, or its train and test folders")
     protocol = protocol_hash(settings, samples)
     return ResolvedStudy(
@@ -190,24 +191,13 @@ def require_classes(samples: Samples) -> Samples:
     return samples
 
 
-def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
-    """Return `limit` rows in the table's order, chosen by the hash of their ids; None takes all.
-
-    The rows of a smaller limit are among those of a larger one.
-    """
-    if limit is None or limit >= len(table):
-        return table
-    first = np.argpartition(hash_rank(table["image_id"]), limit - 1)[:limit]
-    return table.iloc[np.sort(first)].reset_index(drop=True)
-
-
 def protocol_hash(settings: RunSettings, samples: Samples) -> str:
     """Return 16 hexadecimal digits that stand for all that decides what a prediction means.
 
     Predictions with equal hashes can be compared, and one run goes on with those of another.
     """
     open_points = {key: getattr(settings, key) for key in ("seed", "quantize", "precision", "input_size")}
-    added = {key: getattr(settings, key) for key in ("view", "frost", "stored_quality")}
+    added = {key: getattr(settings, key) for key in ("view", "frost", "stored_quality", "compile")}
     open_points |= {key: value for key, value in added.items() if value != ADDED_KEYS[key]}
     open_points |= {"version": PROTOCOL_VERSION, "dataset": samples.name, "split": "test"}
     open_points["samples"] = samples.fingerprint()

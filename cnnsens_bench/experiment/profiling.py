@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pandas as pd
 import torch
 
 from cnnsens_bench import images
+from cnnsens_bench.datasets.sample_table import ImageSelection
+from cnnsens_bench.engine.compiled import compile_networks, forget_compiled
 from cnnsens_bench.engine.degrade import Degrader
 from cnnsens_bench.engine.networks import LoadedEntrant, autocast
 from cnnsens_bench.engine.score import Scorer
@@ -81,6 +82,13 @@ class Profiler:
         Threads that draw and degrade.
     classes
         The number of classes of the data set.
+
+    Attributes
+    ----------
+    network_bytes
+        The bytes of each network.
+    saved_by_compiling
+        The seconds of forward passes by which compiled networks are faster, without those that compiling takes.
     """
 
     def __init__(
@@ -88,15 +96,16 @@ class Profiler:
     ) -> None:
         self.sweep, self.pairing, self.device, self.pool, self.classes = sweep, pairing, device, pool, classes
         self.network_bytes: dict[str, int] = {}
+        self.saved_by_compiling = 0.0
         models = pairing.trainings.items()
         view = PUBLISHED if sweep.whole_images else BOX
         self.preprocessings = {key: model.preprocessing(view) for key, model in models}
         self.sizes = {key: one.input_size for key, one in self.preprocessings.items()}
 
-    def seconds(self, counts: WantedCounts, chosen: pd.DataFrame, training_images: int) -> dict[str, float]:
+    def seconds(self, counts: WantedCounts, chosen: ImageSelection, training_images: int) -> dict[str, float]:
         """Return the seconds of each stage, of all that is still to be done."""
-        found = dict.fromkeys(("decode", "degrade", "forward", "score", "train"), 0.0)
-        rows = chosen.iloc[np.linspace(0, len(chosen) - 1, min(SAMPLE, len(chosen))).astype(int)].to_dict("records")
+        found = dict.fromkeys(("decode", "degrade", "compile", "forward", "score", "train"), 0.0)
+        rows = chosen.at(np.linspace(0, len(chosen) - 1, min(SAMPLE, len(chosen))).astype(int)).to_dict("records")
         reach = self.sweep.reach(min(self.sizes.values()))
         began = time.perf_counter()
         decoded = [image for row in rows if not isinstance(image := images.decode_row(row, reach), str)]
@@ -105,15 +114,20 @@ class Profiler:
         for key in dict.fromkeys(entrant.checkpoint for entrant in self.sweep.entrants):
             model, size = self.pairing.trainings[key], self.sizes[key]
             classifier = self._network(key, model)
-            forward = self._forward(classifier, size)
+            forward = eager = self._forward(classifier, size)
+            if self.sweep.compile and self._is_compiled(key):
+                seconds, forward = self._compiled(key, classifier, size)
+                found["compile"] += seconds
             for i, defense in enumerate(self.pairing.defenses()):
                 if self.sweep.entrants[i].checkpoint != key:
                     continue
                 loaded = LoadedEntrant(classifier, defense)
-                each = self._forward(loaded.network(), size) if defense.prefilter else forward
-                found["forward"] += each * int(counts.cells[i].sum())
+                evaluations, network = int(counts.cells[i].sum()), eager if defense.recalibration else forward
+                filtering = self._forward(loaded.network(), size) - eager if defense.prefilter else 0.0
+                found["forward"] += (network + filtering) * evaluations
+                self.saved_by_compiling += (eager - network) * evaluations
                 if defense.recalibration:  # once a worker, for each cell
-                    found["forward"] += forward * defense.recalibration.images * int((counts.cells[i] > 0).sum())
+                    found["forward"] += eager * defense.recalibration.images * int((counts.cells[i] > 0).sum())
                 if counts.scores[i].any() and decoded:
                     found["score"] += self._score(i, loaded, size, decoded) * int(counts.scores[i, 0])
             if model.recipe.epochs:
@@ -154,6 +168,26 @@ class Profiler:
                 network(pixels)
 
         return self._timed(work) / len(pixels)
+
+    def _is_compiled(self, key: str) -> bool:
+        """Return whether an entrant of a checkpoint is evaluated with the network compiled."""
+        pairs = zip(self.sweep.entrants, self.pairing.defenses(), strict=True)
+        return any(entrant.checkpoint == key and not defense.recalibration for entrant, defense in pairs)
+
+    def _compiled(self, key: str, classifier: Classifier, size: int) -> tuple[float, float]:
+        """Return the seconds that compiling takes, and those of a compiled forward pass."""
+        classifier.requires_grad_(False)
+        began = time.perf_counter()
+        network = [(0, key, classifier)]
+        compiled = compile_networks(network, self.device, self.sweep.precision, self.sweep.batch_size)
+        seconds = time.perf_counter() - began
+        each = self._forward(compiled.get(0, classifier), size)
+        classifier.requires_grad_(True)
+        if not compiled:
+            return 0.0, each
+        compiled.clear()
+        forget_compiled()
+        return seconds, each
 
     def _train(self, classifier: Classifier, size: int, batch_size: int) -> float:
         pixels = self._pixels(min(batch_size, 32), size)

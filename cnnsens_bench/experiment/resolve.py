@@ -85,8 +85,8 @@ class RunSettings:
     """What all steps of one run share: its names, its folders, how it evaluates, and where it works.
 
     `title` is what a reader sees of the run; `output_folder` and `cache` say where results and checkpoints lie (see
-    `Config`). `seed`, `quantize`, `precision`, `input_size`, `view`, `frost` and `stored_quality` belong to the
-    protocol.
+    `Config`). `seed`, `quantize`, `precision`, `input_size`, `view`, `frost`, `stored_quality` and `compile` belong
+    to the protocol.
     """
 
     run_id: str
@@ -101,6 +101,7 @@ class RunSettings:
     view: str
     frost: str
     stored_quality: int | None
+    compile: bool
     batch_size: int
     plugins: tuple[str, ...]
     cluster: ClusterConfig

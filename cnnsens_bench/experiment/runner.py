@@ -12,8 +12,10 @@ from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
+from cnnsens_bench.datasets.sample_table import ImageSelection
 from cnnsens_bench.engine.plan import plan
 from cnnsens_bench.engine.sweep import Sweep
+from cnnsens_bench.experiment.compiling import not_compiled
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
 from cnnsens_bench.experiment.evaluation import evaluation_sentence, mismatches, without_gradients
 from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classes
@@ -171,6 +173,8 @@ def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, sto
         return 0
     checkpoints = CheckpointFiles({key: result.path for key, result in networks.trained.items()})
     say(console, *_register_models(study, checkpoints, store))
+    if study.settings.compile:
+        say(console, *not_compiled(study.pairing.entrants, checkpoints))
     if study.config.sensitivity.enabled:
         entrants, sentences = without_gradients(study.pairing.entrants, checkpoints, study.predictors)
         study = dataclasses.replace(study, pairing=dataclasses.replace(study.pairing, entrants=entrants))
@@ -210,7 +214,7 @@ def _report(study: ResolvedStudy, networks: FineTuned, store: RunStore, run: Run
 def run_sweep(
     settings: RunSettings,
     sweep: Sweep,
-    images: pd.DataFrame,
+    images: ImageSelection,
     checkpoints: Mapping[str, Checkpoint],
     parts: StoragePath,
     store: RunStore,
@@ -219,10 +223,10 @@ def run_sweep(
 ) -> int:
     """Compute what the store lacks, and return the number of images that failed."""
     resumed = store.has_predictions(protocol, sweep.dataset)
-    missing = functools.partial(store.missing, protocol, sweep.dataset) if resumed else None
+    rows = store.rows_of(protocol, sweep.dataset) if resumed else None
     store.held.check()  # after hours of training, another run may have taken over the output
-    with stored_plan(sweep, plan(sweep, images, missing), parts) as stored:
-        if missing:
+    with stored_plan(sweep, plan(sweep, images.frames(), rows), parts) as stored:
+        if resumed:
             everything = len(images) * sweep.evaluations_per_image()
             done = everything - stored.evaluations
             console.print(f"resuming: {done} of {everything} evaluations are in the store", markup=False)

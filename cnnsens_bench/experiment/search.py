@@ -171,7 +171,7 @@ def plan_search(
     validation = Validation(
         model.name, samples.name, held_out, conditions, *evaluated_as, settings.batch_size, settings.plugins, *stored
     )
-    data = dataclasses.replace(samples, table=fitted).fingerprint()
+    data = samples.with_table(fitted).fingerprint()
     searches = local_folder(settings.output_folder, settings.cache).absolute() / "search"
     added = sorted(dict(zip(("frost", "stored_quality"), stored, strict=True)).items() - ADDED_KEYS.items())
     folder = _folder(searches, model, settings.search.shaping(), [data, *evaluated_as, *added])

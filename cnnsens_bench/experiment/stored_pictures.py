@@ -122,8 +122,8 @@ def check_pictures(stored: StoredSet | None, conditions: Iterable[Condition], sa
                 f"degradation '{name}': {stored.root} has no severity {picture.severity} of '{picture.corruption}': it "
                 f"has {', '.join(map(str, severities))}"
             )
-    table = samples.split("test")
-    tried = table.iloc[np.unique(np.linspace(0, len(table) - 1, TRIED).astype(int))] if len(table) else table
+    tested = samples.select("test")
+    tried = tested.at(np.linspace(0, max(0, len(tested) - 1), TRIED).astype(int))
     _check_pairs(stored, wanted[0][1], tried, samples.name)
 
 

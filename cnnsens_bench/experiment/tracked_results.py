@@ -74,8 +74,9 @@ def start_tracking(config: Config, run_id: str, samples: Samples, console: Conso
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "mlflow.db"
         say(console, f"MLflow's runs lie in {file} on this machine: tracking.uri= names another place")
-    counts = {"num_rows": len(samples.table), "classes": len(samples.classes)}
-    counts |= {split: int(count) for split, count in samples.table["split"].value_counts().items()}
+    counts = {"num_rows": len(samples.rows), "classes": len(samples.classes)}
+    by_split = samples.rows.counts.groupby(level="split").sum()
+    counts |= {split: int(count) for split, count in by_split.items()}
     source = {"dataset": config.dataset.name, "root": str(config.dataset.root or config.data_root or "")}
     dataset = tracking.TrackedDataset(samples.name, samples.fingerprint(), source, counts)
     parameters = json.loads(json.dumps(dataclasses.asdict(config), default=str))

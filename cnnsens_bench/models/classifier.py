@@ -66,6 +66,14 @@ class Classifier(nn.Module):
         size, device = self.preprocessing.input_size, self.scale.device
         return has_gradient(self, torch.full((1, 3, size, size), 127.0, device=device))
 
+    def compilable(self) -> bool:
+        """Return whether its code is torch's own, which `torch.compile` can take.
+
+        The code of other libraries, of functions and of TorchScript is not. A network's attribute `compilable` says so.
+        """
+        scripted = any(isinstance(module, torch.jit.ScriptModule) for module in self.network.modules())
+        return bool(getattr(self.network, "compilable", True)) and not scripted
+
 
 def has_gradient(function: Callable[[Tensor], Tensor], images: Tensor) -> bool:
     """Return whether the outputs of a function for some images have a gradient by these images."""

@@ -206,6 +206,11 @@ class OwnNetwork(nn.Module):
         """Whether it is a module, and no other function."""
         return isinstance(self.network, nn.Module)
 
+    @property
+    def compilable(self) -> bool:
+        """Whether it is torch's code, as far as that is known."""
+        return self.is_module
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the outputs (N, classes) of normalised images. Raises `UserError` where they are something else."""
         given = images if self.works_on is None else images.to(self.works_on)

@@ -17,6 +17,7 @@ from cnnsens_bench.engine.oom_backoff import free_memory
 from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import serialization
+from cnnsens_bench.runtime.compiled_code import keep_compiled_code
 from cnnsens_bench.runtime.crash_tracker import MAX_DEATHS, CrashTracker
 from cnnsens_bench.runtime.partition import NetworkGroup
 from cnnsens_bench.runtime.plan_store import Task
@@ -107,7 +108,7 @@ class TaskExecutor:
     crash_tracker
         Where deaths of processes are counted.
     options
-        The threads and the budget of this process.
+        The threads, the budget and the cache folder of this process.
     reporter
         Is told how many evaluations are done, and when memory runs out.
     name
@@ -133,6 +134,8 @@ class TaskExecutor:
         self.make_worker = functools.partial(
             Worker, parts=parts, device=device, threads=options.threads, reporter=reporter
         )
+        if sweep.compile:
+            keep_compiled_code(options.cache)
         self.workers: dict[int, Worker] = {}  # the one that was used last is last
 
     def compute(self, task: Task, decoded: Sequence[Decoded], scope: str) -> TaskOutcome:

@@ -56,7 +56,7 @@ def run_local(
     """
     device = best_device()
     # One is held at a time, because a mapping may load them as they are asked for.
-    weights = {key: network_size(checkpoints[key]) for key in checkpoints}
+    weights = {key: network_size(checkpoints[key], sweep.compile) for key in checkpoints}
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory()
     budget = options.weights_budget or WEIGHTS_SHARE * memory
     groups, tasks_per_batch = cut(sweep.entrants, weights, budget, plan.batches, sweep.batch_size, workers=1)
@@ -81,6 +81,7 @@ def run_local(
     finally:
         stop_reading()
         pool.shutdown(cancel_futures=True)  # a run that is stopped does not wait for images that nobody will use
+        executor.close()
         crash_tracker.close()
 
 
@@ -105,7 +106,10 @@ def _decode_ahead(
     return result
 
 
-def network_size(checkpoint: Checkpoint) -> NetworkSize:
-    """Return the bytes of all weights and statistics, and the side of the input."""
+def network_size(checkpoint: Checkpoint, compiled: bool) -> NetworkSize:
+    """Return the bytes of all weights and statistics, and the side of the input.
+
+    A compiled network holds its weights twice: as they are, and as constants of the compiled code.
+    """
     size = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.state_dict.values())
-    return NetworkSize(size, checkpoint.preprocessing.input_size)
+    return NetworkSize(2 * size if compiled else size, checkpoint.preprocessing.input_size)

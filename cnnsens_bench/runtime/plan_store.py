@@ -1,11 +1,11 @@
-"""The plan of a sweep on the shared storage. It is written once, batch by batch, and workers read it task by task.
+"""The plan of a sweep on the shared storage. It is written once, file by file, and workers read it task by task.
 
 So neither the driver nor a worker holds more of the plan than one file of it.
 """
 
 import contextlib
+import functools
 import io
-import itertools
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +23,11 @@ from cnnsens_bench.utils import storage
 from cnnsens_bench.utils.errors import StorageError
 from cnnsens_bench.utils.storage import StoragePath
 
-BATCHES_PER_FILE = 32
-"""The image batches of a file; each is a row group."""
+BATCHES_PER_GROUP = 32
+"""The image batches of a row group, which is read at once."""
+GROUPS_PER_FILE = 64
+GROUPS_KEPT = 4
+"""The row groups that a process keeps, since most tasks follow each other."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class StoredPlan:
         Where the files lie.
     batches, images, evaluations
         How many image batches, images and evaluations the plan asks for.
+    batch_size
+        The number of images of each batch but the last.
     entrants, cells, score_cells
         The sizes of the sweep, which are the shapes of the arrays.
     """
@@ -81,28 +86,31 @@ class StoredPlan:
     batches: int
     images: int
     evaluations: int
+    batch_size: int
     entrants: int
     cells: int
     score_cells: int
 
     def batch(self, number: int) -> ImageBatch:
         """Return an image batch by its number, counted from 0 through all files. Raises `StorageError`."""
-        with storage.storing(self.folder), _file(self.folder, number // BATCHES_PER_FILE).open("rb") as file:
-            return self._read(pq.ParquetFile(file), number)
-
-    def read(self) -> Iterator[ImageBatch]:
-        """Yield all image batches in order. Raises `StorageError`."""
-        for start in range(0, self.batches, BATCHES_PER_FILE):
-            with storage.storing(self.folder), _file(self.folder, start // BATCHES_PER_FILE).open("rb") as file:
-                parquet = pq.ParquetFile(file)
-                for number in range(start, min(start + BATCHES_PER_FILE, self.batches)):
-                    yield self._read(parquet, number)
-
-    def _read(self, parquet: pq.ParquetFile, number: int) -> ImageBatch:
-        table = parquet.read_row_group(number % BATCHES_PER_FILE)
+        group, position = divmod(number, BATCHES_PER_GROUP)
+        table = _row_group(self.folder, *divmod(group, GROUPS_PER_FILE)).slice(
+            position * self.batch_size, self.batch_size
+        )
         wanted = unpack_bits(table["wanted"].to_pylist(), self.entrants, self.cells)
         wanted_scores = unpack_bits(table["wanted_scores"].to_pylist(), self.entrants, self.score_cells)
         return ImageBatch(table.drop_columns(["wanted", "wanted_scores"]).to_pandas(), wanted, wanted_scores)
+
+    def read(self) -> Iterator[ImageBatch]:
+        """Yield all image batches in order. Raises `StorageError`."""
+        return map(self.batch, range(self.batches))
+
+
+@functools.lru_cache(GROUPS_KEPT)
+def _row_group(folder: StoragePath, file: int, group: int) -> pa.Table:
+    """Return a row group of a plan. The folder of a plan is its own, so what is kept is never out of date."""
+    with storage.storing(folder), _file(folder, file).open("rb") as opened:
+        return pq.ParquetFile(opened).read_row_group(group)
 
 
 @contextlib.contextmanager
@@ -116,7 +124,7 @@ def stored_plan(sweep: Sweep, batches: Iterable[ImageBatch], parts: StoragePath)
     sweep
         The sweep.
     batches
-        The image batches of its plan.
+        Its plan. Batches of a size that is no multiple of the sweep's come last.
     parts
         The attempt's folder of part files, `<output>/parts/<attempt>`.
 
@@ -137,19 +145,36 @@ def stored_plan(sweep: Sweep, batches: Iterable[ImageBatch], parts: StoragePath)
 
 
 def _write(sweep: Sweep, batches: Iterable[ImageBatch], folder: StoragePath) -> StoredPlan:
-    count = images = evaluations = 0
-    batches = iter(batches)
-    for first in batches:
-        schema, content = _table(first).schema, io.BytesIO()
-        with pq.ParquetWriter(content, schema, compression="zstd") as writer:
-            for batch in itertools.chain([first], itertools.islice(batches, BATCHES_PER_FILE - 1)):
-                writer.write_table(_table(batch).cast(schema))  # each is a row group, because it has few rows
-                count += 1
-                images += len(batch.rows)
-                evaluations += batch.evaluations
-        storage.write_whole(_file(folder, (count - 1) // BATCHES_PER_FILE), content.getvalue())
+    images = evaluations = files = 0
+    rows_per_group = BATCHES_PER_GROUP * sweep.batch_size
+    held: list[pa.Table] = []
+
+    def write(least: int) -> None:
+        """Write what is held in files of `GROUPS_PER_FILE` row groups; leave fewer than `least` rows."""
+        nonlocal held, files
+        together = pa.concat_tables(held)
+        start, size = 0, GROUPS_PER_FILE * rows_per_group
+        while together.num_rows - start >= least:
+            storage.write_whole(_file(folder, files), _parquet(together.slice(start, size), rows_per_group))
+            start, files = start + size, files + 1
+        held = [together.slice(start)]
+
+    for batch in batches:
+        held.append(_table(batch).cast(held[0].schema) if held else _table(batch))
+        images += len(batch.rows)
+        evaluations += batch.evaluations
+        if sum(table.num_rows for table in held) >= GROUPS_PER_FILE * rows_per_group:
+            write(GROUPS_PER_FILE * rows_per_group)
+    if held:
+        write(1)
     shape = len(sweep.entrants), len(sweep.cells()), len(sweep.score_cells())
-    return StoredPlan(folder, count, images, evaluations, *shape)
+    return StoredPlan(folder, -(-images // sweep.batch_size), images, evaluations, sweep.batch_size, *shape)
+
+
+def _parquet(table: pa.Table, rows_per_group: int) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(table, content, row_group_size=rows_per_group, compression="zstd")
+    return content.getvalue()
 
 
 def tasks_of(batch: ImageBatch, groups: Sequence[NetworkGroup], number: int, tasks_per_batch: int) -> Iterator[Task]:
@@ -193,7 +218,7 @@ def task_at(
 
 def pack_bits(flags: np.ndarray) -> list[bytes]:
     """Return (images, …) bool as bytes for each image, 8 values a byte."""
-    return [np.packbits(row).tobytes() for row in flags]
+    return [row.tobytes() for row in np.packbits(flags.reshape(len(flags), -1), axis=1)]
 
 
 def unpack_bits(packed: Sequence[bytes], *shape: int) -> np.ndarray:
@@ -207,7 +232,11 @@ def _table(batch: ImageBatch) -> pa.Table:
     # A column that is empty in this batch need not be empty in the next one.
     table = table.cast(pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in table.schema]))
     for name, flags in (("wanted", batch.wanted), ("wanted_scores", batch.wanted_scores)):
-        table = table.append_column(name, pa.array(pack_bits(flags), pa.binary()))
+        if batch.alike:  # stored once, however many images there are
+            bits = pa.DictionaryArray.from_arrays(np.zeros(len(flags), np.int32), pa.array(pack_bits(flags[:1])))
+        else:
+            bits = pa.array(pack_bits(flags), pa.binary()).dictionary_encode()
+        table = table.append_column(name, bits)
     return table
 
 

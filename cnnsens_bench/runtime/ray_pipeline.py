@@ -7,6 +7,7 @@ come back to the driver.
 
 import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -67,7 +68,7 @@ def run_ray(
     layout, cores = _lay_out(options)
     memory = worker_memory(layout, reporter)  # asked in any case, because it waits for a GPU and says so
     budget = options.weights_budget or WEIGHTS_SHARE * memory
-    work = _share(sweep, plan, checkpoints, parts, budget, layout.workers)
+    work = _share(sweep, plan, checkpoints, parts, budget, layout.workers, options.cache)
     shared, monitor = ray.put(work), SweepMonitor(work.coordinator, reporter)
     unfinished = np.ones(work.tasks, bool)
     while unfinished.any():
@@ -95,13 +96,14 @@ def _lay_out(options: ExecutionOptions) -> tuple[Layout, int]:
 
 
 def _share(
-    sweep: Sweep, plan: StoredPlan, checkpoints: Checkpoints, parts: StoragePath, budget: float, workers: int
-) -> SharedWork:
+    sweep: Sweep, plan: StoredPlan, checkpoints: Checkpoints, parts: StoragePath, budget: float, workers: int,
+    cache: str | Path | None,
+) -> SharedWork:  # fmt: skip
     """Cut the sweep into tasks, and return what its processes share; the checkpoints lie in the object store."""
     weights: dict[str, NetworkSize] = {}
     stored: dict[str, Any] = {}
     for key, checkpoint in checkpoints.items():
-        weights[key] = network_size(checkpoint)
+        weights[key] = network_size(checkpoint, sweep.compile)
         stored[key] = ray.put(checkpoint.to_bytes())  # one by one: the object store spills what does not fit
     groups, tasks_per_batch = cut(sweep.entrants, weights, budget, plan.batches, sweep.batch_size, workers)
     smallest = [min(weights[sweep.entrants[i].checkpoint].input_size for i in group.entrants) for group in groups]
@@ -110,7 +112,7 @@ def _share(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
     coordinator: Any = ray.remote(num_cpus=0)(Coordinator).options(**lasting).remote()
-    return SharedWork(sweep, plan, groups, tasks_per_batch, reaches, stored, parts, budget, coordinator)
+    return SharedWork(sweep, plan, groups, tasks_per_batch, reaches, stored, parts, budget, coordinator, cache)
 
 
 def _raise_fault(coordinator: Any, error: Exception) -> NoReturn:

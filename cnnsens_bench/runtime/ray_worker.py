@@ -1,6 +1,7 @@
 """The processes of a sweep over a cluster: some read and decode tasks, and actors compute them."""
 
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -48,6 +49,8 @@ class SharedWork:
         The bytes of weights that a worker holds at once.
     coordinator
         The actor of the `Coordinator`.
+    cache
+        The cache folder of each machine; None for the user's.
     """
 
     sweep: Sweep
@@ -59,6 +62,7 @@ class SharedWork:
     parts: StoragePath
     weights_budget: float
     coordinator: Any
+    cache: str | Path | None = None
 
     @property
     def tasks(self) -> int:
@@ -136,20 +140,37 @@ class RemoteCrashTracker(CrashTracker):
         ray.get(self.coordinator.end.remote(scope, ids))
 
 
-class _CoordinatorReporter(Reporter):
-    """Sends the progress and the messages of a worker to the coordinator."""
+class CoordinatorReporter(Reporter):
+    """Sends the progress and the messages of a worker to the coordinator; progress at most once an interval.
+
+    Parameters
+    ----------
+    coordinator
+        The actor of the `Coordinator`.
+    """
+
+    INTERVAL = 0.5
+    """The seconds between two reports of progress, each of which takes time from cores that compute."""
 
     def __init__(self, coordinator: Any) -> None:
-        self.coordinator = coordinator
+        self.coordinator, self.last = coordinator, 0.0
         self.begin(0)
 
     def begin(self, task: int) -> None:
         """Begin an attempt at a task."""
-        self.task, self.done = task, 0
+        self.task = task
+        self.done = self.sent = 0
 
     def evaluations(self, count: int) -> None:
         self.done += count
-        self.coordinator.count.remote(self.task, self.done)
+        if time.monotonic() - self.last >= self.INTERVAL:
+            self.send()
+
+    def send(self) -> None:
+        """Send the progress that was not sent yet."""
+        if self.done > self.sent:
+            self.coordinator.count.remote(self.task, self.done)
+            self.sent, self.last = self.done, time.monotonic()
 
     def message(self, sentence: str) -> None:
         self.coordinator.message.remote(sentence)
@@ -169,13 +190,14 @@ class RayWorker:
     def __init__(self, shared: Any, threads: int) -> None:
         keep_freed_memory()
         self.work = work = ray.get(shared)
-        self.reporter = reporter = _CoordinatorReporter(work.coordinator)
+        self.reporter = reporter = CoordinatorReporter(work.coordinator)
 
         def load(key: str) -> Checkpoint:
             return checkpoint_from_bytes(ray.get(work.checkpoints[key]))
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        tracker, options = RemoteCrashTracker(work.coordinator), ExecutionOptions(threads, work.weights_budget)
+        tracker = RemoteCrashTracker(work.coordinator)
+        options = ExecutionOptions(threads, work.weights_budget, work.cache)
         name = ray.get_runtime_context().get_actor_id() or ""
         self.executor = TaskExecutor(
             work.sweep, work.groups, load, work.parts, device, tracker, options=options, reporter=reporter, name=name
@@ -188,5 +210,6 @@ class RayWorker:
             self.reporter.begin(number)
             with _faults_reported(self.work.coordinator), _folder_required(self.work.parts):
                 outcome = self.executor.compute(task, decoded, f"compute {task.group}")
+            self.reporter.send()
             outcomes.append({"number": number, **asdict(outcome)})
         return pa.Table.from_pylist(outcomes)

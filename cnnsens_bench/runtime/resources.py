@@ -111,8 +111,8 @@ class ExecutionOptions:
         The bytes of weights that a worker holds at once; None for a quarter of its memory. Networks that need more are
         computed group by group.
     cache
-        The cache folder; None for the user's. `run_local` keeps its record of crashes below it where the output is a
-        URI.
+        The cache folder; None for the user's. Compiled code lies below it, and `run_local` keeps its record of crashes
+        there where the output is a URI.
     address
         The address of the Ray cluster; None for the job's own, or one that is started on this machine.
     layout

@@ -21,10 +21,10 @@ from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.engine.timing import device_name
 from cnnsens_bench.models import Checkpoint
 from cnnsens_bench.runtime import rows
+from cnnsens_bench.runtime.part_writer import PartWriter
 from cnnsens_bench.runtime.plan_store import Task
 from cnnsens_bench.runtime.stored import Failures, StoredPictures
 from cnnsens_bench.sensitivity.hue import hue_entropy
-from cnnsens_bench.store.parts import write_part
 from cnnsens_bench.utils.errors import ImageError, UserError
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.reporter import SILENT, Reporter
@@ -98,7 +98,7 @@ class Worker:
         sweep.require_files()
         if threads:
             torch.set_num_threads(threads)
-        self.sweep, self.parts = sweep, parts
+        self.sweep, self.writer = sweep, PartWriter(parts)
         self.backoff = OomBackoff(reporter)
         self.progress = _TaskProgress(reporter)
         classifiers = {key: checkpoint.classifier() for key, checkpoint in checkpoints.items()}
@@ -142,7 +142,12 @@ class Worker:
             whole = part.stop - part.start == len(decoded)
             here = task if whole else task.take(range(part.start, part.stop))
             # Parts of the whole task may be there already where it is computed in parts.
-            return self._compute(here, decoded[part], again or not whole, report)
+            try:
+                outcome = self._compute(here, decoded[part], again or not whole, report)
+                self.writer.finish()
+            finally:
+                self.writer.abandon()  # after an error, which matters more than those of parts that wait
+            return outcome
 
         def skip(position: int, reason: str) -> TaskOutcome:
             ids = [task.ids[position]]
@@ -197,17 +202,19 @@ class Worker:
         positions = {condition.degradation: i for i, condition in enumerate(self.sweep.conditions, 2)}
         if self.stored:
             self.stored.begin(task.rows)
-        for prediction in self.evaluator.evaluate(ids, labels, pictures, task.wanted):
+        # An image that is computed alone has killed a process before: each of its degradations is written at once.
+        for prediction in self.evaluator.evaluate(ids, labels, pictures, task.wanted, packed=report is None):
             failures += [(ids[image], stage, sentence) for image, stage, sentence in prediction.failures]
             if prediction.columns:
                 table = rows.prediction_table(self.sweep, task.rows, prediction)
-                write_part(self.parts, "predictions", f"{name}-{_file_safe(prediction.degradation)}{end}", table)
+                self.writer.write("predictions", f"{name}-{_file_safe(prediction.degradation)}{end}", table)
                 evaluations += len(table)
             if report:
+                self.writer.finish()
                 report(positions.get(prediction.degradation, 1))
         if speeds := self.evaluator.stopwatch.take():
             table = rows.speed_table(self.sweep, speeds, self.device_name, self.threads)
-            write_part(self.parts, "speed", name + end, table)
+            self.writer.write("speed", name + end, table)
         return evaluations, self.stored.summarize(failures) if self.stored else failures
 
     def _score(self, task: Task, pictures: list[images.Decoded], name: str) -> tuple[int, Failures]:
@@ -217,7 +224,7 @@ class Worker:
         ids = task.ids
         scores = self.scorer.score(ids, pictures, task.wanted_scores)
         for kind, table in rows.score_tables(self.sweep, ids, scores).items():
-            write_part(self.parts, kind, name, table)
+            self.writer.write(kind, name, table)
         return scores.cells, [(ids[image], stage, sentence) for image, stage, sentence in scores.failures]
 
     def fail(self, failures: Failures, name: str) -> None:
@@ -230,7 +237,8 @@ class Worker:
         name
             The name of the part.
         """
-        write_part(self.parts, "failures", name, rows.failure_table(self.sweep.run_id, self.sweep.dataset, failures))
+        self.writer.write("failures", name, rows.failure_table(self.sweep.run_id, self.sweep.dataset, failures))
+        self.writer.finish()
 
     def part_name(self, ids: Sequence[str]) -> str:
         """Return the name of the parts of some images.
@@ -243,6 +251,7 @@ class Worker:
 
     def close(self) -> None:
         """Release the networks and end the threads."""
+        self.writer.close()
         self.evaluator.close()
 
     def _describe(self, task: Task, pictures: Sequence[images.Decoded], name: str) -> None:
@@ -252,7 +261,7 @@ class Worker:
             with ThreadPoolExecutor(2) as pool:
                 hues = list(pool.map(lambda pair: self._hue_entropy(*pair), described))
             table = rows.image_table(self.sweep, [row for row, _ in described], [p for _, p in described], hues)
-            write_part(self.parts, "images", name, table)
+            self.writer.write("images", name, table)
 
     def _calibration(self, reach: Reach) -> list[images.Decoded]:
         """Decode the images of `Sweep.calibration`, which the driver could read. Raises `UserError`."""

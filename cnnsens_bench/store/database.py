@@ -158,6 +158,17 @@ class Store:
             found = connection.execute(SQL["has_predictions"], {"protocol": protocol, "dataset": dataset}).fetchone()
             return bool(found and found[0])
 
+    def rows_of(self, protocol: str, dataset: str) -> "ProtocolRows":
+        """Return what answers a plan's questions about the rows under a protocol."""
+        return ProtocolRows(self, protocol, dataset)
+
+    def begun(self, protocol: str, dataset: str, image_ids: list[str]) -> set[str]:
+        """Return those of the images of a data set that the store has any row of under a protocol."""
+        with self.connect(10) as connection:
+            connection.register("wanted_images", pd.DataFrame({"image_id": pd.Series(image_ids, dtype="str")}))
+            found = connection.execute(SQL["begun"], {"protocol": protocol, "dataset": dataset}).fetchall()
+            return {row[0] for row in found}
+
     def missing(self, protocol: str, dataset: str, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
         """Return those rows of `image_ids` × `wanted` that the store lacks under a protocol.
 
@@ -308,6 +319,21 @@ class Store:
             raise
         finally:
             connection.close()
+
+
+@dataclass(frozen=True)
+class ProtocolRows:
+    """The rows of a store under a protocol, of a data set's images; the methods are those of `Store`."""
+
+    store: Store
+    protocol: str
+    dataset: str
+
+    def missing(self, image_ids: list[str], wanted: pd.DataFrame) -> pd.DataFrame:
+        return self.store.missing(self.protocol, self.dataset, image_ids, wanted)
+
+    def begun(self, image_ids: list[str]) -> set[str]:
+        return self.store.begun(self.protocol, self.dataset, image_ids)
 
 
 def require_output(output: StoragePath) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnsens_bench.datasets import Samples, datasets, load, make_samples
@@ -28,6 +28,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@settings(deadline=None)
 @given(relative=st.lists(PARTS, max_size=6).map("/".join) | st.text(max_size=30))
 def test_whatever_a_list_names_lies_below_the_root(hostile: Path, relative: str) -> None:
     try:

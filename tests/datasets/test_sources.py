@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from cnnsens_bench.datasets import Samples, datasets, load
+from cnnsens_bench.datasets import datasets, load
 from cnnsens_bench.datasets.base import path_below
 from cnnsens_bench.utils.errors import UserError
 
@@ -219,7 +219,7 @@ def test_an_unknown_data_set_lists_the_near_ones() -> None:
 def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     one, two = (load("cub200", cub(tmp_path / name / "CUB"), None, {}) for name in "ab")
     assert one.fingerprint() == two.fingerprint()
-    moved = Samples(one.name, one.classes, one.table.assign(box_x=one.table["box_x"] + 1))
+    moved = one.with_table(one.table.assign(box_x=one.table["box_x"] + 1))
     assert moved.fingerprint() != one.fingerprint()
 
 

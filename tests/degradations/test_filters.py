@@ -9,7 +9,7 @@ from scipy import ndimage, stats
 from skimage.filters import gaussian
 from torch import Tensor
 
-from cnnsens_bench.degradations.kernels import filters, poisson
+from cnnsens_bench.degradations.kernels import filters, poisson, resizing
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, valuewise
 from cnnsens_bench.degradations.kernels.plasma import map_size, plasma
 
@@ -64,10 +64,10 @@ def test_sample_equals_scipys_near_and_far(border: str, mode: str, shared: bool)
 def test_box_weights_are_pillows(size: int) -> None:
     image = noise()[0].permute(1, 2, 0).numpy().astype(np.uint8)
     small = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)
-    result = filters.resize(noise(), size, filters.box_weights)[0].permute(1, 2, 0)
+    result = resizing.resize(noise(), size, resizing.box_weights)[0].permute(1, 2, 0)
     np.testing.assert_allclose(result, np.asarray(small), atol=1.01)  # Pillow rounds after each axis
     large = small.resize((33, 33), Image.Resampling.BOX)
-    ours = filters.resize(torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float(), 33, filters.box_weights)
+    ours = resizing.resize(torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float(), 33, resizing.box_weights)
     np.testing.assert_array_equal(ours[0].permute(1, 2, 0), np.asarray(large))
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from cnnsens_bench.degradations.kernels import philox
 from cnnsens_bench.degradations.streams import NORMAL_MAX, Streams, normal_table, philox_uint64s
 
 
@@ -83,3 +84,15 @@ def test_the_normal_table_has_exact_moments() -> None:
     assert abs((table**2).mean() - 1) < 1e-7
     assert (np.diff(table) > 0).all()
     np.testing.assert_allclose(stats.norm.cdf(table), (np.arange(65536) + 0.5) / 65536, atol=1 / 65536)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 15, 16, 17, 1003])
+def test_compiled_loops_give_numpys_numbers(count: int) -> None:
+    keys = np.array([[1, 2**64 - 1], [2**63, 12345]], np.uint64)
+    words = [np.random.Philox(key=key, counter=[0, 3, 0, 0]).random_raw(count).astype("<u8") for key in keys]
+    uniform, normal = np.empty((2, count), np.float32), np.empty((2, count), np.float32)
+    philox.uniform_rows(keys, 3, uniform)
+    philox.table_rows(keys, 3, normal_table(), normal)
+    for row, numbers in enumerate(words):
+        assert (uniform[row] == (numbers.view("<u4")[:count] >> 8) * np.float32(2**-24)).all()
+        assert (normal[row] == normal_table()[numbers.view("<u2")[:count]]).all()

@@ -104,13 +104,13 @@ def test_calibration_images_are_of_the_whole_split_and_nested(samples: Samples, 
     assert more == every[:7]
     assert {image.image_id for image in every} == set(test["image_id"])
     assert not calibration_images(samples, pair_entrants(models(TINY), ["none"]))
-    shuffled = dataclasses.replace(samples, table=samples.table.sample(frac=1, random_state=0))
+    shuffled = samples.with_table(samples.table.sample(frac=1, random_state=0))
     pairing = pair_entrants(models(TINY), ["batch_norm_recalibration(images=7)"])
     assert calibration_images(shuffled, pairing) == more
     # An image that cannot be read is passed over.
     table = samples.table.copy()
     table.loc[table["image_id"] == few[1].image_id, "uri"] = str(tmp_path / "gone.png")
-    passed = calibration_images(dataclasses.replace(samples, table=table), pairing)
+    passed = calibration_images(samples.with_table(table), pairing)
     assert [image.image_id for image in passed[:2]] == [few[0].image_id, few[2].image_id]
     assert len(passed) == 7
 

@@ -15,7 +15,6 @@ from cnnsens_bench.experiment.evaluation import (
     settle_training,
     settle_view,
 )
-from cnnsens_bench.experiment.prepare import limited
 from cnnsens_bench.experiment.resolve import resolve_models
 from cnnsens_bench.models import split_name
 from cnnsens_bench.run import main
@@ -45,7 +44,7 @@ def settled(samples: Samples, *words: str) -> tuple[dict[str, int], str, str]:
     models, matches = settle_training(config, resolve_models(config), samples)
     config.view = settle_view(config, models, samples)
     samples = settle_split(samples, models)
-    tested = len(limited(samples.split("test"), config.limit))
+    tested = len(samples.select("test").limited(config.limit))
     line = evaluation_sentence(config, samples, tested, models, matches)
     assert "\n" not in line
     return {model.name: model.recipe.epochs for model in models}, config.view, line

@@ -1,6 +1,5 @@
 """What of a suite can be tested without a run: limits, protocols, the choice of engine, the progress lines."""
 
-import dataclasses
 import io
 
 import pandas as pd
@@ -9,9 +8,9 @@ from rich.console import Console
 
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.config.schema import ClusterConfig
-from cnnsens_bench.datasets import Samples
+from cnnsens_bench.datasets import Samples, make_samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray, promised
-from cnnsens_bench.experiment.prepare import limited, protocol_hash, resolve_conditions
+from cnnsens_bench.experiment.prepare import protocol_hash, resolve_conditions
 from cnnsens_bench.experiment.resolve import RunSettings, resolve_settings
 from cnnsens_bench.runtime.resources import Machine
 from cnnsens_bench.utils import progress as console_room
@@ -21,12 +20,14 @@ from cnnsens_bench.utils.progress import stage_progress
 
 
 def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
-    table = pd.DataFrame({"image_id": [f"i{n}" for n in range(500)], "label": [n // 50 for n in range(500)]})
-    small, large = limited(table, 60), limited(table, 200)
+    ids = [f"i{n}" for n in range(500)]
+    table = pd.DataFrame({"image_id": ids, "uri": ids, "split": "test", "label": [n // 50 for n in range(500)]})
+    images = make_samples("some", list("abcdefghij"), table).select("test")
+    small, large = images.limited(60).load(), images.limited(200).load()
     assert (len(small), len(large)) == (60, 200)
     assert set(small["image_id"]) < set(large["image_id"])
     assert small["label"].nunique() >= 8  # not the first classes alone
-    assert limited(table, None) is limited(table, 900) is table
+    assert images.limited(None) is images.limited(900) is images
     assert large["image_id"].tolist() == [i for i in table["image_id"] if i in set(large["image_id"])]
 
 
@@ -40,7 +41,7 @@ def test_a_protocol_is_what_a_prediction_means(samples: Samples) -> None:
         assert protocol_hash(settings(same), samples) == base
     for other in ("seed=1", "quantize=true", "precision=bfloat16", "input_size=99"):
         assert protocol_hash(settings(other), samples) != base
-    moved = dataclasses.replace(samples, table=samples.table.assign(box_x=0.0))
+    moved = samples.with_table(samples.table.assign(box_x=0.0))
     assert protocol_hash(settings(), moved) != base
 
 

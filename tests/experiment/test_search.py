@@ -100,7 +100,7 @@ def test_the_folder_of_a_search_says_nothing_of_the_number_of_trials(samples: Sa
     assert one.folder == searched("search.trials=4").folder
     assert one.folder != searched("search.trials=3", "search.grace=0.5").folder
     # Version 0.1 hashed the number of trials, too: its folder is taken where it is there.
-    data = dataclasses.replace(samples, table=one.fitted).fingerprint()
+    data = samples.with_table(one.fitted).fingerprint()
     recipe = dataclasses.asdict(one.recipe)
     hashed = [TINY, "random", one.input_size, recipe, one.search.shaping(), data, 0, False, "float32"]
     digest = hashlib.sha256(json.dumps(hashed, sort_keys=True, default=str).encode()).hexdigest()[:12]

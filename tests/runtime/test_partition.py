@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cnnsens_bench.engine.plan import ImageBatch
 from cnnsens_bench.engine.sweep import Condition, Entrant, Sweep
+from cnnsens_bench.runtime import plan_store
 from cnnsens_bench.runtime.partition import TASKS_PER_WORKER, NetworkSize, cut, group
 from cnnsens_bench.runtime.plan_store import stored_plan, tasks_of
 from cnnsens_bench.store import new_attempt
@@ -96,7 +97,8 @@ def test_every_evaluation_is_in_one_task(
     """Through the files of the stored plan, too."""
     entrants, weights = pairing
     conditions = (Condition("gaussian_rgb", (1.0, 2.0), 1),)
-    sweep = Sweep("r", "d", tuple(entrants), conditions, sensitivity=True, predictors=("sampling(copies=3)",))
+    scored = {"sensitivity": True, "predictors": ("sampling(copies=3)",)}
+    sweep = Sweep("r", "d", tuple(entrants), conditions, batch_size=4, **scored)
     assert (len(sweep.cells()), len(sweep.score_cells())) == (3, 3)
     rng = np.random.default_rng(seed)
     wanted, wanted_scores = (rng.random((images, len(entrants), n)) < rng.choice([0.02, 0.5, 1]) for n in (3, 3))
@@ -132,7 +134,7 @@ def batch_of(rows: pd.DataFrame) -> ImageBatch:
 
 
 def test_a_server_that_goes_away_while_the_plan_is_written_or_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = Sweep("r", "d", (Entrant("s/a", "a", "none", "a"),), (), batch_size=4)
+    sweep = Sweep("r", "d", (Entrant("s/a", "a", "none", "a"),), (), batch_size=1)
     rows = pd.DataFrame({"image_id": [f"i{n}" for n in range(2)]})
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     with served() as server:
@@ -141,6 +143,7 @@ def test_a_server_that_goes_away_while_the_plan_is_written_or_read(monkeypatch: 
         with stored_plan(sweep, batches, parts) as stored:
             assert [batch.rows["image_id"].tolist() for batch in stored.read()] == [["i0"], ["i1"]]
             server.stop()
+            plan_store._row_group.cache_clear()
             with pytest.raises(StorageError, match="s3://bench/runs/gone/plan/now cannot be used now"):
                 next(stored.read())
             with pytest.raises(StorageError, match="s3://bench/runs/gone/plan/now cannot be used now"):

@@ -58,12 +58,12 @@ def test_the_cache_key_is_everything_that_shapes_it(samples: Samples, tmp_path: 
         train(samples, tmp_path, short, seed=1).path,
         train(samples, tmp_path, short, input_size=40).path,
         train(samples, tmp_path, short, weights=str(tmp_path / "w.pt")).path,
-        train(dataclasses.replace(samples, table=samples.split("train").iloc[1:]), tmp_path, short).path,
+        train(samples.with_table(samples.split("train").iloc[1:]), tmp_path, short).path,
     ]
     assert len({base, *others}) == 6
     # Test images shape nothing.
     test_rows = samples.table.index[samples.table["split"] == "test"]
-    fewer = dataclasses.replace(samples, table=samples.table.drop(index=test_rows[0]))
+    fewer = samples.with_table(samples.table.drop(index=test_rows[0]))
     assert train(fewer, tmp_path, short).cached
 
 
@@ -83,14 +83,14 @@ def test_unreadable_training_images_are_reported_not_fatal(samples: Samples, tmp
     table = samples.table.copy()
     first = table.index[table["split"] == "train"][0]
     table.loc[first, "uri"] = str(tmp_path / "missing.jpg")
-    result = train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
+    result = train(samples.with_table(table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
     assert [(i, "no such file" in text) for i, text in result.failures] == [(table.loc[first, "image_id"], True)]
-    again = train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
+    again = train(samples.with_table(table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
     assert again.cached
     assert again.failures == result.failures
     # Once the file is there, the network is another.
     (tmp_path / "missing.jpg").write_bytes(Path(samples.table.loc[first, "uri"]).read_bytes())
-    mended = train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
+    mended = train(samples.with_table(table), tmp_path, dataclasses.replace(RECIPE, epochs=1))
     assert not mended.cached
     assert not mended.failures
 
@@ -117,7 +117,7 @@ def test_a_disk_without_room_for_the_images_says_so(
 
 
 def test_an_empty_training_split_says_so(samples: Samples, tmp_path: Path) -> None:
-    only_test = dataclasses.replace(samples, table=samples.split("test"))
+    only_test = samples.with_table(samples.split("test"))
     with pytest.raises(UserError, match="no training images"):
         train(only_test, tmp_path)
 
@@ -204,18 +204,18 @@ def _share(rank: int, table: object, recipe: Recipe, folder: Path) -> None:
 
 def test_a_warm_up_of_exactly_one_step_trains(samples: Samples, tmp_path: Path) -> None:
     table = samples.split("train").iloc[:16]
-    assert not train(dataclasses.replace(samples, table=table), tmp_path, dataclasses.replace(RECIPE, epochs=2)).cached
+    assert not train(samples.with_table(table), tmp_path, dataclasses.replace(RECIPE, epochs=2)).cached
 
 
 def test_classes_that_cannot_be_learnt_get_a_note(samples: Samples) -> None:
     train_rows = samples.table["split"] == "train"
     assert thin_classes(samples) == []
-    without = dataclasses.replace(samples, table=samples.table[~(train_rows & (samples.table["label"] == 1))])
+    without = samples.with_table(samples.table[~(train_rows & (samples.table["label"] == 1))])
     (sentence,) = thin_classes(without)
     assert sentence.startswith("note: class 'class_1' has no training image: no network can learn it")
     first = samples.table.index[train_rows & (samples.table["label"] == 2)][0]
     few = samples.table[~train_rows | (samples.table["label"] == 0) | (samples.table.index == first)]
-    one = thin_classes(dataclasses.replace(samples, table=few))
+    one = thin_classes(samples.with_table(few))
     assert [s.partition(":")[2].partition(":")[0] for s in one] == [
         " class 'class_1' has no training image", " class 'class_2' has one training image"
     ]  # fmt: skip

@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsens_bench.datasets.base import BOX, Samples, dataset, make_samples
+from cnnsens_bench.datasets.base import dataset
 from cnnsens_bench.datasets.plumage.birds import SPECIES
 from cnnsens_bench.datasets.plumage.scene import draw_scene
+from cnnsens_bench.datasets.sample_table import BOX
+from cnnsens_bench.datasets.samples import Samples, make_samples
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.errors import UserError
 

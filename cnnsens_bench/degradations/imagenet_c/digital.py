@@ -1,20 +1,23 @@
 """The digital corruptions of Hendrycks & Dietterich (2019)."""
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.camera.sensor import jpeg
 from cnnsens_bench.degradations.imagenet_c.severity import common
-from cnnsens_bench.degradations.kernels.filters import MIRROR, SYMMETRIC, box_weights, resize, sample
-from cnnsens_bench.degradations.kernels.pixelwise import Maths, PixelFormula, pixelwise
+from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.degradations.kernels.filters import MIRROR, SYMMETRIC, sample
+from cnnsens_bench.degradations.kernels.pixelwise import Maths, PixelFormula
+from cnnsens_bench.degradations.kernels.resizing import box_weights, resize
 from cnnsens_bench.degradations.kernels.smoothing import smoothed
 from cnnsens_bench.degradations.streams import Streams
 
 ZERO, FULL = np.float32(0), np.float32(255)
 
 
-@pixelwise
+@pixelwise.pixelwise
 def brighter(maths: Maths) -> PixelFormula:
     """Raise V of HSV by the share `more` of its range, at most to its end; a formula for `brightness`."""
     maximum, clip, where = maths.maximum, maths.clip, maths.where
@@ -40,8 +43,31 @@ def brightness(pixels: Tensor, draw: None, more: float) -> Tensor:
 @common((0.4, 0.3, 0.2, 0.1, 0.05))
 def contrast(pixels: Tensor, draw: None, kept: float) -> Tensor:
     """Move every value towards the mean of its channel over the image; the share `kept` of the difference stays."""
-    mean = pixels.mean((2, 3), keepdim=True, dtype=torch.float64).float()
-    return (pixels - mean) * kept + mean
+    if not pixelwise.on_cpu(pixels):
+        mean = pixels.mean((2, 3), keepdim=True, dtype=torch.float64).float()
+        return (pixels - mean) * kept + mean
+    source, out, target = pixelwise.flat_images(pixels)
+    width, size = 3 * pixels.shape[3], source.shape[1] // 3
+    pixelwise.share(len(pixels), size, lambda a, b: _contrast_loop(source, width, np.float32(kept), target, a, b))
+    return out
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _contrast_loop(source, width, kept, target, first, last):  # type: ignore[no-untyped-def]
+    """Work in lines of `width` values, because sums of whole lines use vector instructions."""
+    sums, means = np.empty(width, np.float64), np.empty(width, np.float32)
+    for image in range(first, last):
+        sums[:] = 0
+        for start in range(0, source.shape[1], width):
+            given = source[image, start : start + width]
+            for i in range(width):
+                sums[i] += given[i]
+        for channel in range(3):
+            means[channel::3] = np.float32(sums[channel::3].sum() / (source.shape[1] // 3))
+        for start in range(0, source.shape[1], width):
+            given, result = source[image, start : start + width], target[image, start : start + width]
+            for i in range(width):
+                result[i] = (given[i] - means[i]) * kept + means[i]
 
 
 def elastic_draw(streams: Streams, size: int) -> tuple[Tensor, Tensor]:

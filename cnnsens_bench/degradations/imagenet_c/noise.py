@@ -1,11 +1,15 @@
 """The noise of Hendrycks & Dietterich (2019), as formulas of one value (see `kernels/pixelwise.py`)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from torch import Tensor
 
 from cnnsens_bench.degradations.base import normal_per_value, uniform_per_value
 from cnnsens_bench.degradations.imagenet_c.severity import common
+from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import Maths, ValueFormula, valuewise
-from cnnsens_bench.degradations.kernels.poisson import quantile
 
 ZERO, HALF, ONE, FULL = (np.float32(value) for value in (0, 0.5, 1, 255))
 
@@ -17,15 +21,27 @@ def gaussian_noise(maths: Maths) -> ValueFormula:
     return lambda given, normal, deviation: normal * (deviation * FULL) + given
 
 
+def mean_photons(maths: Maths) -> Callable[[Any, Any], Any]:
+    """Return the formula: (value in [0, 255], photons at white) → the mean number of photons."""
+    quotient = maths.quotient
+    return lambda given, photons: quotient(given, FULL) * photons
+
+
+def counted_value(maths: Maths) -> Callable[[Any, Any], Any]:
+    """Return the formula: (counted photons, photons at white) → value."""
+    return lambda count, photons: count / photons * FULL
+
+
+counted = photon_noise(mean_photons, counted_value)
+
+
 @common((60, 25, 12, 5, 3), draw=uniform_per_value)
-@valuewise
-def shot_noise(maths: Maths) -> ValueFormula:
+def shot_noise(pixels: Tensor, draw: Tensor, photons: float) -> Tensor:
     """Count photons: a value in [0, 1] becomes a Poisson count with the mean value · photons, divided by photons.
 
     Unlike the degradation `shot_noise`, it does not undo the sRGB curve.
     """
-    count, quotient = maths.function(quantile(maths)), maths.quotient
-    return lambda given, uniform, photons: count(quotient(given, FULL) * photons, uniform) / photons * FULL
+    return counted(pixels, draw, photons)
 
 
 @common((0.03, 0.06, 0.09, 0.17, 0.27), draw=uniform_per_value)

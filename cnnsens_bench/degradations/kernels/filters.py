@@ -3,9 +3,6 @@
 On a CPU they are compiled loops over channels_last memory, on other devices the same operations on tensors.
 """
 
-from collections.abc import Callable
-from functools import reduce
-
 import cv2
 import numba
 import numpy as np
@@ -276,50 +273,6 @@ def _sample_loop(source, rows, columns, beyond, target, first, last):  # type: i
                     lower = given[c + channel] * from_left + given[d + channel] * right
                     result[np.uint64(point) + channel] = upper * up + lower * down
                 point += channels
-
-
-def box_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights of Pillow's BOX filter along one axis.
-
-    Parameters
-    ----------
-    source, result
-        The numbers of pixels along the axis before and after.
-
-    Returns
-    -------
-    indices, weights
-        Two arrays (taps, result): which source pixels a result pixel is made of, and their shares.
-    """
-    scale = source / result
-    centres = (np.arange(result) + 0.5) * scale
-    half = 0.5 * max(scale, 1.0)
-    first = np.maximum((centres - half + 0.5).astype(int), 0)
-    last = np.minimum((centres + half + 0.5).astype(int), source)
-    indices = first + np.arange((last - first).max())[:, None]
-    distance = (indices - centres + 0.5) * (1 / max(scale, 1.0))
-    inside = (indices < last) & (distance > -0.5) & (distance <= 0.5)
-    return np.minimum(indices, source - 1), (inside / inside.sum(0)).astype(np.float32)
-
-
-def resize(pixels: Tensor, size: int, weights: Callable[[int, int], tuple[np.ndarray, np.ndarray]]) -> Tensor:
-    """Resize images (N, C, H, W) to `size` × `size`, columns first.
-
-    Parameters
-    ----------
-    weights
-        A function like `box_weights`.
-    """
-    for axis in (3, 2):
-        indices, shares = weights(pixels.shape[axis], size)
-        view = [-1 if dimension == axis else 1 for dimension in range(4)]
-        taps = (
-            pixels.index_select(axis, torch.from_numpy(index).to(pixels.device))
-            * torch.from_numpy(part).to(pixels.device).view(view)
-            for index, part in zip(indices, shares, strict=True)
-        )
-        pixels = reduce(torch.add, taps)
-    return pixels
 
 
 def empty(count: int, channels: int, height: int, width: int) -> Tensor:

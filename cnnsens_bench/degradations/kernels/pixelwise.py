@@ -58,7 +58,7 @@ def on_cpu(pixels: Tensor) -> bool:
     return pixels.device.type == "cpu"
 
 
-def pixelwise(factory: Callable[[Maths], PixelFormula]) -> Callable[[Tensor, Tensor, float], Tensor]:
+def pixelwise(factory: Callable[[Maths], PixelFormula]) -> Callable[[Tensor, Tensor, Any], Tensor]:
     """Turn the factory of a pixel's formula into the function of a degradation; used as a decorator.
 
     Parameters
@@ -70,19 +70,20 @@ def pixelwise(factory: Callable[[Maths], PixelFormula]) -> Callable[[Tensor, Ten
     -------
     function
         (pixels, draw, level) → pixels; the draw has one number per pixel, (N, 1, H, W), or per image, (N, 1, 1, 1).
+        The level may be a tuple of numbers, which the formula unpacks.
     """
     loops = functools.cache(lambda: _compiled(factory))
 
     @functools.wraps(factory)
-    def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
+    def apply(pixels: Tensor, draw: Tensor, level: Any) -> Tensor:
         if not on_cpu(pixels):
-            (red, green, blue), scalar = pixels.split(1, dim=1), pixels.new_tensor(level, dtype=torch.float32)
-            return torch.cat(factory(TENSORS)(red, green, blue, draw, scalar), dim=1)
+            red, green, blue = pixels.split(1, dim=1)
+            return torch.cat(factory(TENSORS)(red, green, blue, draw, _level_tensors(level, pixels)), dim=1)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(pixels, memory_format=torch.channels_last)
         per_pixel, per_image = loops()
         source, target = (t.permute(0, 2, 3, 1).reshape(-1).numpy() for t in (pixels, out))
-        numbers, strength = draw.reshape(-1).numpy(), np.float32(level)
+        numbers, strength = draw.reshape(-1).numpy(), _level_numbers(level)
         if draw.numel() == len(pixels):
             share(len(pixels), pixels[0].numel() // 3, lambda a, b: per_image(source, numbers, strength, target, a, b))
         else:
@@ -92,7 +93,7 @@ def pixelwise(factory: Callable[[Maths], PixelFormula]) -> Callable[[Tensor, Ten
     return apply
 
 
-def valuewise(factory: Callable[[Maths], ValueFormula]) -> Callable[[Tensor, Tensor, float], Tensor]:
+def valuewise(factory: Callable[[Maths], ValueFormula]) -> Callable[[Tensor, Tensor, Any], Tensor]:
     """Turn the factory of a value's formula into the function of a degradation; used as a decorator.
 
     Parameters
@@ -108,19 +109,38 @@ def valuewise(factory: Callable[[Maths], ValueFormula]) -> Callable[[Tensor, Ten
     loop = functools.cache(lambda: _compiled_value(factory))
 
     @functools.wraps(factory)
-    def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
+    def apply(pixels: Tensor, draw: Tensor, level: Any) -> Tensor:
         numbers = draw.expand_as(pixels)
         if not on_cpu(pixels):
-            return factory(TENSORS)(pixels, numbers, pixels.new_tensor(level, dtype=torch.float32))
+            return factory(TENSORS)(pixels, numbers, _level_tensors(level, pixels))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         numbers = numbers.contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(pixels, memory_format=torch.channels_last)
-        per_value, strength = loop(), np.float32(level)
+        per_value, strength = loop(), _level_numbers(level)
         source, given, target = (t.permute(0, 2, 3, 1).reshape(-1).numpy() for t in (pixels, numbers, out))
         share(pixels.numel(), 1, lambda a, b: per_value(source, given, strength, target, a, b))
         return out
 
     return apply
+
+
+def flat_images(pixels: Tensor) -> tuple[np.ndarray, Tensor, np.ndarray]:
+    """Return images and an empty result as a compiled loop takes them.
+
+    Parameters
+    ----------
+    pixels
+        (N, 3, H, W) float32 on the CPU.
+
+    Returns
+    -------
+    tuple
+        The pixels in channels_last order, (N, H · W · 3); the result, (N, 3, H, W); and its memory, (N, H · W · 3).
+    """
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(pixels, memory_format=torch.channels_last)
+    source, target = (t.permute(0, 2, 3, 1).flatten(1).numpy() for t in (pixels, out))
+    return source, out, target
 
 
 def share(count: int, pixels_each: int, work: Callable[[int, int], None]) -> None:
@@ -143,6 +163,35 @@ def share(count: int, pixels_each: int, work: Callable[[int, int], None]) -> Non
     list(_pool(shares).map(work, edges[:-1], edges[1:]))
 
 
+def _level_numbers(level: Any) -> Any:
+    return tuple(np.float32(each) for each in level) if isinstance(level, tuple) else np.float32(level)
+
+
+def _level_tensors(level: Any, pixels: Tensor) -> Any:
+    if isinstance(level, tuple):
+        return tuple(pixels.new_tensor(each, dtype=torch.float32) for each in level)
+    return pixels.new_tensor(level, dtype=torch.float32)
+
+
+LANES = 256
+
+
+@numba.njit(nogil=True)
+def extremes(values):  # type: ignore[no-untyped-def]
+    """Return the smallest and the largest of a float32 vector; for compiled loops."""
+    # Single running extremes would prevent vector instructions, so there are many.
+    low, high = np.full(LANES, values[0]), np.full(LANES, values[0])
+    whole = len(values) // LANES * LANES
+    for start in range(0, whole, LANES):
+        given = values[start : start + LANES]
+        for i in range(LANES):
+            low[i] = given[i] if given[i] < low[i] else low[i]
+            high[i] = given[i] if given[i] > high[i] else high[i]
+    for i in range(whole, len(values)):
+        low[0], high[0] = min(low[0], values[i]), max(high[0], values[i])
+    return low.min(), high.max()
+
+
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
@@ -150,7 +199,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def _compiled(factory: Callable[[Maths], PixelFormula]) -> tuple[Any, Any]:
     """Compile the two loops of a formula. With flat unsigned indices LLVM uses vector instructions here."""
-    formula = numba.njit(inline="always", error_model="numpy")(factory(_scalars()))
+    formula = numba.njit(inline="always", error_model="numpy")(factory(scalar_maths()))
     three, one, two = np.uint64(3), np.uint64(1), np.uint64(2)
 
     @numba.njit(nogil=True, error_model="numpy")
@@ -174,7 +223,7 @@ def _compiled(factory: Callable[[Maths], PixelFormula]) -> tuple[Any, Any]:
 
 
 def _compiled_value(factory: Callable[[Maths], ValueFormula]) -> Any:
-    formula = numba.njit(error_model="numpy")(factory(_scalars()))
+    formula = numba.njit(error_model="numpy")(factory(scalar_maths()))
 
     @numba.njit(nogil=True, error_model="numpy")
     def per_value(source, numbers, level, target, first, last):  # type: ignore[no-untyped-def]
@@ -212,7 +261,7 @@ TENSORS = SimpleNamespace(
 
 
 @functools.cache
-def _scalars() -> SimpleNamespace:
+def scalar_maths() -> SimpleNamespace:
     inline = numba.njit(inline="always", error_model="numpy")
     zero = np.float32(0)
 

@@ -38,27 +38,7 @@ def quantile(maths: Maths) -> Callable[[Any, Any], Any]:
 
     λ is at least 0, and u is in [0, 1).
     """
-    floor, root = maths.floor, maths.root
-    t0, t1, t2, t3, t4, t5, t6, t7 = TERMS
-
-    @maths.function
-    def zero_probability(rate):  # type: ignore[no-untyped-def]
-        x = rate * SIXTEENTH - HALF
-        p = t0 + x * (t1 + x * (t2 + x * (t3 + x * (t4 + x * (t5 + x * (t6 + x * t7))))))
-        p = p * p
-        p = p * p
-        p = p * p
-        return p * p
-
-    @maths.function
-    def large_quantile(rate, z):  # type: ignore[no-untyped-def]
-        s = root(rate - TWELFTH)
-        square = z * z
-        skew = rate / (s * s * s)
-        kurtosis = (rate + HUNDRED_TWENTIETH) / (s * s * s * s)
-        bend = skew * (square - ONE) * SIXTH
-        bend = bend + kurtosis * z * (square - THREE) * C24 - skew * skew * z * (TWO * square - FIVE) * C36
-        return floor(rate + s * (z + bend) + HALF)
+    zero_probability, large_quantile = parts(maths)
 
     if maths.scalar:
 
@@ -88,3 +68,30 @@ def quantile(maths: Maths) -> Callable[[Any, Any], Any]:
         return torch.where(rate >= float(LARGE), large_quantile(rate.clamp(min=float(LARGE)), normal), count)
 
     return tensor_formula
+
+
+def parts(maths: Maths) -> tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]:
+    """Return the formulas λ → exp(−λ) for λ up to `LARGE`, and (λ, normal number) → the count from there on."""
+    floor, root = maths.floor, maths.root
+    t0, t1, t2, t3, t4, t5, t6, t7 = TERMS
+
+    @maths.function
+    def zero_probability(rate):  # type: ignore[no-untyped-def]
+        x = rate * SIXTEENTH - HALF
+        p = t0 + x * (t1 + x * (t2 + x * (t3 + x * (t4 + x * (t5 + x * (t6 + x * t7))))))
+        p = p * p
+        p = p * p
+        p = p * p
+        return p * p
+
+    @maths.function
+    def large_quantile(rate, z):  # type: ignore[no-untyped-def]
+        s = root(rate - TWELFTH)
+        square = z * z
+        skew = rate / (s * s * s)
+        kurtosis = (rate + HUNDRED_TWENTIETH) / (s * s * s * s)
+        bend = skew * (square - ONE) * SIXTH
+        bend = bend + kurtosis * z * (square - THREE) * C24 - skew * skew * z * (TWO * square - FIVE) * C36
+        return floor(rate + s * (z + bend) + HALF)
+
+    return zero_probability, large_quantile

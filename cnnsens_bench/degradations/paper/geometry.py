@@ -1,8 +1,10 @@
 """Moved, turned, bent and mirrored views (paper, section 2, Table 1 and section 5)."""
 
+import cv2
 from torch import Tensor
 
 from cnnsens_bench.degradations.base import degradation, normal_shift, uniform_per_image
+from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.motion import Motion, Reach
 from cnnsens_bench.degradations.streams import NORMAL_MAX
 
@@ -57,7 +59,17 @@ def radial_distortion(draw: None, level: float) -> Motion:
 @degradation("flip_lr")
 def flip_lr(pixels: Tensor, draw: None, level: float) -> Tensor:
     """Mirror left to right."""
-    return pixels.flip(3)
+    if not pixelwise.on_cpu(pixels):
+        return pixels.flip(3)
+    source, out, target = pixelwise.flat_images(pixels)
+    shape = (*pixels.shape[2:], 3)
+
+    def mirror(first: int, last: int) -> None:
+        for given, result in zip(source[first:last], target[first:last], strict=True):
+            cv2.flip(given.reshape(shape), 1, result.reshape(shape))
+
+    pixelwise.share(len(pixels), source.shape[1] // 3, mirror)
+    return out
 
 
 @degradation("flip_ud")

@@ -176,7 +176,7 @@ class OnnxNetwork(nn.Module):
         The side of the square input in pixels.
     """
 
-    differentiable = False
+    differentiable = compilable = False
     graph: Tensor
 
     def __init__(self, graph: Tensor, input_size: int) -> None:

@@ -29,6 +29,17 @@ WHERE model = $model AND dataset = $dataset
 -- name: has_predictions
 SELECT EXISTS (FROM protocol_predictions WHERE protocol = $protocol AND dataset = $dataset);
 
+-- name: begun
+-- Those of the images that the store has any row of under one protocol.
+SELECT image_id FROM protocol_predictions
+WHERE protocol = $protocol AND dataset = $dataset AND image_id IN (SELECT image_id FROM wanted_images)
+UNION
+SELECT image_id FROM sensitivity JOIN runs USING (run_id)
+WHERE protocol = $protocol AND dataset = $dataset AND image_id IN (SELECT image_id FROM wanted_images)
+UNION
+SELECT image_id FROM sensitivity_predictions JOIN runs USING (run_id)
+WHERE protocol = $protocol AND dataset = $dataset AND image_id IN (SELECT image_id FROM wanted_images);
+
 -- name: missing
 -- The product of images and wanted cells, without the cells that the store has predictions of under one protocol.
 SELECT image_id, model, defense, degradation, level, trial
