@@ -10,7 +10,6 @@ from typing import NamedTuple
 import cv2
 import numba
 import numpy as np
-from PIL import Image
 
 cv2.setNumThreads(1)  # several views are rendered at the same time already
 
@@ -28,7 +27,7 @@ class Grid(NamedTuple):
     centre_x, centre_y : float
         The centre in the image.
     cosine, sine : float
-        Of the angle by which it is turned.
+        The cosine and the sine of the angle by which it is turned.
     bend, diagonal : float
         The coefficient of the lens distortion, and the square of the diagonal at whose ends it is reached, in pixels.
     """
@@ -56,6 +55,12 @@ class Grid(NamedTuple):
         return columns.min(), columns.max(), rows.min(), rows.max()
 
 
+def points_of(part: np.ndarray, corner: tuple[int, int], shrink: tuple[float, float], grid: Grid) -> np.ndarray:
+    """Return what the points of a grid show, (rows, columns, 3) uint8; the arguments are those of `sampled`."""
+    columns = _sampled(part, *_map_loop(*grid, *corner, *shrink))
+    return columns.reshape(len(grid.across), -1, 3).transpose(1, 0, 2)
+
+
 def sampled(
     part: np.ndarray,
     corner: tuple[int, int],
@@ -80,13 +85,8 @@ def sampled(
     size
         The side of the result.
     interpolation
-        The filter of the resize, a key of `FILTERS` or "nearest".
+        The filter of the resize, a key of `FILTERS`.
     """
-    if interpolation == "nearest":
-        columns_of_points = _sampled(part, *_map_loop(*grid, *corner, *shrink))
-        points = columns_of_points.reshape(len(grid.across), -1, 3).transpose(1, 0, 2)
-        inner = (margins[0], margins[1], len(grid.across) - margins[0], len(grid.down) - margins[1])
-        return np.asarray(Image.fromarray(points).resize((size, size), Image.Resampling.NEAREST, box=inner))
     first_x, weights_x = pillow_weights(len(grid.across), margins[0], size, interpolation)
     first_y, weights_y = pillow_weights(len(grid.down), margins[1], size, interpolation)
     columns = slice(first_x[0], first_x[-1] + weights_x.shape[1])

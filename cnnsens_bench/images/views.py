@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from cnnsens_bench.images.grids import Grid, sampled
+from cnnsens_bench.images.grids import FILTERS, Grid, points_of, sampled
 from cnnsens_bench.images.published import INTERPOLATIONS, PublishedView, render_published
 
 Box = tuple[float, float, float, float]
@@ -144,7 +144,12 @@ def warp(
     cosine, sine = np.cos(turn), np.sin(turn)
     grid = Grid(positions_x * w, positions_y * h, x + w / 2, y + h / 2, cosine, sine, bend, w**2 + h**2)
     part, corner, shrink = _reduced_part(image, grid, max(wide / w, high / h), view)
-    return sampled(part, corner, shrink, grid, (margin_x, margin_y), size, _interpolation(view))
+    interpolation = _interpolation(view)
+    if interpolation in FILTERS:
+        return sampled(part, corner, shrink, grid, (margin_x, margin_y), size, interpolation)
+    inner = (margin_x, margin_y, margin_x + wide, margin_y + high)
+    points = Image.fromarray(points_of(part, corner, shrink, grid))
+    return np.asarray(points.resize((size, size), INTERPOLATIONS[interpolation], box=inner))
 
 
 def _point_counts(width: float, height: float, size: int) -> tuple[int, int]:

@@ -38,7 +38,7 @@ def glass_blur(pixels: Tensor, draw: Tensor, glass: tuple[float, int, int]) -> T
     sigma, distance, rounds = glass
     # Values are cut to whole numbers, as there; a thousandth is added so that flat regions keep their value.
     blurred = filters.gaussian_blur(pixels.clamp(0, 255), sigma).add_(1e-3).floor_()
-    return filters.gaussian_blur(shuffled(blurred, draw[:, :rounds], distance), sigma)
+    return filters.gaussian_blur(shuffled(blurred, draw, distance, rounds), sigma)
 
 
 def motion_blurred(pixels: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:

@@ -120,7 +120,8 @@ def _sum_loop(source, row_of, column_of, channels, rows, columns, weights, targe
         own = image if len(rows) > 1 else 0
         for y in range(height):
             line = target[image, y]
-            line[:] = np.float32(0)
+            for i in range(width):
+                line[i] = 0
             for tap in range(0, fours, 4):
                 w0, w1, w2, w3 = weights[tap], weights[tap + 1], weights[tap + 2], weights[tap + 3]
                 c0, c1, c2, c3 = columns[own, tap], columns[own, tap + 1], columns[own, tap + 2], columns[own, tap + 3]
@@ -140,15 +141,17 @@ def _sum_loop(source, row_of, column_of, channels, rows, columns, weights, targe
 @numba.njit(nogil=True, error_model="numpy")
 def _pad_rows(given, column_of, channels, padded):  # type: ignore[no-untyped-def]
     """Continue the rows (H, W · C) of an image to the left and right: `column_of` has the pixel for each column."""
-    width = given.shape[1]
+    height, width = given.shape
     around = (padded.shape[1] - width) // 2
-    for y in range(len(given)):
-        padded[y, around : around + width] = given[y]
+    for y in range(height):
+        line, values = padded[y], given[y]
+        for i in range(width):
+            line[around + i] = values[i]
         for x in range(around // channels):
+            right = len(column_of) - 1 - x
             for c in range(channels):
-                right = len(column_of) - 1 - x
-                padded[y, x * channels + c] = given[y, column_of[x] * channels + c]
-                padded[y, right * channels + c] = given[y, column_of[right] * channels + c]
+                line[x * channels + c] = values[column_of[x] * channels + c]
+                line[right * channels + c] = values[column_of[right] * channels + c]
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
@@ -274,7 +277,7 @@ def _sample_loop(source, rows, columns, beyond, target, first, last):  # type: i
 
 def empty(count: int, channels: int, height: int, width: int) -> Tensor:
     """Return images (N, C, H, W) of any values, in channels_last memory."""
-    return torch.empty(count, channels, height, width).contiguous(memory_format=torch.channels_last)
+    return torch.empty(count, channels, height, width, memory_format=torch.channels_last)
 
 
 def flat_rows(pixels: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import empty, flat_rows
 
 
-def shuffled(pixels: Tensor, draw: Tensor, distance: int) -> Tensor:
+def shuffled(pixels: Tensor, draw: Tensor, distance: int, rounds: int) -> Tensor:
     """Copy a random neighbour over each pixel, pixel after pixel from the last to the first, in several rounds.
 
     Parameters
@@ -17,20 +17,22 @@ def shuffled(pixels: Tensor, draw: Tensor, distance: int) -> Tensor:
     pixels
         Square images (N, C, H, H).
     draw
-        The column and the row of each neighbour, (N, rounds, H, H, 2) uniform in [0, 1).
+        The column and the row of each neighbour, (N, at least `rounds`, H, H, 2) uniform in [0, 1).
     distance
         Neighbours are up to so many rows and columns away, one less to the right and below; pixels so close to the
         border stay.
+    rounds
+        How often all pixels are copied.
     """
     count, channels, size, _ = pixels.shape
     if not pixelwise.on_cpu(pixels):
-        index = _origins(draw, distance)[:, None].expand(-1, channels, -1)
+        index = _origins(draw[:, :rounds], distance)[:, None].expand(-1, channels, -1)
         return pixels.reshape(count, channels, -1).gather(2, index).view_as(pixels)
     out = empty(count, channels, size, size)
-    source, target, numbers = flat_rows(pixels), flat_rows(out), draw.numpy()
+    source, target, numbers = flat_rows(pixels), flat_rows(out), np.ascontiguousarray(draw.numpy())
 
     def work(first: int, last: int) -> None:
-        _shuffle_loop(source, numbers, distance, channels, target, first, last)
+        _shuffle_loop(source, numbers, distance, rounds, channels, target, first, last)
 
     pixelwise.share(count, size * size, work)
     return out
@@ -61,28 +63,28 @@ def _origins(draw: Tensor, distance: int) -> Tensor:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _shuffle_loop(source, draw, distance, channels, target, first, last):  # type: ignore[no-untyped-def]
-    rounds, size = draw.shape[1:3]
-    origins = np.empty((size, size), np.int32)
-    steps = np.empty(size, np.int32)
-    reach, span = np.int32(distance), np.float32(2 * distance)
+def _shuffle_loop(source, draw, distance, rounds, channels, target, first, last):  # type: ignore[no-untyped-def]
+    size = draw.shape[2]
+    origins, steps = np.empty(size * size, np.int32), np.empty(size, np.int32)
+    span, side, nearest = np.float32(2 * distance), np.int32(size), np.int32(distance * size + distance)
     for image in range(first, last):
-        for h in range(size):
-            for w in range(size):
-                origins[h, w] = h * size + w
-        flat = origins.reshape(-1)
+        for i in range(size * size):
+            origins[i] = i
         for n in range(rounds):
             for h in range(size - distance, distance, -1):
-                numbers = draw[image, n, h]
-                for w in range(size):
-                    column, row = np.int32(numbers[w, 0] * span) - reach, np.int32(numbers[w, 1] * span) - reach
-                    steps[w] = row * np.int32(size) + column
-                line = h * size
+                numbers = draw[image, n, h].reshape(-1)
+                for w in range(size):  # apart from the copies, which wait for each other
+                    steps[w] = np.int32(numbers[2 * w + 1] * span) * side + np.int32(numbers[2 * w] * span) - nearest
                 for w in range(size - distance, distance, -1):
-                    flat[line + w] = flat[line + w + steps[w]]
-        for h in range(size):
-            for w in range(size):
-                origin = origins[h, w]
-                y, x = origin // size, origin % size
-                for c in range(channels):
-                    target[image, h, w * channels + c] = source[image, y, x * channels + c]
+                    pixel = h * size + w
+                    origins[np.uint64(pixel)] = origins[np.uint64(pixel + steps[w])]
+        given, result = source[image].reshape(-1), target[image].reshape(-1)
+        for i in range(np.uint64(size * size)):
+            start, origin = i * np.uint64(channels), np.uint64(origins[i]) * np.uint64(channels)
+            if channels == 3:  # the usual number, without a loop
+                result[start] = given[origin]
+                result[start + np.uint64(1)] = given[origin + np.uint64(1)]
+                result[start + np.uint64(2)] = given[origin + np.uint64(2)]
+            else:
+                for c in range(np.uint64(channels)):
+                    result[start + c] = given[origin + c]

@@ -54,7 +54,7 @@ def _matrix(size: int, sigma: float) -> np.ndarray:
 def _smooth_loop(source, matrix, first, last, strength, target, start, end):  # type: ignore[no-untyped-def]
     """Smooth along y, turn the field on its side, and do the same again."""
     size = len(matrix)
-    given, product = np.empty((size, size)), np.empty((size, size))
+    given, product = np.empty((size, size)), np.empty((size + 1, size))
     for field in range(start, end):
         for y in range(size):
             for x in range(size):
@@ -76,26 +76,22 @@ def _multiply(matrix, first, last, given, product):  # type: ignore[no-untyped-d
     Two rows by four weights at a time, a line of the field is read half as often, and one of the product a quarter.
     """
     size = len(matrix)
-    product[:] = 0
     for y in range(0, size, 2):
-        below = min(y + 1, size - 1)  # where the number of rows is odd, the last one is done alone
-        upper, lower = product[y], product[below]
-        rows = below - y + 1
+        below = min(y + 1, size - 1)
+        upper, lower = product[y], product[y + 1]  # the latter is no part of the result where y is the last row
+        for x in range(size):
+            upper[x] = lower[x] = 0
         start, end = min(first[y], first[below]), max(last[y], last[below])
         fours = start + (end - start) // 4 * 4
         for k in range(start, fours, 4):
             v0, v1, v2, v3 = matrix[y, k], matrix[y, k + 1], matrix[y, k + 2], matrix[y, k + 3]
             w0, w1, w2, w3 = matrix[below, k], matrix[below, k + 1], matrix[below, k + 2], matrix[below, k + 3]
             a, b, c, d = given[k], given[k + 1], given[k + 2], given[k + 3]
-            if rows == 2:
-                for x in range(size):
-                    upper[x] = (((upper[x] + v0 * a[x]) + v1 * b[x]) + v2 * c[x]) + v3 * d[x]
-                    lower[x] = (((lower[x] + w0 * a[x]) + w1 * b[x]) + w2 * c[x]) + w3 * d[x]
-            else:
-                for x in range(size):
-                    upper[x] = (((upper[x] + v0 * a[x]) + v1 * b[x]) + v2 * c[x]) + v3 * d[x]
+            for x in range(size):
+                upper[x] = (((upper[x] + v0 * a[x]) + v1 * b[x]) + v2 * c[x]) + v3 * d[x]
+                lower[x] = (((lower[x] + w0 * a[x]) + w1 * b[x]) + w2 * c[x]) + w3 * d[x]
         for k in range(fours, end):
-            for row in range(y, below + 1):
-                weight, values, line = matrix[row, k], given[k], product[row]
-                for x in range(size):
-                    line[x] += weight * values[x]
+            v, w, values = matrix[y, k], matrix[below, k], given[k]
+            for x in range(size):
+                upper[x] += v * values[x]
+                lower[x] += w * values[x]

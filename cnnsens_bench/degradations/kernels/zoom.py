@@ -64,18 +64,17 @@ def _zoom_loop(source, first, second, fractions, channels, with_pixels, target, 
     width = target.shape[2]
     rows = np.empty((count, 2, width), np.float32)
     held = np.empty((count, 2), np.int64)
-    one = np.float32(1)
+    one, kept = np.float32(1), np.float32(with_pixels)
     for image in range(start, end):
-        held[:] = -1
+        for f in range(count):
+            held[f, 0] = held[f, 1] = -1
         for y in range(size):
-            line = target[image, y]
-            if with_pixels:
-                line[:] = source[image, y]
-            else:
-                line[:] = np.float32(0)
+            line, given = target[image, y], source[image, y]
+            for i in range(width):
+                line[i] = given[i] * kept
             for f in range(count):
                 above, below = int(first[f, y]), int(second[f, y])
-                for row in (above, below):
+                for row in range(above, below + 1):
                     slot = row & 1
                     if held[f, slot] != row:
                         held[f, slot] = row
