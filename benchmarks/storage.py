@@ -92,8 +92,8 @@ def read_all(uris: Iterable[str], ahead: bool) -> float:
     began = time.perf_counter()
     try:
         if ahead:
-            for uri, read in zip(uris, images.read_ahead(uris), strict=True):
-                assert read(uri) if read else reading.read_patiently(uri)
+            for read in images.read_ahead(uris):
+                assert read()
         else:
             for uri in uris:
                 assert reading.read_patiently(uri)
@@ -108,9 +108,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="the file to write the figures to")
     parser.add_argument("--long", action="store_true", help="more images and rounds")
     arguments = parser.parse_args()
-    count, rounds = (512, 5) if arguments.long else (192, 3)
+    count, rounds = (512, 5) if arguments.long else (96, 3)
     table = load("plumage", None, None, {}).split("test", "train").head(count)
-    server = subprocess.Popen([sys.executable, "-c", SERVER.format(port=PORT)], stdin=subprocess.PIPE)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER.format(port=PORT)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     try:
         objects, shards = upload(table, 3)
         sweep, checkpoint = make_sweep(ALEXNET, ["gaussian_rgb"]), make_checkpoint(ALEXNET)

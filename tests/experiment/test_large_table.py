@@ -18,7 +18,8 @@ ROWS = "FROM predictions SELECT * EXCLUDE (run_id) ORDER BY ALL"
 def run(output: Path, *words: str) -> pd.DataFrame:
     """Run a small study of drawn birds with random weights, and return its predictions."""
     shared = ["dataset=plumage", "models=[timm/test_resnet]", "weights=random", "training.epochs=0", "trials=2"]
-    shared += ["degradations=[{name: pepper, levels: [0.02, 0.1]}]", "defenses=[none]", "batch_size=8", "tracking=off", "figures=[]"]
+    shared += ["degradations=[{name: pepper, levels: [0.02, 0.1]}]", "defenses=[none]", "batch_size=8"]
+    shared += ["tracking=off", "figures=[]"]
     assert main([f"output={output}", *shared, *words]) == 0
     return open_results(output).query(ROWS)
 
