@@ -108,7 +108,7 @@ class Config:
     """Quality, 1 to 100, of the JPEG that each degraded image is stored as before it is predicted; ImageNet-C's is 85.
     null: degraded images are not stored."""
     precision: str = "float32"
-    """Number format of forward passes: `float32`, `bfloat16` or `float16`."""
+    """Number format of forward passes: `float32`, or `bfloat16` or `float16`, which change some labels."""
     compile: bool = False
     """Whether networks are compiled before they are evaluated, `on` or `off`: it takes minutes once, then passes are
     faster, and the last digits of outputs differ. Networks are trained and scored as they are."""
