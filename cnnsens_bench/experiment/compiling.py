@@ -30,7 +30,7 @@ def not_compiled(entrants: Iterable[Entrant], checkpoints: Mapping[str, Checkpoi
     sentences = []
     if foreign:
         names = ", ".join(dict.fromkeys(foreign))
-        sentences.append(f"compile=on leaves {names} as it is: torch compiles only modules of its own")
+        sentences.append(f"compile=on leaves as they are, because torch compiles only its own modules: {names}")
     if changing:
         names = ", ".join(dict.fromkeys(changing))
         sentences.append(f"compile=on leaves networks with {names} as they are: their weights change from cell to cell")

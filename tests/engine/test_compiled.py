@@ -1,6 +1,7 @@
 """Compiled networks: they predict as the networks themselves do, and what is not compiled stays as it is."""
 
 import dataclasses
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -208,31 +209,30 @@ def test_where_memory_is_short_smaller_batches_are_compiled(sweep: Sweep, batch:
 
 
 ARCHITECTURES = (
-    ("torchvision/resnet18", 64), ("torchvision/googlenet", 64), ("torchvision/mobilenet_v3_small", 64),
-    ("timm/tf_efficientnet_lite0", 64), ("timm/convnext_atto", 64), ("timm/vit_tiny_patch16_224", 224),
+    ("torchvision/resnet18", 64, "float32"), ("torchvision/googlenet", 64, "float32"),
+    ("torchvision/mobilenet_v3_small", 64, "float32"), ("timm/tf_efficientnet_lite0", 64, "float32"),
+    ("timm/convnext_atto", 64, "float32"), ("timm/vit_tiny_patch16_224", 224, "float32"),
+    ("timm/tf_efficientnet_lite0", 64, "bfloat16"),
 )  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "size"), ARCHITECTURES)
-def test_architectures_give_equal_labels(model: str, size: int) -> None:
+@pytest.mark.parametrize(("model", "size", "precision"), ARCHITECTURES)
+def test_architectures_give_equal_labels(model: str, size: int, precision: str) -> None:
     torch.manual_seed(0)
     source, name = split_name(model)
-    network = classifier(source.build(name, 50, size).eval(), size)
+    network = classifier(source.build(name, 50, size), size)
     pixels = torch.rand(16, 3, size, size).mul(255).contiguous(memory_format=torch.channels_last)
-    for precision, tolerance in (("float32", 1e-3), ("bfloat16", 0.1)):
-        fast = compile_networks([(0, model, network)], CPU, precision, len(pixels))[0]
-        with torch.inference_mode(), autocast(CPU, precision):
-            found, expected = fast(pixels).float(), network(pixels).float()
-        assert (found - expected).abs().max() < tolerance * max(1, float(expected.abs().max()))
-        if precision == "float32":
-            assert (found.argmax(1) == expected.argmax(1)).all()
+    fast = compile_networks([(0, model, network)], CPU, precision, len(pixels))[0]
+    with torch.inference_mode(), autocast(CPU, precision):
+        found, expected = fast(pixels).float(), network(pixels).float()
+    tolerance = 1e-3 if precision == "float32" else 0.05
+    assert (found - expected).abs().max() < tolerance * max(1, float(expected.abs().max()))
+    assert precision != "float32" or (found.argmax(1) == expected.argmax(1)).all()
 
 
 @pytest.mark.slow
 def test_a_closed_evaluator_frees_the_weights(sweep: Sweep, batch: tuple) -> None:
-    import weakref
-
     evaluator = make_evaluator(dataclasses.replace(sweep, compile=True), batch)
     weights = weakref.ref(next(evaluator.entrants[0].classifier.parameters()))
     evaluator.close()

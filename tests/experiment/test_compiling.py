@@ -84,7 +84,7 @@ def test_what_is_left_as_it_is_is_said_once() -> None:
     entrants = [Entrant(f"s/{key}", key, d, key) for key in checkpoints for d in ("none", recalibrated)]
     assert not_compiled(entrants[:1], checkpoints) == []  # type: ignore[arg-type]
     foreign, changing = not_compiled(entrants, checkpoints)  # type: ignore[arg-type]
-    assert foreign == "compile=on leaves s/f as it is: torch compiles only modules of its own"
+    assert foreign == "compile=on leaves as they are, because torch compiles only its own modules: s/f"
     assert changing.startswith(f"compile=on leaves networks with {recalibrated} as they are")
 
 
