@@ -7,12 +7,14 @@ from collections.abc import Callable
 from functools import lru_cache, reduce
 from typing import NamedTuple
 
-import cv2
-import numba
 import numpy as np
 from PIL import Image
 
-cv2.setNumThreads(1)  # several views are rendered at the same time already
+from cnnsens_bench.utils.cpu_libraries import INSTALLED, cv2, numba
+from cnnsens_bench.utils.errors import UserError
+
+if INSTALLED:
+    cv2.setNumThreads(1)  # several views are rendered at the same time already
 
 WEIGHT_BITS = 22
 """The bits behind the point of the weights with which Pillow resizes."""
@@ -82,6 +84,8 @@ def sampled(
     interpolation
         The filter of the resize, a key of `FILTERS` or "nearest".
     """
+    if not INSTALLED:
+        raise UserError("turned and bent views need numba and OpenCV: pip install numba opencv-python-headless")
     if interpolation == "nearest":
         columns_of_points = _sampled(part, *_map_loop(*grid, *corner, *shrink))
         points = columns_of_points.reshape(len(grid.across), -1, 3).transpose(1, 0, 2)

@@ -5,8 +5,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import cv2
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, pad
 from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.resizing import resize
+from cnnsens_bench.utils.cpu_libraries import cv2, numba
 
 ZERO, FULL = np.float32(0), np.float32(255)
 VALUES = 256

@@ -1,6 +1,5 @@
 """The digital corruptions of Hendrycks & Dietterich (2019)."""
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from cnnsens_bench.degradations.kernels.pixelwise import Maths, PixelFormula
 from cnnsens_bench.degradations.kernels.resizing import box_weights, resize
 from cnnsens_bench.degradations.kernels.smoothing import smoothed
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.cpu_libraries import numba
 
 ZERO, FULL = np.float32(0), np.float32(255)
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from cnnsens_bench.degradations.kernels.filters import SYMMETRIC, sample
 from cnnsens_bench.degradations.kernels.plasma import plasma, plasma_draw
 from cnnsens_bench.degradations.kernels.zoom import magnified
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.cpu_libraries import numba
 
 ZERO, HALF, ONE, FULL = (np.float32(value) for value in (0, 0.5, 1, 255))
 

@@ -3,13 +3,12 @@
 On a CPU they are compiled loops over channels_last memory, on other devices the same operations on tensors.
 """
 
-import cv2
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.cpu_libraries import numba
 
 EDGE, MIRROR, SYMMETRIC = "edge", "reflect", "symmetric"
 """How an image a b c continues to the left of its border, by the names of `numpy.pad`: a a|, c b| and b a|."""
@@ -180,8 +179,12 @@ def disk(radius: int, alias_blur: float) -> np.ndarray:
     small = radius <= 8
     steps = np.arange(-8, 9) if small else np.arange(-radius, radius + 1)
     inside = (steps[:, None] ** 2 + steps**2 <= radius**2).astype(float)
-    blur = cv2.getGaussianKernel(3 if small else 5, alias_blur)
-    blurred = cv2.sepFilter2D(inside / inside.sum(), cv2.CV_64F, blur, blur, borderType=cv2.BORDER_REFLECT_101)
+    around = 1 if small else 2
+    blur = np.exp(-(np.arange(-around, around + 1) ** 2) / (2 * alias_blur**2))
+    blur /= blur.sum()
+    blurred = np.pad(inside / inside.sum(), around, mode="reflect")
+    for _ in range(2):  # each sums along the columns and turns the kernel on its side
+        blurred = sum(weight * blurred[k : k + len(steps)] for k, weight in enumerate(blur)).T
     return np.where(blurred > 1e-12, blurred, 0)
 
 

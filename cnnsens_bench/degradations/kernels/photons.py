@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.poisson import INVERSE, LARGE, MAX_COUNT, NEGLIGIBLE, NORMAL, parts, quantile
 from cnnsens_bench.degradations.streams import NORMAL_BINS
+from cnnsens_bench.utils.cpu_libraries import numba
 
 ToRate = Callable[[Maths], Callable[[Any, Any], Any]]
 """maths → the formula (value, level) → λ."""

@@ -29,10 +29,11 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from cnnsens_bench.utils.cpu_libraries import INSTALLED, numba
 
 PixelFormula = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any]]
 """(red, green, blue, number, level) → (red, green, blue) of one pixel, where `number` is from the draw."""
@@ -55,7 +56,7 @@ SMALLEST_SHARE = 1 << 15
 
 def on_cpu(pixels: Tensor) -> bool:
     """Return whether compiled loops run on these pixels, and not tensor operations."""
-    return pixels.device.type == "cpu"
+    return INSTALLED and pixels.device.type == "cpu"
 
 
 def pixelwise(factory: Callable[[Maths], PixelFormula]) -> Callable[[Tensor, Tensor, Any], Tensor]:

@@ -4,12 +4,12 @@ import functools
 from collections.abc import Callable
 from functools import reduce
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.cpu_libraries import numba
 
 Weights = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 """A function like `box_weights`."""

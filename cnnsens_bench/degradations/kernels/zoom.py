@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import SYMMETRIC, empty, flat_rows, sample
+from cnnsens_bench.utils.cpu_libraries import numba
 
 
 def magnified(pixels: Tensor, factor: float) -> Tensor:
