@@ -20,6 +20,7 @@ from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.spec_parser import SpecSyntax, Term, check_argument_names
+from cnnsens_bench.utils.transfer import upload
 
 PREFIX = "albumentations:"
 TRANSFORM_SYNTAX = SpecSyntax("degradation", f"{PREFIX}Blur(blur_limit=3)")
@@ -124,7 +125,7 @@ def _transformed(transform: Any, pixels: Tensor, seeds: Tensor, name: str) -> Te
         if result.dtype != image.dtype:
             raise ValueError(f"'{name}' makes numbers of type {result.dtype}, no 8-bit picture")
         results.append(result)
-    return torch.from_numpy(np.stack(results)).to(pixels.device).permute(0, 3, 1, 2).to(pixels.dtype)
+    return upload(np.stack(results), pixels.device).permute(0, 3, 1, 2).to(pixels.dtype)
 
 
 def _seeds(streams: Streams, size: int) -> Tensor:

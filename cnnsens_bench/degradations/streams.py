@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cnnsens_bench.utils.cpu_libraries import INSTALLED
+from cnnsens_bench.utils.transfer import constant, upload
 
 if INSTALLED:
     from cnnsens_bench.degradations.kernels import philox
@@ -84,6 +85,10 @@ class Streams:
         """Return these streams keyed to a degradation, at their beginning."""
         return dataclasses.replace(self, degradation=degradation)
 
+    def on(self, device: torch.device | str) -> "Streams":
+        """Return these streams, at their beginning, for numbers on another device."""
+        return dataclasses.replace(self, device=device)
+
     @functools.cached_property
     def keys(self) -> np.ndarray:
         """The Philox keys of the images: (N, 2) uint64."""
@@ -101,7 +106,7 @@ class Streams:
         bits = self._uint64s_on_device(-(-count // 4))
         bins = torch.stack([(bits >> shift) & 0xFFFF for shift in (0, 16, 32, 48)], dim=-1)
         bins = bins.flatten(1)[:, :count]
-        return torch.from_numpy(normal_table().copy()).to(self.device)[bins].view(-1, *shape)
+        return constant(normal_table(), torch.device(self.device))[bins].view(-1, *shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw uniformly from the multiples of 2⁻²⁴ in [0, 1): (N, *shape) float32."""
@@ -120,7 +125,7 @@ class Streams:
         return [int(np.random.Philox(key=key, counter=counter).random_raw()) >> 1 for key in self.keys]
 
     def _uint64s_on_device(self, count: int) -> Tensor:
-        keys = torch.from_numpy(self.keys.astype(np.int64, casting="unsafe")).to(self.device)
+        keys = upload(self.keys.astype(np.int64, casting="unsafe"), self.device)
         return philox_uint64s(keys, next(self._calls), count)
 
 

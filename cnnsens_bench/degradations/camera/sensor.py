@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnsens_bench.degradations.base import degradation, uniform_per_image, uniform_per_value
+from cnnsens_bench.degradations.base import degradation, uniform_per_value
 from cnnsens_bench.degradations.camera.light import COLDEST, DAYLIGHT, HOTTEST, illuminant_gains, to_light, to_pixel
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, pad
 from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.resizing import resize
+from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.utils.cpu_libraries import cv2, numba
+from cnnsens_bench.utils.transfer import constant, upload
 
 ZERO, FULL = np.float32(0), np.float32(255)
 VALUES = 256
@@ -121,7 +123,7 @@ def white_balance(pixels: Tensor, draw: None, level: float) -> Tensor:
     """
     if level == 0:
         return pixels
-    gains = torch.from_numpy(illuminant_gains(DAYLIGHT + level)).to(pixels.device)
+    gains = constant(illuminant_gains(DAYLIGHT + level), pixels.device)
     return exposed(pixels, gains.view(1, 3, 1, 1))
 
 
@@ -131,8 +133,13 @@ READOUT = 1 / 30
 """The seconds in which a frame is read line by line."""
 
 
+def phase_draw(streams: Streams, size: int) -> Tensor:
+    """Draw the phase of the mains, (N,) uniform in [0, 1), on the host, where the light of each line is computed."""
+    return streams.on("cpu").uniform(1)[:, 0]
+
+
 @degradation(
-    "rolling_exposure", draw=uniform_per_image, levels=(10, 20, 40, 60, 80, 100), level_name="percent flicker", high=100
+    "rolling_exposure", draw=phase_draw, levels=(10, 20, 40, 60, 80, 100), level_name="percent flicker", high=100
 )
 def rolling_exposure(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
     """Expose line by line under a lamp that flickers: each line meets another moment of the mains' cycle.
@@ -143,8 +150,8 @@ def rolling_exposure(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
     """
     height = pixels.shape[-2]
     cycles = np.arange(height) / height * READOUT * MAINS_FLICKER
-    swing = np.sin(2 * math.pi * (cycles + draw.cpu().double().numpy()[:, None]))
-    gains = torch.from_numpy((1 + level / 100 * swing).astype(np.float32)).to(pixels.device)
+    swing = np.sin(2 * math.pi * (cycles + draw.double().numpy()[:, None]))
+    gains = upload((1 + level / 100 * swing).astype(np.float32), pixels.device)
     return exposed(pixels, gains.view(-1, 1, height, 1))
 
 

@@ -16,6 +16,7 @@ from cnnsens_bench.degradations.kernels.plasma import plasma, plasma_draw
 from cnnsens_bench.degradations.kernels.zoom import magnified
 from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import constant
 
 ZERO, HALF, ONE, FULL = (np.float32(value) for value in (0, 0.5, 1, 255))
 
@@ -71,7 +72,7 @@ def frost_draw(streams: Streams, size: int) -> Tensor:
         return white
     needles = torch.zeros_like(ice)
     for rows, columns in _needle_lines(size):
-        down, right = (torch.from_numpy(part).to(ice.device) for part in (rows, columns))
+        down, right = (constant(part, ice.device) for part in (rows, columns))
         streaks = sample(field, down, right, SYMMETRIC)
         needles = torch.maximum(needles, 1 - ((streaks - 0.5) * 6).abs().clamp(max=1))
     return ice * 150 + needles * (ice * 170 + 20) + 15
@@ -131,7 +132,7 @@ TINT = (0.84, 0.94, 1.0)
 
 def frost_texture(draw: Tensor, size: int) -> Tensor:
     """Return the bluish ice of a draw: (N, 3, size, size) in [0, 255]."""
-    tint = torch.tensor(TINT, device=draw.device).view(1, 3, 1, 1)
+    tint = constant(np.array(TINT, np.float32), draw.device).view(1, 3, 1, 1)
     return (draw * tint).clamp(0, 255)
 
 

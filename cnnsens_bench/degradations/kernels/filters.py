@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import constant
 
 EDGE, MIRROR, SYMMETRIC = "edge", "reflect", "symmetric"
 """How an image a b c continues to the left of its border, by the names of `numpy.pad`: a a|, c b| and b a|."""
@@ -16,9 +17,7 @@ EDGE, MIRROR, SYMMETRIC = "edge", "reflect", "symmetric"
 
 def pad(pixels: Tensor, before: int, after: int, border: str) -> Tensor:
     """Continue images (N, C, H, W) by `before` rows and columns above and left, and `after` below and right."""
-    rows, columns = (
-        torch.from_numpy(_continued(side, before, after, border)).to(pixels.device) for side in pixels.shape[-2:]
-    )
+    rows, columns = (constant(_continued(side, before, after, border), pixels.device) for side in pixels.shape[-2:])
     return pixels[:, :, rows][:, :, :, columns]
 
 
@@ -94,7 +93,7 @@ def _summed_tensors(
     around, device = max(reach), pixels.device
     padded = pad(pixels, around, around, border)
     total = torch.zeros_like(pixels)
-    if len(rows) == 1:
+    if rows.device.type == "cpu" and len(rows) == 1:
         starts = zip((rows[0] + around).tolist(), (columns[0] + around).tolist(), weights, strict=True)
         for y, x, weight in starts:
             total = total + padded[:, :, y : y + height, x : x + width] * float(weight)

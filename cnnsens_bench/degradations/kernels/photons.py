@@ -18,6 +18,7 @@ from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_
 from cnnsens_bench.degradations.kernels.poisson import INVERSE, LARGE, MAX_COUNT, NEGLIGIBLE, NORMAL, parts, quantile
 from cnnsens_bench.degradations.streams import NORMAL_BINS
 from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import scalar
 
 ToRate = Callable[[Maths], Callable[[Any, Any], Any]]
 """maths → the formula (value, level) → λ."""
@@ -75,7 +76,7 @@ def photon_noise(to_rate: ToRate, to_value: ToValue) -> Callable[[Tensor, Tensor
 
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         if not pixelwise.on_cpu(pixels):
-            on_device = pixels.new_tensor(level, dtype=torch.float32)
+            on_device = scalar(level, pixels.device)
             counts = quantile(TENSORS)(to_rate(TENSORS)(pixels, on_device), draw)
             return to_value(TENSORS)(counts, on_device)
         source, out, target = pixelwise.flat_images(pixels)

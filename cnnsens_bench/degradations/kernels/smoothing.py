@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import constant
 
 
 def smoothed(field: Tensor, sigma: float, strength: float) -> Tensor:
@@ -30,7 +31,7 @@ def smoothed(field: Tensor, sigma: float, strength: float) -> Tensor:
     size = field.shape[-1]
     matrix = _matrix(size, sigma)
     if not pixelwise.on_cpu(field):
-        smooth = torch.from_numpy(matrix).to(field.device)
+        smooth = constant(matrix, field.device)
         return (smooth @ (field.double() * 2 - 1) @ smooth.T * strength).float()
     out = torch.empty(field.shape)
     source, target = field.reshape(-1, size, size).numpy(), out.view(-1, size, size).numpy()
