@@ -13,6 +13,7 @@ from cnnsens_bench.degradations.base import degradation, uniform_per_value
 from cnnsens_bench.degradations.camera.light import COLDEST, DAYLIGHT, HOTTEST, illuminant_gains, to_light, to_pixel
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, pad
+from cnnsens_bench.degradations.kernels.jpeg import coded
 from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.resizing import resize
@@ -267,9 +268,11 @@ def linear_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
 @degradation("jpeg", levels=(90, 70, 50, 30, 20, 10, 5), level_name="quality", low=1.0, high=100.0, whole=True)
 def jpeg(pixels: Tensor, draw: None, level: float) -> Tensor:
     """Round to 8 bits and compress as JPEG of quality `level` (the IJG's scale, with colour at half the resolution)."""
+    if not pixelwise.on_cpu(pixels):
+        whole = pixels.detach().float().nan_to_num(0.0).clamp(0, 255).round().int()
+        return coded(whole, int(level)).to(pixels.dtype)
     count, _, height, width = pixels.shape
-    values = pixels.detach().to("cpu", torch.float32)
-    source, out, target = pixelwise.flat_images(values)
+    source, out, target = pixelwise.flat_images(pixels.detach().float())
     options = [cv2.IMWRITE_JPEG_QUALITY, int(level)]
 
     def code(first: int, last: int) -> None:
@@ -284,7 +287,7 @@ def jpeg(pixels: Tensor, draw: None, level: float) -> Tensor:
             target[i] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).reshape(-1)
 
     pixelwise.share(count, pixelwise.SMALLEST_SHARE, code)
-    return out.to(pixels.device, pixels.dtype)
+    return out.to(pixels.dtype)
 
 
 ROUNDER = np.float32(1.5 * 2**23)
