@@ -68,7 +68,7 @@ def coded(pixels: Tensor, quality: int) -> Tensor:
     reddish = _mixed((red, green, blue), (0.5, -0.41869, -0.08131), centre)
     colours = torch.stack([bluish, reddish], dim=1)
     light = _quantized(light[:, None], _table(LUMINANCE, quality, pixels.device))[:, 0]
-    small = _quantized(_halved(colours), _table(CHROMINANCE, quality, pixels.device))
+    small = _quantized(_halved(colours), _table(CHROMINANCE, quality, pixels.device))[..., : -(-width // 2)]
     bluish, reddish = (_doubled(small)[..., :height, :width] - 128).unbind(1)
     red = light + ((reddish * _fixed(1.402, COLOUR_BITS) + HALF) >> COLOUR_BITS)
     less = bluish * -_fixed(0.34414, COLOUR_BITS) + HALF - reddish * _fixed(0.71414, COLOUR_BITS)
@@ -98,8 +98,11 @@ def _padded(planes: Tensor, below: int, right: int) -> Tensor:
 
 
 def _halved(planes: Tensor) -> Tensor:
-    """Return the means of 2 × 2 pixels; halves are rounded down and up in turn along a row."""
-    planes = _padded(planes, planes.shape[-2] % 2, planes.shape[-1] % 2)
+    """Return the means of 2 × 2 pixels; halves are rounded down and up in turn along a row.
+
+    The images are continued to whole blocks first along a row, which changes what the last block stores.
+    """
+    planes = _padded(planes, planes.shape[-2] % 2, -planes.shape[-1] % (2 * BLOCK))
     total = planes[..., ::2, ::2] + planes[..., ::2, 1::2] + planes[..., 1::2, ::2] + planes[..., 1::2, 1::2]
     bias = constant(np.arange(total.shape[-1], dtype=np.int32) % 2 + 1, planes.device)
     return (total + bias) >> 2
