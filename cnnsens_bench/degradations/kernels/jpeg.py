@@ -111,9 +111,7 @@ def _halved(planes: Tensor) -> Tensor:
 def _doubled(planes: Tensor) -> Tensor:
     """Enlarge planes twice, each pixel weighted 9 : 3 : 3 : 1 with its neighbours."""
     height, width = planes.shape[-2:]
-    rows, columns = (
-        constant(np.arange(-1, side + 1).clip(0, side - 1), planes.device) for side in planes.shape[-2:]
-    )
+    rows, columns = (constant(np.arange(-1, side + 1).clip(0, side - 1), planes.device) for side in planes.shape[-2:])
     wide = planes[:, :, rows]
     lines = torch.stack([wide[:, :, 1:-1] * 3 + wide[:, :, :-2], wide[:, :, 1:-1] * 3 + wide[:, :, 2:]], dim=3)
     lines = lines.flatten(2, 3)[:, :, :, columns]
