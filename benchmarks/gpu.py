@@ -154,7 +154,7 @@ def counted_waits(device: torch.device) -> Iterator[Counter[str]]:
                 yield counts
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        waits = [each for each in caught if "synchronizing" in str(each.message)]
+        waits = [each for each in caught if "called a synchronizing" in str(each.message)]
         counts.update(f"{Path(each.filename).name}:{each.lineno}" for each in waits)
         return
     methods = {name: getattr(Tensor, name) for name in COPIES}
@@ -281,7 +281,7 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("there is no GPU here: add --device cpu")
     small = device.type == "cpu"
-    size, batch, count, levels = (64, 4, 8, 1) if small else (224, 256, 512, None)
+    size, batch, count, levels = (64, 4, 8, 1) if small else (224, 256, 256, None)
     figures: dict[str, Any] = {"machine": {"device": device_name(device), "torch": torch.__version__}}
     with torch.inference_mode():
         figures |= compare_bits(device)
