@@ -6,7 +6,6 @@ where it takes 0.2 ms for an image of 224², a fifteenth of torch; torch does it
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur, pad
 
 from cnnsens_bench.defenses.base import PreFilter, checked_number, checked_size, defense
+from cnnsens_bench.utils.cpu_libraries import INSTALLED, cv2
 
 
 @defense("gaussian_filter")
@@ -38,7 +38,7 @@ def morphological_closing(size: int = 3) -> PreFilter:
     square = np.ones((checked_size(size),) * 2, np.uint8)
 
     def prefilter(pixels: Tensor) -> Tensor:
-        if pixels.device.type == "cpu" and not pixels.requires_grad:
+        if _by_opencv(pixels):
             return _image_by_image(pixels, lambda image: cv2.morphologyEx(image, cv2.MORPH_CLOSE, square))
         return closing_of_batch(pixels, size)
 
@@ -61,11 +61,15 @@ def median_filter(size: int = 3) -> PreFilter:
     def prefilter(pixels: Tensor) -> Tensor:
         if size == 1:
             return pixels
-        if pixels.device.type == "cpu" and size <= 5 and not pixels.requires_grad:  # OpenCV's limit for float32 is 5
+        if _by_opencv(pixels) and size <= 5:  # OpenCV's limit for float32 is 5
             return _image_by_image(pixels, blurred)
         return median_of_batch(pixels, size)
 
     return prefilter
+
+
+def _by_opencv(pixels: Tensor) -> bool:
+    return INSTALLED and pixels.device.type == "cpu" and not pixels.requires_grad
 
 
 def closing_of_batch(pixels: Tensor, size: int) -> Tensor:

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import albumentations
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,11 +20,10 @@ from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 from cnnsens_bench.utils.spec_parser import SpecSyntax, Term, check_argument_names
+from cnnsens_bench.utils.transfer import upload
 
 PREFIX = "albumentations:"
 TRANSFORM_SYNTAX = SpecSyntax("degradation", f"{PREFIX}Blur(blur_limit=3)")
-BASES = albumentations.BasicTransform.__module__
-"""The module of the library's base classes, which are no transforms themselves."""
 
 
 class SweptLevel:
@@ -40,11 +38,22 @@ SWEPT_LEVEL = SweptLevel()
 
 
 def transforms() -> dict[str, Any]:
-    """Return the transforms of the installed version of albumentations, by name."""
+    """Return the transforms of the installed version of albumentations, by name.
+
+    Raises
+    ------
+    UserError
+        If the library is not installed.
+    """
+    try:
+        import albumentations  # imported here because it takes seconds, which other degradations need not wait
+    except ModuleNotFoundError:
+        raise UserError(f"degradations {PREFIX}* need the package albumentations: pip install albumentations") from None
+    base = albumentations.BasicTransform
     return {
         name: value
         for name, value in vars(albumentations).items()
-        if inspect.isclass(value) and issubclass(value, albumentations.BasicTransform) and value.__module__ != BASES
+        if inspect.isclass(value) and issubclass(value, base) and value.__module__ != base.__module__
     }
 
 
@@ -116,7 +125,7 @@ def _transformed(transform: Any, pixels: Tensor, seeds: Tensor, name: str) -> Te
         if result.dtype != image.dtype:
             raise ValueError(f"'{name}' makes numbers of type {result.dtype}, no 8-bit picture")
         results.append(result)
-    return torch.from_numpy(np.stack(results)).to(pixels.device).permute(0, 3, 1, 2).to(pixels.dtype)
+    return upload(np.stack(results), pixels.device).permute(0, 3, 1, 2).to(pixels.dtype)
 
 
 def _seeds(streams: Streams, size: int) -> Tensor:

@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from cnnsens_bench.degradations.motion import UNLIMITED, Motion, Reach
 from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import Registry
+from cnnsens_bench.utils.transfer import take_rows
 
 DrawFunction = Callable[[Streams, int], Any]
 """Draws the random numbers of a batch from its streams for inputs of so many pixels a side: a tensor, or a tuple of
@@ -108,7 +110,11 @@ class Degradation:
         tensor, tuple of tensors or None
             One row per image; None if nothing is random.
         """
-        return self.draw_function(streams.of(key or self.name), size) if self.draw_function else None
+        if not self.draw_function:
+            return None
+        streams = streams.of(key or self.name)
+        # Views are rendered on the host, which would have to wait for numbers of a device.
+        return self.draw_function(streams.on("cpu") if self.geometric else streams, size)
 
     def apply(self, pixels: Tensor, draw: Any, level: float) -> Tensor:
         """Degrade a batch.
@@ -315,4 +321,6 @@ def draw_rows(draw: Any, index: Any) -> Any:
     """Return the rows of a draw at `index`, a slice or positions; of each tensor if it is a tuple; None stays None."""
     if draw is None:
         return None
-    return tuple(draw_rows(part, index) for part in draw) if isinstance(draw, tuple) else draw[index]
+    if isinstance(draw, tuple):
+        return tuple(draw_rows(part, index) for part in draw)
+    return take_rows(draw, index) if isinstance(draw, Tensor) and isinstance(index, np.ndarray) else draw[index]

@@ -15,10 +15,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import norm
 from torch import Tensor
 
-from cnnsens_bench.degradations.kernels import philox
+from cnnsens_bench.utils.cpu_libraries import INSTALLED
+from cnnsens_bench.utils.transfer import constant, upload
+
+if INSTALLED:
+    from cnnsens_bench.degradations.kernels import philox
 
 NORMAL_BINS = 1 << 16
 
@@ -30,8 +33,9 @@ def normal_table() -> np.ndarray:
     Mean and variance are exactly 0 and 1, and the distribution function is nowhere further than 1/131072 from the
     normal's.
     """
-    edges = norm.ppf(np.arange(NORMAL_BINS + 1) / NORMAL_BINS)
-    means = -np.diff(norm.pdf(edges)) * NORMAL_BINS
+    edges = torch.special.ndtri(torch.arange(NORMAL_BINS + 1, dtype=torch.float64) / NORMAL_BINS).numpy()
+    density = np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi)
+    means = -np.diff(density) * NORMAL_BINS
     means = (means - means[::-1]) / 2
     table = (means / np.sqrt(np.mean(means**2))).astype(np.float32)
     table.setflags(write=False)
@@ -74,12 +78,16 @@ class Streams:
     degradation: str = ""
 
     def __post_init__(self) -> None:
-        self.on_host = torch.device(self.device).type == "cpu"
+        self.on_host = INSTALLED and torch.device(self.device).type == "cpu"
         self._calls = itertools.count(1)
 
     def of(self, degradation: str) -> "Streams":
         """Return these streams keyed to a degradation, at their beginning."""
         return dataclasses.replace(self, degradation=degradation)
+
+    def on(self, device: torch.device | str) -> "Streams":
+        """Return these streams, at their beginning, for numbers on another device."""
+        return dataclasses.replace(self, device=device)
 
     @functools.cached_property
     def keys(self) -> np.ndarray:
@@ -98,7 +106,7 @@ class Streams:
         bits = self._uint64s_on_device(-(-count // 4))
         bins = torch.stack([(bits >> shift) & 0xFFFF for shift in (0, 16, 32, 48)], dim=-1)
         bins = bins.flatten(1)[:, :count]
-        return torch.from_numpy(normal_table().copy()).to(self.device)[bins].view(-1, *shape)
+        return constant(normal_table(), torch.device(self.device))[bins].view(-1, *shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw uniformly from the multiples of 2⁻²⁴ in [0, 1): (N, *shape) float32."""
@@ -117,7 +125,7 @@ class Streams:
         return [int(np.random.Philox(key=key, counter=counter).random_raw()) >> 1 for key in self.keys]
 
     def _uint64s_on_device(self, count: int) -> Tensor:
-        keys = torch.from_numpy(self.keys.astype(np.int64, casting="unsafe")).to(self.device)
+        keys = upload(self.keys.astype(np.int64, casting="unsafe"), self.device)
         return philox_uint64s(keys, next(self._calls), count)
 
 

@@ -16,6 +16,7 @@ from cnnsens_bench.engine.frost import GENERATED
 from cnnsens_bench.engine.oom_backoff import out_of_memory
 from cnnsens_bench.engine.sweep import Condition, Sweep
 from cnnsens_bench.utils.errors import ImageError, StorageError, UserError, first_line
+from cnnsens_bench.utils.transfer import take_rows, upload
 
 FAILED = object()
 """What stands for the result of a step that raised."""
@@ -124,7 +125,7 @@ class Degrader:
                 yield from self._applied(drawn, pixels)
         else:
             for drawn in drawn_cells:
-                yield from self._applied(drawn, self.pixels[_span(drawn.rows)])
+                yield from self._applied(drawn, take_rows(self.pixels, drawn.rows))
 
     def require_success(self) -> None:
         """Raise `UserError` with the first failure of the last `run`, if there was one."""
@@ -250,7 +251,7 @@ class Degrader:
 
 def to_pixels(views: Iterable[np.ndarray], device: torch.device) -> Tensor:
     """Return rendered views, each (size, size, 3), as (N, 3, size, size) float32 on the device."""
-    return torch.from_numpy(np.stack(list(views))).to(device).permute(0, 3, 1, 2).float()
+    return upload(np.stack(list(views)), device).permute(0, 3, 1, 2).float()
 
 
 def previews(
@@ -330,8 +331,3 @@ def check_result(result: Any, pixels: Tensor) -> None:
     if not result.is_floating_point():  # whole numbers would wrap where they are not clamped
         kind = str(result.dtype).removeprefix("torch.")
         raise ValueError(f"it returned numbers of type {kind}: give floating-point ones, as with .float()")
-
-
-def _span(rows: np.ndarray) -> Any:
-    """Return a slice where the rows follow each other (which copies nothing), else the rows."""
-    return slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows

@@ -5,6 +5,7 @@ share a pass. A row is an image in a cell; what is left of a degradation's rows 
 draw serves all levels and all networks.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -26,6 +27,7 @@ from cnnsens_bench.engine.timing import Stopwatch
 from cnnsens_bench.models import Classifier
 from cnnsens_bench.utils.errors import StorageError
 from cnnsens_bench.utils.reporter import SILENT, Reporter
+from cnnsens_bench.utils.transfer import take_rows, upload
 
 
 class Evaluator:
@@ -74,7 +76,9 @@ class Evaluator:
         self.unfit: set[int] = set()
         self.entrants = [LoadedEntrant(self._move(i, e.classifier), e.defense) for i, e in enumerate(entrants)]
         self.inputs = inputs_of(entrants)
-        self.pool = ThreadPoolExecutor(min(4, max(2, torch.get_num_threads())))
+        self.pool = ThreadPoolExecutor(_rendering_threads(self.device))
+        # The host does not wait for a degradation's results before the GPU has the work of the next one.
+        self.late = int(self.device.type == "cuda")
         shared = Calibration(sweep, calibration, self.device, self.pool, read_stored)
         follow = [(i, e) for i, e in enumerate(self.entrants) if e.defense.recalibration and i not in self.unfit]
         self.recalibrated = {i: Recalibrated(e.classifier, e.defense, shared) for i, e in follow}
@@ -108,7 +112,7 @@ class Evaluator:
             once its last row was run, which may be while a later one is degraded. Otherwise it comes before the next
             degradation is begun, so that nothing of it is lost where the process dies.
         """
-        classes = torch.tensor(list(labels), device=self.device)
+        classes = upload(np.array(labels, np.int64), self.device)
         batches = [_InputBatch(self, seen, image_ids, classes, decoded, wanted) for seen in self.inputs]
         batches = [batch for batch in batches if batch.queues]
         wanted_here = [wanted[:, :, cells.start : cells.stop].any() for _, cells in self.conditions]
@@ -122,18 +126,21 @@ class Evaluator:
                     yield from self._complete(batches, incomplete, flush=True)
                     raise
                 incomplete.append(number)
-                yield from self._complete(batches, incomplete, flush=not packed)
+                yield from self._complete(batches, incomplete, flush=not packed, late=self.late if packed else 0)
             yield from self._complete(batches, incomplete, flush=True)
 
-    def _complete(self, batches: list["_InputBatch"], incomplete: list[int], flush: bool) -> Iterator[Prediction]:
+    def _complete(
+        self, batches: list["_InputBatch"], incomplete: list[int], flush: bool, late: int = 0
+    ) -> Iterator[Prediction]:
         """Yield the predictions of the degradations that have no row left to run, and take them off `incomplete`.
 
-        With `flush` the rows that wait for a full batch are run first, which completes all.
+        With `flush` the rows that wait for a full batch are run first, which completes all. The last `late`
+        degradations stay.
         """
         for batch in batches if flush else ():
             batch.flush()
         first_held = min((batch.first_held for batch in batches), default=len(self.conditions) + 1)
-        while incomplete and incomplete[0] < first_held:
+        while len(incomplete) > late and incomplete[0] < first_held:
             number = incomplete.pop(0)
             name = self.conditions[number - 1][0].degradation if number else NONE
             yield joined(name, [batch.results.take(number) for batch in batches])
@@ -172,6 +179,13 @@ class Evaluator:
         return classifier
 
 
+def _rendering_threads(device: torch.device) -> int:
+    """Return how many threads render views: as many as the machine has cores where a GPU waits for the views."""
+    if device.type == "cuda":
+        return max(2, min(32, os.cpu_count() or 2))
+    return min(4, max(2, torch.get_num_threads()))
+
+
 class _InputBatch:
     """Images as the networks of one input see them, and a queue for each set of networks that want the same cells."""
 
@@ -203,7 +217,7 @@ class _InputBatch:
         if number == 0:
             for queue in self.queues:
                 rows = np.flatnonzero(queue.wanted.any(axis=1))
-                queue.add(self.degrader.pixels[torch.from_numpy(rows)], rows, 0)
+                queue.add(take_rows(self.degrader.pixels, rows), rows, 0)
         else:
             condition, cells = self.evaluator.conditions[number - 1]
             wanted = np.any([queue.wanted for queue in self.queues], axis=0)
@@ -224,7 +238,7 @@ class _InputBatch:
             pixels = digitize(pixels.clamp(0, 255), self.evaluator.sweep)
         for queue in self.queues:
             own = np.flatnonzero(queue.wanted[rows, cell])
-            queue.add(pixels if len(own) == len(rows) else pixels[torch.from_numpy(own)], rows[own], cell)
+            queue.add(take_rows(pixels, own), rows[own], cell)
 
     def flush(self) -> None:
         """Run the rows that wait for a full batch."""

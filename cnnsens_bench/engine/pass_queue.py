@@ -11,6 +11,7 @@ from cnnsens_bench.engine.degrade import digitize
 from cnnsens_bench.engine.oom_backoff import fewer_images
 from cnnsens_bench.engine.predictions import CollectedRows, outputs_of
 from cnnsens_bench.engine.timing import Mark
+from cnnsens_bench.utils.transfer import upload
 
 if TYPE_CHECKING:
     from cnnsens_bench.engine.evaluate import Evaluator
@@ -74,7 +75,7 @@ class PassQueue:
         cells = np.concatenate([np.full(len(rows), cell) for rows, cell in self.held])
         asked = self.wanted[rows, cells]
         undegraded = int(np.count_nonzero(cells == 0))
-        image = torch.from_numpy(rows).to(self.device)
+        image = upload(rows, self.device)
         broken = self.buffer[: self.filled].sum((1, 2, 3)).isnan()
         clock = self.evaluator.stopwatch
         filtered: dict[str, Tensor | None] = {}

@@ -1,6 +1,7 @@
 """What is computed from logits for the table `predictions`, and the results of a degradation."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from cnnsens_bench.engine.degrade import Failure
 from cnnsens_bench.engine.sweep import Cell, Sweep
+from cnnsens_bench.utils.transfer import fetch
 
 Columns = dict[str, np.ndarray]
 """Columns of one length."""
@@ -104,11 +106,11 @@ class CollectedRows:
         outputs
             What `outputs_of` gives for them.
         """
-        numbers = self.numbers[cells]
+        numbers, fetched = self.numbers[cells], fetch(outputs)
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
             here = slice(start, end)
-            rows = _Rows(entrant, images[here], cells[here], asked[here], outputs[here])
+            rows = _Rows(entrant, images[here], cells[here], asked[here], here, fetched)
             self._rows[int(numbers[start])].append(rows)
 
     def fail(self, images: np.ndarray, cells: np.ndarray, sentence: str) -> None:
@@ -128,7 +130,7 @@ class CollectedRows:
         asked, image, cell = (np.concatenate([getattr(r, name) for r in rows]) for name in ("asked", "images", "cells"))
         image, cell = image[asked], cell[asked]
         entrant = np.repeat([r.entrant for r in rows], [len(r.asked) for r in rows])[asked]
-        outputs = torch.cat([r.outputs for r in rows]).cpu().numpy()[asked]
+        outputs = np.concatenate([r.outputs()[r.part] for r in rows])[asked]
         good = np.isfinite(outputs).all(axis=1)
         levels, trials = np.array([c.level for c in self.cells]), np.array([c.trial for c in self.cells])
         columns = {"image": image, "entrant": entrant, "level": levels[cell], "trial": trials[cell]}
@@ -148,13 +150,17 @@ class CollectedRows:
 
 
 class _Rows(NamedTuple):
-    """The rows of one degradation in a forward pass of an entrant, with their rows of `outputs_of`."""
+    """The rows of one degradation in a forward pass of an entrant.
+
+    `outputs` waits for the result of `outputs_of` for the whole pass, of which `part` are these rows.
+    """
 
     entrant: int
     images: np.ndarray
     cells: np.ndarray
     asked: np.ndarray
-    outputs: Tensor
+    part: slice
+    outputs: Callable[[], np.ndarray]
 
 
 def joined(degradation: str, results: list[tuple[Columns, list[Failure]]]) -> Prediction:

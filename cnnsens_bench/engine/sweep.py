@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ from cnnsens_bench.defenses import parse_defense
 from cnnsens_bench.degradations import Degradation, Reach, parse_degradation
 from cnnsens_bench.degradations.motion import UNLIMITED
 from cnnsens_bench.engine.frost import GENERATED, degradation_with, require_photographs
-from cnnsens_bench.images.stored import StoredSet
 from cnnsens_bench.sensitivity.predictors import parse_predictor
+
+if TYPE_CHECKING:
+    from cnnsens_bench.images.stored import StoredSet
 
 NONE = "none"
 """The degradation of the undegraded cell, which has level 0 and trial 0."""
@@ -134,7 +137,7 @@ class Sweep:
     whole_images: bool = False
     frost: str = GENERATED
     stored_quality: int | None = None
-    stored: StoredSet | None = None
+    stored: "StoredSet | None" = None
     compile: bool = False
 
     def degradation(self, name: str) -> Degradation:

@@ -17,14 +17,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from cnnsens_bench.images.parquet_rows import ParquetRows
 from cnnsens_bench.utils.array_files import array_header
 from cnnsens_bench.utils.errors import ImageError
 from cnnsens_bench.utils.reading import is_uri, read_patiently, read_range, size_and_version
+
+if TYPE_CHECKING:
+    from cnnsens_bench.images.parquet_rows import ParquetRows
 
 Content = bytes | np.ndarray
 """What is read of an image: an image file's bytes, or pixels (h, w, 3) uint8."""
@@ -261,7 +263,9 @@ def _array_header(file: str) -> tuple[tuple[int, ...], int]:
         raise ImageError(str(error)) from None
 
 
-def _parquet(file: str) -> ParquetRows:
+def _parquet(file: str) -> "ParquetRows":
+    from cnnsens_bench.images.parquet_rows import ParquetRows  # pyarrow is needed by these files alone
+
     return _footers.get(file, lambda: ParquetRows(file))
 
 
@@ -301,7 +305,7 @@ class _FileCache(Generic[V]):
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 _arrays = _FileCache[tuple[tuple[int, ...], int]](ARRAYS_KEPT)
-_footers = _FileCache[ParquetRows](PARQUETS_KEPT)
+_footers = _FileCache["ParquetRows"](PARQUETS_KEPT)
 
 
 def forget_files() -> None:

@@ -5,9 +5,9 @@ import importlib.util
 import math
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from cnnsens_bench.utils.cpu_libraries import cv2
 from cnnsens_bench.utils.errors import UserError
 
 PACKAGE = "imagecorruptions"

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import lru_cache, reduce
 from typing import NamedTuple
 
-import cv2
-import numba
 import numpy as np
 
-cv2.setNumThreads(1)  # several views are rendered at the same time already
+from cnnsens_bench.utils.cpu_libraries import INSTALLED, cv2, numba
+from cnnsens_bench.utils.errors import UserError
+
+if INSTALLED:
+    cv2.setNumThreads(1)  # several views are rendered at the same time already
 
 WEIGHT_BITS = 22
 """The bits behind the point of the weights with which Pillow resizes."""
@@ -87,6 +89,8 @@ def sampled(
     interpolation
         The filter of the resize, a key of `FILTERS`.
     """
+    if not INSTALLED:
+        raise UserError("turned and bent views need numba and OpenCV: pip install numba opencv-python-headless")
     first_x, weights_x = pillow_weights(len(grid.across), margins[0], size, interpolation)
     first_y, weights_y = pillow_weights(len(grid.down), margins[1], size, interpolation)
     columns = slice(first_x[0], first_x[-1] + weights_x.shape[1])

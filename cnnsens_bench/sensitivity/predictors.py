@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import norm
 from torch import Tensor
 
 from cnnsens_bench.sensitivity.gradients import (
@@ -157,7 +156,11 @@ def label_change(margin: Tensor, change: OutputChange) -> Tensor:
     expected, deviation = margin.double() + change.mean[-1], change.deviation[-1]
     certain = torch.where(expected < 0, torch.inf, -torch.inf)
     z = torch.where(deviation > 0, -expected / deviation, certain)
-    return torch.from_numpy(norm.cdf(z.cpu().numpy())).to(margin.device)
+    if z.device.type != "cpu":
+        return torch.special.ndtr(z)
+    from scipy.stats import norm  # imported here because a sweep without predictors does without it
+
+    return torch.from_numpy(norm.cdf(z.numpy()))
 
 
 @predictor("clamped_gradient")

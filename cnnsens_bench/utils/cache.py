@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import platformdirs
-
 
 def cache_dir(named: str | Path | None = None) -> Path:
     """Return the cache folder, which need not exist.
@@ -21,4 +19,8 @@ def cache_dir(named: str | Path | None = None) -> Path:
     '/scratch/cache'
     """
     named = named or os.environ.get("CNNSENS_CACHE")
-    return Path(named).expanduser() if named else platformdirs.user_cache_path("cnnsens_bench")
+    if named:
+        return Path(named).expanduser()
+    import platformdirs  # imported here because the engine alone needs no cache folder
+
+    return platformdirs.user_cache_path("cnnsens_bench")

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from upath import UPath
-
 from cnnsens_bench.utils.errors import StorageError, UserError, first_line
 
 T = TypeVar("T")
@@ -123,8 +121,14 @@ def size_and_version(uri: str) -> tuple[int, str]:
     return int(facts.get("size") or 0), " ".join(str(facts[key]) for key in VERSION_KEYS if facts.get(key))
 
 
+def _universal_path(uri: str) -> Any:
+    from upath import UPath  # imported here because files of this machine do without it
+
+    return UPath(uri)
+
+
 def _facts(uri: str) -> dict[str, Any]:
-    found = UPath(uri)
+    found = _universal_path(uri)
     found.fs.invalidate_cache()
     facts: dict[str, Any] = found.fs.info(found.path)
     return facts
@@ -143,7 +147,7 @@ def _concerns_the_file(uri: str, error: Exception) -> bool:
 
 def _read(uri: str) -> bytes:
     if "://" in uri:
-        found = UPath(uri)
+        found = _universal_path(uri)
         data: bytes = found.fs.cat_file(found.path)  # one request, which takes the name neither as pattern nor chain
     else:
         _require_file(uri)
@@ -160,7 +164,7 @@ def _read_range(uri: str, start: int, end: int) -> bytes:
         with open(uri, "rb") as file:
             file.seek(start)
             return file.read(end - start)
-    found = UPath(uri)
+    found = _universal_path(uri)
     try:
         data: bytes = found.fs.cat_file(found.path, start=start, end=end)
     except Exception as error:

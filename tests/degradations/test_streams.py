@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cnnsens_bench.degradations.kernels import philox
-from cnnsens_bench.degradations.streams import NORMAL_MAX, Streams, normal_table, philox_uint64s
+from cnnsens_bench.degradations.streams import NORMAL_BINS, NORMAL_MAX, Streams, normal_table, philox_uint64s
 
 
 def streams(ids: list[str], trial: int = 0, **changes: object) -> Streams:
@@ -38,6 +38,14 @@ def test_the_device_path_gives_the_same_bits(method: str) -> None:
 def test_the_gpu_gives_the_same_bits(method: str) -> None:
     on_gpu = getattr(streams(["a", "b"], device="cuda"), method)(3, 33)
     assert torch.equal(getattr(streams(["a", "b"]), method)(3, 33), on_gpu.cpu())
+
+
+def test_the_table_is_that_of_the_normal_distribution() -> None:
+    """Its bits decide all draws, whatever library computes the quantiles."""
+    edges = stats.norm.ppf(np.arange(NORMAL_BINS + 1) / NORMAL_BINS)
+    means = -np.diff(stats.norm.pdf(edges)) * NORMAL_BINS
+    means = (means - means[::-1]) / 2
+    np.testing.assert_array_equal(normal_table(), (means / np.sqrt(np.mean(means**2))).astype(np.float32))
 
 
 def test_a_draw_depends_on_nothing_but_its_key() -> None:

@@ -5,19 +5,21 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import cv2
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnnsens_bench.degradations.base import degradation, uniform_per_image, uniform_per_value
+from cnnsens_bench.degradations.base import degradation, uniform_per_value
 from cnnsens_bench.degradations.camera.light import COLDEST, DAYLIGHT, HOTTEST, illuminant_gains, to_light, to_pixel
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import MIRROR, correlate, pad
+from cnnsens_bench.degradations.kernels.jpeg import coded
 from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.resizing import resize
+from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.cpu_libraries import cv2, numba
+from cnnsens_bench.utils.transfer import constant, upload
 
 ZERO, FULL = np.float32(0), np.float32(255)
 VALUES = 256
@@ -122,7 +124,7 @@ def white_balance(pixels: Tensor, draw: None, level: float) -> Tensor:
     """
     if level == 0:
         return pixels
-    gains = torch.from_numpy(illuminant_gains(DAYLIGHT + level)).to(pixels.device)
+    gains = constant(illuminant_gains(DAYLIGHT + level), pixels.device)
     return exposed(pixels, gains.view(1, 3, 1, 1))
 
 
@@ -132,8 +134,13 @@ READOUT = 1 / 30
 """The seconds in which a frame is read line by line."""
 
 
+def phase_draw(streams: Streams, size: int) -> Tensor:
+    """Draw the phase of the mains, (N,) uniform in [0, 1), on the host, where the light of each line is computed."""
+    return streams.on("cpu").uniform(1)[:, 0]
+
+
 @degradation(
-    "rolling_exposure", draw=uniform_per_image, levels=(10, 20, 40, 60, 80, 100), level_name="percent flicker", high=100
+    "rolling_exposure", draw=phase_draw, levels=(10, 20, 40, 60, 80, 100), level_name="percent flicker", high=100
 )
 def rolling_exposure(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
     """Expose line by line under a lamp that flickers: each line meets another moment of the mains' cycle.
@@ -144,8 +151,8 @@ def rolling_exposure(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
     """
     height = pixels.shape[-2]
     cycles = np.arange(height) / height * READOUT * MAINS_FLICKER
-    swing = np.sin(2 * math.pi * (cycles + draw.cpu().double().numpy()[:, None]))
-    gains = torch.from_numpy((1 + level / 100 * swing).astype(np.float32)).to(pixels.device)
+    swing = np.sin(2 * math.pi * (cycles + draw.double().numpy()[:, None]))
+    gains = upload((1 + level / 100 * swing).astype(np.float32), pixels.device)
     return exposed(pixels, gains.view(-1, 1, height, 1))
 
 
@@ -261,9 +268,11 @@ def linear_weights(source: int, result: int) -> tuple[np.ndarray, np.ndarray]:
 @degradation("jpeg", levels=(90, 70, 50, 30, 20, 10, 5), level_name="quality", low=1.0, high=100.0, whole=True)
 def jpeg(pixels: Tensor, draw: None, level: float) -> Tensor:
     """Round to 8 bits and compress as JPEG of quality `level` (the IJG's scale, with colour at half the resolution)."""
+    if not pixelwise.on_cpu(pixels):
+        whole = pixels.detach().float().nan_to_num(0.0).clamp(0, 255).round().int()
+        return coded(whole, int(level)).to(pixels.dtype)
     count, _, height, width = pixels.shape
-    values = pixels.detach().to("cpu", torch.float32)
-    source, out, target = pixelwise.flat_images(values)
+    source, out, target = pixelwise.flat_images(pixels.detach().float())
     options = [cv2.IMWRITE_JPEG_QUALITY, int(level)]
 
     def code(first: int, last: int) -> None:
@@ -278,7 +287,7 @@ def jpeg(pixels: Tensor, draw: None, level: float) -> Tensor:
             target[i] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).reshape(-1)
 
     pixelwise.share(count, pixelwise.SMALLEST_SHARE, code)
-    return out.to(pixels.device, pixels.dtype)
+    return out.to(pixels.dtype)
 
 
 ROUNDER = np.float32(1.5 * 2**23)

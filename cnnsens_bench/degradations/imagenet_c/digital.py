@@ -1,6 +1,5 @@
 """The digital corruptions of Hendrycks & Dietterich (2019)."""
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +12,8 @@ from cnnsens_bench.degradations.kernels.pixelwise import Maths, PixelFormula
 from cnnsens_bench.degradations.kernels.resizing import box_weights, resize
 from cnnsens_bench.degradations.kernels.smoothing import smoothed
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import constant
 
 ZERO, FULL = np.float32(0), np.float32(255)
 
@@ -98,15 +99,15 @@ def elastic_transform(pixels: Tensor, draw: tuple[Tensor, Tensor], parameters: t
 def _affine(shift: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Return the row and the column that each pixel is taken from, (N, size, size), if corners move by (N, 3, 2)."""
     centre, reach = size // 2, size // 3
-    corners = centre + reach * torch.tensor([[1.0, 1], [1, -1], [-1, -1]], dtype=torch.float64, device=shift.device)
+    corners = centre + reach * constant(np.array([[1.0, 1], [1, -1], [-1, -1]]), shift.device)
     moved = torch.cat([corners + shift, torch.ones_like(shift[..., :1])], dim=-1)
     if shift.device.type == "cpu":
         back = torch.from_numpy(np.linalg.solve(moved.numpy(), corners.numpy()))
     else:
         back = torch.linalg.solve_ex(moved, corners)[0]  # it does not wait for the device, as a check would
     line = torch.arange(size, device=shift.device)
-    of_x, of_y, constant = back.transpose(1, 2)[..., None, None].unbind(2)
-    maps = ((line * of_x + line[:, None] * of_y) + constant).float()
+    of_x, of_y, offset = back.transpose(1, 2)[..., None, None].unbind(2)
+    maps = ((line * of_x + line[:, None] * of_y) + offset).float()
     return maps[:, 1], maps[:, 0]
 
 

@@ -4,20 +4,20 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.base import Degradation, degradations
 from cnnsens_bench.degradations.imagenet_c.severity import PREFIX
 from cnnsens_bench.degradations.imagenet_c.weather import FROST
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.transfer import upload
 
 NAME = f"{PREFIX}frost"
 
 
 def crop_draw(streams: Streams, size: int) -> Tensor:
-    """Draw which photograph is taken, and the top and left of the crop: (N, 3) uniform in [0, 1)."""
-    return streams.uniform(3)
+    """Draw which photograph is taken, and the top and left of the crop: (N, 3) uniform in [0, 1), on the host."""
+    return streams.on("cpu").uniform(3)
 
 
 def photographed_frost(photographs: Callable[[int], Sequence[np.ndarray]]) -> Degradation:
@@ -42,7 +42,7 @@ def photographed_frost(photographs: Callable[[int], Sequence[np.ndarray]]) -> De
         size = pixels.shape[-1]
         choices = photographs(size)
         ice = np.stack([_crop(choices, numbers, size) for numbers in draw.tolist()])
-        layer = torch.from_numpy(ice).to(pixels.device).permute(0, 3, 1, 2).to(pixels.dtype)
+        layer = upload(ice, pixels.device).permute(0, 3, 1, 2).to(pixels.dtype)
         return pixels * image_weight + layer * ice_weight
 
     return dataclasses.replace(degradations[NAME], function=frost, draw_function=crop_draw)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +16,8 @@ from cnnsens_bench.degradations.kernels.filters import SYMMETRIC, sample
 from cnnsens_bench.degradations.kernels.plasma import plasma, plasma_draw
 from cnnsens_bench.degradations.kernels.zoom import magnified
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import constant
 
 ZERO, HALF, ONE, FULL = (np.float32(value) for value in (0, 0.5, 1, 255))
 
@@ -87,7 +88,7 @@ def _grown_ice(draw: tuple[Tensor, Tensor], size: int) -> Tensor:
         return white
     needles = torch.zeros_like(ice)
     for rows, columns in _needle_lines(size):
-        down, right = (torch.from_numpy(part).to(ice.device) for part in (rows, columns))
+        down, right = (constant(part, ice.device) for part in (rows, columns))
         streaks = sample(field, down, right, SYMMETRIC)
         needles = torch.maximum(needles, 1 - ((streaks - 0.5) * 6).abs().clamp(max=1))
     return ice * 150 + needles * (ice * 170 + 20) + 15
@@ -148,7 +149,7 @@ TINT = (0.84, 0.94, 1.0)
 def frost_texture(draw: tuple[Tensor, Tensor], size: int) -> Tensor:
     """Return the bluish ice of a draw: (N, 3, size, size) in [0, 255]."""
     white = _white_ice(draw, size)
-    return (white * torch.tensor(TINT, device=white.device).view(1, 3, 1, 1)).clamp(0, 255)
+    return (white * constant(np.array(TINT, np.float32), white.device).view(1, 3, 1, 1)).clamp(0, 255)
 
 
 @pixelwise.pixelwise

@@ -3,13 +3,15 @@
 On a CPU they are compiled loops over channels_last memory, on other devices the same operations on tensors.
 """
 
-import cv2
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import constant
+
+Moves = Tensor | np.ndarray
 
 EDGE, MIRROR, SYMMETRIC = "edge", "reflect", "symmetric"
 """How an image a b c continues to the left of its border, by the names of `numpy.pad`: a a|, c b| and b a|."""
@@ -17,9 +19,7 @@ EDGE, MIRROR, SYMMETRIC = "edge", "reflect", "symmetric"
 
 def pad(pixels: Tensor, before: int, after: int, border: str) -> Tensor:
     """Continue images (N, C, H, W) by `before` rows and columns above and left, and `after` below and right."""
-    rows, columns = (
-        torch.from_numpy(_continued(side, before, after, border)).to(pixels.device) for side in pixels.shape[-2:]
-    )
+    rows, columns = (constant(_continued(side, before, after, border), pixels.device) for side in pixels.shape[-2:])
     return pixels[:, :, rows][:, :, :, columns]
 
 
@@ -41,7 +41,7 @@ def correlate(pixels: Tensor, kernel: np.ndarray, border: str) -> Tensor:
         `EDGE`, `MIRROR` or `SYMMETRIC`.
     """
     taps = np.argwhere(kernel)
-    steps = torch.from_numpy(taps - np.array(kernel.shape) // 2)
+    steps = taps - np.array(kernel.shape) // 2
     weights = kernel[taps[:, 0], taps[:, 1]].astype(np.float32)
     tall, wide = kernel.shape
     return _summed(pixels, steps[None, :, 0], steps[None, :, 1], weights, (tall // 2, wide // 2), border)
@@ -65,11 +65,12 @@ def shifted_sum(pixels: Tensor, rows: Tensor, columns: Tensor, weights: np.ndarr
 
 
 def _summed(
-    pixels: Tensor, rows: Tensor, columns: Tensor, weights: np.ndarray, reach: tuple[int, int], border: str
+    pixels: Tensor, rows: Moves, columns: Moves, weights: np.ndarray, reach: tuple[int, int], border: str
 ) -> Tensor:
     """Sum weighted copies of images in the order of the weights; each is moved by (rows, columns) up and left.
 
-    `rows` and `columns` are (N, T), or (1, T) where all images are moved alike, and nowhere beyond `reach`.
+    `rows` and `columns` are tensors (N, T), or arrays (1, T) where all images are moved alike, and nowhere beyond
+    `reach`.
     """
     count, channels, height, width = pixels.shape
     if not pixelwise.on_cpu(pixels):
@@ -79,7 +80,7 @@ def _summed(
     row_of, column_of = (
         _continued(side, more, more, border) for side, more in zip((height, width), reach, strict=True)
     )
-    starts, offsets = (rows + reach[0]).numpy(), ((columns + reach[1]) * channels).numpy()
+    starts, offsets = np.asarray(rows + reach[0]), np.asarray((columns + reach[1]) * channels)
 
     def work(first: int, last: int) -> None:
         _sum_loop(source, row_of, column_of, channels, starts, offsets, weights, target, first, last)
@@ -89,13 +90,13 @@ def _summed(
 
 
 def _summed_tensors(
-    pixels: Tensor, rows: Tensor, columns: Tensor, weights: np.ndarray, reach: tuple[int, int], border: str
+    pixels: Tensor, rows: Moves, columns: Moves, weights: np.ndarray, reach: tuple[int, int], border: str
 ) -> Tensor:
     count, channels, height, width = pixels.shape
     around, device = max(reach), pixels.device
     padded = pad(pixels, around, around, border)
     total = torch.zeros_like(pixels)
-    if len(rows) == 1:
+    if isinstance(rows, np.ndarray):
         starts = zip((rows[0] + around).tolist(), (columns[0] + around).tolist(), weights, strict=True)
         for y, x, weight in starts:
             total = total + padded[:, :, y : y + height, x : x + width] * float(weight)
@@ -183,8 +184,12 @@ def disk(radius: int, alias_blur: float) -> np.ndarray:
     small = radius <= 8
     steps = np.arange(-8, 9) if small else np.arange(-radius, radius + 1)
     inside = (steps[:, None] ** 2 + steps**2 <= radius**2).astype(float)
-    blur = cv2.getGaussianKernel(3 if small else 5, alias_blur)
-    blurred = cv2.sepFilter2D(inside / inside.sum(), cv2.CV_64F, blur, blur, borderType=cv2.BORDER_REFLECT_101)
+    around = 1 if small else 2
+    blur = np.exp(-(np.arange(-around, around + 1) ** 2) / (2 * alias_blur**2))
+    blur /= blur.sum()
+    blurred = np.pad(inside / inside.sum(), around, mode="reflect")
+    for _ in range(2):  # each sums along the columns and turns the kernel on its side
+        blurred = sum(weight * blurred[k : k + len(steps)] for k, weight in enumerate(blur)).T
     return np.where(blurred > 1e-12, blurred, 0)
 
 

@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +17,8 @@ from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.poisson import INVERSE, LARGE, MAX_COUNT, NEGLIGIBLE, NORMAL, parts, quantile
 from cnnsens_bench.degradations.streams import NORMAL_BINS
+from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import scalar
 
 ToRate = Callable[[Maths], Callable[[Any, Any], Any]]
 """maths → the formula (value, level) → λ."""
@@ -75,7 +76,7 @@ def photon_noise(to_rate: ToRate, to_value: ToValue) -> Callable[[Tensor, Tensor
 
     def apply(pixels: Tensor, draw: Tensor, level: float) -> Tensor:
         if not pixelwise.on_cpu(pixels):
-            on_device = pixels.new_tensor(level, dtype=torch.float32)
+            on_device = scalar(level, pixels.device)
             counts = quantile(TENSORS)(to_rate(TENSORS)(pixels, on_device), draw)
             return to_value(TENSORS)(counts, on_device)
         source, out, target = pixelwise.flat_images(pixels)

@@ -29,10 +29,12 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from cnnsens_bench.utils.cpu_libraries import INSTALLED, numba
+from cnnsens_bench.utils.transfer import constant, scalar
 
 PixelFormula = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any]]
 """(red, green, blue, number, level) → (red, green, blue) of one pixel, where `number` is from the draw."""
@@ -55,7 +57,7 @@ SMALLEST_SHARE = 1 << 15
 
 def on_cpu(pixels: Tensor) -> bool:
     """Return whether compiled loops run on these pixels, and not tensor operations."""
-    return pixels.device.type == "cpu"
+    return INSTALLED and pixels.device.type == "cpu"
 
 
 def pixelwise(factory: Callable[[Maths], PixelFormula]) -> Callable[[Tensor, Tensor, Any], Tensor]:
@@ -169,8 +171,8 @@ def _level_numbers(level: Any) -> Any:
 
 def _level_tensors(level: Any, pixels: Tensor) -> Any:
     if isinstance(level, tuple):
-        return tuple(pixels.new_tensor(each, dtype=torch.float32) for each in level)
-    return pixels.new_tensor(level, dtype=torch.float32)
+        return tuple(scalar(each, pixels.device) for each in level)
+    return scalar(level, pixels.device)
 
 
 LANES = 256
@@ -234,14 +236,9 @@ def _compiled_value(factory: Callable[[Maths], ValueFormula]) -> Any:
 
 
 def _lookup_in_tensor(table: np.ndarray, a: Tensor) -> Tensor:
-    values = _on_device(table.tobytes(), a.device)
+    values = constant(table, a.device)
     below = torch.clamp(a.long(), 0, len(values) - 2)
     return values[below] + (values[below + 1] - values[below]) * (a - below)
-
-
-@functools.lru_cache(maxsize=32)
-def _on_device(table: bytes, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.frombuffer(table, np.float32).copy()).to(device)
 
 
 TENSORS = SimpleNamespace(
@@ -253,7 +250,7 @@ TENSORS = SimpleNamespace(
     clip=lambda a, low, high: torch.clamp(a, float(low), float(high)),
     where=torch.where,
     # CUDA divides by a Python number as a multiplication by its rounded reciprocal, hence the tensor.
-    quotient=lambda a, constant: a / torch.tensor(constant, device=a.device),
+    quotient=lambda a, divisor: a / scalar(divisor, a.device),
     lookup=_lookup_in_tensor,
     function=lambda f: f,
     scalar=False,

@@ -1,12 +1,12 @@
 """Plasma fractals: cloudy textures by the diamond-square algorithm, from one draw at any roughness."""
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.cpu_libraries import numba
 
 FIRST_WOBBLE = 100.0
 QUARTER, ONE, TWO = np.float32(0.25), np.float32(1), np.float32(2)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cnnsens_bench.degradations.kernels.pixelwise import Maths
 from cnnsens_bench.degradations.streams import NORMAL_BINS, normal_table
+from cnnsens_bench.utils.transfer import constant
 
 LARGE = np.float32(16)
 MAX_COUNT = 64
@@ -64,7 +65,7 @@ def quantile(maths: Maths) -> Callable[[Any, Any], Any]:
             count = count + ((u >= total) & (term > float(NEGLIGIBLE)))
             term = term * (few * float(INVERSE[n]))
             total = total + term
-        normal = torch.from_numpy(NORMAL.copy()).to(u.device)[(u * float(BINS)).long()]
+        normal = constant(NORMAL, u.device)[(u * float(BINS)).long()]
         return torch.where(rate >= float(LARGE), large_quantile(rate.clamp(min=float(LARGE)), normal), count)
 
     return tensor_formula

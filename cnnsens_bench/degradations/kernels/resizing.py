@@ -4,12 +4,13 @@ import functools
 from collections.abc import Callable
 from functools import reduce
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import constant
 
 Weights = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 """A function like `box_weights`."""
@@ -50,13 +51,9 @@ def resize(pixels: Tensor, size: int, weights: Weights) -> Tensor:
     if pixelwise.on_cpu(pixels):
         return _by_loops(pixels, size, weights)
     for axis in (3, 2):
-        indices, shares = weights(pixels.shape[axis], size)
+        indices, shares = (constant(part, pixels.device) for part in weights(pixels.shape[axis], size))
         view = [-1 if dimension == axis else 1 for dimension in range(4)]
-        taps = (
-            pixels.index_select(axis, torch.from_numpy(index).to(pixels.device))
-            * torch.from_numpy(part).to(pixels.device).view(view)
-            for index, part in zip(indices, shares, strict=True)
-        )
+        taps = (pixels.index_select(axis, index) * part.view(view) for index, part in zip(indices, shares, strict=True))
         pixels = reduce(torch.add, taps)
     return pixels
 

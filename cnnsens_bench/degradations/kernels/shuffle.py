@@ -1,12 +1,12 @@
 """The shuffling of pixels among their neighbours that `common:glass_blur` does."""
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import empty, flat_rows
+from cnnsens_bench.utils.cpu_libraries import numba
 
 
 def shuffled(pixels: Tensor, draw: Tensor, distance: int, rounds: int) -> Tensor:

@@ -2,13 +2,13 @@
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import constant
 
 
 def smoothed(field: Tensor, sigma: float, strength: float) -> Tensor:
@@ -31,7 +31,7 @@ def smoothed(field: Tensor, sigma: float, strength: float) -> Tensor:
     size = field.shape[-1]
     matrix = _matrix(size, sigma)
     if not pixelwise.on_cpu(field):
-        smooth = torch.from_numpy(matrix).to(field.device)
+        smooth = constant(matrix, field.device)
         return (smooth @ (field.double() * 2 - 1) @ smooth.T * strength).float()
     out = torch.empty(field.shape)
     source, target = field.reshape(-1, size, size).numpy(), out.view(-1, size, size).numpy()
@@ -46,8 +46,16 @@ def smoothed(field: Tensor, sigma: float, strength: float) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _matrix(size: int, sigma: float) -> np.ndarray:
-    """Return the matrix (size, size) that smooths along an axis."""
-    return gaussian_filter1d(np.eye(size), sigma, axis=0, mode="reflect", truncate=3)
+    """Return the matrix (size, size) that smooths along an axis, with the bits of `scipy.ndimage.gaussian_filter1d`."""
+    radius = int(3 * sigma + 0.5)
+    weights = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
+    weights /= weights.sum()
+    padded = np.pad(np.eye(size), ((radius, radius), (0, 0)), mode="symmetric")
+    total = padded[radius : radius + size] * weights[radius]
+    for step in range(radius, 0, -1):
+        before, after = radius - step, radius + step
+        total += (padded[before : before + size] + padded[after : after + size]) * weights[before]
+    return total
 
 
 @numba.njit(nogil=True, error_model="numpy")

@@ -3,19 +3,19 @@
 import math
 from collections.abc import Sequence
 
-import numba
 import numpy as np
-import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import SYMMETRIC, empty, flat_rows, sample
+from cnnsens_bench.utils.cpu_libraries import numba
+from cnnsens_bench.utils.transfer import constant
 
 
 def magnified(pixels: Tensor, factor: float) -> Tensor:
     """Magnify the middle of square images (N, C, H, H) `factor` times, as `scipy.ndimage.zoom` of order 1 does."""
     if not pixelwise.on_cpu(pixels):
-        line = torch.from_numpy(_positions(pixels.shape[-1], factor)).to(pixels.device)
+        line = constant(_positions(pixels.shape[-1], factor), pixels.device)
         side = len(line)
         return sample(pixels, line.view(1, -1, 1).expand(1, side, side), line.expand(1, side, side), SYMMETRIC)
     return _summed(pixels, [factor], with_pixels=False)

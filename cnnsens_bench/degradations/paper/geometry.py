@@ -1,12 +1,12 @@
 """Moved, turned, bent and mirrored views (paper, section 2, Table 1 and section 5)."""
 
-import cv2
 from torch import Tensor
 
 from cnnsens_bench.degradations.base import degradation, normal_shift, uniform_per_image
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.motion import Motion, Reach
 from cnnsens_bench.degradations.streams import NORMAL_MAX
+from cnnsens_bench.utils.cpu_libraries import cv2
 
 
 @degradation(
