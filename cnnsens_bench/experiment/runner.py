@@ -13,7 +13,7 @@ from rich.console import Console
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.datasets.sample_table import ImageSelection
-from cnnsens_bench.engine.plan import plan
+from cnnsens_bench.engine.plan import plan, whole_evaluations
 from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.compiling import not_compiled
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
@@ -227,7 +227,7 @@ def run_sweep(
     store.held.check()  # after hours of training, another run may have taken over the output
     with stored_plan(sweep, plan(sweep, images.frames(), rows), parts) as stored:
         if resumed:
-            everything = len(images) * sweep.evaluations_per_image()
+            everything = whole_evaluations(sweep, len(images), images.frames())
             done = everything - stored.evaluations
             console.print(f"resuming: {done} of {everything} evaluations are in the store", markup=False)
         if stored.evaluations == 0:
