@@ -18,7 +18,8 @@ from cnnsens_bench.utils.atomic import write_atomically
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text
 from leaderboard.aggregate import Board, boards
-from leaderboard.provenance import Matching, budget_text, command, protocol_terms, reference_text
+from leaderboard.budget import budget_text
+from leaderboard.provenance import Matching, command, protocol_terms, reference_text
 from leaderboard.ranking import BoardEntrant
 from leaderboard.read import LoadedResults, read
 

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from cnnsens_bench.measures.published import PublishedRates
 from cnnsens_bench.store.submission.redact import public
 from cnnsens_bench.utils.config_keys import FOLDER_KEYS, MACHINE_KEYS, SELECTION_KEYS
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.formatting import degradation_text, share_span
+from cnnsens_bench.utils.formatting import degradation_text
 
 ROOTS = (*FOLDER_KEYS, "dataset.root")
 AVERAGING = (
@@ -138,30 +136,6 @@ def reference_text(
             "reference"
         ) + (f"; the rates are of {published.classes} classes, and this board has {fewer[0]}" if fewer else "")
     return f"{asked}, without a defense" if present else f"none on this board ({asked} was asked for)"
-
-
-def budget_text(shares: pd.DataFrame) -> str:
-    """Say which share of the degraded cells was evaluated, which is compared, and which measures that biases.
-
-    Parameters
-    ----------
-    shares
-        A row for each entrant: `share` of its degraded cells, and `compared`, the share that all entrants have.
-
-    Examples
-    --------
-    >>> budget_text(pd.DataFrame({"share": [0.1, 1.0], "compared": [0.1, 0.1]})).partition(":")[0]
-    '10.0 to 100.0 % of the degraded cells (image, degradation, level, trial) are evaluated'
-    """
-    own, compared = (share_span(shares[name].min(), shares[name].max()) for name in ("share", "compared"))
-    shared = f" Entrants are compared on the cells that they share, {compared}." if own != compared else ""
-    return (
-        f"{own} of the degraded cells (image, degradation, level, trial) are evaluated: a hash chooses those of each "
-        f"image, the same for all entrants.{shared} Accuracy, p_Δ, top-5, NLL and their means are unbiased, and their "
-        "intervals count what was left out. Computed as if nothing was left out, and so biased where a condition has "
-        "few images: ECE, per-class accuracy, mCE, relative mCE, flip rate, the worst condition and the most fragile "
-        "images."
-    )
 
 
 FROST = "common:frost"

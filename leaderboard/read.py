@@ -3,7 +3,6 @@
 Each database is attached read-only, summed up per image in memory, and detached: single predictions stay in it.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 from cnnsens_bench.store.read import attach
 from cnnsens_bench.utils.errors import UserError, first_line
 from cnnsens_bench.utils.sql import statements
+from leaderboard.budget import budgeted_boards
 
 AT_ONCE = 4_000_000
 """About how many predictions one statement sums up, which bounds the memory."""
@@ -124,7 +124,7 @@ def read(paths: Sequence[Path]) -> LoadedResults:
     connection.register("entrant_board_rows", entrants[["entrant", "board"]])
     connection.execute("CREATE TABLE entrant_board AS FROM entrant_board_rows")
     all_runs = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
-    budgeted = _budgeted_boards(all_runs, entrants, sources)
+    budgeted = budgeted_boards(all_runs, entrants, sources)
     if budgeted:
         of_these = sources[sources["entrant"].isin(entrants.loc[entrants["board"].isin(budgeted), "entrant"])]
         _load(connection, paths, of_these, "load_evaluated")
@@ -138,13 +138,6 @@ def read(paths: Sequence[Path]) -> LoadedResults:
     run_ids = {int(entrant): list(rows.unique()) for entrant, rows in sources.groupby("entrant")["run_id"]}
     all_failures = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
     return LoadedResults(entrants, boards, all_runs, all_failures, run_ids, sources, paths, budgeted, connection)
-
-
-def _budgeted_boards(runs: pd.DataFrame, entrants: pd.DataFrame, sources: pd.DataFrame) -> set[int]:
-    """Return the boards on which a run has a budget below 1, so that entrants need not have the same cells."""
-    below = [run.run_id for run in runs.itertuples() if (json.loads(run.config or "{}").get("budget") or 1) < 1]
-    of_runs = sources.loc[sources["run_id"].isin(below), "entrant"]
-    return set(entrants.loc[entrants["entrant"].isin(of_runs), "board"].tolist())
 
 
 def _load(

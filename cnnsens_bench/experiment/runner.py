@@ -115,7 +115,9 @@ def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     """Say what is going to be computed, and what is left out of it."""
     trials = sum(len(condition.levels) * condition.trials for condition in study.conditions)
     defenses = len({entrant.defense for entrant in study.pairing.entrants})
-    what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions → {store.path}"
+    budget = study.settings.budget
+    taken = "" if budget == 1 else f", of which each image takes {100 * budget:g} % (budget={budget:g})"
+    what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions{taken} → {store.path}"
     say(console, f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, {what}")
     say(console, *study.samples.notes, *study.notes, *study.pairing.left_out)
     trainings = study.pairing.trainings.values()

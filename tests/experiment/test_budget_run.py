@@ -9,7 +9,9 @@ from rich.console import Console
 
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.experiment import profiling
-from cnnsens_bench.experiment.estimate import estimate
+from cnnsens_bench.experiment.estimate import CostEstimate, estimate, wanted_counts
+from cnnsens_bench.experiment.prepare import prepare
+from cnnsens_bench.experiment.profiling import WantedCounts
 from cnnsens_bench.run import main
 from cnnsens_bench.store import Store
 from tests.conftest import TINY
@@ -48,10 +50,16 @@ def test_a_raised_budget_computes_the_difference_and_the_rows_of_a_whole_run(
 ) -> None:
     monkeypatch.setattr(profiling, "LEAST", 0.0)
     there, sizes = Store(tmp_path / "out"), []
+    expected: CostEstimate | WantedCounts
     for budget in (0.2, 0.5):
         stored = len(there.query(ROWS)) if sizes else 0
         asked = request(pictures, tmp_path / "cache", tmp_path / "out", f"budget={budget}")
-        expected = None if stored else estimate(compose(asked), Console(quiet=True))
+        if stored:
+            expected = estimate(compose(asked), Console(quiet=True))
+            assert expected.stored == stored
+        else:
+            study = prepare(compose(asked))
+            expected = wanted_counts(None, study.sweep(), study.images, study.protocol)
         capsys.readouterr()
         assert main(asked) == 0
         table, said = there.query(ROWS), capsys.readouterr().out
@@ -63,7 +71,9 @@ def test_a_raised_budget_computes_the_difference_and_the_rows_of_a_whole_run(
         assert f"{100 * share['share'][0]:.1f} % of the degraded cells evaluated" in " ".join(said.split())
         cells = table[table["degradation"] != "none"].groupby(["image_id", "model"]).size()
         assert set(cells) <= {int(budget * CELLS), int(budget * CELLS) + 1}
-        per_network = [set(rows[KEY[3:]].itertuples(index=False, name=None)) for _, rows in table.groupby("model")]
+        per_network = [
+            set(rows[[KEY[0], *KEY[3:]]].itertuples(index=False, name=None)) for _, rows in table.groupby("model")
+        ]
         assert per_network[0] == per_network[1]
         pd.testing.assert_frame_equal(table, whole.merge(table[KEY]))  # bit for bit, whatever shares a forward pass
         sizes.append(len(table))
