@@ -153,6 +153,7 @@ def test_ray_gives_the_same_rows_as_one_process(
     assert "evaluations" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ray_chooses_the_cells_that_one_process_chooses(
     pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
