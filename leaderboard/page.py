@@ -208,8 +208,9 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
 
 def _share(shares: pd.DataFrame | None, entrant: int) -> float | None:
     """Return the share of an entrant's degraded cells that was evaluated; None on a board without a budget."""
-    known = shares is not None and entrant in shares.index
-    return round(float(shares.loc[entrant, "share"]), DIGITS) if known else None
+    if shares is None or entrant not in shares.index:
+        return None
+    return round(float(shares.loc[entrant, "share"]), DIGITS)
 
 
 def _matching(row: pd.Series) -> Matching | None:
