@@ -125,7 +125,7 @@ def time_outcomes(
             options = ExecutionOptions(threads=os.cpu_count())
             outcomes = run(sweep, stored, {checkpoint.model: checkpoint}, parts, options)
             ended = [(time.perf_counter() - began, outcome.evaluations) for outcome in outcomes]
-    assert sum(evaluations for _, evaluations in ended) == len(images) * len(sweep.cells())
+    assert sum(evaluations for _, evaluations in ended) == stored.evaluations
     return ended
 
 

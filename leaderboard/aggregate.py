@@ -68,9 +68,13 @@ class Resampler:
     ----------
     n_images
         The number of images of the board.
+    filled
+        Whether a resample takes the mean over all images for a condition that it has no image of. On a budget few
+        images have a condition, and means over many conditions would have no resample that has them all.
     """
 
-    def __init__(self, n_images: int) -> None:
+    def __init__(self, n_images: int, filled: bool = False) -> None:
+        self.filled = filled
         blocks = [block.astype(np.float32) for block in bootstrap(n_images, RESAMPLES, SEED)]
         self.weights = np.concatenate([np.ones((1, n_images), np.float32), *blocks])
 
@@ -94,6 +98,8 @@ class Resampler:
             means = (sums / counts).astype(float)
             # float32 is precise enough for an interval, but not for the value itself.
             means[0] = np.where(there, values, 0).sum(0) / there.sum(0)
+        if self.filled:
+            means = np.where(np.isnan(means), means[0], means)
         return means
 
     def class_means(self, hits: np.ndarray, trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -120,7 +126,8 @@ class Resampler:
             right, count = self.weights[:, chosen] @ pooled[chosen], self.weights[:, chosen] @ counts[chosen]
             total += np.divide(right, count, out=np.zeros_like(right), where=count > 0)
             classes += count > 0
-        return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
+        means = np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
+        return np.where(np.isnan(means), means[0], means) if self.filled else means
 
 
 def boards(results: LoadedResults, reference: str) -> list[Board]:
@@ -161,7 +168,7 @@ def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> 
     undefended = set(members.index[members["defense"] == "none"])
     shared = ranked_conditions({one: sets[one] for one in sorted(same_images)}, undefended, undegraded)
     speeds, device = rates(results.query("timings", board=board))
-    resampler = Resampler(len(images))
+    resampler = Resampler(len(images), filled=board in results.budgeted)
     reference_entrant = _reference(members, reference)
     published = published_rates(reference) or _stand_in(members, images, reference)
     of_reference: EntrantResults | None = None

@@ -18,6 +18,7 @@ from cnnsens_bench.utils.atomic import write_atomically
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text
 from leaderboard.aggregate import Board, boards
+from leaderboard.budget import budget_text
 from leaderboard.provenance import Matching, command, protocol_terms, reference_text
 from leaderboard.ranking import BoardEntrant
 from leaderboard.read import LoadedResults, read
@@ -123,7 +124,9 @@ def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, An
     configs = [json.loads(config or "{}") for config in runs["config"]]
     texts = [level_text(row.degradation, row.level) for row in board.conditions.itertuples()]
     conditions = board.conditions.assign(text=texts)
-    counts = results.query("trials", board=board.board).set_index("condition")
+    budgeted = board.board in results.budgeted
+    shares = results.query("evaluated_shares", board=board.board).set_index("entrant") if budgeted else None
+    counts = results.query("planned_trials" if budgeted else "trials", board=board.board).set_index("condition")
     degraded = conditions.join(counts)[conditions["degradation"] != "none"]
     trials = list(degraded[["degradation", "text", "least", "most"]].itertuples(index=False, name=None))
     matchings = dict.fromkeys(filter(None, (_matching(row) for _, row in members.iterrows())))
@@ -134,6 +137,7 @@ def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, An
         "protocol": first["protocol"],
         "dataset": first["dataset"],
         "terms": protocol_terms(first["dataset"], configs, trials, len(board.images), matchings),
+        "budget": budget_text(shares) if shares is not None else None,
         "has_reference": board.reference is not None or board.published is not None,
         "reference": reference_text(board.published, board.reference is not None, reference, matchings),
         "published": board.published.network if board.published else None,
@@ -144,7 +148,8 @@ def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, An
         "degradations": sorted(set(degraded["degradation"])),
         "ranked": [int(i) for i in board.ranked],
         "entrants": [
-            _entrant(board, one, members.loc[one.entrant], results) | {"look": looks[one.entrant]}
+            _entrant(board, one, members.loc[one.entrant], results)
+            | {"look": looks[one.entrant], "share": _share(shares, one.entrant)}
             for one in board.entrants
         ],
     }
@@ -199,6 +204,13 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
         "fragile": [[image_ids[i], _text(classes[i]), round(share, DIGITS)] for i, share in one.fragile],
         "runs": results.run_ids[one.entrant],
     }
+
+
+def _share(shares: pd.DataFrame | None, entrant: int) -> float | None:
+    """Return the share of an entrant's degraded cells that was evaluated; None on a board without a budget."""
+    if shares is None or entrant not in shares.index:
+        return None
+    return round(float(shares.loc[entrant, "share"]), DIGITS)
 
 
 def _matching(row: pd.Series) -> Matching | None:

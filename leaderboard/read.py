@@ -14,6 +14,7 @@ import pandas as pd
 from cnnsens_bench.store.read import attach
 from cnnsens_bench.utils.errors import UserError, first_line
 from cnnsens_bench.utils.sql import statements
+from leaderboard.budget import budgeted_boards
 
 AT_ONCE = 4_000_000
 """About how many predictions one statement sums up, which bounds the memory."""
@@ -38,6 +39,8 @@ class LoadedResults:
         Which rows of which database belong to which entrant.
     paths
         The databases.
+    budgeted
+        The boards on which a run has a budget below 1.
     connection
         The database in memory that holds the sums.
     """
@@ -49,6 +52,7 @@ class LoadedResults:
     run_ids: dict[int, list[str]]
     sources: pd.DataFrame
     paths: list[Path]
+    budgeted: set[int]
     connection: duckdb.DuckDBPyConnection = field(repr=False)
 
     def query(self, name: str, **parameters: Any) -> pd.DataFrame:
@@ -119,14 +123,21 @@ def read(paths: Sequence[Path]) -> LoadedResults:
     boards = entrants[["protocol", "dataset", "board"]].drop_duplicates("board").sort_values("board")
     connection.register("entrant_board_rows", entrants[["entrant", "board"]])
     connection.execute("CREATE TABLE entrant_board AS FROM entrant_board_rows")
+    all_runs = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
+    budgeted = budgeted_boards(all_runs, entrants, sources)
+    if budgeted:
+        of_these = sources[sources["entrant"].isin(entrants.loc[entrants["board"].isin(budgeted), "entrant"])]
+        _load(connection, paths, of_these, "load_evaluated")
+        connection.execute(sql["find_unequal"])
+        _load(connection, paths, of_these, "load_cells", table="predictions")
+        connection.execute(sql["find_unshared"])
     _load(connection, paths, sources, "load_shares")
     connection.execute(sql["merge"])
     _load(connection, paths, sources, "load_calibration")
     _load(connection, paths, sources, "load_timings", table="speed")
     run_ids = {int(entrant): list(rows.unique()) for entrant, rows in sources.groupby("entrant")["run_id"]}
-    all_runs = pd.concat(runs, ignore_index=True).drop_duplicates("run_id")
     all_failures = pd.concat(failures, ignore_index=True).drop_duplicates(["run_id", "dataset", "stage"])
-    return LoadedResults(entrants, boards, all_runs, all_failures, run_ids, sources, paths, connection)
+    return LoadedResults(entrants, boards, all_runs, all_failures, run_ids, sources, paths, budgeted, connection)
 
 
 def _load(

@@ -97,6 +97,9 @@ class Config:
     """Draws of each random degradation, at least 1; a degradation that draws nothing has one trial."""
     limit: int | None = None
     """Number of test images, at least 1, chosen by a hash of their ids. null: all of them."""
+    budget: float = 1.0
+    """Share of each image's degraded cells that is evaluated, above 0 and at most 1: every image takes some of each
+    degradation, chosen by a hash, the same for all networks. Raising it computes the difference alone."""
     seed: int = 0
     """Seed of all draws and trainings, 0 to 2^63 - 1."""
     quantize: bool = False
@@ -162,6 +165,7 @@ def check(config: Config) -> None:
     rules = {
         "trials": (config.trials >= 1, "at least 1"),
         "limit": (config.limit is None or config.limit >= 1, "at least 1, or null for all images"),
+        "budget": (0 < config.budget <= 1, "above 0 and at most 1, which is all cells"),
         "batch_size": (1 <= config.batch_size <= 65_536, "at least 1, at most 65536"),
         "input_size": (config.input_size is None or size_ok(config.input_size), SIZES),
         "view": (config.view in VIEWS, "one of " + ", ".join(VIEWS)),

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from cnnsens_bench.engine.budget import CellChoice
 from cnnsens_bench.engine.sweep import Sweep
 
 
@@ -98,41 +99,80 @@ def plan(
         yield held
 
 
+def whole_evaluations(sweep: Sweep, count: int, images: Iterable[pd.DataFrame]) -> int:
+    """Return how many evaluations a sweep asks for where nothing is stored.
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    count
+        The number of images.
+    images
+        The sample table as frames of its rows, which is read only where images take unlike numbers of cells.
+    """
+    if sweep.budget == 1:
+        return count * sweep.evaluations_per_image()
+    choice, (_, scores) = CellChoice(sweep), sweep.needed()
+    cells = sum(int(choice.counts(frame["image_id"].tolist()).sum()) for frame in images)
+    return len(sweep.entrants) * cells + count * int(scores.sum())
+
+
 def _lacking(sweep: Sweep, frames: Iterable[pd.DataFrame], stored: StoredRows | None) -> Iterator[ImageBatch]:
     """Yield the images that lack something, some at a time."""
     if not sweep.entrants:
         return
-    needed = sweep.needed()
-    if stored is None:
-        for frame in frames:
-            yield _lacking_all(frame, *needed)
-        return
-    cell_question = _Question(stored, sweep.cell_table(), needed[0])
-    score_question = _Question(stored, sweep.score_table(), needed[1])
+    everything = _Everything(sweep)
     # A query asks about many images, because each scans the whole table where ids are in no order.
     step = max(1, MAX_ROWS_PER_QUERY // max(1, sweep.evaluations_per_image()))
+    if stored is None:
+        for frame in frames:
+            yield from map(everything.of, [frame] if everything.alike else _cut(frame, step))
+        return
+    cell_question = _Question(stored, sweep.cell_table(), everything.cells)
+    score_question = _Question(stored, sweep.score_table(), everything.scores)
     for frame in frames:
         begun = frame["image_id"].isin(stored.begun(frame["image_id"].tolist())).to_numpy()
         # Images that the store knows nothing of need no further question.
-        if not begun.any():
-            yield _lacking_all(frame, *needed)
+        if everything.alike and not begun.any():
+            yield everything.of(frame)
             continue
-        for start in range(0, len(frame), step):
-            rows, known = frame.iloc[start : start + step], begun[start : start + step]
-            batch = _lacking_all(rows, *needed)
+        for start, rows in zip(range(0, len(frame), step), _cut(frame, step), strict=True):
+            known = begun[start : start + step]
+            batch = everything.of(rows)
             if known.any():
                 ids = rows["image_id"][known].tolist()
                 wanted, wanted_scores = batch.wanted.copy(), batch.wanted_scores.copy()
-                wanted[known], wanted_scores[known] = cell_question.ask(ids), score_question.ask(ids)
+                wanted[known] &= cell_question.ask(ids)
+                wanted_scores[known] &= score_question.ask(ids)
                 some = wanted.any(axis=(1, 2)) | wanted_scores.any(axis=(1, 2))
                 batch = ImageBatch(rows[some], wanted[some], wanted_scores[some])
             if len(batch.rows):
                 yield batch
 
 
-def _lacking_all(rows: pd.DataFrame, cells: np.ndarray, scores: np.ndarray) -> ImageBatch:
-    """Return the batch of images that lack everything; its arrays take no memory."""
-    return ImageBatch(rows, *(np.broadcast_to(needed, (len(rows), *needed.shape)) for needed in (cells, scores)))
+def _cut(frame: pd.DataFrame, step: int) -> Iterator[pd.DataFrame]:
+    return (frame.iloc[start : start + step] for start in range(0, len(frame), step))
+
+
+class _Everything:
+    """What a sweep asks of images of which nothing is stored."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.cells, self.scores = sweep.needed()
+        self.choice = CellChoice(sweep) if sweep.budget < 1 else None
+
+    @property
+    def alike(self) -> bool:
+        """Whether all images need the same, so that the batch of any number of them takes no memory."""
+        return self.choice is None
+
+    def of(self, rows: pd.DataFrame) -> ImageBatch:
+        """Return the batch of images that lack everything."""
+        cells, scores = (np.broadcast_to(needed, (len(rows), *needed.shape)) for needed in (self.cells, self.scores))
+        if self.choice is not None:
+            cells = cells & self.choice.of(rows["image_id"].tolist())[:, None]
+        return ImageBatch(rows, cells, scores)
 
 
 class _Question:

@@ -119,6 +119,9 @@ class Sweep:
         The pre-made pictures that `stored:` degradations show; None where no degradation does.
     compile
         Whether networks are compiled, but for those whose batch norm is recalibrated. Scores never are.
+    budget
+        The share of its degraded cells that each image takes, above 0 and at most 1 (see `engine/budget.py`). Scores
+        are computed for every image.
     """
 
     run_id: str
@@ -139,6 +142,7 @@ class Sweep:
     stored_quality: int | None = None
     stored: "StoredSet | None" = None
     compile: bool = False
+    budget: float = 1.0
 
     def degradation(self, name: str) -> Degradation:
         """Return the degradation of a canonical name as this sweep applies it."""
@@ -195,7 +199,7 @@ class Sweep:
         ]
 
     def needed(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return what each image needs: (entrants, cells) and (entrants, score cells) bool.
+        """Return what each image needs with the whole budget: (entrants, cells) and (entrants, score cells) bool.
 
         The weights of a network whose batch norm is recalibrated depend on the cell, so there is no single gradient,
         and it is not scored. A network without gradients is scored by predictors that only run it.
@@ -208,7 +212,7 @@ class Sweep:
         return cells, scored[:, None] & (given[:, None] | ~needed)
 
     def evaluations_per_image(self) -> int:
-        """Return how many cells and scores an image needs, over all entrants."""
+        """Return how many cells and scores an image needs with the whole budget, over all entrants."""
         return sum(int(needed.sum()) for needed in self.needed())
 
     def reach(self, input_size: int) -> Reach:
@@ -226,7 +230,7 @@ class Sweep:
         return Reach(shift, max([0.0, *(reach.radius for reach in reaches)]))
 
     def cell_table(self) -> pd.DataFrame:
-        """Return what each image needs, entrant by entrant: columns model, defense, degradation, level and trial."""
+        """Return the cells that an image can need: columns model, defense, degradation, level and trial."""
         cells = self.cells()
         rows = [(e.model, e.defense, c.degradation, c.level, c.trial) for e in self.entrants for c in cells]
         return pd.DataFrame(rows, columns=["model", "defense", "degradation", "level", "trial"])

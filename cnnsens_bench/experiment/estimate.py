@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets.sample_table import ImageSelection
-from cnnsens_bench.engine.plan import plan
+from cnnsens_bench.engine.plan import plan, whole_evaluations
 from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.prepare import prepare
 from cnnsens_bench.experiment.profiling import Profiler, WantedCounts, training_steps
@@ -113,7 +113,7 @@ def estimate(config: Config, console: Console) -> CostEstimate:
         images=len(images),
         entrants=len(sweep.entrants),
         evaluations=counts.evaluations,
-        stored=len(images) * sweep.evaluations_per_image() - counts.evaluations,
+        stored=whole_evaluations(sweep, len(images), images.frames()) - counts.evaluations,
         trainings=len(trainings),
         training_steps=sum(training_steps(model, train) for model in trainings),
         device=device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
@@ -158,10 +158,11 @@ def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
 def wanted_counts(store: Store | None, sweep: Sweep, chosen: ImageSelection, protocol: str) -> WantedCounts:
     """Return how many of the chosen images each entrant still needs; `store` is None where there is none yet."""
     needed_cells, needed_scores = (needed.astype(np.int64) for needed in sweep.needed())
-    if store is None or not store.has_predictions(protocol, sweep.dataset):
+    rows = store.rows_of(protocol, sweep.dataset) if store and store.has_predictions(protocol, sweep.dataset) else None
+    if rows is None and sweep.budget == 1:
         return WantedCounts(needed_cells * len(chosen), needed_scores * len(chosen), len(chosen))
     cells, scores, images = np.zeros_like(needed_cells), np.zeros_like(needed_scores), 0
-    for batch in plan(sweep, chosen.frames(), store.rows_of(protocol, sweep.dataset)):
+    for batch in plan(sweep, chosen.frames(), rows):
         cells += batch.wanted.sum(axis=0)
         scores += batch.wanted_scores.sum(axis=0)
         images += len(batch.rows)

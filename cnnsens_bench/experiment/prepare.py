@@ -61,7 +61,7 @@ class ResolvedStudy:
     def sweep(self, calibration: tuple[CalibrationImage, ...] = ()) -> Sweep:
         """Return what the engine is asked to evaluate; `calibration` is what recalibrated networks see before."""
         evaluates = "seed", "quantize", "precision", "batch_size", "plugins", "frost", "stored_quality", "compile"
-        shared = ("run_id", *evaluates)
+        shared = ("run_id", "budget", *evaluates)
         return Sweep(
             dataset=self.samples.name,
             entrants=self.pairing.entrants,

@@ -102,6 +102,7 @@ class RunSettings:
     frost: str
     stored_quality: int | None
     compile: bool
+    budget: float
     batch_size: int
     plugins: tuple[str, ...]
     cluster: ClusterConfig

@@ -13,7 +13,7 @@ from rich.console import Console
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.datasets.sample_table import ImageSelection
-from cnnsens_bench.engine.plan import plan
+from cnnsens_bench.engine.plan import plan, whole_evaluations
 from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.compiling import not_compiled
 from cnnsens_bench.experiment.entrants import calibration_images, pair_entrants, same_training
@@ -115,7 +115,9 @@ def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     """Say what is going to be computed, and what is left out of it."""
     trials = sum(len(condition.levels) * condition.trials for condition in study.conditions)
     defenses = len({entrant.defense for entrant in study.pairing.entrants})
-    what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions → {store.path}"
+    budget = study.settings.budget
+    taken = "" if budget == 1 else f", of which each image takes {100 * budget:g} % (budget={budget:g})"
+    what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions{taken} → {store.path}"
     say(console, f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, {what}")
     say(console, *study.samples.notes, *study.notes, *study.pairing.left_out)
     trainings = study.pairing.trainings.values()
@@ -227,7 +229,7 @@ def run_sweep(
     store.held.check()  # after hours of training, another run may have taken over the output
     with stored_plan(sweep, plan(sweep, images.frames(), rows), parts) as stored:
         if resumed:
-            everything = len(images) * sweep.evaluations_per_image()
+            everything = whole_evaluations(sweep, len(images), images.frames())
             done = everything - stored.evaluations
             console.print(f"resuming: {done} of {everything} evaluations are in the store", markup=False)
         if stored.evaluations == 0:

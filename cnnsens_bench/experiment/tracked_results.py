@@ -165,9 +165,14 @@ def log_results(
     with tracker.attempt():
         views = ("leaderboard", "accuracy", "label_change")
         leaders, *tables = (store.query(TABLE, [view, protocol, dataset]) for view in views)
+        shares = store.query(TABLE, ["evaluated_share", protocol, dataset]) if study.settings.budget < 1 else None
         for entrant in study.pairing.entrants:
             rows = _rows_of(leaders, entrant).to_dict("records")
             metrics = [(key, float(row[key]), 0) for row in rows for key in SUMMARY if pd.notna(row[key])]
+            if shares is not None:
+                metrics += [
+                    ("evaluated_share", float(share), 0) for share in _rows_of(shares, entrant)["share"].dropna()
+                ]
             metrics += _curve_metrics(*(_rows_of(table, entrant) for table in tables))
             model, defense = study.pairing.trainings[entrant.checkpoint], entrant.defense
             tags = {"kind": "evaluation", "defense": defense, "protocol": protocol, **_model_tags(model.name)}

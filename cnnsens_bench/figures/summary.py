@@ -13,11 +13,13 @@ from rich.text import Text
 
 from cnnsens_bench.measures import EntrantResults, MeasureSpec, measures
 from cnnsens_bench.store import Store
-from cnnsens_bench.utils.formatting import UNITS, degradation_text, level_text, plain
+from cnnsens_bench.utils.formatting import UNITS, degradation_text, level_text, plain, share_span
 
 LEADERS = "SELECT * FROM leaderboard WHERE protocol = ? AND dataset = ?"
 ACCURACY = "SELECT * FROM accuracy WHERE protocol = ? AND dataset = ? AND degradation <> 'none'"
 CHANGE = "SELECT * FROM label_change WHERE protocol = ? AND dataset = ?"
+BUDGETED = "SELECT 1 FROM runs WHERE protocol = ? AND (config ->> 'budget')::DOUBLE < 1 LIMIT 1"
+SHARES = "SELECT share FROM evaluated_share WHERE protocol = ? AND dataset = ? AND share IS NOT NULL"
 KEY = ["model", "defense"]
 
 PLAIN_WIDTH = 120
@@ -77,11 +79,28 @@ def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN
         return []
     leaders["name"] = _names(leaders)
     accuracy, change = store.query(ACCURACY, which), store.query(CHANGE, which)
-    tables = [_ranking(_with_measures(leaders, accuracy, change), dataset)]
+    caption = evaluated_text(store, protocol, dataset)
+    tables = [_ranking(_with_measures(leaders, accuracy, change), dataset, caption)]
     for degradation in sorted(accuracy["degradation"].unique()):
         own, own_change = (rows[rows["degradation"] == degradation] for rows in (accuracy, change))
         tables += _levels(degradation, leaders, own, own_change, width)
     return tables
+
+
+def evaluated_text(store: Store, protocol: str, dataset: str) -> str:
+    """Say which share of the degraded cells was evaluated; "" where no run under the protocol has a budget below 1.
+
+    Parameters
+    ----------
+    store
+        The store of the run.
+    protocol, dataset
+        Which rows of the store are counted.
+    """
+    if store.query(BUDGETED, [protocol]).empty:
+        return ""
+    shares = store.query(SHARES, [protocol, dataset])["share"]
+    return f"{share_span(shares.min(), shares.max())} of the degraded cells evaluated" if len(shares) else ""
 
 
 def _shown() -> list[MeasureSpec]:
@@ -115,9 +134,11 @@ def _with_measures(leaders: pd.DataFrame, accuracy: pd.DataFrame, change: pd.Dat
     return leaders.assign(**{spec.name: [spec.interval(one)[0] for one in results] for spec in lacking})
 
 
-def _ranking(leaders: pd.DataFrame, dataset: str) -> Table:
+def _ranking(leaders: pd.DataFrame, dataset: str, evaluated: str) -> Table:
     unlike = leaders["n_conditions"].nunique() > 1
     caption = f"{leaders['n_images'].max()} test images; means over levels, then over degradations"
+    if evaluated:
+        caption += f"\n{evaluated}; the worst condition is the lowest of uncertain shares, so it looks too low"
     if unlike:
         caption += "\nmeans are comparable only among rows with the same conditions"
     table = table_of(Text(f"{plain(dataset)}: accuracy and label change p_Δ in %, with 95 % intervals"), caption)

@@ -67,3 +67,14 @@ def flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tu
             yield from flatten_mapping(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def share_span(low: float, high: float) -> str:
+    """Return two shares in per cent, or one of them where they do not differ when they are rounded.
+
+    Examples
+    --------
+    >>> share_span(0.1, 0.1001), share_span(0.1, 1.0)
+    ('10.0 %', '10.0 to 100.0 %')
+    """
+    return " to ".join(dict.fromkeys(f"{100 * share:.1f}" for share in (low, high))) + " %"

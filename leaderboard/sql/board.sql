@@ -16,6 +16,33 @@ FROM (
 )
 GROUP BY condition
 
+-- name: planned_trials
+-- What `trials` gives, by the largest trial of any image: a budget leaves no image all trials.
+SELECT condition, min(planned) AS least, max(planned) AS most
+FROM (SELECT entrant, degradation, level, max(trials) AS planned FROM evaluated GROUP BY ALL)
+JOIN entrant_board USING (entrant) JOIN condition_index USING (board, degradation, level)
+WHERE board = $board GROUP BY ALL
+
+-- name: evaluated_shares
+-- For each entrant of a board, the share of its degraded cells that was evaluated, and the share that is compared. What
+-- several databases have counts once in the second.
+WITH planned AS (
+    SELECT entrant, degradation, level, max(trials) AS trials, sum(cells) AS cells FROM evaluated GROUP BY ALL
+),
+evaluated_cells AS (
+    SELECT entrant, sum(cells) FILTER (degradation <> 'none') AS cells,
+        max(cells) FILTER (degradation = 'none') * sum(trials) FILTER (degradation <> 'none') AS every
+    FROM planned GROUP BY ALL
+),
+compared_cells AS (
+    SELECT entrant, sum(p.trials) AS cells, count(DISTINCT image) AS images
+    FROM per_image AS p JOIN condition_index USING (condition) JOIN entrant_board USING (board, entrant)
+    WHERE degradation <> 'none' GROUP BY ALL
+)
+SELECT entrant, least(1, e.cells / e.every) AS share, least(1, c.cells / e.every) AS compared
+FROM entrant_board JOIN evaluated_cells AS e USING (entrant) LEFT JOIN compared_cells AS c USING (entrant)
+WHERE board = $board AND e.every > 0 ORDER BY entrant
+
 -- name: measured
 -- For each entrant of a board, the conditions that it was measured under, and the number of images with a prediction.
 SELECT entrant, list(DISTINCT condition ORDER BY condition) AS conditions,

@@ -5,6 +5,13 @@ CREATE TABLE loaded (
     trials BIGINT, hit DOUBLE, changed DOUBLE, top5 DOUBLE, nll DOUBLE
 );
 CREATE TABLE calibration (entrant INTEGER, degradation VARCHAR, level DOUBLE, bin INTEGER, gap DOUBLE, rows BIGINT);
+-- Of boards on which a run has a budget: the cells of each entrant, its trials and a checksum of its cells under each
+-- condition; the cells under the conditions where checksums differ; and the cells that not all entrants share.
+CREATE TABLE evaluated (
+    file INTEGER, entrant INTEGER, degradation VARCHAR, level DOUBLE, cells BIGINT, trials INTEGER, checksum HUGEINT
+);
+CREATE TABLE cells (entrant INTEGER, degradation VARCHAR, level DOUBLE, trial INTEGER, image_id VARCHAR);
+CREATE TABLE unshared (board BIGINT, degradation VARCHAR, level DOUBLE, trial INTEGER, image_id VARCHAR);
 CREATE TABLE class_names (dataset VARCHAR, image_id VARCHAR, class_name VARCHAR);
 CREATE TABLE timings (entrant INTEGER, run_id VARCHAR, device VARCHAR, threads INTEGER, images BIGINT, seconds DOUBLE);
 
@@ -46,13 +53,57 @@ SELECT run_id, dataset, stage, count(DISTINCT image_id) AS images FROM source.fa
 -- name: load_class_names
 INSERT INTO class_names SELECT dataset, image_id, class_name FROM source.images
 
+-- name: load_evaluated
+INSERT INTO evaluated
+SELECT $file, entrant, degradation, level, count(*), max(trial) + 1, sum(hash(image_id, trial)::HUGEINT)
+FROM source.predictions JOIN entrant_map USING (run_id, dataset, model, defense)
+GROUP BY entrant, degradation, level
+
+-- name: find_unequal
+-- The conditions under which the entrants of a board differ in their cells, and the undegraded one.
+CREATE TABLE unequal AS
+SELECT board, degradation, level
+FROM (
+    SELECT entrant, degradation, level, sum(cells) AS cells, sum(checksum) AS checksum FROM evaluated GROUP BY ALL
+) JOIN entrant_board USING (entrant)
+GROUP BY ALL HAVING count(DISTINCT (cells, checksum)) > 1 OR degradation = 'none'
+
+-- name: load_cells
+INSERT INTO cells
+SELECT entrant, degradation, level, trial, image_id
+FROM source.predictions
+JOIN entrant_map USING (run_id, dataset, model, defense)
+JOIN entrant_board USING (entrant)
+SEMI JOIN unequal USING (board, degradation, level)
+
+-- name: find_unshared
+-- A cell is shared if every entrant has it that has the image and the condition.
+INSERT INTO unshared
+WITH images AS (SELECT DISTINCT board, entrant, image_id FROM cells JOIN entrant_board USING (entrant) WHERE degradation = 'none'),
+conditions AS (SELECT DISTINCT entrant, degradation, level FROM cells WHERE degradation <> 'none'),
+asked AS (
+    SELECT board, degradation, level, image_id, count(*) AS entrants
+    FROM images JOIN conditions USING (entrant) GROUP BY ALL
+),
+had AS (
+    SELECT board, degradation, level, image_id, trial, count(DISTINCT entrant) AS entrants
+    FROM cells JOIN images USING (entrant, image_id) WHERE degradation <> 'none' GROUP BY ALL
+)
+SELECT board, degradation, level, trial, image_id
+FROM had JOIN asked USING (board, degradation, level, image_id)
+WHERE had.entrants < asked.entrants;
+DROP TABLE cells
+
 -- name: load_shares
 -- Shares per image and condition of the attached database, because trials are nested in images. A probability of 0 counts
 -- as the smallest normal float32.
 INSERT INTO loaded BY NAME
 WITH entered AS NOT MATERIALIZED (
     SELECT entrant, degradation, level, trial, image_id, label, prediction, true_rank, true_probability
-    FROM source.predictions JOIN entrant_map USING (run_id, dataset, model, defense)
+    FROM source.predictions
+    JOIN entrant_map USING (run_id, dataset, model, defense)
+    JOIN entrant_board USING (entrant)
+    ANTI JOIN unshared USING (board, degradation, level, trial, image_id)
 ),
 undegraded AS (
     SELECT entrant, image_id, prediction AS reference
@@ -74,6 +125,8 @@ SELECT entrant, degradation, level,
     sum((prediction = label)::DOUBLE - confidence::DOUBLE) AS gap, count(*) AS rows
 FROM source.predictions AS p
 JOIN entrant_map USING (run_id, dataset, model, defense)
+JOIN entrant_board USING (entrant)
+ANTI JOIN unshared USING (board, degradation, level, trial, image_id)
 ANTI JOIN (FROM superseded WHERE file = $file) AS s USING (entrant, degradation, level, image_id)
 WHERE confidence IS NOT NULL AND prediction IS NOT NULL
 GROUP BY ALL

@@ -77,6 +77,7 @@ function nameCell(one) {
   if (one.reference) cell.append(make("span", { class: "chip" }, "reference of mCE"));
   if (!one.same_images) cell.append(make("span", { class: "chip" }, `other images: ${one.images}`));
   else if (!one.comparable) cell.append(make("span", { class: "chip" }, "other conditions"));
+  if (one.share !== null && one.share < 0.995) cell.append(make("span", { class: "chip" }, `${percent(one.share)} % of cells`));
   return cell;
 }
 /* A number with so many significant digits; of three: 9.87, 98.7, 987. */
@@ -119,6 +120,7 @@ function span(measure) {
 function notes() {
   const which = board();
   const sentences = ["Below each number: its 95 % interval and the places it allows. Entrants whose intervals overlap are tied."];
+  if (which.budget) sentences.push(`Budget: ${which.budget}`);
   if (!which.has_reference) sentences.push(`mCE, relative mCE and mean flip rate need the reference network: ${DATA.reference} without a defense is not on this board, or has several weights. (build --reference chooses another.)`);
   else {
     const fewer = which.entrants.filter((one) => one.relative_of.relative_mce < one.relative_of.mce).length;

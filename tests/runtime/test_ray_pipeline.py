@@ -153,6 +153,23 @@ def test_ray_gives_the_same_rows_as_one_process(
     assert "evaluations" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_ray_chooses_the_cells_that_one_process_chooses(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "ray-cache"
+    request = (
+        "budget=0.3", "limit=9", f"models=[{{name: {TINY}, weights: random}}]", "defenses=[none]", "training.epochs=0",
+        "cluster.threads=1",
+    )  # fmt: skip
+    here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
+    assert main(words(pictures, cache, here, *request)) == 0
+    assert main(words(pictures, cache, there, *request, "cluster.engine=ray", "cluster.workers=1")) == 0
+    one, other = (Store(output).query(ROWS) for output in (here, there))
+    pd.testing.assert_frame_equal(other, one)
+    assert 9 * (1 + 3) <= len(one) <= 9 * (1 + 4)
+
+
 def test_a_plugin_that_only_the_driver_finds_is_one_sentence(
     pictures: Path,
     tmp_path_factory: pytest.TempPathFactory,

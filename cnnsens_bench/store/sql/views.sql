@@ -130,6 +130,23 @@ LEFT JOIN worst USING (protocol, dataset, model, defense)
 LEFT JOIN timed USING (protocol, dataset, model, defense)
 WHERE a.degradation = 'none';
 
+-- The share of its degraded cells that each entrant was evaluated on: below 1 where `budget` is, and in unfinished runs.
+-- A cell is a degradation, level and trial; an image has as many trials under a condition as the largest trial says.
+CREATE OR REPLACE VIEW evaluated_share AS
+WITH counted AS (
+    SELECT protocol, dataset, model, defense, degradation, level, count(*) AS cells, max(trial) + 1 AS trials
+    FROM protocol_predictions GROUP BY ALL
+),
+summed AS (
+    SELECT protocol, dataset, model, defense,
+        max(cells) FILTER (degradation = 'none') AS n_images,
+        coalesce(sum(cells) FILTER (degradation <> 'none'), 0)::BIGINT AS cells,
+        coalesce(sum(trials) FILTER (degradation <> 'none'), 0)::BIGINT AS cells_per_image
+    FROM counted GROUP BY ALL
+)
+SELECT *, CASE WHEN n_images * cells_per_image > 0 THEN least(1, cells / (n_images * cells_per_image)) END AS share
+FROM summed;
+
 -- What a defense gains over the same model without one: the accuracy with the defense minus the accuracy with `none`,
 -- paired by image and trial. The degradation `none` is the undegraded image, where a gain below 0 is the cost of the
 -- defense. The interval is the one that Agresti & Min (2005) give for per-image differences d. It adds one image that

@@ -1,0 +1,39 @@
+"""Boards on which not all cells of all images were evaluated: which they are, and what their page says of it."""
+
+import json
+
+import pandas as pd
+
+from cnnsens_bench.utils.formatting import share_span
+
+
+def budgeted_boards(runs: pd.DataFrame, entrants: pd.DataFrame, sources: pd.DataFrame) -> set[int]:
+    """Return the boards on which a run has a budget below 1, so that entrants need not have the same cells."""
+    budgets = runs["config"].map(lambda config: json.loads(config or "{}").get("budget"))
+    below = runs.loc[pd.to_numeric(budgets, errors="coerce") < 1, "run_id"]
+    of_runs = sources.loc[sources["run_id"].isin(below), "entrant"]
+    return set(entrants.loc[entrants["entrant"].isin(of_runs), "board"].tolist())
+
+
+def budget_text(shares: pd.DataFrame) -> str:
+    """Say which share of the degraded cells was evaluated, which is compared, and which measures that biases.
+
+    Parameters
+    ----------
+    shares
+        A row for each entrant: `share` of its degraded cells, and `compared`, the share that all entrants have.
+
+    Examples
+    --------
+    >>> budget_text(pd.DataFrame({"share": [0.1, 1.0], "compared": [0.1, 0.1]})).partition(":")[0]
+    '10.0 to 100.0 % of the degraded cells (image, degradation, level, trial) are evaluated'
+    """
+    own, compared = (share_span(shares[name].min(), shares[name].max()) for name in ("share", "compared"))
+    shared = f" Entrants are compared on the cells that they share, {compared}." if own != compared else ""
+    return (
+        f"{own} of the degraded cells (image, degradation, level, trial) are evaluated: a hash chooses those of each "
+        f"image, the same for all entrants.{shared} Accuracy, p_Δ, top-5, NLL and their means are unbiased, and their "
+        "intervals count what was left out. Computed as if nothing was left out, and so biased where a condition has "
+        "few images: ECE, per-class accuracy, mCE, relative mCE, flip rate, the worst condition and the most fragile "
+        "images."
+    )

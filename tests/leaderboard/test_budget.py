@@ -1,0 +1,120 @@
+"""The page of entrants on a budget: which cells are compared, what is unbiased, and what it says."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnnsens_bench.engine.budget import CellChoice
+from cnnsens_bench.engine.sweep import Condition, Sweep
+from cnnsens_bench.store import Store
+from leaderboard.page import data
+from leaderboard.read import read
+from tests.leaderboard.made import sweep, write
+from tests.leaderboard.plain import per_image
+
+CONDITIONS = {("gaussian_rgb", 4.0): 3, ("gaussian_rgb", 8.0): 3, ("pepper", 0.04): 4, ("pepper", 0.08): 4,
+              ("rotation", 45.0): 5}  # fmt: skip
+SWEPT = (
+    Condition("gaussian_rgb", (4.0, 8.0), 3),
+    Condition("pepper", (0.04, 0.08), 4),
+    Condition("rotation", (45.0,), 5),
+)
+CELLS = 19
+IMAGES = [number for number in range(80) if number not in (3, 7)]
+"""Images of `made.sweep` that lack nothing."""
+
+
+def made(run_id: str, seed: int, *models: str) -> pd.DataFrame:
+    return sweep(run_id, "d", IMAGES, seed, models, ("none",), CONDITIONS)
+
+
+def chosen(rows: pd.DataFrame, budget: float, seed: int = 0) -> pd.DataFrame:
+    """Return the rows that a run with a budget has."""
+    one = Sweep("r", "d", (), SWEPT, seed=seed, budget=budget)
+    ids = sorted(rows["image_id"].unique())
+    taken = [
+        (image_id, cell.degradation, cell.level, cell.trial)
+        for image_id, row in zip(ids, CellChoice(one).of(ids), strict=True)
+        for cell, wanted in zip(one.cells(), row, strict=True)
+        if wanted
+    ]
+    return rows.merge(pd.DataFrame(taken, columns=["image_id", "degradation", "level", "trial"]))
+
+
+def board_of(*paths: Path) -> dict:
+    [board] = data(read(paths), "torchvision/alexnet")["boards"]
+    return board
+
+
+def stat(board: dict, model: str, name: str) -> list[float]:
+    [one] = [one for one in board["entrants"] if one["model"] == model]
+    return one["stats"][name]
+
+
+def test_entrants_of_different_budgets_are_compared_on_the_cells_that_they_share(tmp_path: Path) -> None:
+    large, small = made("r1", 0, "torchvision/alexnet"), chosen(made("r2", 1, "timm/b"), 0.3)
+    one = write(tmp_path / "one", large, {"r1": "p"}, config={"budget": 1.0, "trials": 3})
+    other = write(tmp_path / "other", small, {"r2": "p"}, config={"budget": 0.3, "trials": 3})
+    board = board_of(one, other)
+    shared = large.merge(small[["image_id", "degradation", "level", "trial"]])
+    for model, rows in (("torchvision/alexnet", shared), ("timm/b", small)):
+        means = per_image(rows).groupby(["degradation", "level"])[["hit", "changed"]].mean().drop("none", level=0)
+        hit, changed = (means[name].groupby(level=0).mean().mean() for name in ("hit", "changed"))
+        assert stat(board, model, "mean_degraded_accuracy")[0] == pytest.approx(hit, abs=2e-6)
+        assert stat(board, model, "mean_label_change")[0] == pytest.approx(changed, abs=2e-6)
+    share = (len(small) - len(IMAGES)) / (CELLS * len(IMAGES))
+    assert [one["share"] for one in board["entrants"]] == pytest.approx([share, 1], abs=1e-6)
+    assert board["budget"].startswith(f"{100 * share:.1f} to 100.0 % of the degraded cells")
+    assert f"compared on the cells that they share, {100 * share:.1f} %." in board["budget"]
+    assert dict(board["terms"])["Trials"].startswith("4 for each image and level; 3 for gaussian_rgb; 5 for rotation")
+    whole = board_of(one)
+    assert whole["budget"] is None
+    assert whole["entrants"][0]["share"] is None
+    alone = per_image(large).groupby(["degradation", "level"])["hit"].mean().drop("none", level=0)
+    assert stat(whole, "torchvision/alexnet", "mean_degraded_accuracy")[0] == pytest.approx(
+        alone.groupby(level=0).mean().mean(), abs=2e-6
+    )
+
+
+def test_every_mean_has_an_interval_where_few_images_have_a_condition(tmp_path: Path) -> None:
+    rows = chosen(made("r1", 0, "torchvision/alexnet", "timm/b"), 0.15)
+    few = rows[rows["image_id"].isin(sorted(rows["image_id"].unique())[:12])]
+    board = board_of(write(tmp_path, few, {"r1": "p"}, config={"budget": 0.15}))
+    for model in ("torchvision/alexnet", "timm/b"):
+        value, low, high = stat(board, model, "mean_degraded_accuracy")
+        assert low < value < high
+    assert "of the degraded cells" in board["budget"]
+    assert "compared on" not in board["budget"]
+
+
+def test_means_are_unbiased_over_the_seeds_of_the_choice(tmp_path: Path) -> None:
+    """The mean of 300 replays is as close to the whole table as its standard error allows, for each condition."""
+    table = made("r", 3, "timm/b")
+    levels = per_image(table).groupby(["degradation", "level"])[["hit", "changed"]].mean()
+    replays = [
+        per_image(chosen(table, 0.2, seed)).groupby(["degradation", "level"])[["hit", "changed"]].mean()
+        for seed in range(300)
+    ]
+    for name in ("hit", "changed"):
+        found = pd.concat([replay[name] for replay in replays], axis=1).drop("none", level=0)
+        error = (found.mean(axis=1) - levels[name]) / (found.std(axis=1) / np.sqrt(300))
+        assert error.drop("none", level=0).abs().max() < 4
+        assert (found.std(axis=1) > 0.01).all()
+
+
+def test_the_views_compute_what_pandas_computes(tmp_path: Path) -> None:
+    rows = chosen(made("r1", 0, "timm/b"), 0.3)
+    write(tmp_path, rows, {"r1": "p"}, config={"budget": 0.3})
+    store = Store(tmp_path)
+    expected = per_image(rows).groupby(["degradation", "level"])[["hit", "changed"]].mean()
+    for view, name in (("accuracy", "hit"), ("label_change", "changed")):
+        found = store.query(f"FROM {view} WHERE degradation <> 'none'").set_index(["degradation", "level"])
+        assert found["value"].to_dict() == pytest.approx(expected[name].drop("none", level=0).to_dict())
+        assert (found["low"] <= found["value"]).all()
+        assert (found["value"] <= found["high"]).all()
+    [leader] = store.query("FROM leaderboard").to_dict("records")
+    means = expected.drop("none", level=0).groupby(level=0).mean().mean()
+    assert leader["mean_degraded_accuracy"] == pytest.approx(means["hit"])
+    assert leader["mean_label_change"] == pytest.approx(means["changed"])
