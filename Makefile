@@ -29,6 +29,7 @@ bench: .venv
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/degradations.py
 	$(BIN)/python benchmarks/sensitivity.py
+	$(BIN)/python benchmarks/budget.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/scale.py
 

@@ -1,6 +1,6 @@
 """What a budget costs and what it gives away, by replaying a whole store.
 
-    python benchmarks/budget.py [--json FILE] [--budget 0.1] [--replays 1000]
+    python benchmarks/budget.py [--json FILE] [--budget 0.1] [--replays 300]
 
 A small ResNet, trained for a minute, predicts the test images of `plumage` at 64² under the 15 common corruptions at
 their 5 severities, without a budget. From these predictions a run on a budget is replayed often, each time under
@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--budget", type=float, default=0.1, help="the share of an image's degraded cells")
-    parser.add_argument("--replays", type=int, default=1000)
+    parser.add_argument("--replays", type=int, default=300)
     given = parser.parse_args()
     if not 0 < given.budget < 1 or given.replays < 2:
         parser.error("--budget must be above 0 and below 1, and --replays at least 2")
