@@ -50,6 +50,7 @@ def dataset(name: str, *, folder: str | None, source: str) -> Callable[[Loader],
     Examples
     --------
     >>> import pandas as pd
+    >>> from cnnsens_bench.datasets import make_samples
     >>> @dataset("two_dots", folder=None, source="it needs no files")
     ... def two_dots(root, *, ending: str = "png"):
     ...     names = ["red", "blue"]

@@ -1,6 +1,5 @@
 """The same photographs in folders, tar shards, Parquet files and arrays, on a disk and a server: equal predictions."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,9 +34,7 @@ def _numbered_folder() -> Iterator[None]:
         samples = load("folder", root, None, {"name": name})
         ids = samples.table["image_id"].str.extract(r"(\d+)\.png$")[0]
         order = ids.astype(int).sort_values().index
-        return dataclasses.replace(
-            samples, table=samples.table.assign(image_id=ids, split="test").loc[order].reset_index(drop=True)
-        )
+        return samples.with_table(samples.table.assign(image_id=ids, split="test").loc[order].reset_index(drop=True))
 
     yield
     datasets.pop("numbered_folder")
