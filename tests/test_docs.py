@@ -67,6 +67,7 @@ def test_python_blocks_run(
 ) -> None:
     """Those that register something are for `test_extensions_run_together`: a registry is for a whole process."""
     monkeypatch.chdir(runs)
+    monkeypatch.setenv("CNNSENS_CACHE", str(runs / "cache"))  # another process may run the same page
     monkeypatch.syspath_prepend(str(runs))
     names: dict[str, object] = {}
     for block in blocks(page, "python"):
