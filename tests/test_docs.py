@@ -16,6 +16,7 @@ from PIL import Image
 from cnnsens_bench import cli, open_results
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.store import Store
+from cnnsens_bench.utils.cache import cache_dir
 from tests.leaderboard.made import sweep, timings, write
 
 ROOT = Path(__file__).parents[1]
@@ -61,12 +62,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which nothing is computed. Only the pictures of plumage, which take long to draw, are the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    drawn = cache_dir() / "plumage"
+    drawn.mkdir(parents=True, exist_ok=True)
+    (folder / "plumage").symlink_to(drawn)
+    return folder
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_python_blocks_run(
-    page: str, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str, runs: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Those that register something are for `test_extensions_run_together`: a registry is for a whole process."""
     monkeypatch.chdir(runs)
+    monkeypatch.setenv("CNNSENS_CACHE", str(own_cache))
     monkeypatch.syspath_prepend(str(runs))
     names: dict[str, object] = {}
     for block in blocks(page, "python"):
