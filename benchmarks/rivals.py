@@ -24,7 +24,7 @@ import scipy.ndimage
 import torch
 from kornia.color import hsv_to_rgb, rgb_to_hsv
 from PIL import Image as Pillow
-from skimage import transform
+from skimage import filters, transform
 from skimage.color import hsv2rgb, rgb2hsv
 from skimage.util import random_noise
 from torch import Tensor
@@ -167,15 +167,17 @@ def imagecorruptions() -> Any:
     resources.resource_filename = lambda package, name: str(folder / name)
     interpolation: Any = types.ModuleType("scipy.ndimage.interpolation")
     interpolation.map_coordinates = scipy.ndimage.map_coordinates
-    sys.modules.setdefault("pkg_resources", resources)
-    sys.modules.setdefault("scipy.ndimage.interpolation", interpolation)
+    absent = {"pkg_resources": resources, "scipy.ndimage.interpolation": interpolation}
+    absent = {name: module for name, module in absent.items() if name not in sys.modules}
+    sys.modules.update(absent)
     if not hasattr(np, "float_"):
         np.float_ = np.float64  # type: ignore[attr-defined]
     module: Any = importlib.import_module("imagecorruptions.corruptions")
-    gaussian = module.gaussian
+    for name in absent:  # other modules want the real ones
+        del sys.modules[name]
 
     def with_old_name(image: np.ndarray, *positional: Any, multichannel: bool = False, **named: Any) -> np.ndarray:
-        return gaussian(image, *positional, channel_axis=-1 if multichannel else None, **named)
+        return filters.gaussian(image, *positional, channel_axis=-1 if multichannel else None, **named)
 
     module.gaussian = with_old_name
     return module

@@ -57,10 +57,10 @@ def import_published(patch: pytest.MonkeyPatch) -> types.ModuleType:
     interpolation: Any = types.ModuleType("scipy.ndimage.interpolation")
     interpolation.map_coordinates = scipy.ndimage.map_coordinates
     # Other tests in this process need the real modules, so these stand for them during the import alone.
-    absent = {"pkg_resources": resources, "scipy.ndimage.interpolation": interpolation}
-    with mock.patch.dict(sys.modules, absent):
+    with pytest.MonkeyPatch.context() as during:
+        during.setitem(sys.modules, "pkg_resources", resources)
+        during.setitem(sys.modules, "scipy.ndimage.interpolation", interpolation)
         module = importlib.import_module("imagecorruptions.corruptions")
-    sys.modules["imagecorruptions.corruptions"] = module
     patch.setattr(np, "float_", np.float64, raising=False)
 
     def with_old_name(image: np.ndarray, *positional: Any, multichannel: bool = False, **named: Any) -> np.ndarray:
