@@ -60,7 +60,7 @@ def npy(
     numbers = [str(i) for i in range(count)]
     table = pd.DataFrame({"image_id": numbers, "split": "test", "uri": [f"{file}#{i}" for i in numbers]})
     names, notes = class_list("npy", classes, [folder])
-    codes = label_codes("npy", texts, names, lambda label: str(texts[texts == label].index[0]))
+    codes = label_codes("npy", texts, names, lambda: [(table, texts)])
     return make_samples(name, codes.classes, codes.complete(table, texts), notes=notes, content=_digest(file))
 
 

@@ -134,12 +134,7 @@ def _samples(
     if labels.empty:
         raise UserError(f"dataset 'parquet': no image of {files[0]} has a label: name another column or split")
     names, named = listed if given else _stored_names(read) or listed
-
-    def image_of(label: Any) -> str:
-        some = (table["image_id"][(found == label).to_numpy()] for table, found in tables())
-        return str(next(ids.iloc[0] for ids in some if len(ids)))
-
-    codes = label_codes("parquet", labels, names, image_of)
+    codes = label_codes("parquet", labels, names, tables)
     content = hashlib.sha256(repr([(one.size, one.rows) for one in read]).encode()).hexdigest()
     large = max(one.largest_group for one in read)
     slow = (f"row groups of {large >> 20} MB are slow to read: write them with row_group_size=100",)

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cnnsens_bench.datasets.sample_table import BOX, COLUMNS, FRAME_ROWS, FileTable, count_labels, digest_key, hash_rows
-from cnnsens_bench.utils.atomic import replacing
 from cnnsens_bench.utils.cache import cache_dir
 from cnnsens_bench.utils.storage import require_writable
 
@@ -57,15 +56,16 @@ def write_table(frames: Iterable[pd.DataFrame], suffix: bytes, has_split: bool) 
                 paths.update(json.dumps([frame["uri"].tolist(), frame["mask_uri"].tolist()]).encode())
                 counts.append(count_labels(frame))
                 has_boxes = has_boxes or bool(frame["box_w"].notna().any())
-            known = {digest_key(suffix, as_test): _finished(digest, suffix) for as_test, digest in digests.items()}
+            for digest in digests.values():
+                digest.update(suffix)
+            known = {digest_key(suffix, as_test): digest.hexdigest() for as_test, digest in digests.items()}
             totals = pd.concat(counts).groupby(level=["split", "label"]).sum()
             counted = [[split, label, count] for (split, label), count in totals.items()]
             facts = json.dumps({"counts": counted, "has_boxes": has_boxes, "digests": known})
             writer.add_key_value_metadata({METADATA: facts.encode()})
         name = hashlib.sha256(f"{facts} {paths.hexdigest()}".encode()).hexdigest()[:32]
         path = folder / f"{name}.parquet"
-        with replacing(path, partial):
-            pass
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return read_table(path)
@@ -79,9 +79,3 @@ def read_table(path: Path) -> FileTable:
     index = pd.MultiIndex.from_tuples([(s, label) for s, label, _ in facts["counts"]], names=["split", "label"])
     counts = pd.Series([count for _, _, count in facts["counts"]], index)
     return FileTable(path, rows, counts, facts["has_boxes"], facts["digests"])
-
-
-def _finished(digest: "hashlib._Hash", suffix: bytes) -> str:
-    copy = digest.copy()
-    copy.update(suffix)
-    return copy.hexdigest()

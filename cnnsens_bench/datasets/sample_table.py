@@ -1,5 +1,6 @@
 """The rows of a data set's samples, in memory or in a file of the cache folder; thousands are read at a time."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -120,14 +121,14 @@ class FileTable:
             for batch in file.iter_batches(FRAME_ROWS, columns=list(columns)):
                 frame = batch.to_pandas()[list(columns)]
                 if "mask_uri" in columns:
-                    frame["mask_uri"] = frame["mask_uri"].astype(object).where(frame["mask_uri"].notna(), None)
+                    frame["mask_uri"] = texts_or_none(frame["mask_uri"])
                 yield frame.assign(split="test") if self.as_test and "split" in columns else frame
 
     def digest(self, suffix: bytes) -> str:
         return self.digests.get(digest_key(suffix, self.as_test)) or digest_of(self.frames(), suffix)
 
     def all_test(self) -> SampleTable:
-        return FileTable(self.path, self.rows, self.label_counts, self.has_boxes, self.digests, as_test=True)
+        return dataclasses.replace(self, as_test=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +203,11 @@ class ImageSelection:
                 least = np.argpartition(ranks, count - 1)[:count]
                 ranks, positions = ranks[least], positions[least]
         return positions[np.argsort(ranks, kind="stable")]
+
+
+def texts_or_none(texts: pd.Series) -> pd.Series:
+    """Return texts with None where there is none; pandas turns that into NaN in a column that also holds text."""
+    return texts.astype(object).where(texts.notna(), None)
 
 
 def digest_key(suffix: bytes, as_test: bool) -> str:

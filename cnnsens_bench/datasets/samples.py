@@ -22,6 +22,7 @@ from cnnsens_bench.datasets.sample_table import (
     MemoryTable,
     SampleTable,
     repeated_id,
+    texts_or_none,
 )
 from cnnsens_bench.utils.atomic import write_atomically
 from cnnsens_bench.utils.errors import UserError
@@ -229,8 +230,7 @@ def _completed(name: str, classes: Sequence[str], rows: pd.DataFrame) -> pd.Data
     """Return rows with the columns `COLUMNS`, once their labels and splits are checked."""
     absent = {column: float("nan") for column in (*BOX, "mask_uri") if column not in rows}
     table = rows.assign(**absent).astype(dict.fromkeys(BOX, "float64"))
-    # pandas turns None into NaN in a column that also holds text.
-    table["mask_uri"] = table["mask_uri"].astype(object).where(table["mask_uri"].notna(), None)
+    table["mask_uri"] = texts_or_none(table["mask_uri"])
     _check_labels(name, classes, table)
     table["label"] = table["label"].astype("int64")
     if "class_name" not in table:

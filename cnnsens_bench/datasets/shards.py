@@ -226,7 +226,13 @@ class LabelCodes:
         return table.assign(label=codes, class_name=np.asarray(self.classes, object)[codes])
 
 
-def label_codes(name: str, labels: pd.Series, names: list[str] | None, image_of: Callable[[Any], str]) -> LabelCodes:
+LabelledTables = Iterable[tuple[pd.DataFrame, pd.Series]]
+"""Tables of images with the column `image_id`, and the labels of each one's images."""
+
+
+def label_codes(
+    name: str, labels: pd.Series, names: list[str] | None, tables: Callable[[], LabelledTables]
+) -> LabelCodes:
     """Return which classes labels mean.
 
     Parameters
@@ -237,8 +243,8 @@ def label_codes(name: str, labels: pd.Series, names: list[str] | None, image_of:
         Every label that occurs, numbers or texts, in the order in which they occur; each may occur again.
     names
         The names of the classes by number; None takes the labels themselves.
-    image_of
-        Returns the id of an image that has a label, for the error.
+    tables
+        Returns the images, of which the error names the first with a wrong label.
 
     Raises
     ------
@@ -251,19 +257,26 @@ def label_codes(name: str, labels: pd.Series, names: list[str] | None, image_of:
         wrong = ~((numbers >= 0) & (numbers < most) & (numbers == np.floor(numbers)))
         if wrong.any():
             label = labels[wrong].iloc[0]
+            image = _image_of(label, tables())
             count = f"one of the {len(names)} classes, 0 to {len(names) - 1}" if names is not None else "0, 1, 2, …"
-            raise UserError(f"dataset '{name}': image '{image_of(label)}' has the label {label}: it must be {count}")
+            raise UserError(f"dataset '{name}': image '{image}' has the label {label}: it must be {count}")
         present = np.unique(numbers.to_numpy(dtype="int64"))
         return LabelCodes([names[i] if names is not None else str(i) for i in present], present)
     texts = labels.astype(str)
     known = set(texts.unique())
     if names is not None and (unknown := sorted(known - set(names))):
-        label = labels[(texts == unknown[0]).to_numpy()].iloc[0]
+        image = _image_of(labels[(texts == unknown[0]).to_numpy()].iloc[0], tables())
         raise UserError(
-            f"dataset '{name}': image '{image_of(label)}' has the label '{unknown[0][:80]}', which is no class"
+            f"dataset '{name}': image '{image}' has the label '{unknown[0][:80]}', which is no class"
             f"{near(unknown[0], names)}"
         )
     return LabelCodes([one for one in names if one in known] if names is not None else sorted(known), None)
+
+
+def _image_of(label: Any, tables: LabelledTables) -> str:
+    """Return the id of the first image with a label."""
+    found = (table["image_id"][(labels == label).to_numpy()] for table, labels in tables)
+    return str(next(ids.iloc[0] for ids in found if len(ids)))
 
 
 def version_of(files: Sequence[str], facts: Sequence[Any]) -> str | None:

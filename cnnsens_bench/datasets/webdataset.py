@@ -112,7 +112,7 @@ class _Shards:
                 f"dataset 'webdataset': two shards have the key '{twice}': dataset.options.ids=shard puts the names of "
                 "the shards before the keys"
             )
-        codes = label_codes("webdataset", labels, names, self._image_of)
+        codes = label_codes("webdataset", labels, names, self._tables)
         notes = (*named, *left_out.sentences(), *damages)
         tables = (codes.complete(table, found) for table, found in self._tables())
         digest = content.hexdigest()
@@ -128,11 +128,6 @@ class _Shards:
             if self.ids == "shard":
                 table["image_id"] = f"{file.rpartition('/')[2].removesuffix('.tar')}/" + table["image_id"]
             yield table, found["label"]
-
-    def _image_of(self, label: str) -> str:
-        """Return the id of the first image with a label."""
-        found = (table["image_id"][(labels == label).to_numpy()] for table, labels in self._tables())
-        return str(next(ids.iloc[0] for ids in found if len(ids)))
 
 
 def _folders(root: StoragePath | None, files: Sequence[str]) -> list[StoragePath]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.datasets.sample_table import BOX as BOX_COLUMNS
+from cnnsens_bench.datasets.sample_table import COLUMNS
 from cnnsens_bench.models.base import architecture_of, build_network, preprocessing_of, split_name
 from cnnsens_bench.models.checkpoint import Checkpoint, load_checkpoint
 from cnnsens_bench.models.classes import ClassMatch, match_classes
@@ -245,7 +246,7 @@ def cached_or_ready(
         head = head_of(model, start.state, preprocessing.input_size, start.classes, weights, outputs)
         match = match_classes(model, head, samples.classes)
     # Rows are read where they are trained on alone, since there may be millions.
-    train = samples.split("train", "val") if recipe.epochs else next(samples.rows.frames()).iloc[:0]
+    train = samples.split("train", "val") if recipe.epochs else pd.DataFrame(columns=list(COLUMNS))
     if view == PUBLISHED:
         train = train.assign(**dict.fromkeys(BOX_COLUMNS, float("nan")))
     fitted_on = [samples.with_table(train).fingerprint(), file_sizes(train)] if recipe.epochs else None
