@@ -8,11 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.engine.sweep import Sweep
+from cnnsens_bench.utils.cpu_libraries import numba
 
 NO_TRIAL = -1
 """Takes the place of the trial in the streams of the choice, so that they are none of a degradation's draws."""

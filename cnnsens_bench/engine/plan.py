@@ -45,10 +45,6 @@ class ImageBatch:
         """Return the batch of some of the images."""
         return ImageBatch(self.rows.iloc[images], self.wanted[images], self.wanted_scores[images])
 
-    def cut(self, size: int) -> Iterator["ImageBatch"]:
-        """Yield the images in batches of a size; the last one may be smaller."""
-        return (self.take(slice(first, first + size)) for first in range(0, len(self.rows), size))
-
 
 class StoredRows(Protocol):
     """What a store has of the images of a data set under a protocol."""

@@ -35,7 +35,7 @@ def test_cells_are_in_the_order_of_draws() -> None:
 
 
 def test_a_fresh_plan_wants_everything_in_full_batches() -> None:
-    batches = [batch for some in plan(SWEEP, IMAGES) for batch in some.cut(4)]
+    batches = [some.take(slice(i, i + 4)) for some in plan(SWEEP, IMAGES) for i in range(0, len(some.rows), 4)]
     assert [len(batch.rows) for batch in batches] == [4, 4, 3]
     assert sum(batch.evaluations for batch in batches) == 11 * 2 * 6
     assert [i for batch in batches for i in batch.rows["image_id"]] == list(IMAGES["image_id"])
