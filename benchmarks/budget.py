@@ -19,7 +19,6 @@ over conditions, without its sign, ÷ the standard error of one replay; so many 
 
 import argparse
 import dataclasses
-import json
 import os
 import statistics
 import tempfile
@@ -30,8 +29,7 @@ import numpy as np
 import pandas as pd
 import pipeline
 import torch
-from rich.console import Console
-from rich.table import Table
+from reporting import show
 
 from cnnsens_bench.datasets import load
 from cnnsens_bench.engine.budget import CellChoice
@@ -154,12 +152,7 @@ def main() -> None:
     }
     shown = {key: value for key, value in figures.items() if key != "label_change"}
     shown |= {f"label_change.{key}": value for key, value in figures["label_change"].items()}
-    table = Table("figure", "value", title=f"budget={given.budget:g} against all cells, {given.replays} replays")
-    for key, value in shown.items():
-        table.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
-    Console().print(table)
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    show(f"budget={given.budget:g} against all cells, {given.replays} replays", shown, figures, given.json)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 
 if __name__ == "__main__" and "cpu" in sys.argv:  # without these two libraries the CPU does what a GPU does
@@ -40,6 +40,7 @@ if __name__ == "__main__" and "cpu" in sys.argv:  # without these two libraries 
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from conditions import COMMON, PAPER  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
@@ -66,11 +67,6 @@ MODES: dict[str, dict[str, Any]] = {
     "bfloat16": {"precision": "bfloat16"},
     "compiled": {"compile": True},  # it comes last, because compiling takes most of the time
 }
-PAPER = (
-    *("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local", "pepper", "pepper_pixel"),
-    *("translation", "rotation", "flip_lr", "flip_ud"),
-)
-COMMON = tuple(name for name in degradations if name.startswith("common:"))
 TURNED = ("rotation", "radial_distortion")
 """The degradations whose views need numba and OpenCV."""
 

@@ -25,7 +25,6 @@ of them before it and half after it. The run over Ray is one of about a minute (
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import statistics
 import tempfile
@@ -44,9 +43,9 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
+from conditions import COMMON, PAPER  # noqa: E402
 from PIL import Image  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from reporting import show  # noqa: E402
 
 from cnnsens_bench.datasets import load  # noqa: E402
 from cnnsens_bench.degradations import degradations  # noqa: E402
@@ -65,11 +64,6 @@ from cnnsens_bench.store import new_attempt  # noqa: E402
 
 ALEXNET, EFFICIENTNET = "torchvision/alexnet", "timm/tf_efficientnet_lite0"
 BATCH, SIZE = 32, 224
-PAPER = (
-    *("gaussian_rgb", "gaussian_intensity", "saturation", "hue_global", "hue_local", "pepper", "pepper_pixel"),
-    *("translation", "rotation", "flip_lr", "flip_ud"),
-)
-COMMON = tuple(name for name in degradations if name.startswith("common:"))
 PLAIN: dict[str, Callable[[float], albumentations.BasicTransform]] = {
     "gaussian_rgb": lambda s: albumentations.GaussNoise(std_range=(s / 255, s / 255), p=1),
     "pepper": lambda p: albumentations.PixelDropout(dropout_prob=p, per_channel=True, p=1),
@@ -283,13 +277,8 @@ def main() -> None:
     figures["plain"] = against_plain(images, rounds=3)
     figures["ray"] = over_ray(every, figures["paper"]["forward_ms_per_image"] / 1e3, 180 if given.long else 60)
 
-    table = Table("figure", "value", title="The sweep against its forward passes alone and the plain loop (224²)")
-    for section, values in figures.items():
-        for key, value in values.items():
-            table.add_row(f"{section}.{key}", f"{value:.3f}" if isinstance(value, float) else str(value))
-    Console().print(table)
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    shown = {f"{section}.{key}": value for section, values in figures.items() for key, value in values.items()}
+    show("The sweep against its forward passes alone and the plain loop (224²)", shown, figures, given.json)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ import ray  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
+from reporting import show  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
 
 from cnnsens_bench.config.compose import compose  # noqa: E402
 from cnnsens_bench.engine.plan import plan  # noqa: E402
@@ -236,14 +236,13 @@ def main() -> None:
         print(f"{count} images: {memory[count] / 1e6:.0f} MB in the driver, {said}", flush=True)
     if len(memory) > 1:
         figures["driver_rss_ratio"] = memory[given.many[-1]] / memory[given.many[-2]]
-    table = Table("figure", "value", title="Overhead of the engine: workers of fixed cost, and the driver's memory")
-    for key, value in figures.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
-        table.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
-    Console().print(table)
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    shown = {
+        key: ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+        if isinstance(value, dict)
+        else value
+        for key, value in figures.items()
+    }
+    show("Overhead of the engine: workers of fixed cost, and the driver's memory", shown, figures, given.json)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The benchmark of degradations: its keys are a contract; what it compares with works."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,18 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.benchmarks.scripts import load_script
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def rivals() -> ModuleType:
     """benchmarks/rivals.py, which is in no package."""
-    spec = importlib.util.spec_from_file_location("rivals", BENCHMARKS / "rivals.py")
-    assert spec
-    assert spec.loader
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    return load_script("rivals")
 
 
 @pytest.mark.slow

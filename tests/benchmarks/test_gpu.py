@@ -1,6 +1,5 @@
 """The check of a GPU, by the tensor operations of a GPU on a CPU: its keys are a contract, and nothing waits."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -19,6 +18,7 @@ from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.engine.evaluate import Evaluator
 from cnnsens_bench.engine.networks import LoadedEntrant
 from cnnsens_bench.models import Classifier, Preprocessing
+from tests.benchmarks.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
@@ -33,12 +33,7 @@ SIZE = 24
 @pytest.fixture(scope="module")
 def gpu() -> ModuleType:
     """benchmarks/gpu.py, which is in no package."""
-    spec = importlib.util.spec_from_file_location("gpu", SCRIPT)
-    assert spec
-    assert spec.loader
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    return load_script("gpu")
 
 
 @pytest.mark.slow

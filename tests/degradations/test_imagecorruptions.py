@@ -1,17 +1,12 @@
 """The fifteen corruptions beside those of the package `imagecorruptions`, on real photographs at 224 × 224."""
 
-import importlib
-import importlib.util
-import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-import scipy.ndimage
-import skimage.filters
 import torch
 from PIL import Image
 
@@ -19,6 +14,7 @@ from cnnsens_bench.degradations import Streams
 from cnnsens_bench.engine.frost import degradation_with
 from cnnsens_bench.images import to_rgb
 from cnnsens_bench.images.frost import PHOTOGRAPHS
+from tests.benchmarks.scripts import load_script
 
 SIZE = 224
 DETERMINISTIC = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression")
@@ -46,35 +42,11 @@ class Comparison(NamedTuple):
         return bool(abs(gap) < 0.02 * np.mean(theirs) or abs(gap) < 3 * error)
 
 
-def import_published(patch: pytest.MonkeyPatch) -> types.ModuleType:
-    """Import the package's module of corruptions, which was written for old versions of its libraries."""
-    spec = importlib.util.find_spec("imagecorruptions")
-    assert spec
-    assert spec.submodule_search_locations
-    folder = Path(spec.submodule_search_locations[0])
-    resources: Any = types.ModuleType("pkg_resources")
-    resources.resource_filename = lambda package, name: str(folder / name)
-    interpolation: Any = types.ModuleType("scipy.ndimage.interpolation")
-    interpolation.map_coordinates = scipy.ndimage.map_coordinates
-    # Other tests in this process need the real modules, so these stand for them during the import alone.
-    with pytest.MonkeyPatch.context() as during:
-        during.setitem(sys.modules, "pkg_resources", resources)
-        during.setitem(sys.modules, "scipy.ndimage.interpolation", interpolation)
-        module = importlib.import_module("imagecorruptions.corruptions")
-    patch.setattr(np, "float_", np.float64, raising=False)
-
-    def with_old_name(image: np.ndarray, *positional: Any, multichannel: bool = False, **named: Any) -> np.ndarray:
-        # Whoever has patched the module's own function before is passed by.
-        return skimage.filters.gaussian(image, *positional, channel_axis=-1 if multichannel else None, **named)
-
-    patch.setattr(module, "gaussian", with_old_name)
-    return module
-
-
 @pytest.fixture(scope="module")
-def published() -> Iterator[types.ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield import_published(patch)
+def published() -> types.ModuleType:
+    module = load_script("published_corruptions").imagecorruptions()
+    assert module
+    return module
 
 
 def photographs(data_root: Path, count: int) -> list[np.ndarray]:

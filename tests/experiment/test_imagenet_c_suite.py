@@ -19,7 +19,7 @@ from cnnsens_bench.run import main
 from leaderboard.__main__ import main as leaderboard
 from leaderboard.page import data
 from leaderboard.read import read
-from tests.degradations.test_imagecorruptions import import_published
+from tests.benchmarks.scripts import load_script
 
 LITE = "timm/tf_efficientnet_lite0"
 """A network whose published weights are in an installed package."""
@@ -35,21 +35,20 @@ def root(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = files[:: len(files) // 4][:4]
     view = preprocessing_of(LITE, None, "published").view
     classifier, wnids = load_network(LITE).classifier.eval(), ImageNetInfo("imagenet-1k").label_names()
-    with pytest.MonkeyPatch.context() as patch:
-        published = import_published(patch)
-        for file in files:
-            seen = images.render(images.decode(str(file)), 224, view=view)
-            with torch.inference_mode():
-                label = int(classifier(torch.from_numpy(seen.copy()).permute(2, 0, 1)[None].float()).argmax())
-            (root / "imagenet" / "val" / wnids[label]).mkdir(parents=True, exist_ok=True)
-            (root / "imagenet" / "val" / wnids[label] / file.name).write_bytes(file.read_bytes())
-            for name in CORRUPTIONS:
-                for severity in range(1, 6):
-                    np.random.seed(severity)  # the package draws from it
-                    pixels = np.clip(getattr(published, name)(Image.fromarray(seen), severity), 0, 255)
-                    target = root / "imagenet-c" / name / str(severity) / wnids[label] / f"{file.stem}.JPEG"
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(np.uint8(pixels)).save(target, quality=85, optimize=True)
+    published = load_script("published_corruptions").imagecorruptions()
+    for file in files:
+        seen = images.render(images.decode(str(file)), 224, view=view)
+        with torch.inference_mode():
+            label = int(classifier(torch.from_numpy(seen.copy()).permute(2, 0, 1)[None].float()).argmax())
+        (root / "imagenet" / "val" / wnids[label]).mkdir(parents=True, exist_ok=True)
+        (root / "imagenet" / "val" / wnids[label] / file.name).write_bytes(file.read_bytes())
+        for name in CORRUPTIONS:
+            for severity in range(1, 6):
+                np.random.seed(severity)  # the package draws from it
+                pixels = np.clip(getattr(published, name)(Image.fromarray(seen), severity), 0, 255)
+                target = root / "imagenet-c" / name / str(severity) / wnids[label] / f"{file.stem}.JPEG"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.uint8(pixels)).save(target, quality=85, optimize=True)
     return root
 
 
