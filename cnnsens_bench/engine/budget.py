@@ -12,6 +12,7 @@ import numpy as np
 
 from cnnsens_bench.degradations.streams import Streams
 from cnnsens_bench.engine.sweep import Sweep
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 
 NO_TRIAL = -1
@@ -87,6 +88,7 @@ def _mixed(bits):  # type: ignore[no-untyped-def]
     return bits ^ (bits >> np.uint64(31))
 
 
+@keep_code
 @numba.njit(nogil=True)
 def _choose(keys, counts, degradations, ends, cells, chosen):  # type: ignore[no-untyped-def]
     """Mark each image's cells in `chosen`. Those of degradation d are from `ends[d]` to before `ends[d + 1]`."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import INSTALLED, cv2, numba
 from cnnsens_bench.utils.errors import UserError
 
@@ -109,6 +110,7 @@ def _sampled(part: np.ndarray, map_x: np.ndarray, map_y: np.ndarray) -> np.ndarr
     return points.reshape(len(points), -1)
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _map_loop(  # type: ignore[no-untyped-def]
     across, down, centre_x, centre_y, cosine, sine, bend, diagonal, left, top, shrink_x, shrink_y
@@ -132,6 +134,7 @@ def _map_loop(  # type: ignore[no-untyped-def]
     return map_x, map_y
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _resize_loop(lines, first, weights, other_first, other_weights):  # type: ignore[no-untyped-def]
     """Resize to a square along one axis and then along the other, rounding to 8 bits after each.
@@ -156,6 +159,7 @@ def _resize_loop(lines, first, weights, other_first, other_weights):  # type: ig
     return result
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _weighted_sum(lines, first, weights, total):  # type: ignore[no-untyped-def]
     """Sum weighted lines from the line `first` on, plus one half."""

@@ -8,6 +8,8 @@ from torch.overrides import TorchFunctionMode
 
 STEPS = (0.0, 1.0, -1.0, 0.5, -0.5, 1.5, -1.5)
 """Standard deviations beside the mean, in place of normal random values."""
+LEFT = ("uniform_", "kaiming_uniform_")
+"""The functions whose tensors are left as they are. The second calls the first where this context does not see it."""
 
 
 class UninitialisedWeights(TorchFunctionMode):
@@ -28,7 +30,7 @@ class UninitialisedWeights(TorchFunctionMode):
         """
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name not in ("uniform_", "normal_"):
+        if name not in LEFT and name != "normal_":
             return func(*args, **kwargs)
         tensor: Tensor = args[0] if args else kwargs["tensor"]  # nn.init passes it by name
         if name == "normal_":

@@ -18,6 +18,7 @@ from cnnsens_bench.degradations.kernels.photons import photon_noise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.resizing import resize
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import cv2, numba
 from cnnsens_bench.utils.transfer import constant, upload
 
@@ -216,6 +217,7 @@ def _demosaiced_by_loops(raw: Tensor) -> Tensor:
     return out
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _demosaic_loop(padded, taps_at, weights, target, first, last):  # type: ignore[no-untyped-def]
     height, width = target.shape[1], target.shape[2]
@@ -294,6 +296,7 @@ ROUNDER = np.float32(1.5 * 2**23)
 """The float32 whose addition leaves no bits for fractions, so that a sum is rounded to the nearest even number."""
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _round_loop(source, target):  # type: ignore[no-untyped-def]
     for i in range(len(source)):

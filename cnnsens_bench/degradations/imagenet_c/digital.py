@@ -12,6 +12,7 @@ from cnnsens_bench.degradations.kernels.pixelwise import Maths, PixelFormula
 from cnnsens_bench.degradations.kernels.resizing import box_weights, resize
 from cnnsens_bench.degradations.kernels.smoothing import smoothed
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 from cnnsens_bench.utils.transfer import constant
 
@@ -53,6 +54,7 @@ def contrast(pixels: Tensor, draw: None, kept: float) -> Tensor:
     return out
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _contrast_loop(source, width, kept, target, first, last):  # type: ignore[no-untyped-def]
     """Work in lines of `width` values, because sums of whole lines use vector instructions."""

@@ -16,6 +16,7 @@ from cnnsens_bench.degradations.kernels.filters import SYMMETRIC, sample
 from cnnsens_bench.degradations.kernels.plasma import plasma, plasma_draw
 from cnnsens_bench.degradations.kernels.zoom import magnified
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 from cnnsens_bench.utils.transfer import constant
 
@@ -38,6 +39,7 @@ def fog(pixels: Tensor, draw: Tensor, parameters: tuple[float, float]) -> Tensor
     return out
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _fog_loop(source, clouds, haze, target, first, last):  # type: ignore[no-untyped-def]
     for image in range(first, last):
@@ -125,6 +127,7 @@ def _needle_points(size: int) -> tuple[np.ndarray, np.ndarray]:
 SIX, THICK, CROSSED, NEEDLE, LEAST = (np.float32(value) for value in (6, 150, 170, 20, 15))
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _frost_loop(ice, field, white, corners, shares, first, last):  # type: ignore[no-untyped-def]
     for image in range(first, last):
@@ -225,6 +228,7 @@ def _kept_flakes(noise: Tensor, threshold: float) -> Tensor:
     return out
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _flakes_loop(source, threshold, target, first, last):  # type: ignore[no-untyped-def]
     for i in range(first, last):
@@ -237,6 +241,7 @@ RED, GREEN, BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
 STEEPER, MIDDLE = np.float32(1.5), np.float32(127.5)
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _snow_loop(source, flakes, shares, target, first, last):  # type: ignore[no-untyped-def]
     """Whiten each image, and add its flakes and the same flakes turned by half a turn."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 from cnnsens_bench.utils.transfer import constant
 
@@ -110,6 +111,7 @@ def _summed_tensors(
     return total
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _sum_loop(source, row_of, column_of, channels, rows, columns, weights, target, first, last):  # type: ignore[no-untyped-def]
     """Sum the copies, four at a time, since a line of the result is then read and written a quarter as often."""
@@ -139,6 +141,7 @@ def _sum_loop(source, row_of, column_of, channels, rows, columns, weights, targe
                     line[i] += weight * given[i]
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _pad_rows(given, column_of, channels, padded):  # type: ignore[no-untyped-def]
     """Continue the rows (H, W · C) of an image to the left and right: `column_of` has the pixel for each column."""
@@ -252,6 +255,7 @@ def _inside(index, side, beyond):  # type: ignore[no-untyped-def]
     return min(index, period - (2 - beyond) - index)
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _sample_loop(source, rows, columns, beyond, target, first, last):  # type: ignore[no-untyped-def]
     height, width, channels = source.shape[1:]

@@ -7,6 +7,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.compiled_loops import keep_code
 
 MULTIPLIERS = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 WEYL = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
@@ -69,6 +70,7 @@ def _block(number, call, key0, key1):  # type: ignore[no-untyped-def]
     return c0, c1, c2, c3
 
 
+@keep_code
 @numba.njit(nogil=True)
 def _uniform_loop(keys, call, out, first, last):  # type: ignore[no-untyped-def]
     count = out.shape[1]
@@ -89,6 +91,7 @@ def _uniform_loop(keys, call, out, first, last):  # type: ignore[no-untyped-def]
                     line[start + i] = np.float32(half & np.uint64(0xFFFFFF)) * STEP
 
 
+@keep_code
 @numba.njit(nogil=True)
 def _table_loop(keys, call, table, out, first, last):  # type: ignore[no-untyped-def]
     count = out.shape[1]

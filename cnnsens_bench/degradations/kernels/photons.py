@@ -17,6 +17,7 @@ from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.pixelwise import TENSORS, Maths, scalar_maths
 from cnnsens_bench.degradations.kernels.poisson import INVERSE, LARGE, MAX_COUNT, NEGLIGIBLE, NORMAL, parts, quantile
 from cnnsens_bench.degradations.streams import NORMAL_BINS
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 from cnnsens_bench.utils.transfer import scalar
 
@@ -133,7 +134,7 @@ def _compiled(to_rate: ToRate, to_value: ToValue) -> tuple[Callable[[Any], Table
             np.empty((VALUES, BUCKETS), np.uint8),
             np.empty(COUNTS, np.float32),
         )
-        fill(level, *made)
+        keep_code(fill, to_rate, to_value)(level, *made)
         return made
 
     @numba.njit(nogil=True, error_model="numpy")
@@ -152,9 +153,10 @@ def _compiled(to_rate: ToRate, to_value: ToValue) -> tuple[Callable[[Any], Table
                     rate = rates[value] if whole else rate_of(given[i], level)
                     result[i] = value_of(exact(rate, u), level)
 
-    return tables, loop
+    return tables, keep_code(loop, to_rate, to_value)
 
 
+@keep_code
 @numba.njit(error_model="numpy")
 def _sums(rate, term, limits):  # type: ignore[no-untyped-def]
     """Write the distribution function at 0, 1, … as far as `quantile` sums it up."""

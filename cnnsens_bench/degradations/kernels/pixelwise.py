@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import INSTALLED, numba
 from cnnsens_bench.utils.transfer import constant, scalar
 
@@ -178,6 +179,7 @@ def _level_tensors(level: Any, pixels: Tensor) -> Any:
 LANES = 256
 
 
+@keep_code
 @numba.njit(nogil=True)
 def extremes(values):  # type: ignore[no-untyped-def]
     """Return the smallest and the largest of a float32 vector; for compiled loops."""
@@ -221,7 +223,7 @@ def _compiled(factory: Callable[[Maths], PixelFormula]) -> tuple[Any, Any]:
                 pixel = formula(source[j], source[j + one], source[j + two], number, level)
                 target[j], target[j + one], target[j + two] = pixel
 
-    return per_pixel, per_image
+    return keep_code(per_pixel, factory), keep_code(per_image, factory)
 
 
 def _compiled_value(factory: Callable[[Maths], ValueFormula]) -> Any:
@@ -232,7 +234,7 @@ def _compiled_value(factory: Callable[[Maths], ValueFormula]) -> Any:
         for i in range(np.uint64(first), np.uint64(last)):
             target[i] = formula(source[i], numbers[i], level)
 
-    return per_value
+    return keep_code(per_value, factory)
 
 
 def _lookup_in_tensor(table: np.ndarray, a: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.streams import Streams
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 
 FIRST_WOBBLE = 100.0
@@ -81,6 +82,7 @@ def _by_tensors(draw: Tensor, side: int, reaches: np.ndarray) -> Tensor:
     return heights / heights.amax((1, 2), keepdim=True)
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _plasma_loop(draw, side, reaches, textures, first, last):  # type: ignore[no-untyped-def]
     """Grow each texture from a map of one height to one of side², which doubles in each step."""
@@ -101,6 +103,7 @@ def _plasma_loop(draw, side, reaches, textures, first, last):  # type: ignore[no
                 line[x] = (given[x] - low) / span
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _grow(coarse, fine, numbers, n, reach):  # type: ignore[no-untyped-def]
     """Write the map of (2n)² heights that follows from one of n², whose heights become every second one."""

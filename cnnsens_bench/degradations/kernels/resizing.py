@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 from cnnsens_bench.utils.transfer import constant
 
@@ -77,6 +78,7 @@ def _value_taps(weights: Weights, source: int, result: int, channels: int) -> tu
     return values.reshape(used.sum(), -1).astype(np.int32), np.repeat(shares[used], channels, axis=1)
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _resize_loop(source, columns, column_shares, rows, row_shares, target, first, last):  # type: ignore[no-untyped-def]
     height, width = source.shape[1], target.shape[2]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import empty, flat_rows
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 
 
@@ -62,6 +63,7 @@ def _origins(draw: Tensor, distance: int) -> Tensor:
     return origins
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _shuffle_loop(source, draw, distance, rounds, channels, target, first, last):  # type: ignore[no-untyped-def]
     size = draw.shape[2]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 from cnnsens_bench.utils.transfer import constant
 
@@ -58,6 +59,7 @@ def _matrix(size: int, sigma: float) -> np.ndarray:
     return total
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _smooth_loop(source, matrix, first, last, strength, target, start, end):  # type: ignore[no-untyped-def]
     """Smooth along y, turn the field on its side, and do the same again."""
@@ -77,6 +79,7 @@ def _smooth_loop(source, matrix, first, last, strength, target, start, end):  # 
                 target[field, x, y] = product[y, x] * strength
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _multiply(matrix, first, last, given, product):  # type: ignore[no-untyped-def]
     """Write the product of a banded matrix, whose row y has its weights from first[y] to last[y], and a field.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cnnsens_bench.degradations.kernels import pixelwise
 from cnnsens_bench.degradations.kernels.filters import SYMMETRIC, empty, flat_rows, sample
+from cnnsens_bench.utils.compiled_loops import keep_code
 from cnnsens_bench.utils.cpu_libraries import numba
 from cnnsens_bench.utils.transfer import constant
 
@@ -57,6 +58,7 @@ def _summed(pixels: Tensor, factors: Sequence[float], with_pixels: bool) -> Tens
     return out
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _zoom_loop(source, first, second, fractions, channels, with_pixels, target, start, end):  # type: ignore[no-untyped-def]
     """Interpolate along x first; a row of the image that two rows of a magnification need is interpolated once."""
@@ -86,6 +88,7 @@ def _zoom_loop(source, first, second, fractions, channels, with_pixels, target, 
                     line[i] += upper[i] * up + lower[i] * down
 
 
+@keep_code
 @numba.njit(nogil=True, error_model="numpy")
 def _interpolate_row(given, first, second, fractions, channels, result):  # type: ignore[no-untyped-def]
     """Interpolate between the pixels `first` and `second` of a row. The indices are unsigned, which is faster."""
