@@ -101,7 +101,7 @@ class Worker:
         self.sweep, self.writer = sweep, PartWriter(parts)
         self.backoff = OomBackoff(reporter)
         self.progress = _TaskProgress(reporter)
-        classifiers = {key: checkpoint.classifier() for key, checkpoint in checkpoints.items()}
+        classifiers = {key: checkpoint.classifier(share_weights=True) for key, checkpoint in checkpoints.items()}
         loaded = [LoadedEntrant(classifiers[e.checkpoint], parse_defense(e.defense)) for e in sweep.entrants]
         smallest = min(checkpoint.preprocessing.input_size for checkpoint in checkpoints.values())
         calibration = self._calibration(sweep.reach(smallest))

@@ -1,5 +1,6 @@
 """Networks: safe ways to their weights, checkpoints, and the normalisation inside."""
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -197,3 +198,23 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.rand(3)}, tmp_path / "plain.pt")
     with pytest.raises(UserError, match="not a checkpoint of this program"):
         load_checkpoint(tmp_path / "plain.pt")
+
+
+@pytest.mark.parametrize("model", [TINY, "torchvision/alexnet", "torchvision/resnet18"])
+def test_shared_weights_are_those_of_the_checkpoint(model: str) -> None:
+    checkpoint = tiny_checkpoint(model=model, input_size=64)
+    pixels = torch.rand(2, 3, 64, 64) * 255
+    shared, own = checkpoint.classifier(share_weights=True), checkpoint.classifier()
+    assert torch.equal(shared(pixels), own(pixels))
+    held = {tensor.data_ptr() for tensor in checkpoint.state_dict.values()}
+    assert {tensor.data_ptr() for tensor in shared.network.state_dict().values()} == held
+    assert not held & {tensor.data_ptr() for tensor in own.network.state_dict().values()}
+
+
+def test_weights_of_another_type_are_copied() -> None:
+    checkpoint = tiny_checkpoint(input_size=64)
+    halves = {
+        key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in checkpoint.state_dict.items()
+    }
+    shared = dataclasses.replace(checkpoint, state_dict=halves).classifier(share_weights=True)
+    assert {tensor.dtype for tensor in shared.parameters()} == {torch.float32}
