@@ -277,6 +277,7 @@ def _board_entrant(entrant: int, results: EntrantResults, tables: dict[str, np.n
         results.worst,
         _fragile(tables["changed"], results.degradation),
         _degradations_of(results),
+        samples={name: found for name, spec in measures.items() if (found := spec.samples(results)) is not None},
     )
 
 

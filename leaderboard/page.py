@@ -104,7 +104,7 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
         "databases": _file_names(results.paths),
         "reference": reference,
         "columns": [
-            {key: value for key, value in vars(spec).items() if key not in ("function", "ratios")}
+            {key: value for key, value in vars(spec).items() if key not in ("function", "ratios", "resampled")}
             for spec in measures.values()
         ],
         "runs": runs,
