@@ -48,6 +48,8 @@ class BoardEntrant:
         Whether that is the device of the board, so that it is ranked by speed.
     samples
         By the name of a measure that has resamples: its values over all images and over each resample.
+    of_images
+        On a board with a budget, by the name of a mean: its value with the interval for these very images.
     ranks
         By the name of a measure: the first and the last rank that is possible, counted from 1.
     """
@@ -67,6 +69,7 @@ class BoardEntrant:
     device: str | None = None
     same_device: bool = False
     samples: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    of_images: dict[str, Interval] = field(default_factory=dict)
     ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
