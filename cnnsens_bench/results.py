@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from cnnsens_bench.measures.failure_points import CHANGE
 from cnnsens_bench.measures.published import published_rates
 from cnnsens_bench.store import Store, local_copy
 from cnnsens_bench.store.read import results
@@ -143,6 +144,34 @@ class Results(contextlib.AbstractContextManager["Results"]):
             of its 95 % interval, `n_images` and `n_trials`.
         """
         return self.query("FROM agreement(?)", reference)
+
+    def failure_points(self, change: float = CHANGE, resamples: int = 1000) -> pd.DataFrame:
+        """Return the level at which each entrant's accuracy has fallen halfway to chance, and p_Δ passes a share.
+
+        The failure points of single images are the view of this name: `query("FROM failure_points")`.
+
+        Parameters
+        ----------
+        change
+            The share of changed labels that p_Δ passes, in (0, 1).
+        resamples
+            The largest number of bootstrap resamples of the images, at least 100.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each entrant (protocol, dataset, model, defense, with `n_classes`), degradation, direction and
+            criterion: `threshold`; `level`, with `low` and `high` of its 95 % interval, each of which is ∞ beyond the
+            strongest level (−∞ where levels fall); `strongest`; `n_levels`. The page on failure points explains them.
+
+        Raises
+        ------
+        UserError
+            For a share of changed labels that is not between 0 and 1.
+        """
+        from cnnsens_bench.figures.failure_points import failure_point_table
+
+        return failure_point_table(self._store, change, resamples)
 
     def summary(self) -> pd.DataFrame:
         """Return a row for each model and defense, in per cent, best mean degraded accuracy first.
