@@ -173,6 +173,62 @@ class Results(contextlib.AbstractContextManager["Results"]):
 
         return failure_point_table(self._store, change, resamples)
 
+    def selective_accuracy(
+        self, accuracy: float = 0.95, coverage: float = 0.9, resamples: int = 200, **entrant: str
+    ) -> pd.DataFrame:
+        """Return what is gained where the least certain predictions are refused, by confidence and by other scores.
+
+        Parameters
+        ----------
+        accuracy
+            The accuracy on undegraded images for which thresholds are chosen, in (0, 1].
+        coverage
+            The share of the predictions that is kept, in (0, 1].
+        resamples
+            The largest number of bootstrap resamples of the images; 0 for no intervals, which is faster.
+        **entrant
+            `model`, `defense`, `dataset` or `protocol`, where not all are wanted.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each entrant, condition and score: the area under the risk–coverage curve `aurc`, its `gain` over
+            that of confidence, and `accuracy` at the coverage, with intervals; the `threshold` that keeps the wanted
+            accuracy undegraded, with the shares `kept_undegraded` and `kept`, and `kept_accuracy`. The page on refusing
+            predictions explains them.
+
+        Raises
+        ------
+        UserError
+            For shares that are not in (0, 1], and for names that the database does not have.
+        """
+        from cnnsens_bench.figures.selective import selective_table
+
+        return selective_table(self._store, accuracy, coverage, resamples, **entrant)
+
+    def risk_coverage(self, **entrant: str) -> pd.DataFrame:
+        """Return the risk–coverage curves: the error rate among the most certain predictions, for each share kept.
+
+        Parameters
+        ----------
+        **entrant
+            `model`, `defense`, `dataset` or `protocol`, where not all are wanted.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Rows for each entrant, condition and score: `coverage` from 0.01 to 1, `risk` and `threshold`, the lowest
+            score that is kept.
+
+        Raises
+        ------
+        UserError
+            For names that the database does not have.
+        """
+        from cnnsens_bench.figures.selective import curve_table
+
+        return curve_table(self._store, **entrant)
+
     def summary(self) -> pd.DataFrame:
         """Return a row for each model and defense, in per cent, best mean degraded accuracy first.
 

@@ -92,7 +92,7 @@ class Store:
                     connection.begin()
                     create_tables(connection)
                     add_missing_columns(connection)
-                    for views in ("views", "sensitivity_views", "failure_point_views"):
+                    for views in ("views", "sensitivity_views", "failure_point_views", "selection_views"):
                         connection.execute(SQL[views])
                     connection.commit()
             except duckdb.Error as error:
