@@ -174,7 +174,15 @@ class Results(contextlib.AbstractContextManager["Results"]):
         return failure_point_table(self._store, change, resamples)
 
     def selective_accuracy(
-        self, accuracy: float = 0.95, coverage: float = 0.9, resamples: int = 200, **entrant: str
+        self,
+        accuracy: float = 0.95,
+        coverage: float = 0.9,
+        resamples: int = 200,
+        *,
+        protocol: str | None = None,
+        dataset: str | None = None,
+        model: str | None = None,
+        defense: str | None = None,
     ) -> pd.DataFrame:
         """Return what is gained where the least certain predictions are refused, by confidence and by other scores.
 
@@ -186,8 +194,8 @@ class Results(contextlib.AbstractContextManager["Results"]):
             The share of the predictions that is kept, in (0, 1].
         resamples
             The largest number of bootstrap resamples of the images; 0 for no intervals, which is faster.
-        **entrant
-            `model`, `defense`, `dataset` or `protocol`, where not all are wanted.
+        protocol, dataset, model, defense
+            Which entrants; None for all.
 
         Returns
         -------
@@ -204,15 +212,23 @@ class Results(contextlib.AbstractContextManager["Results"]):
         """
         from cnnsens_bench.figures.selective import selective_table
 
-        return selective_table(self._store, accuracy, coverage, resamples, **entrant)
+        wanted = {"protocol": protocol, "dataset": dataset, "model": model, "defense": defense}
+        return selective_table(self._store, accuracy, coverage, resamples, **wanted)
 
-    def risk_coverage(self, **entrant: str) -> pd.DataFrame:
+    def risk_coverage(
+        self,
+        *,
+        protocol: str | None = None,
+        dataset: str | None = None,
+        model: str | None = None,
+        defense: str | None = None,
+    ) -> pd.DataFrame:
         """Return the risk–coverage curves: the error rate among the most certain predictions, for each share kept.
 
         Parameters
         ----------
-        **entrant
-            `model`, `defense`, `dataset` or `protocol`, where not all are wanted.
+        protocol, dataset, model, defense
+            Which entrants; None for all.
 
         Returns
         -------
@@ -227,7 +243,7 @@ class Results(contextlib.AbstractContextManager["Results"]):
         """
         from cnnsens_bench.figures.selective import curve_table
 
-        return curve_table(self._store, **entrant)
+        return curve_table(self._store, protocol=protocol, dataset=dataset, model=model, defense=defense)
 
     def summary(self) -> pd.DataFrame:
         """Return a row for each model and defense, in per cent, best mean degraded accuracy first.

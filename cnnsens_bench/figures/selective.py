@@ -67,21 +67,20 @@ def choose_entrants(store: Store, **wanted: str | None) -> list[SelectiveEntrant
     Raises
     ------
     UserError
-        If the store has no predictions, or none of a name.
+        If the store has no predictions, or none of the names together.
     """
     entrants = [
         SelectiveEntrant(*row) for row in store.query(SQL["selection_entrants"]).itertuples(index=False, name=None)
     ]
     if not entrants:
         raise UserError(f"{store.path} has no predictions yet: a run brings them, python -m cnnsens_bench.run")
+    narrowed = ""
     for column, value in wanted.items():
         known = sorted({getattr(entrant, column) for entrant in entrants})
         if value is not None and value not in known:
-            raise UserError(f"{store.path} has no {column} '{value}': it has {', '.join(known)}")
+            raise UserError(f"{store.path} has no {column} '{value}'{narrowed}: it has {', '.join(known)}")
         entrants = [entrant for entrant in entrants if value in (None, getattr(entrant, column))]
-    if not entrants:
-        given = ", ".join(f"{column} {value}" for column, value in wanted.items() if value is not None)
-        raise UserError(f"{store.path} has no predictions of {given} together")
+        narrowed += "" if value is None else f" of the {column} '{value}'"
     return entrants
 
 
@@ -94,8 +93,10 @@ def scored_conditions(store: Store, entrant: SelectiveEntrant) -> Iterator[Score
     """
     rows = store.query(SQL["selection_rows"], [*entrant])
     margins = store.query(SQL["selection_margins"], [*entrant]).set_index("image_id")["margin"]
-    expected = store.query(SQL["selection_predictions"], [*entrant])
-    predicted = dict(iter(expected.groupby(["degradation", "level"])))
+    predicted = {}
+    if len(margins):
+        expected = store.query(SQL["selection_predictions"], [*entrant])
+        predicted = dict(iter(expected.groupby(["degradation", "level"])))
     undegraded = rows[rows["degradation"] == "none"]
     confident = undegraded.set_index("image_id")[CONFIDENCE]
     for (degradation, level), own in rows.groupby(["degradation", "level"]):
