@@ -61,9 +61,11 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Results:
     )
 
 
-def plain(values: np.ndarray, wrong: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def plain(
+    values: np.ndarray, wrong: np.ndarray, weights: np.ndarray, by_weight: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return kept weight and errors after each prediction, which share the errors of their tie, and the order."""
-    order = sorted(range(len(values)), key=lambda i: -values[i])
+    order = sorted(range(len(values)), key=lambda i: (-values[i], weights[i] if by_weight else 0))
     errors = []
     for i in order:
         tie = np.flatnonzero(values == values[i])
@@ -71,8 +73,8 @@ def plain(values: np.ndarray, wrong: np.ndarray, weights: np.ndarray) -> tuple[n
     return np.cumsum(weights[order]), np.cumsum(errors), np.array(order)
 
 
-def plain_area(values: np.ndarray, wrong: np.ndarray, weights: np.ndarray) -> float:
-    kept, errors, order = plain(values, wrong, weights)
+def plain_area(values: np.ndarray, wrong: np.ndarray, weights: np.ndarray, by_weight: bool = True) -> float:
+    kept, errors, order = plain(values, wrong, weights, by_weight)
     return float((weights[order] * errors / kept).sum() / kept[-1])
 
 
@@ -185,7 +187,7 @@ def test_intervals_are_those_of_a_loop_over_resamples(scored: Results) -> None:
 
 def plain_area_drawn(values: np.ndarray, wrong: np.ndarray, counts: np.ndarray) -> float:
     drawn = counts > 0
-    return plain_area(values[drawn], wrong[drawn], 0.1 * counts[drawn])
+    return plain_area(values[drawn], wrong[drawn], 0.1 * counts[drawn], by_weight=False)
 
 
 def test_scores_of_the_gradient(scored: Results) -> None:

@@ -154,9 +154,9 @@ def selective_table(
         for condition in scored_conditions(store, entrant):
             rows = condition.rows
             wrong, image = rows["wrong"].to_numpy(bool), rows["image_id"].to_numpy()
-            skill = selective_skill(
-                rows["value"].to_numpy(), rows[CONFIDENCE].to_numpy(), image, wrong, coverage, resamples
-            )
+            confidence = rows[CONFIDENCE].to_numpy(float)
+            score = confidence if condition.key[-1] == CONFIDENCE else rows["value"].to_numpy(float)
+            skill = selective_skill(score, confidence, image, wrong, coverage, resamples)
             found.append((*condition.key, *dataclasses.astuple(skill), *_kept(condition, accuracy)))
     return pd.DataFrame(found, columns=[*CONDITION, *SKILLS, *KEPT])
 

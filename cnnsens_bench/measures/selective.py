@@ -4,7 +4,6 @@ The SQL view `confidence_selection` computes the area and the accuracy at 90 % c
 """
 
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,16 +34,18 @@ class _Ties:
     """Predictions by falling score, those of equal score together; arrays have the shape (…, distinct scores)."""
 
     def __init__(self, score: np.ndarray, wrong: np.ndarray, weights: np.ndarray) -> None:
-        order = np.argsort(-np.asarray(score, float), kind="stable")
-        ordered = np.asarray(score, float)[order]
-        first = np.flatnonzero(np.diff(ordered, prepend=np.inf))
-        weights = np.asarray(weights, float)[..., order]
+        score, weights = np.asarray(score, float), np.asarray(weights, float)
+        order = np.argsort(-score, kind="stable")
+        ordered, weights = score[order], weights[..., order]
         kept = np.cumsum(weights, axis=-1)
         inverse = np.divide(weights, kept, out=np.zeros_like(weights), where=kept > 0)
+        errors = weights * np.asarray(wrong, float)[order]
+        first = np.flatnonzero(np.diff(ordered, prepend=np.inf))
         self.scores = ordered[first]
-        self.weights = np.add.reduceat(weights, first, axis=-1)
-        self.errors = np.add.reduceat(weights * np.asarray(wrong, float)[order], first, axis=-1)
-        self.inverse = np.add.reduceat(inverse, first, axis=-1)
+        self.weights, self.errors, self.inverse = weights, errors, inverse
+        if len(first) < len(ordered):
+            summed = (np.add.reduceat(values, first, axis=-1) for values in (weights, errors, inverse))
+            self.weights, self.errors, self.inverse = summed
         self.ends = np.cumsum(self.weights, axis=-1)
         self.errors_before = np.cumsum(self.errors, axis=-1) - self.errors
         self.rates = np.divide(self.errors, self.weights, out=np.zeros_like(self.errors), where=self.weights > 0)
@@ -219,10 +220,17 @@ def selective_skill(
     number, weights = image_weights(image)
     n = int(number.max()) + 1
     count = int(np.clip(40_000_000 // len(number), min(50, resamples), resamples))
-    blocks = bootstrap(n, count, at_once=max(n, 4_000_000 * n // len(number)))
-    own, others = _skills(
-        (score, baseline), number, wrong, weights, coverage, itertools.chain([np.ones((1, n))], blocks)
-    )
+    blocks = bootstrap(n, count, at_once=max(n, 1_000_000 * n // len(number)))
+    # Of equal scores those that count less come first, so that the order of the predictions does not matter.
+    order = np.argsort(weights, kind="stable")
+    number, weights, wrong = number[order], weights[order], np.asarray(wrong)[order]
+    scores = [score[order]] if score is baseline else [score[order], baseline[order]]
+    parts = [
+        [selection(one, wrong, weights * draw[:, number], coverage) for one in scores]
+        for draw in itertools.chain([np.ones((1, n))], blocks)
+    ]
+    found = [Selection(*map(np.concatenate, zip(*samples, strict=True))) for samples in zip(*parts, strict=True)]
+    own, others = found[0], found[-1]
     gain = others.aurc - own.aurc
     return SelectiveSkill(*_with_bounds(own.aurc), *_with_bounds(gain), *_with_bounds(own.accuracy))
 
@@ -238,19 +246,6 @@ def image_weights(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     _, number, counts = np.unique(np.asarray(image), return_inverse=True, return_counts=True)
     return number, 1 / counts[number]
-
-
-def _skills(
-    scores: tuple[np.ndarray, np.ndarray],
-    number: np.ndarray,
-    wrong: np.ndarray,
-    weights: np.ndarray,
-    coverage: float,
-    draws: Iterable[np.ndarray],
-) -> list[Selection]:
-    """Return the selection by each score for every draw of the images: arrays of shape (draws,)."""
-    parts = [[selection(one, wrong, weights * draw[:, number], coverage) for one in scores] for draw in draws]
-    return [Selection(*map(np.concatenate, zip(*found, strict=True))) for found in zip(*parts, strict=True)]
 
 
 def _with_bounds(samples: np.ndarray) -> tuple[float, float, float]:

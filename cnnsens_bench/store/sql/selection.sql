@@ -4,41 +4,52 @@
 -- cnnsens_bench/measures/selective.py. Each image counts once, whatever the number of its trials. Predictions of equal
 -- confidence count as in any order, on average.
 CREATE OR REPLACE VIEW confidence_selection AS
-WITH weighted AS (
-    SELECT protocol, dataset, model, architecture, defense, degradation, level, image_id, trial, confidence,
-        (prediction <> label)::INTEGER AS wrong,
-        1 / count(*) OVER (PARTITION BY protocol, dataset, model, defense, degradation, level, image_id) AS weight
-    FROM protocol_predictions
+WITH conditions AS MATERIALIZED (
+    SELECT run_id, protocol, dataset, model, architecture, defense, degradation, level,
+        dense_rank() OVER (ORDER BY protocol, dataset, model, defense, degradation, level)::INTEGER AS condition
+    FROM (
+        SELECT run_id, dataset, model, max(architecture) AS architecture, defense, degradation, level
+        FROM predictions GROUP BY run_id, dataset, model, defense, degradation, level
+    )
+    JOIN runs USING (run_id)
+),
+numbered AS NOT MATERIALIZED (
+    SELECT condition, image_id, confidence, (prediction <> label)::INTEGER AS wrong
+    FROM predictions JOIN conditions USING (run_id, dataset, model, defense, degradation, level)
     WHERE confidence IS NOT NULL AND prediction IS NOT NULL
 ),
+weights AS (
+    SELECT condition, image_id, 1 / count(*) AS weight FROM numbered GROUP BY condition, image_id
+),
 ordered AS (
-    SELECT *, sum(weight) OVER (
-        PARTITION BY protocol, dataset, model, defense, degradation, level ORDER BY confidence DESC, image_id, trial
-        ROWS UNBOUNDED PRECEDING
+    SELECT condition, confidence, wrong, weight, sum(weight) OVER (
+        PARTITION BY condition ORDER BY confidence DESC, weight ROWS UNBOUNDED PRECEDING
     ) AS kept
-    FROM weighted
+    FROM numbered JOIN weights USING (condition, image_id)
 ),
 ties AS (
-    SELECT protocol, dataset, model, max(architecture) AS architecture, defense, degradation, level, confidence,
-        sum(weight) AS weight, sum(weight * wrong) AS errors, sum(weight / kept) AS inverse, count(DISTINCT image_id) AS images
-    FROM ordered
-    GROUP BY protocol, dataset, model, defense, degradation, level, confidence
+    SELECT condition, confidence, sum(weight) AS weight, sum(weight * wrong) AS errors, sum(weight / kept) AS inverse
+    FROM ordered GROUP BY condition, confidence
 ),
 cumulated AS (
     SELECT *, errors / weight AS rate,
         sum(weight) OVER more_certain - weight AS before, sum(errors) OVER more_certain - errors AS errors_before,
-        0.9 * sum(weight) OVER condition AS wanted
+        0.9 * sum(weight) OVER (PARTITION BY condition) AS wanted
     FROM ties
-    WINDOW condition AS (PARTITION BY protocol, dataset, model, defense, degradation, level),
-        more_certain AS (PARTITION BY protocol, dataset, model, defense, degradation, level ORDER BY confidence DESC)
+    WINDOW more_certain AS (PARTITION BY condition ORDER BY confidence DESC)
+),
+summed AS (
+    SELECT condition, sum(errors + (errors_before - rate * before) * inverse) / sum(weight) AS aurc,
+        1 - arg_min((errors_before + rate * (wanted - before)) / wanted, before) FILTER (before + weight >= wanted - 1e-9)
+            AS accuracy_at_90,
+        round(sum(weight))::BIGINT AS n_images
+    FROM cumulated GROUP BY condition
 )
-SELECT protocol, dataset, model, max(architecture) AS architecture, defense, degradation, level,
-    sum(errors + (errors_before - rate * before) * inverse) / sum(weight) AS aurc,
-    1 - arg_min((errors_before + rate * (wanted - before)) / wanted, before) FILTER (before + weight >= wanted - 1e-9)
-        AS accuracy_at_90,
-    round(sum(weight))::BIGINT AS n_images
-FROM cumulated
-GROUP BY protocol, dataset, model, defense, degradation, level;
+SELECT protocol, dataset, model, architecture, defense, degradation, level, aurc, accuracy_at_90, n_images
+FROM summed JOIN (
+    SELECT condition, protocol, dataset, model, max(architecture) AS architecture, defense, degradation, level
+    FROM conditions GROUP BY condition, protocol, dataset, model, defense, degradation, level
+) USING (condition);
 
 -- name: selection_entrants
 SELECT DISTINCT protocol, dataset, model, defense FROM protocol_predictions ORDER BY ALL;
