@@ -19,7 +19,7 @@ import pandas as pd
 from cnnsens_bench.store import ingestion
 from cnnsens_bench.store.connection import DISK_ERRORS, file_name, is_foreign, is_held, opening_error, unopenable
 from cnnsens_bench.store.parts import PartFiles
-from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL, add_missing_columns, create_tables, with_names
+from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL, add_missing_columns, create_tables, create_views, with_names
 from cnnsens_bench.utils.errors import StorageError, UserError, first_line
 from cnnsens_bench.utils.storage import StoragePath, is_local, require_writable
 
@@ -92,8 +92,7 @@ class Store:
                     connection.begin()
                     create_tables(connection)
                     add_missing_columns(connection)
-                    for views in ("views", "image_views", "sensitivity_views"):
-                        connection.execute(SQL[views])
+                    create_views(connection)
                     connection.commit()
             except duckdb.Error as error:
                 raise UserError(

@@ -14,6 +14,9 @@ SCHEMA_VERSION = 1
 SQL = statements("cnnsens_bench.store")
 """All statements of the store, by name."""
 
+VIEWS = ("views", "image_views", "sensitivity_views", "failure_point_views", "selection_views")
+"""The statements that create views, in the order in which they use each other."""
+
 PART_KINDS = ("predictions", "images", "failures", "sensitivity", "sensitivity_predictions", "speed")
 """The kinds of part files, in the order in which they are ingested. Each has the columns of the table of its name."""
 REPETITIVE_KINDS = ("predictions", "sensitivity", "sensitivity_predictions")
@@ -44,6 +47,12 @@ class TableSchema:
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Create the tables that the database lacks."""
     connection.execute(SQL["schema"], {"schema_version": SCHEMA_VERSION})
+
+
+def create_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create or replace all views and table macros."""
+    for views in VIEWS:
+        connection.execute(SQL[views])
 
 
 def table_schemas(connection: duckdb.DuckDBPyConnection) -> dict[str, TableSchema]:
