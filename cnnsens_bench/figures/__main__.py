@@ -17,6 +17,7 @@ FIGURES = {
     "published": "the paper's numbers, each beside what the store has",
     "curves": "accuracy over levels, a panel a degradation",
     "defenses": "accuracy over levels, a panel a degradation, a curve a defense",
+    "risk-coverage": "errors among the most certain predictions, over the share that is kept",
     "stored": "accuracy on pre-made pictures (stored:) beside corruptions made on the fly (common:)",
     "fig5": "the most and the least sensitive images",
     "fig6": "predicted against measured sensitivity",
@@ -58,12 +59,16 @@ def _parser() -> argparse.ArgumentParser:
         if name in SEVERAL_MODELS:
             text = "several, as in the database"
             figure.add_argument("--model", dest="models", action="append", default=[], help=text)
-        elif name in SCORED or name in ("fig3", "fig4", "defenses"):
+        elif name in SCORED or name in ("fig3", "fig4", "defenses", "risk-coverage"):
             figure.add_argument("--model", help="as in the database")
         if name in SCORED or name == "curves":
             figure.add_argument("--defense", default="none", help="as in the database")
         if name in SCORED:
             figure.add_argument("--protocol", help="needed where several are scored, as in the column of every view")
+        if name == "risk-coverage":
+            figure.add_argument("--defense", help="as in the database (default: none, or the only one)")
+            figure.add_argument("--protocol", help="needed where there are several, as in the column of every view")
+            figure.add_argument("--score", help="the score of the dashed curves, such as margin (default: gradient)")
         if name in ("fig5", "fig6"):
             figure.add_argument("--output", choices=("logit", "probability"), default="logit")
         if name == "fig6":
