@@ -66,7 +66,16 @@ def _parser() -> argparse.ArgumentParser:
         help="end with exit code 1 where the second entrant is worse than the first by more than this, such as -1.0",
     )  # fmt: skip
     pair.add_argument("--junit", type=Path, metavar="FILE", help="write what --fail-below finds as JUnit XML")
-    for command in (page, pair):
+    ranking = commands.add_parser("rank", help="rank entrants under one condition, or by their mean over conditions")
+    ranking.add_argument(
+        "--condition", action="append", default=[], metavar="NAME",
+        help="a condition as compare takes it; several may be given (default: their mean, as on the page)",
+    )  # fmt: skip
+    ranking.add_argument(
+        "--measure", choices=("accuracy", "label_change"), default="accuracy", help="default: accuracy"
+    )
+    ranking.add_argument("--json", type=Path, help="write the numbers to this file too")
+    for command in (page, pair, ranking):
         command.add_argument(
             "--db", action="append", default=[], help=f"a results.duckdb; several are merged (default: {QUICK})"
         )
@@ -111,6 +120,15 @@ def compare(options: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
+def rank(options: argparse.Namespace) -> int:
+    """Print rankings of entrants; return 0."""
+    from leaderboard.condition_ranking import print_rankings
+
+    with databases(options.db or [str(QUICK)]) as files:
+        print_rankings(files, options.condition, options.measure, options.json)
+    return 0
+
+
 @contextlib.contextmanager
 def databases(texts: Iterable[str]) -> Iterator[list[Path]]:
     """Give the files of databases. Those at URIs are fetched into temporary files."""
@@ -144,6 +162,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], str | int]] = {
     "compare": compare,
     "export": export_submission,
     "import": import_into_database,
+    "rank": rank,
 }
 """Each command returns the message that it ends with, or an exit code."""
 

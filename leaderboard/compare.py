@@ -23,7 +23,7 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import plain
 from leaderboard.conditions import condition_text
 from leaderboard.gate import Gate
-from leaderboard.pairing import KEY, PairedBoard, PairRequest, pair_boards
+from leaderboard.pairing import KEY, NOUNS, PairedBoard, PairRequest, pair_boards
 from leaderboard.read import LoadedResults, read
 from leaderboard.significance import holm
 
@@ -201,11 +201,10 @@ def differences_of(results: LoadedResults, board: PairedBoard) -> list[Differenc
 
 def _table(differences: list[Difference], request: PairRequest, title: str) -> Table:
     accuracy = request.measure == "accuracy"
-    what = "accuracy in %; A − B" if accuracy else "label change p_Δ in %; A − B"
     images = "images on which one is right in more" if accuracy else "images on which the label of one changes in more"
     table = table_of(
         Text(f"{title}\nA: {plain(request.first)}\nB: {plain(request.second)}"),
-        f"{what} with its 95 % interval, paired by image and trial; {images}\n"
+        f"{NOUNS[request.measure]} in %; A − B with its 95 % interval, paired by image and trial; {images}\n"
         "trials, and the exact test of those (McNemar's where there is one trial); p after Holm for "
         f"{len(differences)} conditions, * below {ALPHA};\nsame: how often both predict the same label, in %",
     )

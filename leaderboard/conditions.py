@@ -80,4 +80,4 @@ def require_known(wanted: Sequence[str], conditions: Iterable[tuple[str, float]]
     for one in wanted:
         if not any(is_named(one, *condition) for condition in known):
             texts = {condition_text(*condition) for condition in known} | {plain(name) for name, _ in known}
-            raise UserError(f"--condition '{plain(one)}' is not measured for both{near(one, sorted(texts - {'none'}))}")
+            raise UserError(f"--condition '{plain(one)}' is not measured{near(one, sorted(texts - {'none'}))}")

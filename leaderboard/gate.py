@@ -13,14 +13,13 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import plain
 from leaderboard.conditions import condition_text
 from leaderboard.junit import JunitCase, write_junit
-from leaderboard.pairing import PairedBoard, PairRequest
+from leaderboard.pairing import NOUNS, PairedBoard, PairRequest
 from leaderboard.significance import holm, margin_p, worse_p
 
 ALPHA = 0.05
 """The largest probability with which a gate fails an entrant that is not worse by more than the margin."""
 SHOWN = 5
 """The number of undecided conditions that the terminal lists."""
-NOUNS = {"accuracy": "accuracy", "label_change": "label change p_Δ"}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from leaderboard.read import LoadedResults
 KEY = ["degradation", "level"]
 COLUMNS = {"accuracy": ("hit", "reference_hit"), "label_change": ("changed", "reference_changed")}
 """By measure: the columns of the statement `pairs` that have the shares of the first and of the second entrant."""
+NOUNS = {"accuracy": "accuracy", "label_change": "label change p_Δ"}
 
 
 @dataclass(frozen=True)

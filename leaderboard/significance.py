@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.signal import fftconvolve
-from scipy.special import ndtr
+from scipy.special import bdtr, ndtr
 from scipy.stats import binom
 
 MOST_STEPS = 1_000_000
@@ -35,6 +35,22 @@ def holm(p: Sequence[float]) -> list[float]:
     corrected = np.empty(len(p))
     corrected[order] = np.minimum(stepped, 1)
     return corrected.tolist()
+
+
+def sign_p(wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """Return the exact two-sided p-values of sign tests.
+
+    Parameters
+    ----------
+    wins, losses
+        Shape (tests,) each: the numbers of images on which the one and the other entrant does better.
+
+    Examples
+    --------
+    >>> sign_p(np.array([0, 2, 0]), np.array([5, 2, 0])).round(6).tolist()
+    [0.0625, 1.0, 1.0]
+    """
+    return np.minimum(1, 2 * bdtr(np.minimum(wins, losses), wins + losses, 0.5))
 
 
 def margin_p(gains: np.ndarray, margin: float) -> float:

@@ -194,7 +194,7 @@ def test_images_that_only_one_has_are_left_out_and_said(
     [
         (["--fail-below", "1"], "--fail-below 1 is no margin: it takes a number of points from -100 to 0"),
         (["--fail-below", "nan"], "--fail-below nan is no margin"),
-        (["--condition", "peper"], "--condition 'peper' is not measured for both: did you mean 'pepper'"),
+        (["--condition", "peper"], "--condition 'peper' is not measured: did you mean 'pepper'"),
         (["--junit", "nowhere/x.xml"], "nowhere/x.xml cannot be written (No such file or directory): choose another"),
     ],
 )
