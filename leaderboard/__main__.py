@@ -75,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         "--measure", choices=("accuracy", "label_change"), default="accuracy", help="default: accuracy"
     )
     ranking.add_argument("--json", type=Path, help="write the numbers to this file too")
-    for command in (page, pair, ranking):
+    card = commands.add_parser("card", help="write the model card of an entrant: README.md and model-index.json")
+    card.add_argument("entrant", help="a model, or model:defense, as in the database")
+    card.add_argument("--out", type=Path, default=Path("card"), help="folder (default: card)")
+    card.add_argument("--url", help="where the results can be looked up, for the card's source")
+    for command in (page, pair, ranking, card):
         command.add_argument(
             "--db", action="append", default=[], help=f"a results.duckdb; several are merged (default: {QUICK})"
         )
@@ -129,6 +133,14 @@ def rank(options: argparse.Namespace) -> int:
     return 0
 
 
+def write_card(options: argparse.Namespace) -> str:
+    """Write a model card; return the paths of its files."""
+    from leaderboard.card import write_card as write_files
+
+    with databases(options.db or [str(QUICK)]) as files:
+        return "\n".join(map(str, write_files(files, options.entrant, options.out, options.url)))
+
+
 @contextlib.contextmanager
 def databases(texts: Iterable[str]) -> Iterator[list[Path]]:
     """Give the files of databases. Those at URIs are fetched into temporary files."""
@@ -163,6 +175,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], str | int]] = {
     "export": export_submission,
     "import": import_into_database,
     "rank": rank,
+    "card": write_card,
 }
 """Each command returns the message that it ends with, or an exit code."""
 

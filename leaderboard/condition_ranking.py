@@ -19,7 +19,7 @@ from cnnsens_bench.utils.formatting import plain
 from leaderboard.aggregate import boards
 from leaderboard.compare import WIDTH
 from leaderboard.conditions import chosen_conditions, condition_text, require_known
-from leaderboard.pairing import COLUMNS, KEY, NOUNS
+from leaderboard.pairing import COLUMNS, KEY, NOUNS, entrant_names
 from leaderboard.ranking import enough
 from leaderboard.read import LoadedResults, read
 from leaderboard.significance import holm, sign_p
@@ -183,12 +183,6 @@ def rankings_under(results: LoadedResults, wanted: Sequence[str], measure: str =
     return found
 
 
-def entrant_names(members: pd.DataFrame) -> dict[int, str]:
-    """Return the names of entrants as users give them, by their numbers."""
-    names = members["name"].where(members["defense"] == "none", members["name"] + ":" + members["defense"])
-    return dict(zip(members["entrant"].tolist(), names, strict=True))
-
-
 def _ranked(shares: dict[int, pd.DataFrame], names: dict[int, str], measure: str) -> list[RankedEntrant]:
     """Rank entrants by their shares under one condition."""
     column, sign = COLUMNS[measure][0], 1 if measure == "accuracy" else -1
@@ -233,7 +227,7 @@ def _surely_better(counts: np.ndarray, trials: np.ndarray) -> np.ndarray:
     for pair, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
         difference = np.where(trials[first] == trials[second], counts[first] - counts[second], 0)
         wins[pair], losses[pair] = (difference > 0).sum(), (difference < 0).sum()
-    sure = np.array(holm(sign_p(wins, losses))) < ALPHA
+    sure = np.array(holm(sign_p(wins, losses).tolist()), float) < ALPHA
     better[firsts, seconds], better[seconds, firsts] = sure & (wins > losses), sure & (losses > wins)
     return better
 

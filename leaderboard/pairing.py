@@ -139,7 +139,7 @@ def _shared_boards(results: LoadedResults, request: PairRequest) -> pd.DataFrame
     Raise `UserError` where a name is unknown, or both are one entrant.
     """
     entrants, boards = results.entrants.set_index("board"), results.boards.set_index("board", drop=False)
-    names = entrants["name"].where(entrants["defense"] == "none", entrants["name"] + ":" + entrants["defense"])
+    names = entrants["entrant"].map(entrant_names(results.entrants))
     against = bool(entrants["baseline"].any())
     for side, name in (("a", request.first), ("b", request.second)):
         candidates = entrants["baseline"] == (side == "a") if against else entrants["entrant"] >= 0
@@ -151,6 +151,12 @@ def _shared_boards(results: LoadedResults, request: PairRequest) -> pd.DataFrame
     if request.first == request.second and not against:
         raise UserError(f"'{plain(request.first)}' is compared with itself: name two entrants")
     return boards.set_index(["protocol", "dataset"])
+
+
+def entrant_names(members: pd.DataFrame) -> dict[int, str]:
+    """Return the names of entrants as users give them, by their numbers."""
+    names = members["name"].where(members["defense"] == "none", members["name"] + ":" + members["defense"])
+    return dict(zip(members["entrant"].tolist(), names, strict=True))
 
 
 def _paired_conditions(pairs: pd.DataFrame, conditions: pd.DataFrame, measure: str) -> Iterator[PairedCondition]:
