@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cnnsens_bench.utils.errors import UserError
@@ -23,16 +23,18 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0, or 2 for a wrong request, which is explained in one sentence.
+        The exit code: 0, or 1 where a gate fails, or 2 for a wrong request, which is explained in one sentence.
     """
     options = _parser().parse_args(arguments)
     try:
-        if message := COMMANDS[options.command](options):
-            print(message)
+        answer = COMMANDS[options.command](options)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    if isinstance(answer, str):
+        print(answer)
+        return 0
+    return answer
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +55,31 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("first", "second"):
         pair.add_argument(name, help="a model, or model:defense, as in the database")
     pair.add_argument("--json", type=Path, help="write the numbers to this file too")
-    for command in (page, pair):
+    pair.add_argument("--measure", choices=("accuracy", "label_change"), default="accuracy", help="default: accuracy")
+    pair.add_argument(
+        "--condition", action="append", default=[], metavar="NAME",
+        help="only this condition, such as undegraded, pepper, 'gaussian_rgb(8)' or 'common:*'; several may be given",
+    )  # fmt: skip
+    pair.add_argument("--against", metavar="DB", help="a results.duckdb from which the first entrant is taken")
+    pair.add_argument(
+        "--fail-below", type=float, metavar="POINTS",
+        help="end with exit code 1 where the second entrant is worse than the first by more than this, such as -1.0",
+    )  # fmt: skip
+    pair.add_argument("--junit", type=Path, metavar="FILE", help="write what --fail-below finds as JUnit XML")
+    ranking = commands.add_parser("rank", help="rank entrants under one condition, or by their mean over conditions")
+    ranking.add_argument(
+        "--condition", action="append", default=[], metavar="NAME",
+        help="a condition as compare takes it; several may be given (default: their mean, as on the page)",
+    )  # fmt: skip
+    ranking.add_argument(
+        "--measure", choices=("accuracy", "label_change"), default="accuracy", help="default: accuracy"
+    )
+    ranking.add_argument("--json", type=Path, help="write the numbers to this file too")
+    card = commands.add_parser("card", help="write the model card of an entrant: README.md and model-index.json")
+    card.add_argument("entrant", help="a model, or model:defense, as in the database")
+    card.add_argument("--out", type=Path, default=Path("card"), help="folder (default: card)")
+    card.add_argument("--url", help="where the results can be looked up, for the card's source")
+    for command in (page, pair, ranking, card):
         command.add_argument(
             "--db", action="append", default=[], help=f"a results.duckdb; several are merged (default: {QUICK})"
         )
@@ -76,28 +102,53 @@ def build(options: argparse.Namespace) -> str:
     from leaderboard.page import build as write_page
 
     load_plugins(options.plugin)
-    with databases(options) as files:
+    with databases(options.db or [str(QUICK)]) as files:
         return str(write_page(files, options.out, options.reference))
 
 
-def compare(options: argparse.Namespace) -> str:
-    """Print the comparison of two entrants; return no further message."""
+def compare(options: argparse.Namespace) -> int:
+    """Print the comparison of two entrants; return 1 where a gate fails, else 0."""
     from leaderboard.compare import compare as print_comparison
+    from leaderboard.gate import Gate
+    from leaderboard.pairing import PairRequest
 
-    with databases(options) as files:
-        print_comparison(files, options.first, options.second, options.json)
-    return ""
+    if options.junit and options.fail_below is None:
+        raise UserError("--junit reports what a gate finds: add --fail-below, such as --fail-below -1.0")
+    request = PairRequest(options.first, options.second, options.measure, tuple(options.condition))
+    gate = None if options.fail_below is None else Gate(options.fail_below, options.junit)
+    with (
+        databases(options.db or [str(QUICK)]) as files,
+        databases([options.against] if options.against else []) as baseline,
+    ):
+        passed = print_comparison(files, request, options.json, against=next(iter(baseline), None), gate=gate)
+    return 0 if passed else 1
+
+
+def rank(options: argparse.Namespace) -> int:
+    """Print rankings of entrants; return 0."""
+    from leaderboard.condition_ranking import print_rankings
+
+    with databases(options.db or [str(QUICK)]) as files:
+        print_rankings(files, options.condition, options.measure, options.json)
+    return 0
+
+
+def write_card(options: argparse.Namespace) -> str:
+    """Write a model card; return the paths of its files."""
+    from leaderboard.card import write_card as write_files
+
+    with databases(options.db or [str(QUICK)]) as files:
+        return "\n".join(map(str, write_files(files, options.entrant, options.out, options.url)))
 
 
 @contextlib.contextmanager
-def databases(options: argparse.Namespace) -> Iterator[list[Path]]:
-    """Give the files of `--db`. Databases at URIs are fetched into temporary files."""
+def databases(texts: Iterable[str]) -> Iterator[list[Path]]:
+    """Give the files of databases. Those at URIs are fetched into temporary files."""
     from cnnsens_bench.store import local_copy
     from cnnsens_bench.utils.storage import storage_path
 
-    texts = dict.fromkeys(options.db or [str(QUICK)])
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(local_copy(storage_path(text))) for text in texts]
+        yield [stack.enter_context(local_copy(storage_path(text))) for text in dict.fromkeys(texts)]
 
 
 def export_submission(options: argparse.Namespace) -> str:
@@ -118,7 +169,15 @@ def import_into_database(options: argparse.Namespace) -> str:
     return f"{options.db}: {moved.new} of {moved.predictions} predictions were new, of {moved.entrants} entrants"
 
 
-COMMANDS = {"build": build, "compare": compare, "export": export_submission, "import": import_into_database}
+COMMANDS: dict[str, Callable[[argparse.Namespace], str | int]] = {
+    "build": build,
+    "compare": compare,
+    "export": export_submission,
+    "import": import_into_database,
+    "rank": rank,
+    "card": write_card,
+}
+"""Each command returns the message that it ends with, or an exit code."""
 
 
 if __name__ == "__main__":

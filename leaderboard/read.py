@@ -18,7 +18,7 @@ from leaderboard.budget import budgeted_boards
 
 AT_ONCE = 4_000_000
 """About how many predictions one statement sums up, which bounds the memory."""
-KEY = ["protocol", "dataset", "model", "defense", "weights"]
+KEY = ["baseline", "protocol", "dataset", "model", "defense", "weights"]
 
 
 @dataclass
@@ -28,7 +28,8 @@ class LoadedResults:
     Parameters
     ----------
     entrants
-        A row per entrant: its number `entrant`, that of its board, its `name`, and what the table `models` says.
+        A row per entrant: its number `entrant`, that of its board, its `name`, what the table `models` says, and
+        whether it is of the `baseline`.
     boards
         A row per board, which is one protocol on one data set: board, protocol, dataset.
     runs, failures
@@ -79,7 +80,7 @@ class LoadedResults:
         return self.query("agreement", first=first, second=second)
 
 
-def read(paths: Sequence[Path]) -> LoadedResults:
+def read(paths: Sequence[Path], baseline: Path | None = None) -> LoadedResults:
     """Sum up databases in memory.
 
     A network of the same name may have other weights in another database. Those are entrants of their own, and their
@@ -88,7 +89,9 @@ def read(paths: Sequence[Path]) -> LoadedResults:
     Parameters
     ----------
     paths
-        LoadedResults databases of runs.
+        Results databases of runs.
+    baseline
+        A further database, whose entrants stay apart from those of the others, even with the same weights.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def read(paths: Sequence[Path]) -> LoadedResults:
     UserError
         Where a file is not a results database or of another version, and where there are no predictions.
     """
-    paths = list(dict.fromkeys(paths))
+    paths = list(dict.fromkeys([*([baseline] if baseline else []), *paths]))
     connection = duckdb.connect()
     sql = statements("leaderboard")
     connection.execute(sql["create_tables"])
@@ -108,7 +111,7 @@ def read(paths: Sequence[Path]) -> LoadedResults:
     for number, path in enumerate(paths):
         attach(connection, path)
         try:
-            found.append(connection.execute(sql["source_entrants"]).df().assign(file=number))
+            found.append(connection.execute(sql["source_entrants"]).df().assign(file=number, baseline=path == baseline))
             runs.append(connection.execute(sql["source_runs"]).df().assign(file=number))
             failures.append(connection.execute(sql["source_failures"]).df().assign(file=number))
             connection.execute(sql["load_class_names"])

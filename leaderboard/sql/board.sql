@@ -86,7 +86,7 @@ ORDER BY ALL
 
 -- name: pairs
 -- The shares of two entrants on the same image, under the same condition and with the same number of trials.
-SELECT condition, image, a.hit AS hit, b.hit AS reference_hit, a.trials
+SELECT condition, image, a.hit AS hit, b.hit AS reference_hit, a.changed AS changed, b.changed AS reference_changed, a.trials
 FROM per_image AS a JOIN per_image AS b USING (condition, image, trials)
 WHERE a.entrant = $first AND b.entrant = $second
 ORDER BY condition, image
