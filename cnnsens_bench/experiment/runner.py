@@ -200,7 +200,7 @@ def _report(study: ResolvedStudy, networks: FineTuned, store: RunStore, run: Run
     """Print the tables, draw the figures of sensitivity, and log to MLflow; return how many of these reports failed."""
     name, failed = study.samples.name, 0
     if summary:
-        print_summary(run.console, store, study.protocol, name)
+        print_summary(run.console, store, study.protocol, name, study.config.details)
     drawn: list[Path] = []
     if study.config.sensitivity.enabled:
         try:
