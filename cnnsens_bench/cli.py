@@ -16,6 +16,7 @@ COMMANDS = {
     "tune": ("cnnsens_bench.tune", "search for the fine-tuning recipe of a network"),
     "predict": ("cnnsens_bench.predict", "say what a network sees in photographs, and how stable that is"),
     "figures": ("cnnsens_bench.figures.__main__", "draw figures and tables from a database"),
+    "verify": ("cnnsens_bench.verify", "compute a random sample of results again, and compare"),
     "degradations": ("cnnsens_bench.degradations.__main__", "draw a contact sheet of degradations"),
     "leaderboard": ("leaderboard.__main__", "build the page, compare two entrants, export and import results"),
 }

@@ -51,6 +51,18 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument(
         "--plugin", action="append", default=[], help="a module that registers measures of yours; several may be given"
     )
+    page.add_argument(
+        "--verified",
+        action="append",
+        type=Path,
+        default=[],
+        help="a report of cnnsens-bench verify --json, which gives entrants the badge recomputed; several may be given",
+    )
+    page.add_argument(
+        "--history",
+        action="store_true",
+        help="keep each version of the page, show what changed, and write a feed",
+    )
     pair = commands.add_parser("compare", help="paired differences of two entrants, with tests")
     for name in ("first", "second"):
         pair.add_argument(name, help="a model, or model:defense, as in the database")
@@ -90,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
         export.add_argument(f"--{kind}", action="append", default=[], help="only this; several may be given")
     export.add_argument("--by", default="", help="who submits, as they want to be named")
     export.add_argument("--note", default="", help="what a reader should know")
+    verdict = commands.add_parser("check", help="check such a folder as import does, and say what that cannot tell")
+    verdict.add_argument("folder", type=Path)
+    template = commands.add_parser("template", help="write a repository for a leaderboard that others submit to")
+    template.add_argument("folder", type=Path, help="a new folder")
     bring_in = commands.add_parser("import", help="check such a folder, and bring it into a database")
     bring_in.add_argument("folder", type=Path)
     bring_in.add_argument("--db", type=Path, required=True, help="a .duckdb file; a new one is made")
@@ -103,7 +119,7 @@ def build(options: argparse.Namespace) -> str:
 
     load_plugins(options.plugin)
     with databases(options.db or [str(QUICK)]) as files:
-        return str(write_page(files, options.out, options.reference))
+        return str(write_page(files, options.out, options.reference, options.verified, options.history))
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -161,6 +177,20 @@ def export_submission(options: argparse.Namespace) -> str:
     return f"{options.out}: {moved.predictions} predictions, {moved.entrants} entrants"
 
 
+def check_folder(options: argparse.Namespace) -> str:
+    """Check a submission; return what was checked and what was not."""
+    from leaderboard.submission_report import submission_report
+
+    return submission_report(options.folder)
+
+
+def write_repository(options: argparse.Namespace) -> str:
+    """Write the repository template; return its folder."""
+    from leaderboard.repository import write_template
+
+    return str(write_template(options.folder))
+
+
 def import_into_database(options: argparse.Namespace) -> str:
     """Bring a submission into a database; return how much of it was new there."""
     from cnnsens_bench.store.submission.transfer import import_submission
@@ -173,7 +203,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], str | int]] = {
     "build": build,
     "compare": compare,
     "export": export_submission,
+    "check": check_folder,
     "import": import_into_database,
+    "template": write_repository,
     "rank": rank,
     "card": write_card,
 }

@@ -19,9 +19,11 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text
 from leaderboard.aggregate import Board, boards
 from leaderboard.budget import budget_text
+from leaderboard.history import keep_version, next_version, shown_changes
 from leaderboard.provenance import Matching, command, protocol_terms, reference_text
 from leaderboard.ranking import BoardEntrant
 from leaderboard.read import LoadedResults, read
+from leaderboard.verified import mark_verified
 
 DIGITS = 6
 """Decimals of the numbers in the page's data."""
@@ -29,7 +31,9 @@ ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 """How JSON inside HTML writes the characters that could end its element or a line."""
 
 
-def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
+def build(
+    paths: Sequence[Path], out: Path, reference: str, verified: Sequence[Path] = (), history: bool = False
+) -> Path:
     """Write the page of some databases.
 
     Parameters
@@ -40,6 +44,11 @@ def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
         The folder of the page, which is made if it does not exist.
     reference
         What mCE is relative to: a model, or published error rates such as `published:alexnet`.
+    verified
+        Reports of `cnnsens-bench verify --json`, which give entrants the badge "recomputed".
+    history
+        Whether the page is kept in `<out>/versions` where its numbers differ from the last version's, and shows what
+        has changed.
 
     Returns
     -------
@@ -51,13 +60,18 @@ def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
     UserError
         Where a database cannot be read, or the page cannot be written.
     """
-    text = page(data(read(paths), reference))
+    content = data(read(paths), reference)
+    mark_verified(content, verified)
+    version, is_another = next_version(content, out) if history else (None, False)
+    text = page(content | {"changes": shown_changes(version, out) if version else None})
     file = out / "index.html"
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(file, text)
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}): choose another --out") from None
+    if version and is_another:
+        keep_version(version, out)
     return file
 
 
@@ -77,7 +91,7 @@ def page(content: dict[str, Any]) -> str:
     escaped = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
     # UTF-8 cannot encode lone surrogates, which a name may contain.
     escaped = escaped.encode("utf-8", "replace").decode()
-    scripts = "\n".join(_template(name) for name in ("state.js", "table.js", "charts.js", "page.js"))
+    scripts = "\n".join(_template(name) for name in ("state.js", "table.js", "charts.js", "page.js", "changes.js"))
     inserted = {"style": _template("page.css"), "data": escaped, "script": scripts}
     return re.sub(r"/\* (style|data|script) \*/", lambda mark: inserted[mark[1]], _template("page.html"))
 

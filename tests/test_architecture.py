@@ -46,7 +46,7 @@ ROOMS = {
                    "engine", "runtime", "store", "measures", "figures", "tracking"},
 }  # fmt: skip
 EVERYWHERE = {"utils"}
-ENTRIES = {"degradations/__main__.py", "cli.py", "run.py", "tune.py", "predict.py"}
+ENTRIES = {"degradations/__main__.py", "cli.py", "run.py", "tune.py", "predict.py", "verify.py"}
 """Command lines: arguments and exit codes. Nobody imports them."""
 MOST_AT_THE_ROOT = 10
 

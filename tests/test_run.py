@@ -1,5 +1,6 @@
 """The command as users run it: whole runs, resumed runs, killed runs, wrong requests."""
 
+import json
 import os
 import shutil
 import signal
@@ -67,6 +68,8 @@ def test_a_whole_run(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(models) == 4
     assert models["trained_by"].nunique() == 1
     assert len(store.query("FROM leaderboard")) == 4
+    (board,) = json.loads((whole / "results.json").read_text())["boards"]
+    assert len(board["entrants"]) == 4
     assert not (whole / "parts").exists() or not any((whole / "parts").rglob("*.parquet"))
 
 

@@ -52,6 +52,9 @@ class Config:
     """Name of the study that a recorded configuration belongs to. The program sets it."""
     figures: list[str] = field(default_factory=list)
     """Figures that are drawn at the end of the run, by their names in `python -m cnnsens_bench.figures --help`."""
+    details: bool = False
+    """Whether the tables that a run prints are detailed, `on` or `off`: every entrant, and a table of each degradation
+    with its levels. `off` prints one table."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     data_root: str | None = None
     """Folder or URI above the data sets in their official layouts (CUB_200_2011, flowers-102, oxford-iiit-pet)."""

@@ -12,7 +12,7 @@ import torch
 
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.placement import layout_of, over_ray
-from cnnsens_bench.experiment.resolve import ModelConfig
+from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings
 from cnnsens_bench.experiment.tracked_results import Losses, RunContext, fine_tuning_run
 from cnnsens_bench.models.preprocessing import GivenInput
 from cnnsens_bench.training.finetune import FineTuning, Trained, cached_or_ready, finetune, save_trained
@@ -143,11 +143,7 @@ class _FineTunings:
             progress.detail = ""
 
     def _options(self, model: ModelConfig) -> dict[str, Any]:
-        """Return what `finetune` and `cached_or_ready` take beside the model, the samples and the recipe."""
-        settings = self.run.settings
-        own = {key: getattr(model, key) for key in ("weights", "input_size", "outputs")}
-        own["given"] = GivenInput(**model.given)
-        return own | {"view": settings.view, "seed": settings.seed, "cache": cache_dir(settings.cache)}
+        return training_options(self.run.settings, model)
 
     def _add(self, title: str, model: ModelConfig, result: Trained | Diverged, losses: Losses) -> None:
         """Take a training that has ended into the results, and report it."""
@@ -162,6 +158,13 @@ class _FineTunings:
         # A checkpoint from the cache has no losses: what an earlier run has logged of it stays.
         replace = isinstance(result, Diverged) or not result.cached
         self.run.tracker.log(fine_tuning_run(title, model, defense, seed, result, losses), replace)
+
+
+def training_options(settings: RunSettings, model: ModelConfig) -> dict[str, Any]:
+    """Return what `finetune` and `cached_or_ready` take beside the model, the samples and the recipe."""
+    own = {key: getattr(model, key) for key in ("weights", "input_size", "outputs")}
+    own["given"] = GivenInput(**model.given)
+    return own | {"view": settings.view, "seed": settings.seed, "cache": cache_dir(settings.cache)}
 
 
 def thin_classes(samples: Samples) -> list[str]:

@@ -35,15 +35,16 @@ from cnnsens_bench.runtime.resources import ExecutionOptions
 from cnnsens_bench.runtime.rows import failure_table
 from cnnsens_bench.runtime.worker import TaskOutcome
 from cnnsens_bench.store import RunStore, Store, new_attempt, storage_errors, write_part, writing
+from cnnsens_bench.store.results_file import RESULTS_FILE, results_json
 from cnnsens_bench.utils.environment import environment
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import ConsoleReporter, say, stage_progress
-from cnnsens_bench.utils.storage import StoragePath, local_folder, upload_folder
+from cnnsens_bench.utils.storage import StoragePath, local_folder, upload_folder, write_whole
 
 
 def run_suite(config: Config, console: Console, samples: Samples | None = None, summary: bool = True) -> int:
-    """Run every study of a suite into one output, then draw its figures.
+    """Run every study of a suite into one output, then draw its figures and write `results.json`.
 
     Parameters
     ----------
@@ -78,6 +79,9 @@ def run_suite(config: Config, console: Console, samples: Samples | None = None, 
         if wanted:
             failed += len(draw_figures(console, store, wanted, figures).failed)
         upload_folder(figures, output / "figures")
+        content = results_json(store)
+    with storage_errors(output):
+        write_whole(output / RESULTS_FILE, content)
     return failed
 
 
@@ -200,7 +204,7 @@ def _report(study: ResolvedStudy, networks: FineTuned, store: RunStore, run: Run
     """Print the tables, draw the figures of sensitivity, and log to MLflow; return how many of these reports failed."""
     name, failed = study.samples.name, 0
     if summary:
-        print_summary(run.console, store, study.protocol, name)
+        print_summary(run.console, store, study.protocol, name, study.config.details)
     drawn: list[Path] = []
     if study.config.sensitivity.enabled:
         try:

@@ -1,4 +1,4 @@
-"""The tables at the end of a run: accuracy and label change of every entrant, overall and per level."""
+"""The table at the end of a run: accuracy and label change of each entrant, and in detail under each condition."""
 
 import re
 from collections.abc import Hashable, Iterator
@@ -23,14 +23,20 @@ SHARES = "SELECT share FROM evaluated_share WHERE protocol = ? AND dataset = ? A
 KEY = ["model", "defense"]
 
 PLAIN_WIDTH = 120
-"""The width of the tables where there is no terminal, in characters."""
+"""The width of the detailed tables where there is no terminal, in characters."""
+BRIEF_WIDTH = 100
+"""The largest width of the table that is printed without details, in characters."""
+BRIEF_ENTRANTS = 20
+"""The most entrants that are printed without details."""
 NAMES = "architecture\ndefense"
 CELL, LABEL = 16, 6
 """The widths of `100.0 [100–100]` and of `acc.` with the space between columns, in characters."""
 
 
-def print_summary(console: Console, store: Store, protocol: str, dataset: str) -> None:
-    """Print the tables of `summary_tables`, as wide as the terminal, or `PLAIN_WIDTH` where there is none.
+def print_summary(console: Console, store: Store, protocol: str, dataset: str, details: bool = False) -> None:
+    """Print the ranking, at most `BRIEF_WIDTH` wide, or with `details` all tables of `summary_tables`.
+
+    The detailed tables are as wide as the terminal, or `PLAIN_WIDTH` where there is none.
 
     Parameters
     ----------
@@ -40,19 +46,25 @@ def print_summary(console: Console, store: Store, protocol: str, dataset: str) -
         The store of the run.
     protocol, dataset
         Which rows of the store are summarised.
+    details
+        Whether there is a table of each degradation too, and a row of every entrant.
     """
     width = console.width
-    if not console.is_terminal:
+    if details and not console.is_terminal:
         console.width = max(width, PLAIN_WIDTH)
+    elif not details:
+        console.width = min(width, BRIEF_WIDTH) if console.is_terminal else BRIEF_WIDTH
     try:
-        for table in summary_tables(store, protocol, dataset, console.width):
+        for table in summary_tables(store, protocol, dataset, console.width, details):
             console.print()
             console.print(table)
     finally:
         console.width = width
 
 
-def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN_WIDTH) -> list[Table]:
+def summary_tables(
+    store: Store, protocol: str, dataset: str, width: int = PLAIN_WIDTH, details: bool = True
+) -> list[Table]:
     """Make a ranking, then for each degradation a table of accuracy and p_Δ per level, in % with 95 % intervals.
 
     Entrants are sorted by mean degraded accuracy, best first. Where they have unlike numbers of conditions, those with
@@ -66,6 +78,9 @@ def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN
         Which rows of the store are summarised.
     width
         The width to fit into, in characters. A degradation with too many levels gets several tables.
+    details
+        Whether there are more tables than the ranking, which then has every entrant; otherwise it has the first
+        `BRIEF_ENTRANTS`.
 
     Returns
     -------
@@ -78,13 +93,30 @@ def summary_tables(store: Store, protocol: str, dataset: str, width: int = PLAIN
     if leaders.empty:
         return []
     leaders["name"] = _names(leaders)
+    shown = leaders if details else leaders.head(BRIEF_ENTRANTS)
     accuracy, change = store.query(ACCURACY, which), store.query(CHANGE, which)
-    caption = evaluated_text(store, protocol, dataset)
-    tables = [_ranking(_with_measures(leaders, accuracy, change), dataset, caption)]
-    for degradation in sorted(accuracy["degradation"].unique()):
+    notes = [evaluated_text(store, protocol, dataset)]
+    if notes[0]:
+        notes[0] += "; the worst condition is the lowest of uncertain shares, so it looks too low"
+    if leaders["n_conditions"].nunique() > 1:
+        notes.append("means are comparable only among rows with the same conditions")
+    if not details:
+        notes.append(_left_out(len(leaders) - len(shown), accuracy))
+    tables = [_ranking(_with_measures(shown, accuracy, change), leaders, dataset, list(filter(None, notes)))]
+    for degradation in sorted(accuracy["degradation"].unique()) if details else ():
         own, own_change = (rows[rows["degradation"] == degradation] for rows in (accuracy, change))
         tables += _levels(degradation, leaders, own, own_change, width)
     return tables
+
+
+def _left_out(entrants: int, accuracy: pd.DataFrame) -> str:
+    """Say what the ranking alone does not show; "" where that is nothing."""
+    conditions = len(accuracy[["degradation", "level"]].drop_duplicates())
+    names = [degradation_text(name) for name in sorted(accuracy["degradation"].unique())]
+    what = [f"{entrants} more {'entrants' if entrants > 1 else 'entrant'}"] if entrants else []
+    if conditions > 1:
+        what.append(f"the {conditions} conditions one by one ({', '.join(names)})")
+    return f"not shown: {'; '.join(what)}: details=on" if what else ""
 
 
 def evaluated_text(store: Store, protocol: str, dataset: str) -> str:
@@ -134,21 +166,19 @@ def _with_measures(leaders: pd.DataFrame, accuracy: pd.DataFrame, change: pd.Dat
     return leaders.assign(**{spec.name: [spec.interval(one)[0] for one in results] for spec in lacking})
 
 
-def _ranking(leaders: pd.DataFrame, dataset: str, evaluated: str) -> Table:
+def _ranking(shown: pd.DataFrame, leaders: pd.DataFrame, dataset: str, notes: list[str]) -> Table:
+    """Make the table of the entrants in `shown`, which are some of `leaders` with all measures; notes go below it."""
     unlike = leaders["n_conditions"].nunique() > 1
-    caption = f"{leaders['n_images'].max()} test images; means over levels, then over degradations"
-    if evaluated:
-        caption += f"\n{evaluated}; the worst condition is the lowest of uncertain shares, so it looks too low"
-    if unlike:
-        caption += "\nmeans are comparable only among rows with the same conditions"
-    table = table_of(Text(f"{plain(dataset)}: accuracy and label change p_Δ in %, with 95 % intervals"), caption)
+    notes = [f"{leaders['n_images'].max()} test images; means over levels, then over degradations", *notes]
+    title = Text(f"{plain(dataset)}: accuracy and label change p_Δ in %, with 95 % intervals")
+    table = table_of(title, Text("\n".join(notes)))
     # Names may be folded, but numbers never are.
     table.add_column(NAMES, overflow="fold")
     headings = (measures["accuracy"].summary, *(["condi-\ntions"] if unlike else []), *(s.summary for s in _shown()))
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column(measures["worst_accuracy"].summary, justify="right", overflow="fold")
-    for row in leaders.to_dict("records"):
+    for row in shown.to_dict("records"):
         worst = Text("–")
         if isinstance(row["worst_degradation"], str):
             name = row["worst_degradation"]
@@ -217,7 +247,7 @@ def _entrant(name: str, defense: str) -> Text:
     return Text(f"{name}\n{'' if defense == 'none' else defense}")
 
 
-def table_of(title: Text, caption: str | None = None) -> Table:
+def table_of(title: Text, caption: Text | str | None = None) -> Table:
     """Return an empty table in the style of all tables in the terminal."""
     return Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
 

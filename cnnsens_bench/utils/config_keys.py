@@ -2,8 +2,8 @@
 
 MACHINE_KEYS = ("output", "cache", "resume", "tracking", "cluster")
 """Keys that say where a run is computed and by whom it is tracked. They leave a submission."""
-SELECTION_KEYS = ("studies", "only", "study", "figures")
-"""Keys that choose studies and figures of a suite. Each study's own config holds what they mean."""
+SELECTION_KEYS = ("studies", "only", "study", "figures", "details")
+"""Keys that choose studies, figures and tables of a suite. Each study's own config holds what they mean."""
 ADDED_KEYS = {
     "view": "box", "fine_tune": "always", "frost": "generated", "stored_quality": None, "compile": False, "budget": 1.0
 }  # fmt: skip

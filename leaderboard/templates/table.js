@@ -70,10 +70,12 @@ function row(one, columns, spans) {
   for (const column of columns) line.append(column.name === "model" ? nameCell(one) : numberCell(one, column, spans[column.name]));
   return line;
 }
+const recomputedText = ({ recomputed }) => recomputed && `${recomputed.sampled} of ${recomputed.total} predictions, chosen at random, were computed again on ${recomputed.created} and agree`;
 function nameCell(one) {
   const link = make("a", { href: "#entrant=" + one.id, onclick: (event) => { event.preventDefault(); openEntrant(one.id); } }, name(one.model));
   const cell = make("th", { scope: "row", class: "name" }, make("span", { class: "clamp", title: one.model }, link));
   if (one.defense !== "none") cell.append(make("span", { class: "sub clamp", title: one.defense }, "+ ", bdi(shortDefense(one.defense))));
+  if (one.recomputed) cell.append(make("span", { class: "chip", title: recomputedText(one) }, "recomputed"));
   if (one.reference) cell.append(make("span", { class: "chip" }, "reference of mCE"));
   if (!one.same_images) cell.append(make("span", { class: "chip" }, `other images: ${one.images}`));
   else if (!one.comparable) cell.append(make("span", { class: "chip" }, "other conditions"));

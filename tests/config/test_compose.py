@@ -113,3 +113,9 @@ def test_defaults_are_the_papers() -> None:
     assert Config().trials == 10
     assert not Config().quantize
     assert {f.name for f in dataclasses.fields(Config)} >= {"data_root", "dataset", "output", "plugins"}
+
+
+def test_details_are_off_and_change_no_run() -> None:
+    plain, detailed = compose(["suite=quick"]), compose(["suite=quick", "details=on"])
+    assert (plain.details, detailed.details) == (False, True)
+    assert plain.run_id == detailed.run_id

@@ -9,6 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from cnnsens_bench.figures import summary
 from cnnsens_bench.figures.summary import interval, print_summary, short_defense, summary_tables
 from cnnsens_bench.store import Store, new_attempt, write_part
 from cnnsens_bench.utils.formatting import level_text, plain
@@ -52,9 +53,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return fill(tmp_path_factory.mktemp("summary"), models, skip="torchvision/alexnet")
 
 
-def printed(store: Store, width: int, dataset: str = "plumage") -> str:
+def printed(store: Store, width: int, dataset: str = "plumage", details: bool = True) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    print_summary(console, store, "p", dataset)
+    print_summary(console, store, "p", dataset, details)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -106,12 +107,42 @@ def test_rows_of_unlike_conditions_are_told_apart(tmp_path: Path) -> None:
 
 def test_without_a_terminal_it_is_plain_and_wide(store: Store) -> None:
     console = Console(file=io.StringIO(), width=60)
-    print_summary(console, store, "p", "plumage")
+    print_summary(console, store, "p", "plumage", details=True)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "\x1b" not in text
     assert 80 < max(map(cell_len, text.splitlines())) <= 120
     assert console.width == 60
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_without_details_it_is_one_table_of_100_columns(store: Store, width: int) -> None:
+    text = printed(store, width, details=False)
+    lines = text.splitlines()
+    assert max(map(cell_len, lines)) <= min(width, 100)
+    assert "…" not in text
+    assert text.count("architecture") == text.count("worst condition") == 1
+    assert " ".join(text.split()).endswith(
+        "not shown: the 12 conditions one by one (flip_lr, gaussian_rgb, my_plugin, pepper, rotation): details=on"
+    )
+    details = printed(store, width)
+    for row in store.query("FROM leaderboard").itertuples():
+        assert interval(row.accuracy, row.accuracy_low, row.accuracy_high) in text
+    assert len(lines) < len(details.splitlines()) / 2
+    console = Console(file=io.StringIO(), width=60)
+    print_summary(console, store, "p", "plumage")
+    assert isinstance(console.file, io.StringIO)
+    assert 80 < max(map(cell_len, console.file.getvalue().splitlines())) <= 100
+
+
+def test_without_details_the_best_entrants_are_shown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "BRIEF_ENTRANTS", 3)
+    text = printed(store, 100, details=False)
+    assert "not shown: 1 more entrant; the 12 conditions" in text
+    assert sum("[" in line for line in text.splitlines()) == 3
+    assert sum("[" in line for line in printed(store, 100).split("\n\n")[0].splitlines()) == 4
+    monkeypatch.setattr(summary, "BRIEF_ENTRANTS", 1)
+    assert "not shown: 3 more entrants; the 12" in printed(store, 100, details=False)
 
 
 def test_colour_only_adds(store: Store) -> None:

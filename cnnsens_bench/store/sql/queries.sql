@@ -66,3 +66,20 @@ ANTI JOIN (
     WHERE protocol = $protocol AND dataset = $dataset AND output = 'margin'
         AND image_id IN (SELECT image_id FROM wanted_images)
 ) USING (image_id, model, defense, predictor, degradation, level);
+
+-- name: sample_predictions
+-- The first rows of each entrant by a hash of their cells and a text, which are the same cells for all entrants of a data
+-- set, with their run's config. The parameters are the text and the number of rows of an entrant.
+WITH chosen AS (
+    SELECT * FROM protocol_predictions
+    QUALIFY row_number() OVER (
+        PARTITION BY protocol, dataset, model, defense
+        ORDER BY sha256(concat_ws(chr(31), ?, protocol, dataset, image_id, degradation, level, trial))
+    ) <= ?
+)
+SELECT chosen.*, weights_sha256, config::VARCHAR AS config
+FROM chosen JOIN runs USING (run_id) LEFT JOIN models USING (dataset, model, defense)
+ORDER BY chosen.protocol, dataset, model, defense, image_id, degradation, level, trial;
+
+-- name: count_predictions
+SELECT protocol, dataset, model, defense, count(*) AS total FROM protocol_predictions GROUP BY ALL;

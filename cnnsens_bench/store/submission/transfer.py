@@ -22,8 +22,8 @@ from cnnsens_bench.store.ingestion import insert_rows
 from cnnsens_bench.store.publish import holding
 from cnnsens_bench.store.read import attach, results
 from cnnsens_bench.store.schema import SCHEMA_VERSION, SQL, TableSchema, with_names
-from cnnsens_bench.store.submission.card import CARD, FORMAT, FORMAT_VERSION, digest, file_of, refuse
-from cnnsens_bench.store.submission.check import NEEDED, check, scratch, submittable_tables, summary, view
+from cnnsens_bench.store.submission.card import CARD, FORMAT, FORMAT_VERSION, Card, digest, file_of, refuse
+from cnnsens_bench.store.submission.check import MOST_RUNS, NEEDED, check, scratch, submittable_tables, summary, view
 from cnnsens_bench.store.submission.redact import public_error, public_json
 from cnnsens_bench.utils.errors import UserError, first_line
 from cnnsens_bench.utils.registry import near
@@ -98,6 +98,40 @@ def export(
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another --out") from None
     return counts
+
+
+@dataclass(frozen=True)
+class CheckedSubmission:
+    """A submission that is as `export` writes it: its card, and the configs of its runs in JSON."""
+
+    card: Card
+    configs: Sequence[str]
+
+
+def check_submission(folder: Path) -> CheckedSubmission:
+    """Check a submission as `import_submission` does, and that its names can be read; nothing is written.
+
+    Parameters
+    ----------
+    folder
+        The submission.
+
+    Raises
+    ------
+    UserError
+        At the first fault. A name of something that has characters which cannot be seen is one, since it can be taken
+        for another name.
+    """
+    with tempfile.TemporaryDirectory() as temporary, scratch(Path(temporary)) as connection:
+        card = check(connection, folder)
+        runs = connection.execute(SQL["json_of_runs"], {"most": MOST_RUNS}).fetchall()
+    named = {"by": card.by}
+    for number, one in enumerate(card.entrants):
+        named |= {f"entrants[{number}].{key}": value for key, value in vars(one).items()}
+    for key, value in named.items():
+        if isinstance(value, str) and not value.isprintable():
+            raise refuse(f"{CARD}, {key}", f"'{value[:80]}' has characters that cannot be seen")
+    return CheckedSubmission(card, [config or "{}" for _, config, _ in runs])
 
 
 def import_submission(folder: Path, path: Path) -> TransferCounts:
