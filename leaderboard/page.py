@@ -22,11 +22,16 @@ from leaderboard.budget import budget_text
 from leaderboard.provenance import Matching, command, protocol_terms, reference_text
 from leaderboard.ranking import BoardEntrant
 from leaderboard.read import LoadedResults, read
+from leaderboard.tradeoff import family, undefended
 
 DIGITS = 6
 """Decimals of the numbers in the page's data."""
 ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 """How JSON inside HTML writes the characters that could end its element or a line."""
+
+
+SCRIPTS = ("state.js", "table.js", "charts.js", "tradeoff.js", "page.js")
+"""The templates that make the page's script, in their order."""
 
 
 def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
@@ -77,7 +82,7 @@ def page(content: dict[str, Any]) -> str:
     escaped = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
     # UTF-8 cannot encode lone surrogates, which a name may contain.
     escaped = escaped.encode("utf-8", "replace").decode()
-    scripts = "\n".join(_template(name) for name in ("state.js", "table.js", "charts.js", "page.js"))
+    scripts = "\n".join(_template(name) for name in SCRIPTS)
     inserted = {"style": _template("page.css"), "data": escaped, "script": scripts}
     return re.sub(r"/\* (style|data|script) \*/", lambda mark: inserted[mark[1]], _template("page.html"))
 
@@ -118,6 +123,8 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
 def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, Any]:
     members = results.entrants[results.entrants["board"] == board.board].set_index("entrant")
     looks = _looks(members, results.entrants)
+    ids = {entrant: _entrant_id(row) for entrant, row in members.iterrows()}
+    without_defense = undefended(members)
     first = members.iloc[0]
     run_ids = sorted({run_id for entrant in members.index for run_id in results.run_ids[entrant]})
     runs = results.runs[results.runs["run_id"].isin(run_ids)]
@@ -150,6 +157,7 @@ def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, An
         "entrants": [
             _entrant(board, one, members.loc[one.entrant], results)
             | {"look": looks[one.entrant], "share": _share(shares, one.entrant)}
+            | {"undefended": ids.get(without_defense.get(one.entrant))}
             for one in board.entrants
         ],
     }
@@ -177,10 +185,11 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
     image_ids, classes = (board.images[name].tolist() for name in ("image_id", "class_name"))
     conditions = range(len(board.conditions))
     return {
-        "id": _short(row["dataset"], row["model"], row["defense"], row["weights"]),
+        "id": _entrant_id(row),
         "model": row["name"],
         "network": row["model"],
         "architecture": _text(row["architecture"]),
+        "family": family(_text(row["architecture"])),
         "defense": row["defense"],
         "weights": _text(row["weights_sha256"]),
         "parameters": _whole(row["num_parameters"]),
@@ -204,6 +213,10 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
         "fragile": [[image_ids[i], _text(classes[i]), round(share, DIGITS)] for i, share in one.fragile],
         "runs": results.run_ids[one.entrant],
     }
+
+
+def _entrant_id(row: pd.Series) -> str:
+    return _short(row["dataset"], row["model"], row["defense"], row["weights"])
 
 
 def _share(shares: pd.DataFrame | None, entrant: int) -> float | None:

@@ -138,6 +138,7 @@ function update() {
   $("more").setAttribute("aria-pressed", String(Boolean(state.more)));
   for (const button of document.querySelectorAll("[data-measure]")) button.setAttribute("aria-pressed", String(button.dataset.measure === state.measure));
   showTable();
+  showTradeoff();
   showLegend();
   showCurves();
   showHeat();
