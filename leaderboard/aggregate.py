@@ -12,6 +12,7 @@ from cnnsens_bench.measures import EntrantResults, clustered_interval, measures
 from cnnsens_bench.measures.intervals import bootstrap
 from cnnsens_bench.measures.published import PUBLISHED, PublishedRates, published_rates, published_reference
 from cnnsens_bench.measures.spec import UNKNOWN, Interval
+from leaderboard.outcomes import pack
 from leaderboard.ranking import BoardEntrant, enough, rank, ranked_conditions
 from leaderboard.read import LoadedResults
 from leaderboard.speed import rates
@@ -184,6 +185,7 @@ def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> 
         of_reference = own if number == reference_entrant else of_reference
         compared = published_reference(own, published) if published else of_reference
         one = _board_entrant(number, dataclasses.replace(own, reference=compared), tables)
+        one.outcomes = pack(tables)
         one.same_images = number in same_images
         one.comparable = one.same_images and contains
         if not np.isnan(speed[0]):

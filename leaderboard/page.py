@@ -1,6 +1,5 @@
 """Writes the web page: the data of the boards, embedded in one self-contained file."""
 
-import hashlib
 import json
 import math
 import re
@@ -18,7 +17,10 @@ from cnnsens_bench.utils.atomic import write_atomically
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text
 from leaderboard.aggregate import Board, boards
+from leaderboard.beside import write_beside
 from leaderboard.budget import budget_text
+from leaderboard.ids import board_id, entrant_id
+from leaderboard.outcomes import build_key
 from leaderboard.provenance import Matching, command, protocol_terms, reference_text
 from leaderboard.ranking import BoardEntrant
 from leaderboard.read import LoadedResults, read
@@ -30,7 +32,7 @@ ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 """How JSON inside HTML writes the characters that could end its element or a line."""
 
 
-SCRIPTS = ("state.js", "table.js", "charts.js", "tradeoff.js", "page.js")
+SCRIPTS = ("state.js", "table.js", "charts.js", "tradeoff.js", "outcomes.js", "compare.js", "page.js")
 """The templates that make the page's script, in their order."""
 
 
@@ -49,17 +51,19 @@ def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
     Returns
     -------
     Path
-        The page, `<out>/index.html`.
+        The page, `<out>/index.html`. What it loads when it is asked to lies in `<out>/data`.
 
     Raises
     ------
     UserError
         Where a database cannot be read, or the page cannot be written.
     """
-    text = page(data(read(paths), reference))
+    results = read(paths)
+    found = boards(results, reference)
+    text = page(data(results, reference, found))
     file = out / "index.html"
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        write_beside(results, found, out / "data")
         write_atomically(file, text)
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}): choose another --out") from None
@@ -77,7 +81,7 @@ def page(content: dict[str, Any]) -> str:
     Returns
     -------
     str
-        HTML that needs no other file and no network.
+        HTML that needs no network, and no other file until the reader compares two entrants.
     """
     escaped = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
     # UTF-8 cannot encode lone surrogates, which a name may contain.
@@ -87,7 +91,7 @@ def page(content: dict[str, Any]) -> str:
     return re.sub(r"/\* (style|data|script) \*/", lambda mark: inserted[mark[1]], _template("page.html"))
 
 
-def data(results: LoadedResults, reference: str) -> dict[str, Any]:
+def data(results: LoadedResults, reference: str, found: Sequence[Board] | None = None) -> dict[str, Any]:
     """Return everything that the page shows, in the types of JSON.
 
     Parameters
@@ -96,6 +100,8 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
         What the databases hold.
     reference
         As in `build`.
+    found
+        The boards, where they are computed already.
 
     Returns
     -------
@@ -114,7 +120,7 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
         ],
         "runs": runs,
         "boards": sorted(
-            (_board(results, board, reference) for board in boards(results, reference)),
+            (_board(results, board, reference) for board in (found or boards(results, reference))),
             key=lambda one: (-len(one["entrants"]), one["dataset"], one["protocol"]),
         ),
     }
@@ -123,7 +129,7 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
 def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, Any]:
     members = results.entrants[results.entrants["board"] == board.board].set_index("entrant")
     looks = _looks(members, results.entrants)
-    ids = {entrant: _entrant_id(row) for entrant, row in members.iterrows()}
+    ids = {entrant: entrant_id(row) for entrant, row in members.iterrows()}
     without_defense = undefended(members)
     first = members.iloc[0]
     run_ids = sorted({run_id for entrant in members.index for run_id in results.run_ids[entrant]})
@@ -140,7 +146,8 @@ def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, An
     failures = results.failures.rename(columns={"run_id": "run"})
     failures = failures[failures["run"].isin(run_ids) & (failures["dataset"] == first["dataset"])]
     return {
-        "id": _short(first["protocol"], first["dataset"]),
+        "id": board_id(first["protocol"], first["dataset"]),
+        "key": build_key(board.conditions, board.images),
         "protocol": first["protocol"],
         "dataset": first["dataset"],
         "terms": protocol_terms(first["dataset"], configs, trials, len(board.images), matchings),
@@ -185,7 +192,7 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
     image_ids, classes = (board.images[name].tolist() for name in ("image_id", "class_name"))
     conditions = range(len(board.conditions))
     return {
-        "id": _entrant_id(row),
+        "id": entrant_id(row),
         "model": row["name"],
         "network": row["model"],
         "architecture": _text(row["architecture"]),
@@ -213,10 +220,6 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
         "fragile": [[image_ids[i], _text(classes[i]), round(share, DIGITS)] for i, share in one.fragile],
         "runs": results.run_ids[one.entrant],
     }
-
-
-def _entrant_id(row: pd.Series) -> str:
-    return _short(row["dataset"], row["model"], row["defense"], row["weights"])
 
 
 def _share(shares: pd.DataFrame | None, entrant: int) -> float | None:
@@ -266,11 +269,6 @@ def _whole(value: Any) -> int | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _short(*names: str) -> str:
-    """Return the id of a board or an entrant in the page's address, which is the same in every build."""
-    return hashlib.sha256("\0".join(names).encode("utf-8", "replace")).hexdigest()[:8]
 
 
 def _template(name: str) -> str:

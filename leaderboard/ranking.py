@@ -45,6 +45,8 @@ class BoardEntrant:
         The device that its images per second were measured on.
     same_device
         Whether that is the device of the board, so that it is ranked by speed.
+    outcomes
+        What happened to each image under each condition, as `leaderboard.outcomes.pack` returns it.
     ranks
         By the name of a measure: the first and the last rank that its interval allows, counted from 1.
     """
@@ -63,6 +65,7 @@ class BoardEntrant:
     comparable: bool = True
     device: str | None = None
     same_device: bool = False
+    outcomes: dict[str, str | int] = field(default_factory=dict)
     ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
