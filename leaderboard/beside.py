@@ -9,8 +9,9 @@ from leaderboard.aggregate import Board
 from leaderboard.ids import board_id, entrant_id
 from leaderboard.outcomes import build_key, script_files
 from leaderboard.read import LoadedResults
+from leaderboard.rows import write_rows
 
-OURS = re.compile(r"[0-9a-f]{8}\.js")
+OURS = re.compile(r"[0-9a-f]{8}\.(?:js|parquet)")
 """The names of the files that a build writes into the folder."""
 
 
@@ -32,10 +33,12 @@ def write_beside(results: LoadedResults, found: Sequence[Board], folder: Path) -
     for board in found:
         row = members[members["board"] == board.board].iloc[0]
         outcomes = {entrant_id(members.loc[one.entrant]): one.outcomes for one in board.entrants}
-        key = build_key(board.conditions, board.images)
-        for name, text in script_files(board_id(row["protocol"], row["dataset"]), key, board.images, outcomes):
+        key, short = build_key(board.conditions, board.images), board_id(row["protocol"], row["dataset"])
+        for name, text in script_files(short, key, board.images, outcomes):
             write_atomically(folder / name, text)
             written.add(name)
+        write_rows(results, board, folder / f"{short}.parquet")
+        written.add(f"{short}.parquet")
     for file in folder.iterdir():
         if OURS.fullmatch(file.name) and file.name not in written:
             file.unlink()

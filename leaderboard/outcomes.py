@@ -1,6 +1,7 @@
 """Packs the outcomes of every entrant per image into script files, from which the page compares two entrants.
 
-They lie beside the page, and a page that was opened from disk may load scripts and nothing else. Each file calls the page's function `receive`.
+They lie beside the page, and a page that was opened from disk may load scripts and nothing else. Each file calls the
+page's function `receive`.
 """
 
 import base64

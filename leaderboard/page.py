@@ -16,6 +16,7 @@ from cnnsens_bench.measures import measures
 from cnnsens_bench.utils.atomic import write_atomically
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text
+from cnnsens_bench.utils.sql import statements
 from leaderboard.aggregate import Board, boards
 from leaderboard.beside import write_beside
 from leaderboard.budget import budget_text
@@ -32,7 +33,7 @@ ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 """How JSON inside HTML writes the characters that could end its element or a line."""
 
 
-SCRIPTS = ("state.js", "table.js", "charts.js", "tradeoff.js", "outcomes.js", "compare.js", "page.js")
+SCRIPTS = ("state.js", "table.js", "charts.js", "tradeoff.js", "outcomes.js", "compare.js", "numbers.js", "page.js")
 """The templates that make the page's script, in their order."""
 
 
@@ -106,7 +107,8 @@ def data(results: LoadedResults, reference: str, found: Sequence[Board] | None =
     Returns
     -------
     dict
-        The measures (`columns`), runs and boards; boards with most entrants come first.
+        The measures (`columns`), runs, statements that make tables of the rows (`sql`), and boards; boards with most
+        entrants come first.
     """
     used = {run_id for ids in results.run_ids.values() for run_id in ids}
     runs = {row["run_id"]: _run(row) for row in results.runs.to_dict("records") if row["run_id"] in used}
@@ -119,6 +121,7 @@ def data(results: LoadedResults, reference: str, found: Sequence[Board] | None =
             for spec in measures.values()
         ],
         "runs": runs,
+        "sql": {name[5:]: text for name, text in statements("leaderboard").items() if name.startswith("page_")},
         "boards": sorted(
             (_board(results, board, reference) for board in (found or boards(results, reference))),
             key=lambda one: (-len(one["entrants"]), one["dataset"], one["protocol"]),

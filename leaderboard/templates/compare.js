@@ -127,7 +127,7 @@ function drawPairs() {
   const [forA, forB] = [1, -1].map((sign) => rows.filter((row) => better(row) === sign).length);
   $("pairstatus").replaceChildren(`A is better under ${forA} of ${counted(rows.length, "condition")}, B under ${forB}; undecided: ${rows.length - forA - forB} (Holm’s correction, p < ${ALPHA}).`);
   $("pairnames").replaceChildren(...[["A", a], ["B", b]].flatMap(([side, one]) => [make("dt", null, side), make("dd", null, link(one))]));
-  $("pairmeasure").textContent = series === "change" ? "Label change in %; A more, B more: images whose label changes in more trials of the one." : "Accuracy in %; A more, B more: images on which the one is right in more trials.";
+  $("pairmeasure").textContent = series === "change" ? "Label change in %, and A − B with its interval, followed by the better one where Holm’s p is below 0.05. A more, B more: images whose label changes in more trials of the one." : "Accuracy in %, and A − B with its interval, followed by the better one where Holm’s p is below 0.05. A more, B more: images on which the one is right in more trials.";
   const extent = Math.max(0.01, ...rows.flatMap((row) => [Math.abs(row.low), Math.abs(row.high)]));
   const chosen = rows.find((row) => conditionKey(row.condition) === state.at) || rows[0];
   $("pairrows").replaceChildren(...rows.map((row) => pairRow(row, extent, row === chosen, better(row))));
@@ -147,10 +147,8 @@ function pairRow(row, extent, isChosen, better) {
   const pText = (p) => (p < 1e-4 ? p.toExponential(1) : p.toPrecision(2));
   return make("tr", { class: isChosen ? "chosen" : null },
     make("th", { scope: "row", class: "name" }, button),
-    make("td", null, String(row.n_images)), make("td", null, String(row.n_trials)), make("td", null, percent(row.first)), make("td", null, percent(row.second)),
     make("td", null, make("span", { class: "value" }, `${signed(row.difference)}${better ? ` · ${better > 0 ? "A" : "B"}` : ""}`), make("span", { class: "bar zero", "aria-hidden": "true" }, range, dot), make("span", { class: "sub" }, `[${signed(row.low)}, ${signed(row.high)}]`)),
-    make("td", null, String(row.images_for_first)), make("td", null, String(row.images_for_second)),
-    make("td", null, pText(row.p)), make("td", null, `${pText(row.p_holm)}${row.p_holm < ALPHA ? " *" : ""}`));
+    ...[percent(row.first), percent(row.second), row.images_for_first, row.images_for_second, pText(row.p), `${pText(row.p_holm)}${row.p_holm < ALPHA ? " *" : ""}`, row.n_images, row.n_trials].map((text) => make("td", null, String(text))));
 }
 /* The images of one condition that are right, or change their label, in more trials of the one than of the other. */
 function imagesFor(row, sign) {

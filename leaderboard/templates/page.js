@@ -142,6 +142,7 @@ function update() {
   redraw("table", showTable, id, q, defense, state.sort, state.dir, state.more);
   redraw("tradeoff", showTradeoff, id, q, defense, state.x, state.y, state.families);
   redraw("compare", showCompare, id, state.a, state.b, measure);
+  redraw("numbers", showNumbers, id, state.a, state.b);
   redraw("curves", () => { showLegend(); showCurves(); }, id, q, defense, measure, [...state.on].sort(), [...state.off].sort());
   redraw("heat", showHeat, id, q, defense, measure);
   writeAddress();
