@@ -13,6 +13,7 @@ from cnnsens_bench.measures.intervals import bootstrap
 from cnnsens_bench.measures.published import PUBLISHED, PublishedRates, published_rates, published_reference
 from cnnsens_bench.measures.spec import UNKNOWN, Interval
 from leaderboard.budget import means_of_images
+from leaderboard.outcomes import pack
 from leaderboard.ranking import BoardEntrant, enough, rank, ranked_conditions
 from leaderboard.read import LoadedResults
 from leaderboard.speed import rates
@@ -190,6 +191,7 @@ def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> 
         if planned is not None:
             counts = planned.reindex(range(len(conditions))).to_numpy(float)
             one.of_images = means_of_images(tables, own.degradation, own.averaged, counts)
+        one.outcomes = pack(tables)
         one.same_images = number in same_images
         one.comparable = one.same_images and contains
         if not np.isnan(speed[0]):

@@ -1,6 +1,5 @@
 """Writes the web page: the data of the boards, embedded in one self-contained file."""
 
-import hashlib
 import json
 import math
 import re
@@ -17,18 +16,37 @@ from cnnsens_bench.measures import measures
 from cnnsens_bench.utils.atomic import write_atomically
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text
+from cnnsens_bench.utils.sql import statements
 from leaderboard.aggregate import Board, boards
+from leaderboard.beside import write_beside
 from leaderboard.budget import budget_text
 from leaderboard.history import keep_version, next_version, shown_changes
+from leaderboard.ids import board_id, entrant_id
+from leaderboard.outcomes import build_key
 from leaderboard.provenance import Matching, command, protocol_terms, reference_text
 from leaderboard.ranking import BoardEntrant
 from leaderboard.read import LoadedResults, read
+from leaderboard.tradeoff import family, undefended
 from leaderboard.verified import mark_verified
 
 DIGITS = 6
 """Decimals of the numbers in the page's data."""
 ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 """How JSON inside HTML writes the characters that could end its element or a line."""
+
+
+SCRIPTS = (
+    "state.js",
+    "table.js",
+    "charts.js",
+    "tradeoff.js",
+    "outcomes.js",
+    "compare.js",
+    "numbers.js",
+    "page.js",
+    "changes.js",
+)
+"""The templates that make the page's script, in their order."""
 
 
 def build(
@@ -53,20 +71,22 @@ def build(
     Returns
     -------
     Path
-        The page, `<out>/index.html`.
+        The page, `<out>/index.html`. What it loads when it is asked to lies in `<out>/data`.
 
     Raises
     ------
     UserError
         Where a database cannot be read, or the page cannot be written.
     """
-    content = data(read(paths), reference)
+    results = read(paths)
+    found = boards(results, reference)
+    content = data(results, reference, found)
     mark_verified(content, verified)
     version, is_another = next_version(content, out) if history else (None, False)
     text = page(content | {"changes": shown_changes(version, out) if version else None})
     file = out / "index.html"
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        write_beside(results, found, out / "data")
         write_atomically(file, text)
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}): choose another --out") from None
@@ -86,17 +106,17 @@ def page(content: dict[str, Any]) -> str:
     Returns
     -------
     str
-        HTML that needs no other file and no network.
+        HTML that needs no network, and no other file until the reader compares two entrants.
     """
     escaped = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
     # UTF-8 cannot encode lone surrogates, which a name may contain.
     escaped = escaped.encode("utf-8", "replace").decode()
-    scripts = "\n".join(_template(name) for name in ("state.js", "table.js", "charts.js", "page.js", "changes.js"))
+    scripts = "\n".join(_template(name) for name in SCRIPTS)
     inserted = {"style": _template("page.css"), "data": escaped, "script": scripts}
     return re.sub(r"/\* (style|data|script) \*/", lambda mark: inserted[mark[1]], _template("page.html"))
 
 
-def data(results: LoadedResults, reference: str) -> dict[str, Any]:
+def data(results: LoadedResults, reference: str, found: Sequence[Board] | None = None) -> dict[str, Any]:
     """Return everything that the page shows, in the types of JSON.
 
     Parameters
@@ -105,11 +125,14 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
         What the databases hold.
     reference
         As in `build`.
+    found
+        The boards, where they are computed already.
 
     Returns
     -------
     dict
-        The measures (`columns`), runs and boards; boards with most entrants come first.
+        The measures (`columns`), runs, statements that make tables of the rows (`sql`), and boards; boards with most
+        entrants come first.
     """
     used = {run_id for ids in results.run_ids.values() for run_id in ids}
     runs = {row["run_id"]: _run(row) for row in results.runs.to_dict("records") if row["run_id"] in used}
@@ -122,8 +145,9 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
             for spec in measures.values()
         ],
         "runs": runs,
+        "sql": {name[5:]: text for name, text in statements("leaderboard").items() if name.startswith("page_")},
         "boards": sorted(
-            (_board(results, board, reference) for board in boards(results, reference)),
+            (_board(results, board, reference) for board in (found or boards(results, reference))),
             key=lambda one: (-len(one["entrants"]), one["dataset"], one["protocol"]),
         ),
     }
@@ -132,6 +156,8 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
 def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, Any]:
     members = results.entrants[results.entrants["board"] == board.board].set_index("entrant")
     looks = _looks(members, results.entrants)
+    ids = {entrant: entrant_id(row) for entrant, row in members.iterrows()}
+    without_defense = undefended(members)
     first = members.iloc[0]
     run_ids = sorted({run_id for entrant in members.index for run_id in results.run_ids[entrant]})
     runs = results.runs[results.runs["run_id"].isin(run_ids)]
@@ -147,7 +173,8 @@ def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, An
     failures = results.failures.rename(columns={"run_id": "run"})
     failures = failures[failures["run"].isin(run_ids) & (failures["dataset"] == first["dataset"])]
     return {
-        "id": _short(first["protocol"], first["dataset"]),
+        "id": board_id(first["protocol"], first["dataset"]),
+        "key": build_key(board.conditions, board.images),
         "protocol": first["protocol"],
         "dataset": first["dataset"],
         "terms": protocol_terms(first["dataset"], configs, trials, len(board.images), matchings),
@@ -164,6 +191,7 @@ def _board(results: LoadedResults, board: Board, reference: str) -> dict[str, An
         "entrants": [
             _entrant(board, one, members.loc[one.entrant], results)
             | {"look": looks[one.entrant], "share": _share(shares, one.entrant)}
+            | {"undefended": ids.get(without_defense.get(one.entrant))}
             for one in board.entrants
         ],
     }
@@ -191,10 +219,11 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
     image_ids, classes = (board.images[name].tolist() for name in ("image_id", "class_name"))
     conditions = range(len(board.conditions))
     return {
-        "id": _short(row["dataset"], row["model"], row["defense"], row["weights"]),
+        "id": entrant_id(row),
         "model": row["name"],
         "network": row["model"],
         "architecture": _text(row["architecture"]),
+        "family": family(_text(row["architecture"])),
         "defense": row["defense"],
         "weights": _text(row["weights_sha256"]),
         "parameters": _whole(row["num_parameters"]),
@@ -268,11 +297,6 @@ def _whole(value: Any) -> int | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _short(*names: str) -> str:
-    """Return the id of a board or an entrant in the page's address, which is the same in every build."""
-    return hashlib.sha256("\0".join(names).encode("utf-8", "replace")).hexdigest()[:8]
 
 
 def _template(name: str) -> str:

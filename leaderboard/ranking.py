@@ -50,6 +50,8 @@ class BoardEntrant:
         By the name of a measure that has resamples: its values over all images and over each resample.
     of_images
         On a board with a budget, by the name of a mean: its value with the interval for these very images.
+    outcomes
+        What happened to each image under each condition, as `leaderboard.outcomes.pack` returns it.
     ranks
         By the name of a measure: the first and the last rank that is possible, counted from 1.
     """
@@ -70,6 +72,7 @@ class BoardEntrant:
     same_device: bool = False
     samples: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     of_images: dict[str, Interval] = field(default_factory=dict)
+    outcomes: dict[str, str | int] = field(default_factory=dict)
     ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 

@@ -1,4 +1,6 @@
 -- name: create_tables
+-- What the command prints must not be mixed with a progress bar.
+SET enable_progress_bar = false;
 -- These tables hold what is kept in memory of all databases: sums per image, never single predictions.
 CREATE TABLE loaded (
     file INTEGER, entrant INTEGER, degradation VARCHAR, level DOUBLE, image_id VARCHAR, label INTEGER,

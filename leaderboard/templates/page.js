@@ -130,6 +130,7 @@ function update() {
     opening();
     notes();
     listEntrants();
+    listPairs(which);
     const defenses = [...new Set(which.entrants.map((one) => one.defense))].sort((a, b) => (b === "none") - (a === "none") || a.localeCompare(b));
     document.querySelector('[data-show="first"]').hidden = which.entrants.length <= FIRST;
     options($("defense"), [["", "all"], ...defenses.map((one) => [one, clipped(one)])], state.defense);
@@ -138,24 +139,35 @@ function update() {
   if ($("q").value !== state.q) $("q").value = state.q;
   $("more").setAttribute("aria-pressed", String(Boolean(state.more)));
   for (const button of document.querySelectorAll("[data-measure]")) button.setAttribute("aria-pressed", String(button.dataset.measure === state.measure));
-  showTable();
-  showLegend();
-  showCurves();
-  showHeat();
+  const { board: id, q, defense, measure } = state;
+  redraw("table", showTable, id, q, defense, state.sort, state.dir, state.more);
+  redraw("tradeoff", showTradeoff, id, q, defense, state.x, state.y, state.families);
+  redraw("compare", showCompare, id, state.a, state.b, measure);
+  redraw("numbers", showNumbers, id, state.a, state.b);
+  redraw("curves", () => { showLegend(); showCurves(); }, id, q, defense, measure, [...state.on].sort(), [...state.off].sort());
+  redraw("heat", showHeat, id, q, defense, measure);
   writeAddress();
+}
+/* Draws a section again where something that it depends on has changed. */
+const drawnFor = {};
+function redraw(section, show, ...depends) {
+  const key = JSON.stringify(depends);
+  if (drawnFor[section] === key) return;
+  drawnFor[section] = key;
+  show();
 }
 function boardName(one) {
   const alone = DATA.boards.filter((other) => other.dataset === one.dataset).length === 1;
   return clipped(one.dataset) + (alone ? "" : ` · protocol ${one.protocol.slice(0, 8)} · seed ${(one.terms.find(([term]) => term === "Seed") || [])[1]}`);
 }
 $("board").addEventListener("change", (event) => {
-  Object.assign(state, { board: event.target.value, defense: "", entrant: "", off: new Set(), on: new Set() });
+  Object.assign(state, { board: event.target.value, defense: "", entrant: "", a: "", b: "", at: "", families: "", off: new Set(), on: new Set() });
   update();
 });
 $("defense").addEventListener("change", (event) => { state.defense = event.target.value; update(); });
 $("q").addEventListener("input", (event) => { state.q = event.target.value; update(); });
 $("more").addEventListener("click", () => { state.more = state.more ? "" : "1"; update(); });
-$("filters").addEventListener("submit", (event) => event.preventDefault());
+for (const form of ["filters", "axes", "pair"]) $(form).addEventListener("submit", (event) => event.preventDefault());
 $("skip").addEventListener("click", (event) => { event.preventDefault(); $("table").focus(); });
 for (const button of document.querySelectorAll("[data-measure]")) button.addEventListener("click", () => { state.measure = button.dataset.measure; update(); });
 for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => {

@@ -16,6 +16,16 @@ CONDITIONS = {("gaussian_rgb", 4.0): 3, ("gaussian_rgb", 8.0): 3, ("pepper", 0.0
 MODELS = ("torchvision/alexnet", "timm/b", "timm/c")
 DEFENSES = ("none", "median_filter(size=3)")
 CLASSES = 7
+HOSTILE = (
+    "timm/</script><script>window.hacked=1</script>",
+    "timm/\"><img src=x onerror='window.hacked=1'>",
+    "timm/line\nbreak\ttab\u2028sep",
+    "timm/" + "x" * 300,
+    "timm/\u202eabc \u05d0\u05d1",
+    "timm/<!--<script>",
+    "timm/__proto__",
+)
+"""Names of networks that try to be something else than text on a page."""
 
 
 def sweep(

@@ -19,8 +19,7 @@ from cnnsens_bench.utils.errors import UserError
 from leaderboard.__main__ import main
 from leaderboard.page import data
 from leaderboard.read import read
-from tests.leaderboard.made import DEFENSES, sweep, write
-from tests.leaderboard.test_page import HOSTILE
+from tests.leaderboard.made import DEFENSES, HOSTILE, sweep, write
 from tests.store.scored import score_rows, sweep_rows
 from tests.store.submissions import CONFIG, IMAGES, everything, made, scored
 
