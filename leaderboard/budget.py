@@ -15,10 +15,11 @@ MEANS = {"mean_degraded_accuracy": "hit", "mean_label_change": "changed"}
 
 
 def budgeted_boards(runs: pd.DataFrame, entrants: pd.DataFrame, sources: pd.DataFrame) -> set[int]:
-    """Return the boards on which a run has a budget below 1, so that entrants need not have the same cells."""
-    budgets = runs["config"].map(lambda config: json.loads(config or "{}").get("budget"))
-    below = runs.loc[pd.to_numeric(budgets, errors="coerce") < 1, "run_id"]
-    of_runs = sources.loc[sources["run_id"].isin(below), "entrant"]
+    """Return the boards on which a run may leave out cells, so that entrants need not have the same ones."""
+    configs = runs["config"].map(lambda config: json.loads(config or "{}"))
+    budgets = pd.to_numeric(configs.map(lambda config: config.get("budget")), errors="coerce")
+    rounds = configs.map(lambda config: config.get("until") is not None).astype(bool)
+    of_runs = sources.loc[sources["run_id"].isin(runs.loc[(budgets < 1) | rounds, "run_id"]), "entrant"]
     return set(entrants.loc[entrants["entrant"].isin(of_runs), "board"].tolist())
 
 

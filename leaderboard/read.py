@@ -41,7 +41,7 @@ class LoadedResults:
     paths
         The databases.
     budgeted
-        The boards on which a run has a budget below 1.
+        The boards on which a run may leave out cells.
     connection
         The database in memory that holds the sums.
     """

@@ -103,6 +103,10 @@ class Config:
     budget: float = 1.0
     """Share of each image's degraded cells that is evaluated, above 0 and at most 1: every image takes some of each
     degradation, chosen by a hash, the same for all networks. Raising it computes the difference alone."""
+    until: Any = None
+    """When a run stops before its budget is used up: at the half-width in percentage points that the 95 % intervals of
+    all means over conditions must have at most, or `ranked`, when networks that are neighbours in the order are told
+    apart or tied. The budget grows in rounds, of which each takes the networks that are not decided."""
     seed: int = 0
     """Seed of all draws and trainings, 0 to 2^63 - 1."""
     quantize: bool = False
@@ -169,6 +173,7 @@ def check(config: Config) -> None:
         "trials": (config.trials >= 1, "at least 1"),
         "limit": (config.limit is None or config.limit >= 1, "at least 1, or null for all images"),
         "budget": (0 < config.budget <= 1, "above 0 and at most 1, which is all cells"),
+        "until": (config.until is None or until_ok(config.until), "a number of points above 0, ranked, or null"),
         "batch_size": (1 <= config.batch_size <= 65_536, "at least 1, at most 65536"),
         "input_size": (config.input_size is None or size_ok(config.input_size), SIZES),
         "view": (config.view in VIEWS, "one of " + ", ".join(VIEWS)),
@@ -200,6 +205,12 @@ def check(config: Config) -> None:
 def _within(value: float | None, low: float, high: float = sys.float_info.max) -> bool:
     """Return whether a value lies between two bounds, both included, or is left out. Infinity is above every bound."""
     return value is None or low <= value <= high
+
+
+def until_ok(until: Any) -> bool:
+    """Return whether a value can say when a run stops: a number of percentage points, or `ranked`."""
+    number = isinstance(until, int | float) and not isinstance(until, bool)
+    return _within(until, 0) and until > 0 if number else until == "ranked"
 
 
 def size_ok(size: Any) -> bool:

@@ -217,7 +217,7 @@ def run_benchmark(
 
 def _own_folder(config: Config, weights: Mapping[str, str], samples: Samples) -> Path:
     """Return a folder in the cache, named by all that shapes the results but the budget, which may be raised later."""
-    shaped = dataclasses.replace(config, budget=1.0).hash()
+    shaped = dataclasses.replace(config, budget=1.0, until=None).hash()
     shaping = json.dumps([shaped, sorted(weights.items()), samples.fingerprint()])
     digest = hashlib.sha256(shaping.encode()).hexdigest()[:16]
     return cache_dir(config.cache).absolute() / "benchmarks" / f"{samples.name}-{digest}"

@@ -20,6 +20,7 @@ from cnnsens_bench.models.classifier import best_device
 from cnnsens_bench.runtime.compiled_code import keep_compiled_code
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
 from cnnsens_bench.store import Store, reading
+from cnnsens_bench.utils.formatting import duration
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import say
 
@@ -151,7 +152,7 @@ def estimate_suite(config: Config, console: Console) -> list[CostEstimate]:
         evaluations, hours = sum(e.evaluations for e in found), sum(e.hours for e in found)
         stored = f"{_size(sum(e.database_bytes for e in found))} as results.duckdb"
         note = "a network that several studies train on one data set is trained once"
-        say(console, f"together: {evaluations:,} evaluations, {_duration(hours)} on this device, {stored} ({note})")
+        say(console, f"together: {evaluations:,} evaluations, {duration(hours)} on this device, {stored} ({note})")
     return found
 
 
@@ -190,11 +191,11 @@ def print_estimate(result: CostEstimate, suite: str, searches: bool, console: Co
         f"({result.images:,} images, {result.entrants} networks × defenses){stored}",
         f"trainings: {result.trainings} ({result.training_steps:,} steps), less what the cache has"
         + ("; the search that comes before them is not counted" if searches else ""),
-        f"on this device ({result.device}, {result.cores} cores): {_duration(result.hours)}; on n of them about 1/n",
-        *(f"    {stage}: {_duration(s / 3600)}" for stage, s in result.seconds.items() if s and stage != "decode"),
-        f"    decode: {_duration(result.seconds['decode'] / 3600)} of one core, shared by {result.cores}",
+        f"on this device ({result.device}, {result.cores} cores): {duration(result.hours)}; on n of them about 1/n",
+        *(f"    {stage}: {duration(s / 3600)}" for stage, s in result.seconds.items() if s and stage != "decode"),
+        f"    decode: {duration(result.seconds['decode'] / 3600)} of one core, shared by {result.cores}",
         *_compile_lines(result),
-        *(f"on {name}, forward passes alone: {_duration(hours)}" for name, hours in result.hours_elsewhere.items()),
+        *(f"on {name}, forward passes alone: {duration(hours)}" for name, hours in result.hours_elsewhere.items()),
         f"storage: {sum(result.rows.values()):,} rows, about {_size(result.database_bytes)} as results.duckdb "
         f"and {_size(result.part_bytes)} as parts on the way",
         f"memory: about {_size(result.memory_bytes)} for what trains or computes with all networks, which are "
@@ -209,15 +210,9 @@ def _compile_lines(result: CostEstimate) -> list[str]:
         long = result.seconds["forward"] > MAY_PAY * result.entrants
         return ["compile=on may make the forward passes faster: estimate=true compile=on times it"] if long else []
     cost, saved = result.seconds["compile"], result.saved_by_compiling
-    shown = _duration(cost / 3600), _duration(max(saved, 0) / 3600)
+    shown = duration(cost / 3600), duration(max(saved, 0) / 3600)
     verdict = "pays" if saved > cost else "does not pay for this run"
     return [f"compile=on {verdict}: it takes {shown[0]} in each worker, and saves {shown[1]} of forward passes in all"]
-
-
-def _duration(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:,.1f} hours"
-    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.1f} seconds"
 
 
 def _size(count: int) -> str:

@@ -19,6 +19,7 @@ from cnnsens_bench.experiment.compiling import require_compilation
 from cnnsens_bench.experiment.entrants import Pairing, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
 from cnnsens_bench.experiment.resolve import ModelConfig, RunSettings, read_conditions, resolve_models, resolve_settings
+from cnnsens_bench.experiment.rounds import require_rounds
 from cnnsens_bench.experiment.stored_pictures import SettledPictures, check_pictures, settle_pictures, without_data
 from cnnsens_bench.images import forget_files
 from cnnsens_bench.images.stored import StoredSet
@@ -102,6 +103,7 @@ def prepare(config: Config, samples: Samples | None = None) -> ResolvedStudy:
     settings = resolve_settings(config)
     require_compilation(settings)
     pairing = pair_entrants(models, config.defenses)
+    require_rounds(config.until, pairing.entrants, conditions)
     samples = settle_split(samples, pairing.trainings.values())
     check_pictures(pictures.stored, conditions, samples)
     sizes = input_sizes(models, config.view)

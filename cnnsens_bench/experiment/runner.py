@@ -22,6 +22,7 @@ from cnnsens_bench.experiment.fine_tune import FineTuned, fine_tune, thin_classe
 from cnnsens_bench.experiment.placement import layout_of, over_ray
 from cnnsens_bench.experiment.prepare import ResolvedStudy, prepare
 from cnnsens_bench.experiment.resolve import RunSettings, resolve_studies
+from cnnsens_bench.experiment.rounds import run_in_rounds
 from cnnsens_bench.experiment.search import search_models
 from cnnsens_bench.experiment.tracked_results import RunContext, log_results, start_tracking, trained_part
 from cnnsens_bench.figures.catalogue import draw_figures, figure_names
@@ -121,6 +122,8 @@ def _announce(study: ResolvedStudy, store: RunStore, console: Console) -> None:
     defenses = len({entrant.defense for entrant in study.pairing.entrants})
     budget = study.settings.budget
     taken = "" if budget == 1 else f", of which each image takes {100 * budget:g} % (budget={budget:g})"
+    if study.config.until is not None:
+        taken += f", in rounds until={study.config.until}"
     what = f"{len(study.models)} models, {defenses} defenses, {trials} conditions{taken} → {store.path}"
     say(console, f"suite {study.settings.title}: {len(study.images)} test images of {study.samples.name}, {what}")
     say(console, *study.samples.notes, *study.notes, *study.pairing.left_out)
@@ -186,7 +189,18 @@ def _evaluate(study: ResolvedStudy, networks: FineTuned, parts: StoragePath, sto
         study = dataclasses.replace(study, pairing=dataclasses.replace(study.pairing, entrants=entrants))
         say(console, *sentences)
     sweep = study.sweep(calibration_images(study.samples, study.pairing))
-    return run_sweep(study.settings, sweep, study.images, checkpoints, parts, store, study.protocol, console)
+    settings, images, protocol, until = study.settings, study.images, study.protocol, study.config.until
+    if until is None:
+        return run_sweep(settings, sweep, images, checkpoints, parts, store, protocol, console)
+
+    def compute(round_sweep: Sweep) -> int:
+        """Evaluate a round into parts of its own, since parts are named by their images and networks alone."""
+        folder = new_attempt(settings.output_folder)
+        failed = run_sweep(settings, round_sweep, images, checkpoints, folder, store, protocol, console)
+        store.ingest()
+        return failed
+
+    return run_in_rounds(until, sweep, images, store, protocol, console, compute)
 
 
 def _end_run(store: RunStore, run: RunContext, status: str) -> None:

@@ -165,7 +165,8 @@ def log_results(
     with tracker.attempt():
         views = ("leaderboard", "accuracy", "label_change")
         leaders, *tables = (store.query(TABLE, [view, protocol, dataset]) for view in views)
-        shares = store.query(TABLE, ["evaluated_share", protocol, dataset]) if study.settings.budget < 1 else None
+        leaves_out = study.settings.budget < 1 or study.config.until is not None
+        shares = store.query(TABLE, ["evaluated_share", protocol, dataset]) if leaves_out else None
         for entrant in study.pairing.entrants:
             rows = _rows_of(leaders, entrant).to_dict("records")
             metrics = [(key, float(row[key]), 0) for row in rows for key in SUMMARY if pd.notna(row[key])]

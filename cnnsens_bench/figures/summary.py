@@ -18,7 +18,10 @@ from cnnsens_bench.utils.formatting import UNITS, degradation_text, level_text, 
 LEADERS = "SELECT * FROM leaderboard WHERE protocol = ? AND dataset = ?"
 ACCURACY = "SELECT * FROM accuracy WHERE protocol = ? AND dataset = ? AND degradation <> 'none'"
 CHANGE = "SELECT * FROM label_change WHERE protocol = ? AND dataset = ?"
-BUDGETED = "SELECT 1 FROM runs WHERE protocol = ? AND (config ->> 'budget')::DOUBLE < 1 LIMIT 1"
+BUDGETED = """
+SELECT 1 FROM runs
+WHERE protocol = ? AND ((config ->> 'budget')::DOUBLE < 1 OR config ->> 'until' IS NOT NULL) LIMIT 1
+"""
 SHARES = "SELECT share FROM evaluated_share WHERE protocol = ? AND dataset = ? AND share IS NOT NULL"
 KEY = ["model", "defense"]
 
@@ -120,7 +123,7 @@ def _left_out(entrants: int, accuracy: pd.DataFrame) -> str:
 
 
 def evaluated_text(store: Store, protocol: str, dataset: str) -> str:
-    """Say which share of the degraded cells was evaluated; "" where no run under the protocol has a budget below 1.
+    """Say which share of the degraded cells was evaluated; "" where all cells are evaluated by every run's config.
 
     Parameters
     ----------

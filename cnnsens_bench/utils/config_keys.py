@@ -5,7 +5,8 @@ MACHINE_KEYS = ("output", "cache", "resume", "tracking", "cluster")
 SELECTION_KEYS = ("studies", "only", "study", "figures", "details")
 """Keys that choose studies, figures and tables of a suite. Each study's own config holds what they mean."""
 ADDED_KEYS = {
-    "view": "box", "fine_tune": "always", "frost": "generated", "stored_quality": None, "compile": False, "budget": 1.0
+    "view": "box", "fine_tune": "always", "frost": "generated", "stored_quality": None, "compile": False, "budget": 1.0,
+    "until": None,
 }  # fmt: skip
 """Keys that earlier versions did not have, and what these versions did. At that value a key enters no hash, so that
 runs of an earlier version go on."""

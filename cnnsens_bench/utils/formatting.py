@@ -78,3 +78,16 @@ def share_span(low: float, high: float) -> str:
     ('10.0 %', '10.0 to 100.0 %')
     """
     return " to ".join(dict.fromkeys(f"{100 * share:.1f}" for share in (low, high))) + " %"
+
+
+def duration(hours: float) -> str:
+    """Return a time in the unit that fits it.
+
+    Examples
+    --------
+    >>> duration(0.2), duration(2.5)
+    ('12.0 minutes', '2.5 hours')
+    """
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.1f} seconds"

@@ -1,0 +1,239 @@
+"""Decisions after each round of a growing budget: how wide the intervals of means are, and which entrants are tied.
+
+`experiment/rounds.py` runs the rounds.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri, stdtr
+
+from cnnsens_bench.measures.intervals import Z
+
+SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+"""The shares of the degraded cells at which a run with `until` looks at its results."""
+LEAST_CELLS = 3
+"""Degraded cells of an image in the first round, on average. With fewer, the spread within images is not known."""
+ALPHA = 0.05
+"""The probability that a pair with equal means is called separated in any round."""
+UNDECIDED, SEPARATED, TIED = 0, 1, 2
+"""What is known of a pair of entrants."""
+STEP = 0.05
+"""Ratios of information are rounded down to multiples of this, so that few critical values are computed."""
+NODES = 96
+"""The nodes of a numerical integration."""
+HOPELESS = float(ndtri(0.95))
+"""How many standard errors a prediction of the whole budget's difference may be wrong, before a pair counts as tied."""
+
+
+def planned_shares(budget: float, cells: int) -> tuple[float, ...]:
+    """Return the shares of the degraded cells that the rounds evaluate, smallest first.
+
+    Parameters
+    ----------
+    budget
+        The largest share that may be evaluated, above 0 and at most 1. It is that of the last round.
+    cells
+        The number of degraded cells of an image.
+
+    Examples
+    --------
+    >>> planned_shares(0.5, cells=75)
+    (0.05, 0.1, 0.2, 0.4, 0.5)
+    """
+    return *(share for share in SHARES if share < budget and share * cells >= LEAST_CELLS), budget
+
+
+def board_mean(outcomes: np.ndarray, condition: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the mean over conditions of a share, and how much each image moves it.
+
+    The share of a condition is the mean over the images that have a cell of it, of each image's mean over its trials,
+    as on the leaderboard. The influences are those of the linearised mean (Särndal, Swensson & Wretman 1992, section
+    5.5), with n / (n - 1) for the n images of a condition: the sum of their squares estimates the variance of the mean
+    over samples of images, and that of the products of two entrants' influences the covariance of their means.
+
+    Parameters
+    ----------
+    outcomes
+        Shape (images, cells), 0 or 1: NaN where an image lacks a cell. An image without any cell is left out.
+    condition
+        Shape (cells,): the index of each cell's condition.
+    weights
+        Shape (conditions,): the weights of the conditions, which sum to 1.
+
+    Returns
+    -------
+    tuple
+        The mean, and the influences, shape (images,). The mean is NaN where a condition has fewer than two images.
+
+    Examples
+    --------
+    >>> value, influences = board_mean(np.array([[1, 0], [0, 1], [1, 1]]), np.array([0, 1]), np.array([0.5, 0.5]))
+    >>> round(value, 3), influences.round(2).tolist()
+    (0.667, [-0.07, -0.07, 0.14])
+    """
+    there = ~np.isnan(outcomes)
+    one_hot = (condition[:, None] == np.arange(len(weights))).astype(np.float32)
+    counts = there.astype(np.float32) @ one_hot
+    sums = np.where(there, outcomes, 0).astype(np.float32) @ one_hot
+    has = counts > 0
+    images = has.sum(axis=0)
+    if (images < 2).any():
+        return float("nan"), np.zeros(len(outcomes))
+    shares = np.divide(sums, counts, out=np.zeros_like(sums), where=has).astype(float)
+    means = shares.sum(axis=0) / images
+    residuals = np.where(has, shares - means, 0)
+    return float(means @ weights), residuals @ (weights / np.sqrt(images * (images - 1.0)))
+
+
+def variance_at(share: float, shares: Sequence[float], variances: np.ndarray) -> np.ndarray:
+    """Extrapolate the variance of means to a larger share of the cells.
+
+    The variance is that between images, which no share lowers, and a part that falls as 1 / share. The last two shares
+    tell them apart. The result is at least what it would be if images did not differ, and at most the last variance.
+
+    Parameters
+    ----------
+    share
+        The share to extrapolate to.
+    shares
+        The shares that variances are known for, in ascending order, two at least.
+    variances
+        Shape (shares, ...): NaN where a variance is not known.
+
+    Examples
+    --------
+    >>> variance_at(1.0, [0.1, 0.2], np.array([1.5, 1.0])).item()
+    0.6
+    """
+    before, last = variances[-2:]
+    slope = (before - last) / (1 / shares[-2] - 1 / shares[-1])
+    return np.clip(last - slope * (1 / shares[-1] - 1 / share), last * shares[-1] / share, last)
+
+
+def critical_values(ratios: Sequence[float], spent: Sequence[float]) -> np.ndarray:
+    """Return the bounds of |z| that a pair of equal entrants passes in each round with a given probability.
+
+    The estimates of nested shares have independent increments, so the bounds follow one after the other by numerical
+    integration (Armitage, McPherson & Rowe 1969; Lan & DeMets 1983).
+
+    Parameters
+    ----------
+    ratios
+        The information, which is 1 / variance, of each round but the last ÷ that of the next: each above 0, below 1.
+    spent
+        The probability that a bound has been passed by the end of each round, in ascending order.
+
+    Examples
+    --------
+    >>> critical_values((0.5,), (0.025, 0.05)).round(3).tolist()
+    [2.241, 2.125]
+    """
+    bounds = [-float(ndtri(spent[0] / 2))]
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    z = bounds[0] * nodes
+    density = bounds[0] * weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    for ratio, before, now in zip(ratios, spent, spent[1:], strict=False):
+        shrunk, spread = np.sqrt(ratio) * z, np.sqrt(1 - ratio)
+
+        def excess(bound: float, shrunk=shrunk, spread=spread, density=density, wanted=now - before) -> float:
+            outside = ndtr((shrunk - bound) / spread) + ndtr((-shrunk - bound) / spread)
+            return float(density @ outside) - wanted
+
+        bounds.append(brentq(excess, 0.5, 8.0))
+        z = bounds[-1] * nodes
+        steps = (z[:, None] - shrunk) / spread
+        density = bounds[-1] * weights * (np.exp(-(steps**2) / 2) @ density) / (spread * np.sqrt(2 * np.pi))
+    return np.array(bounds)
+
+
+@functools.lru_cache(10_000)
+def _last_bound(ratios: tuple[float, ...], spent: tuple[float, ...]) -> float:
+    """Return the last of the `critical_values`."""
+    return float(critical_values(ratios, spent)[-1])
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is known of the entrants of a board at each share of the cells.
+
+    Attributes
+    ----------
+    shares
+        The shares, in ascending order. The first is no round: with it the second tells how variances fall.
+    values
+        Shape (shares, entrants): the means, NaN where an entrant has not the cells of a share.
+    covariances
+        Shape (shares, entrants, entrants): the covariances of the means over samples of images.
+    images
+        The number of images.
+    budget
+        The largest share that may be evaluated.
+    """
+
+    shares: tuple[float, ...]
+    values: np.ndarray
+    covariances: np.ndarray
+    images: int
+    budget: float
+
+    def order(self) -> np.ndarray:
+        """Return the entrants' positions, those with the largest means first, by the last share that each has."""
+        known = ~np.isnan(self.values)
+        last = len(self.shares) - 1 - known[::-1].argmax(axis=0)
+        return np.argsort(-self.values[last, np.arange(self.values.shape[1])], kind="stable")
+
+    def pair_states(self) -> np.ndarray:
+        """Return what is known of each pair of entrants: `UNDECIDED`, `SEPARATED` or `TIED`.
+
+        A pair is separated in the first round in which its difference, in standard errors of paired images, passes the
+        round's bound. Equal means pass any bound with a probability of `ALPHA`; by the end of a round the part of it is
+        spent that its share is of the budget (Lan & DeMets 1983; Kim & DeMets 1987). A pair is tied in the first round
+        which predicts, with a probability of 95 %, that the whole budget would not separate it either, and in the last
+        round. A pair stays what it is.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (entrants, entrants).
+        """
+        entrants = self.values.shape[1]
+        first, second = np.triu_indices(entrants, 1)
+        differences = np.abs(self.values[:, first] - self.values[:, second])
+        own = np.diagonal(self.covariances, axis1=1, axis2=2)
+        variances = own[:, first] + own[:, second] - 2 * self.covariances[:, first, second]
+        # Rounding leaves a variance of 0 just above or below it.
+        variances = np.where(variances > 1e-12 * (own[:, first] + own[:, second]), variances, 0)
+        states = np.full(len(first), UNDECIDED)
+        for round_ in range(1, len(self.shares)):
+            shares, last = self.shares[: round_ + 1], self.shares[round_] >= self.budget
+            varies = (states == UNDECIDED) & ~np.isnan(differences[round_]) & (variances[round_] > 0)
+            difference, variance = differences[round_, varies], variances[round_, varies]
+            spent = [ALPHA * share / self.budget for share in shares[1:]]
+            bounds = _bounds(variances[1 : round_ + 1, varies], spent)
+            whole = variance_at(self.budget, shares, variances[: round_ + 1, varies])
+            most = difference + HOPELESS * np.sqrt(variance - whole)
+            separated = _normal_score(difference / np.sqrt(variance), self.images) > bounds
+            states[varies] = np.select([separated, most < Z * np.sqrt(whole)], [SEPARATED, TIED], UNDECIDED)
+            same = (states == UNDECIDED) & (differences[round_] == 0) & (variances[round_] == 0)
+            states[same | (last & (states == UNDECIDED) & ~np.isnan(differences[round_]))] = TIED
+        table = np.full((entrants, entrants), TIED)
+        table[first, second] = table[second, first] = states
+        return table
+
+
+def _bounds(variances: np.ndarray, spent: Sequence[float]) -> np.ndarray:
+    """Return the bound of the last round for each pair, from the variances of all rounds, shape (rounds, pairs)."""
+    # A lower ratio gives a larger bound, so that rounding down is safe.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.nan_to_num(np.floor(variances[1:] / variances[:-1] / STEP) * STEP)
+    rounded, pair = np.unique(np.clip(ratios, STEP, 1 - STEP).T.round(6), axis=0, return_inverse=True)
+    return np.array([_last_bound(tuple(row), tuple(spent)) for row in rounded])[pair.ravel()]
+
+
+def _normal_score(score: np.ndarray, images: int) -> np.ndarray:
+    """Return the normal quantile that is as probable as a value of Student's t for a mean of so many images."""
+    return -ndtri(stdtr(max(1, images - 1), -score))
