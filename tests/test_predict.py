@@ -45,7 +45,7 @@ def test_the_numbers_are_those_of_the_gradient(
     box: images.Box | None, checkpoint: Path, photographs: list[str], capsys: Capture
 ) -> None:
     more = [] if box is None else ["box=" + ",".join(map(str, box))]
-    found = predicted(capsys, *photographs, f"checkpoint={checkpoint}", *LEVELS, *more)
+    found = predicted(capsys, *photographs, f"checkpoint={checkpoint}", *LEVELS, "predictor=gradient", *more)
     assert [record["file"] for record in found] == photographs
     assert len({record["class"] for record in found}) > 1
     for record in found:
@@ -69,7 +69,10 @@ def test_the_numbers_are_those_of_the_gradient(
             assert p["predictor"] == "gradient"
 
 
-@pytest.mark.parametrize("predictor", ["gradient", pytest.param("noisy_gradients(copies=2)", marks=pytest.mark.slow)])
+SLOW = pytest.param("noisy_gradients(copies=2)", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("predictor", ["smoothed", "gradient", SLOW])
 def test_a_result_does_not_depend_on_who_shares_the_batch(
     predictor: str, checkpoint: Path, photographs: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
@@ -107,9 +110,18 @@ def test_short_memory_changes_no_label(
 def test_a_predictor_looks_at_what_it_knows(checkpoint: Path, photographs: list[str], capsys: Capture) -> None:
     [record] = predicted(capsys, photographs[0], f"checkpoint={checkpoint}", *LEVELS, "predictor=noisy_gradients")
     assert [p["predictor"] for p in record["predictions"]] == ["noisy_gradients(copies=2)"] * 3 + ["gradient"] * 2
-    [plain] = predicted(capsys, photographs[0], f"checkpoint={checkpoint}", *LEVELS)
+    [plain] = predicted(capsys, photographs[0], f"checkpoint={checkpoint}", *LEVELS, "predictor=gradient")
     for far, near in zip(record["predictions"], plain["predictions"], strict=True):
         assert (far == near) == (far["degradation"] == "translation")
+
+
+def test_predictions_are_smoothed_where_nothing_else_is_asked_for(
+    checkpoint: Path, photographs: list[str], capsys: Capture
+) -> None:
+    [record] = predicted(capsys, photographs[0], f"checkpoint={checkpoint}", *LEVELS)
+    assert {p["predictor"] for p in record["predictions"]} == {"smoothed(copies=4, rivals=3, covariance=False)"}
+    [plain] = predicted(capsys, photographs[0], f"checkpoint={checkpoint}", *LEVELS, "predictor=gradient")
+    assert [p.keys() for p in record["predictions"]] == [p.keys() for p in plain["predictions"]]
 
 
 def test_levels_that_nobody_names(checkpoint: Path, photographs: list[str], capsys: Capture) -> None:
@@ -123,7 +135,7 @@ def test_levels_that_nobody_names(checkpoint: Path, photographs: list[str], caps
 
 @pytest.mark.parametrize("levels", [["sigma=4,16"], LEVELS], ids=["beside each other", "below each other"])
 def test_the_table(levels: list[str], checkpoint: Path, photographs: list[str], capsys: Capture) -> None:
-    words = [*photographs, f"checkpoint={checkpoint}", *levels]
+    words = [*photographs, f"checkpoint={checkpoint}", "predictor=gradient", *levels]
     records = predicted(capsys, *words)
     assert main(words) == 0
     said = capsys.readouterr().out

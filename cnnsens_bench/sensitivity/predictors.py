@@ -27,6 +27,9 @@ from cnnsens_bench.sensitivity.gradients import (
     dot,
     outputs_of,
 )
+from cnnsens_bench.sensitivity.noise import INDEPENDENT, clamped_noise
+from cnnsens_bench.sensitivity.rivals import any_negative, any_negative_sigmoid
+from cnnsens_bench.sensitivity.smoothed import AnyNegative, Smoothing, shifted_change, smoothed_change
 from cnnsens_bench.utils.registry import Registry
 from cnnsens_bench.utils.spec_parser import SpecSyntax, call_factory, parse_term
 
@@ -181,23 +184,6 @@ def clamped_gradient() -> PredictorParts:
     return 2, ("gaussian_rgb",), predict
 
 
-def clamped_noise(pixels: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Return the mean and the variance of clamp(z + σε, 0, 255) − z for standard normal ε, in the shape of `pixels`."""
-    if sigma == 0:
-        return torch.zeros_like(pixels), torch.zeros_like(pixels)
-    low, high = -pixels / sigma, (255 - pixels) / sigma
-    density_low, density_high = _density(low), _density(high)
-    below, above = torch.special.ndtr(low), torch.special.ndtr(-high)
-    inside = 1 - below - above
-    first = density_low - density_high + low * below + high * above
-    second = inside + low * density_low - high * density_high + low**2 * below + high**2 * above
-    return sigma * first, sigma**2 * (second - first**2).clamp(min=0)
-
-
-def _density(z: Tensor) -> Tensor:
-    return torch.exp(-(z**2) / 2) * (2 * torch.pi) ** -0.5
-
-
 UPPER_WEIGHT = 1 - 2 / math.pi
 """The integral of 2/π·arcsin t over [0, 1], the weight of the upper bound in `noisy_gradients`."""
 
@@ -281,6 +267,42 @@ def cubature() -> PredictorParts:
         return OutputChange(mean, (square - mean**2).clamp(min=0).sqrt())
 
     return 7, ("translation",), predict
+
+
+TRANSLATION = "translation"
+MOST_RIVALS = 4
+
+
+@predictor("smoothed")
+def smoothed(copies: int = 4, rivals: int = 3, covariance: bool = False) -> PredictorParts:
+    """Predict from mean margins against the best rivals at `copies` degraded images, and from gradients at two of them.
+
+    The probability of a label change is that of a multivariate normal distribution: at least one of the rivals wins
+    (Han, Srinivas & Lakkaraju, UAI 2024). With `covariance` each margin is differentiated, otherwise the best rival's
+    alone. A translation takes as many passes, all of them forward, for views around the undegraded one.
+    """
+    return _smoothed(Smoothing(copies, rivals, covariance), any_negative)
+
+
+@predictor("smoothed_sigmoid")
+def smoothed_sigmoid(copies: int = 4, rivals: int = 3) -> PredictorParts:
+    """Predict as `smoothed` does, with the multivariate sigmoid in place of the normal probability."""
+    return _smoothed(Smoothing(copies, rivals, covariance=False), any_negative_sigmoid)
+
+
+def _smoothed(smoothing: Smoothing, probability: AnyNegative) -> PredictorParts:
+    _check_copies(smoothing.copies)
+    rivals = smoothing.rivals
+    if isinstance(rivals, bool) or not isinstance(rivals, int) or not 1 <= rivals <= MOST_RIVALS:
+        raise ValueError(f"rivals must be a whole number between 1 and {MOST_RIVALS}")
+    if not isinstance(smoothing.covariance, bool):
+        raise ValueError("covariance must be True or False")
+
+    def predict(given: PredictorInput) -> OutputChange:
+        change = shifted_change if given.degradation == TRANSLATION else smoothed_change
+        return change(given, smoothing, probability)
+
+    return 1 + smoothing.copies + smoothing.backward_passes, (*INDEPENDENT, TRANSLATION), predict
 
 
 def _check_copies(copies: int) -> None:
