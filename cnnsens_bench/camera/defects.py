@@ -10,7 +10,9 @@ from cnnsens_bench.utils.cpu_libraries import cv2
 WINDOW = 5
 """The side of the window whose median stands for what a pixel should show."""
 BRIGHT = 40
-"""The gray level that the median must exceed, so that a black pixel is no shadow."""
+"""The gray level that the median must exceed at least, so that a black pixel is no shadow."""
+OUT_OF_NOISE = 6.0
+"""By how many standard deviations of the noise the median must be above 0, so that noise makes no pixel black."""
 OUTSTANDING = 40
 """By how many gray levels a defective pixel differs from its window's median."""
 FEWEST_SHOTS = 5
@@ -31,16 +33,20 @@ class BlackCounts(NamedTuple):
     values: int
 
 
-def zeros_in_light(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which values are 0 in bright surroundings, and which surroundings are bright, both (h, w, 3) bool."""
-    bright = cv2.medianBlur(np.ascontiguousarray(pixels), WINDOW) > BRIGHT
-    return (pixels == 0) & bright, bright
+def surroundings(pixels: np.ndarray) -> np.ndarray:
+    """Return the median around each value of a picture, (h, w, 3) uint8."""
+    around: np.ndarray = cv2.medianBlur(np.ascontiguousarray(pixels), WINDOW)
+    return around
 
 
-def black_counts(zeros: np.ndarray, bright: np.ndarray) -> BlackCounts:
-    """Count what `zeros_in_light` has found."""
-    everywhere = bright.all(2)
-    found = zeros[everywhere]
+def zeros_in_light(pixels: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Return which values of a picture are 0 although their surroundings are bright, (h, w, 3) bool."""
+    return (pixels == 0) & (around > BRIGHT)
+
+
+def black_counts(pixels: np.ndarray, around: np.ndarray, noise: float) -> BlackCounts:
+    """Count the zeros of a picture in bright surroundings; `noise` is its standard deviation in gray levels."""
+    found = pixels[(around > max(BRIGHT, OUT_OF_NOISE * noise)).all(2)] == 0
     return BlackCounts(len(found), int(found.all(1).sum()), int(found.sum()))
 
 

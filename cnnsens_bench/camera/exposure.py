@@ -36,21 +36,28 @@ def exposure_of(pixels: np.ndarray) -> ExposureFigures:
 
     The colour of the light is that of the channels' means with the exponent `NORM` (Finlayson and Trezzi, "Shades of
     gray and colour constancy", CIC 2004), which depends less on what is in the picture than their plain means do.
+    Clipped pixels, whose colour is lost, do not count.
     """
-    counts = np.stack([np.bincount(channel, minlength=256) for channel in np.moveaxis(pixels, 2, 0).reshape(3, -1)])
-    shares = counts / counts.sum(1, keepdims=True)
+    shares = _shares(pixels.reshape(-1, 3))
     light = float((shares @ LIGHT).mean())
-    norms = (shares @ LIGHT.astype(float) ** NORM) ** (1 / NORM)
+    clipped = (pixels >= LIGHTEST).any(2)
+    norms = (_shares(pixels[~clipped]) @ LIGHT.astype(float) ** NORM) ** (1 / NORM)
     coloured = bool(np.ptp(pixels, axis=2).any()) and norms.min() > 0
     red, blue = (float(norms[channel] / norms[1]) if coloured else np.nan for channel in (0, 2))
     return ExposureFigures(
         intensity=float((shares @ np.arange(256)).mean()),
         stops=float(np.log2(max(light, 1e-6) / MIDDLE_GRAY)),
-        highlights=float((pixels >= LIGHTEST).any(2).mean()),
+        highlights=float(clipped.mean()),
         shadows=float((pixels <= DARKEST).all(2).mean()),
         red=red,
         blue=blue,
     )
+
+
+def _shares(values: np.ndarray) -> np.ndarray:
+    """Return which share of the values (n, 3) of each channel has each gray level, (3, 256)."""
+    counts = np.stack([np.bincount(channel, minlength=256) for channel in values.T])
+    return counts / max(len(values), 1)
 
 
 def white_balance_level(red: float, blue: float) -> float:

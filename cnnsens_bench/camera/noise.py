@@ -139,7 +139,7 @@ def wavelet_variance(pixels: np.ndarray) -> float:
         return np.nan
     values = pixels.astype(np.float32)
     rows = sum(tap * values[k : height - 3 + k : 2] for k, tap in enumerate(DAUBECHIES))
-    details = np.abs(sum(tap * rows[:, k : width - 3 + k : 2] for k, tap in enumerate(DAUBECHIES)))  # type: ignore[index]
+    details = np.abs(sum(tap * rows[:, k : width - 3 + k : 2] for k, tap in enumerate(DAUBECHIES)))
     found = [np.median(channel[channel > 0]) if (channel > 0).any() else 0.0 for channel in np.moveaxis(details, 2, 0)]
     return float(np.mean((np.array(found) / NORMAL_QUARTILE) ** 2))
 

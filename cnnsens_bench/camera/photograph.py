@@ -1,11 +1,19 @@
 """Measures one photograph."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cnnsens_bench.camera.blur import blur_of
-from cnnsens_bench.camera.defects import BlackCounts, DefectFinder, black_counts, without_zeros, zeros_in_light
+from cnnsens_bench.camera.defects import (
+    BlackCounts,
+    DefectFinder,
+    black_counts,
+    surroundings,
+    without_zeros,
+    zeros_in_light,
+)
 from cnnsens_bench.camera.exposure import ExposureFigures, exposure_of
 from cnnsens_bench.camera.jpeg_quality import JpegQuality, jpeg_quality
 from cnnsens_bench.camera.noise import NoiseFigures, noise_between, noise_of, resizing_factor
@@ -83,12 +91,14 @@ def measure_photograph(image: Decoded, facts: FileFacts, size: int | None, defec
     defects.add(pixels, (facts.size, facts.orientation))
     black = None
     if not facts.lossy:
-        zeros, bright = zeros_in_light(pixels)
-        black = black_counts(zeros, bright)
-        if size is None and black.values > MANY_BLACK * 3 * black.looked_at:
-            pixels = without_zeros(pixels, zeros)
+        around = surroundings(pixels)
+        zeros = zeros_in_light(pixels, around)
+        filled = without_zeros(pixels, zeros) if zeros.mean() > MANY_BLACK else pixels
+        own_noise = noise_of(filled)
+        black = black_counts(pixels, around, math.sqrt(own_noise.fine.max()) if own_noise else 0.0)
+        pixels = filled
     shown = pixels if size is None else render(image, size)
-    noise = noise_of(shown)
+    noise = own_noise if black and size is None else noise_of(shown)
     if noise and size is not None:
         factor = resizing_factor(*(float(f"{side / size:.2g}") for side in (image.width, image.height)))
         noise = replace(noise, fine=noise.fine * factor, by_brightness=noise.by_brightness * factor)
@@ -106,5 +116,5 @@ def measure_photograph(image: Decoded, facts: FileFacts, size: int | None, defec
 
 def measure_pair(first: Decoded, second: Decoded, size: int | None) -> NoiseFigures | None:
     """Measure the noise of two shots of one scene, which have the same size, as `measure_photograph` takes them."""
-    shown = [image.pixels if size is None else render(image, size) for image in (first, second)]
-    return noise_between(*shown)
+    shown, again = (image.pixels if size is None else render(image, size) for image in (first, second))
+    return noise_between(shown, again)
