@@ -18,6 +18,7 @@ COMMANDS = {
     "figures": ("cnnsens_bench.figures.__main__", "draw figures and tables from a database"),
     "verify": ("cnnsens_bench.verify", "compute a random sample of results again, and compare"),
     "degradations": ("cnnsens_bench.degradations.__main__", "draw a contact sheet of degradations"),
+    "camera": ("cnnsens_bench.camera.__main__", "measure what a camera does to its photographs, as levels"),
     "leaderboard": ("leaderboard.__main__", "build the page, compare two entrants, export and import results"),
 }
 SHELLS = ("bash", "zsh", "fish")
