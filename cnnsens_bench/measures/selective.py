@@ -229,7 +229,9 @@ def selective_skill(
         [selection(one, wrong, weights * draw[:, number], coverage) for one in scores]
         for draw in itertools.chain([np.ones((1, n))], blocks)
     ]
-    found = [SelectiveMeasures(*map(np.concatenate, zip(*samples, strict=True))) for samples in zip(*parts, strict=True)]
+    found = [
+        SelectiveMeasures(*map(np.concatenate, zip(*samples, strict=True))) for samples in zip(*parts, strict=True)
+    ]
     own, others = found[0], found[-1]
     gain = others.aurc - own.aurc
     return SelectiveSkill(*_with_bounds(own.aurc), *_with_bounds(gain), *_with_bounds(own.accuracy))
