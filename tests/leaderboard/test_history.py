@@ -54,7 +54,7 @@ def test_versions_are_kept_where_numbers_differ(databases: list[Path], tmp_path:
     build([second], out, "torchvision/alexnet", history=True)  # nothing is new, and the last changes stay
     assert embedded(out / "index.html")["changes"] == changes
     kept = out / "versions" / f"{day.name}.2"
-    assert sorted(path.name for path in kept.iterdir()) == ["beside.csv", "index.html", "version.json"]
+    assert sorted(path.name for path in kept.iterdir()) == ["beside.csv", "data", "index.html", "version.json"]
     assert embedded(out / "versions" / day.name / "index.html")["changes"] is None
     entries = ElementTree.parse(out / "feed.xml").getroot().findall(f"{{{ATOM}}}entry")
     titles = [entry.findtext(f"{{{ATOM}}}title") for entry in entries]
@@ -68,7 +68,7 @@ def test_versions_are_kept_where_numbers_differ(databases: list[Path], tmp_path:
 
 def test_without_history_nothing_is_kept(databases: list[Path], tmp_path: Path) -> None:
     build(databases[:1], tmp_path, "torchvision/alexnet")
-    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "data"}
     assert embedded(tmp_path / "index.html")["changes"] is None
 
 
