@@ -115,7 +115,7 @@ def replay(table: np.ndarray, sweep: Sweep, replays: int) -> dict[str, Any]:
     truth = whole[0], whole_each[0]
     rng = np.random.default_rng(0)
     widths, errors = [], []
-    covered: dict[str, list[tuple[Any, Any]]] = {"population": [], "images": []}
+    covered: dict[str, list[tuple[np.ndarray, ...]]] = {"population": [], "images": []}
     for number in range(replays):
         chosen = CellChoice(dataclasses.replace(sweep, seed=number)).of([f"image {i}" for i in range(images)])[:, 1:]
         values = np.where(chosen, table, np.nan)
@@ -146,7 +146,7 @@ def _holds(found: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.nda
     return tuple((one[1] <= true) & (true <= one[2]) for one, true in zip(found, truth, strict=True))
 
 
-def _coverage(covered: Sequence[tuple[Any, Any]]) -> dict[str, float]:
+def _coverage(covered: Sequence[tuple[np.ndarray, ...]]) -> dict[str, float]:
     """Return the shares of intervals that hold the truth: of the board, and of conditions on average and at least."""
     board, each = (np.mean(found, axis=0) for found in zip(*covered, strict=True))
     return {
@@ -207,7 +207,7 @@ def main() -> None:
 
 def _flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested figures by keys with dots."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in figures.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
