@@ -16,11 +16,13 @@ undegraded pass comes on top. `wall_ratio`: seconds of the whole sweep ÷ second
 224² in one process.
 `width_ratio`, `width_ratio_condition`: the width of the 95 % interval on the budget ÷ that of the whole table, of the
 mean degraded accuracy and of the accuracy under a condition, on average; `label_change.*` has the same for p_Δ. The
-limit is 1. `coverage`, `coverage_condition`: the share of intervals that hold the truth, for the population of images:
-the images of the table are drawn with replacement under new ids, and their mean is the truth. `coverage_least`: that
-share under the condition where it is least. `images.*`: the same for the intervals of these very images, whose truth is
-the whole table. `bias`: the mean error over conditions, without its sign, ÷ the standard error of one replay; so many
-replays leave 0.8 ÷ √replays by chance.
+limit is 1. `between_images`: the share ρ of the variance that lies between images. The variance of the mean is about
+ρ + (1 − ρ) ÷ the cells of an image, so that a budget widens its interval the more, the smaller ρ is.
+`coverage`, `coverage_condition`: the share of intervals that hold the truth, for the population of images: the images of
+the table are drawn with replacement under new ids, and their mean is the truth. `coverage_least`: that share under the
+condition where it is least. `images.*`: the same for the intervals of these very images, whose truth is the whole
+table. `bias`: the mean error over conditions, without its sign, ÷ the standard error of one replay; so many replays
+leave 0.8 ÷ √replays by chance.
 """
 
 import argparse
@@ -129,12 +131,23 @@ def replay(table: np.ndarray, sweep: Sweep, replays: int) -> dict[str, Any]:
     width, width_condition = np.mean(widths, axis=0)
     shares = {name: _coverage(found) for name, found in covered.items()}
     return {
+        "between_images": between_images(table),
         "width_ratio": float(width),
         "width_ratio_condition": float(width_condition),
         **shares["population"],
         "images": shares["images"],
         "bias": float(np.mean(bias)),
     }
+
+
+def between_images(table: np.ndarray) -> float:
+    """Return the share of the variance about the conditions' means that lies between images."""
+    images, conditions = table.shape
+    residuals = table - table.mean(0)
+    own = residuals.mean(1)
+    between = conditions * float((own**2).sum()) / (images - 1)
+    within = float(((residuals - own[:, None]) ** 2).sum()) / ((images - 1) * (conditions - 1))
+    return (between - within) / (between + (conditions - 1) * within)
 
 
 def _widths(intervals: np.ndarray) -> np.ndarray:
