@@ -18,9 +18,9 @@ undegraded pass comes on top. `wall_ratio`: seconds of the whole sweep ÷ second
 mean degraded accuracy and of the accuracy under a condition, on average; `label_change.*` has the same for p_Δ. The
 limit is 1. `between_images`: the share ρ of the variance that lies between images. The variance of the mean is about
 ρ + (1 − ρ) ÷ the cells of an image, so that a budget widens its interval the more, the smaller ρ is.
-`coverage`, `coverage_condition`: the share of intervals that hold the truth, for the population of images: the images of
-the table are drawn with replacement under new ids, and their mean is the truth. `coverage_least`: that share under the
-condition where it is least. `images.*`: the same for the intervals of these very images, whose truth is the whole
+`coverage`, `coverage_condition`: the share of intervals that hold the truth, for the population of images: the images
+of the table are drawn with replacement under new ids, and their mean is the truth. `coverage_least`: that share under
+the condition where it is least. `images.*`: the same for the intervals of these very images, whose truth is the whole
 table. `bias`: the mean error over conditions, without its sign, ÷ the standard error of one replay; so many replays
 leave 0.8 ÷ √replays by chance.
 """
