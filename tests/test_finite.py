@@ -104,6 +104,32 @@ def test_intervals_cover_the_whole_table_over_choices_of_cells() -> None:
     assert abs(np.mean(errors)) < 4 * np.std(errors) / np.sqrt(250)
 
 
+def test_intervals_cover_the_chances_of_these_images_over_draws_of_trials() -> None:
+    """With four trials a condition the truth is what infinitely many draws would give on the same images."""
+    conditions = tuple(Condition(name, (1.0, 2.0, 3.0), 4) for name in ("a", "b", "c", "d"))
+    sweep = dataclasses.replace(SWEPT, conditions=conditions, budget=0.4)
+    rng = np.random.default_rng(2)
+    chance = rng.beta(0.8, 0.8, 80)[:, None] * np.linspace(1, 0.5, 12)
+    truth = chance.mean(0)
+    board = mean_over_conditions(truth[None], NAMES, np.ones(12, bool))[0]
+    of_means, of_conditions, widths = [], [], []
+    for seed in range(200):
+        cells = CellChoice(dataclasses.replace(sweep, seed=seed)).of([str(image) for image in range(80)])[:, 1:]
+        trials = cells.reshape(80, 12, 4).sum(2)
+        hits = rng.binomial(trials, chance)
+        shares = np.divide(hits, trials, out=np.full(chance.shape, np.nan), where=trials > 0)
+        found = FinitePopulation(shares, trials, np.full(12, 4))
+        _, low, high = found.mean(NAMES)
+        of_means.append(low <= board <= high)
+        each = [found.condition(condition) for condition in range(12)]
+        of_conditions.append([one.low <= true <= one.high for one, true in zip(each, truth, strict=True)])
+        usual = [clustered_interval(column[~np.isnan(column)], 4) for column in shares.T]
+        widths.append(each[0].high - each[0].low < usual[0].high - usual[0].low)
+    assert 0.91 <= np.mean(of_means) <= 0.99
+    assert 0.925 <= np.mean(of_conditions) <= 0.98
+    assert all(widths)
+
+
 @pytest.mark.parametrize("budget", [0.15, 1.0])
 def test_the_views_compute_the_same(budget: float, tmp_path: Path) -> None:
     rows = chosen(made("r1", 0, "timm/a", "timm/b"), budget) if budget < 1 else made("r1", 0, "timm/a", "timm/b")

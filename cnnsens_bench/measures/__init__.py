@@ -1,7 +1,8 @@
 """Measures of predictions: arrays in, numbers out, and the table of measures that leaderboard and summary show.
 
-`intervals` has shares with intervals and the bootstrap, `predictions` has measures of predictions and of error rates,
-and `skill` says how well a score predicts label changes. `spec` defines what a measure of the leaderboard is, and
+`intervals` has shares with intervals and the bootstrap, `finite` has intervals for these very images, and `paired` says
+which entrants a table tells apart. `predictions` has measures of predictions and of error rates, and `skill` says how
+well a score predicts label changes. `spec` defines what a measure of the leaderboard is, and
 `table` lists them. The store's views compute accuracy, label change and mCE in SQL too; tests hold the two equal.
 """
 

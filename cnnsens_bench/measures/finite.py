@@ -113,7 +113,7 @@ class FinitePopulation:
         return value, max(0.0, value - half), min(1.0, value + half)
 
     def of(self, conditions: np.ndarray) -> "FinitePopulation":
-        """Return the shares of some conditions alone, as a mask or as indices."""
+        """Return the same for some conditions alone, which a mask or indices choose."""
         chosen = {name: getattr(self, name)[..., conditions] for name in ("shares", "trials", "planned")}
         return dataclasses.replace(self, **chosen)
 

@@ -83,7 +83,6 @@ function listEntrants() {
 function card(one) {
   const which = board();
   const facts = [["Architecture", one.architecture], ["Parameters", one.parameters === null ? null : one.parameters.toLocaleString("en")], ["Input", one.input_size && `${one.input_size} × ${one.input_size}`], ["View", one.view], ["Outputs", one.outputs], ["Images", one.images], ["Speed", one.device && `${significant(one.stats.images_per_second[0], 3)} images/s on ${one.device}`], ["Weights", one.weights && `SHA-256 ${one.weights.slice(0, 16)}…`], ["Recomputed", recomputedText(one)]];
-  for (const [measure, [value, low, high]] of Object.entries(one.of_images)) facts.push([`${columnOf(measure).heading}, for these very images`, `${percent(value)} % [${percent(low)}–${percent(high)}]`]);
   const list = make("dl", null, ...facts.filter(([, value]) => value).flatMap(([term, value]) => [make("dt", null, term), make("dd", null, bdi(value))]));
   const fragile = make("table", null, make("tbody", null, ...one.fragile.map(([id, name, share]) => make("tr", null, make("td", null, bdi(id), name ? make("span", { class: "sub" }, bdi(name)) : null), make("td", null, `${percent(share, 0)} %`)))));
   const cells = which.conditions.map((condition, i) => {
@@ -95,6 +94,8 @@ function card(one) {
     make("div", null, make("h3", null, "What it is"), list),
     make("div", null, make("h3", null, "Most fragile images: share of changed labels"), one.fragile.length ? make("div", { class: "scroll", tabindex: "0" }, fragile) : make("p", { class: "note" }, "No label changed.")),
     make("div", { class: "all" }, make("h3", null, "Every condition, with its 95 % interval"), make("div", { class: "scroll", tabindex: "0" }, conditions)));
+  const means = Object.entries(one.of_images).map(([measure, [value, low, high]]) => `${columnOf(measure).heading} ${percent(value)} % [${percent(low)}–${percent(high)}]`);
+  if (means.length) body.append(make("p", { class: "note all" }, `Means for these very images: ${means.join(", ")}.`));
   if (one.missing.length) body.append(make("p", { class: "note all" }, `Not measured: ${counted(one.missing.length, "condition")} of `, bdi([...new Set(one.missing.map((i) => which.conditions[i].degradation))].map((name) => (name === "none" ? "undegraded images" : degradationText(name))).join(", ")), "."));
   for (const id of one.runs) body.append(run(id));
   return body;
