@@ -12,6 +12,7 @@ from cnnsens_bench.measures import EntrantResults, clustered_interval, measures
 from cnnsens_bench.measures.intervals import bootstrap
 from cnnsens_bench.measures.published import PUBLISHED, PublishedRates, published_rates, published_reference
 from cnnsens_bench.measures.spec import UNKNOWN, Interval
+from leaderboard.budget import means_of_images
 from leaderboard.ranking import BoardEntrant, enough, rank, ranked_conditions
 from leaderboard.read import LoadedResults
 from leaderboard.speed import rates
@@ -168,7 +169,9 @@ def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> 
     undefended = set(members.index[members["defense"] == "none"])
     shared = ranked_conditions({one: sets[one] for one in sorted(same_images)}, undefended, undegraded)
     speeds, device = rates(results.query("timings", board=board))
-    resampler = Resampler(len(images), filled=board in results.budgeted)
+    budgeted = board in results.budgeted
+    planned = results.query("planned_trials", board=board).set_index("condition")["most"] if budgeted else None
+    resampler = Resampler(len(images), filled=budgeted)
     reference_entrant = _reference(members, reference)
     published = published_rates(reference) or _stand_in(members, images, reference)
     of_reference: EntrantResults | None = None
@@ -184,6 +187,9 @@ def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> 
         of_reference = own if number == reference_entrant else of_reference
         compared = published_reference(own, published) if published else of_reference
         one = _board_entrant(number, dataclasses.replace(own, reference=compared), tables)
+        if planned is not None:
+            counts = planned.reindex(range(len(conditions))).to_numpy(float)
+            one.of_images = means_of_images(tables, own.degradation, own.averaged, counts)
         one.same_images = number in same_images
         one.comparable = one.same_images and contains
         if not np.isnan(speed[0]):
@@ -277,6 +283,7 @@ def _board_entrant(entrant: int, results: EntrantResults, tables: dict[str, np.n
         results.worst,
         _fragile(tables["changed"], results.degradation),
         _degradations_of(results),
+        samples={name: found for name, spec in measures.items() if (found := spec.samples(results)) is not None},
     )
 
 

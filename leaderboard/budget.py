@@ -1,10 +1,17 @@
 """Boards on which not all cells of all images were evaluated: which they are, and what their page says of it."""
 
 import json
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
+from cnnsens_bench.measures.finite import FinitePopulation
+from cnnsens_bench.measures.spec import Interval
 from cnnsens_bench.utils.formatting import share_span
+
+MEANS = {"mean_degraded_accuracy": "hit", "mean_label_change": "changed"}
+"""The means that have an interval for these very images, and the tables of shares that they are taken from."""
 
 
 def budgeted_boards(runs: pd.DataFrame, entrants: pd.DataFrame, sources: pd.DataFrame) -> set[int]:
@@ -14,6 +21,28 @@ def budgeted_boards(runs: pd.DataFrame, entrants: pd.DataFrame, sources: pd.Data
     rounds = configs.map(lambda config: config.get("until") is not None).astype(bool)
     of_runs = sources.loc[sources["run_id"].isin(runs.loc[(budgets < 1) | rounds, "run_id"]), "entrant"]
     return set(entrants.loc[entrants["entrant"].isin(of_runs), "board"].tolist())
+
+
+def means_of_images(
+    tables: Mapping[str, np.ndarray], degradation: np.ndarray, averaged: np.ndarray, planned: np.ndarray
+) -> dict[str, Interval]:
+    """Return the means of an entrant with their intervals for these very images.
+
+    Parameters
+    ----------
+    tables
+        Shares and numbers of trials (`trials`), shape (images, conditions) each, NaN where there is none.
+    degradation, averaged
+        Shape (conditions,): the names of the degradations, and whether the means are over a condition.
+    planned
+        Shape (conditions,): the number of trials that a condition has without a budget.
+    """
+    found = {}
+    for name, table in MEANS.items():
+        evaluated = (~np.isnan(tables[table])).any(1)
+        images = FinitePopulation(tables[table][evaluated], tables["trials"][evaluated], planned)
+        found[name] = images.of(averaged).mean(degradation[averaged])
+    return {name: interval for name, interval in found.items() if not np.isnan(interval[0])}
 
 
 def budget_text(shares: pd.DataFrame) -> str:
@@ -34,7 +63,8 @@ def budget_text(shares: pd.DataFrame) -> str:
     return (
         f"{own} of the degraded cells (image, degradation, level, trial) are evaluated: a hash chooses those of each "
         f"image, the same for all entrants.{shared} Accuracy, p_Δ, top-5, NLL and their means are unbiased, and their "
-        "intervals count what was left out. Computed as if nothing was left out, and so biased where a condition has "
-        "few images: ECE, per-class accuracy, mCE, relative mCE, flip rate, the worst condition and the most fragile "
-        "images."
+        "intervals count what was left out. An entrant's details also have the intervals for these very images, for "
+        "which only what was left out and the noise of trials count. Computed as if nothing was left out, and so "
+        "biased where a condition has few images: ECE, per-class accuracy, mCE, relative mCE, flip rate, the worst "
+        "condition and the most fragile images."
     )

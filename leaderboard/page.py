@@ -104,7 +104,7 @@ def data(results: LoadedResults, reference: str) -> dict[str, Any]:
         "databases": _file_names(results.paths),
         "reference": reference,
         "columns": [
-            {key: value for key, value in vars(spec).items() if key not in ("function", "ratios")}
+            {key: value for key, value in vars(spec).items() if key not in ("function", "ratios", "resampled")}
             for spec in measures.values()
         ],
         "runs": runs,
@@ -197,6 +197,7 @@ def _entrant(board: Board, one: BoardEntrant, row: pd.Series, results: LoadedRes
         "relative_of": one.degradations_of,
         "stats": {name: _numbers(value) for name, value in one.stats.items()},
         "ranks": {name: list(ranks) for name, ranks in one.ranks.items()},
+        "of_images": {name: _numbers(value) for name, value in one.of_images.items()},
         "worst": _whole(one.worst),
         "accuracy": [_numbers(one.accuracy[i]) if i in one.accuracy else None for i in conditions],
         "change": [_numbers(one.label_change[i]) if i in one.label_change else None for i in conditions],

@@ -27,7 +27,9 @@ INTERVALS = (
     "95 %. A share under one condition: Wilson's interval at the effective sample size of trials nested in images. "
     "A mean over conditions, NLL, per-class accuracy, mCE, flip rate: percentiles of 1000 bootstrap samples of images, "
     "the same for all entrants. Images per second: Student's, of seconds per image over chunks of images. "
-    "Rank 2–4: its interval overlaps those of the other places 2 to 4; no interval, no rank."
+    "Rank 2–4: one entrant is surely better, and those of the places 2 to 4 are tied with it. Two are compared by "
+    "their difference over the same images and cells, with Agresti & Min's interval for pairs; by speed and worst "
+    "condition, by whether intervals overlap. No interval, no rank."
 )
 
 

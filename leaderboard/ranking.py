@@ -1,4 +1,4 @@
-"""Which entrants of a board are ranked, over which conditions, and which ranks their intervals allow."""
+"""Which entrants of a board are ranked, over which conditions, and which ranks their differences allow."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from cnnsens_bench.measures import measures
-from cnnsens_bench.measures.spec import Interval
+from cnnsens_bench.measures.paired import difference_variances, separated
+from cnnsens_bench.measures.spec import UNKNOWN, Interval
 
 ENOUGH = 0.95
 """The share of the images of the board's largest entrant that an entrant needs to be ranked among the others."""
@@ -45,8 +46,12 @@ class BoardEntrant:
         The device that its images per second were measured on.
     same_device
         Whether that is the device of the board, so that it is ranked by speed.
+    samples
+        By the name of a measure that has resamples: its values over all images and over each resample.
+    of_images
+        On a board with a budget, by the name of a mean: its value with the interval for these very images.
     ranks
-        By the name of a measure: the first and the last rank that its interval allows, counted from 1.
+        By the name of a measure: the first and the last rank that is possible, counted from 1.
     """
 
     entrant: int
@@ -63,6 +68,8 @@ class BoardEntrant:
     comparable: bool = True
     device: str | None = None
     same_device: bool = False
+    samples: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    of_images: dict[str, Interval] = field(default_factory=dict)
     ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -113,23 +120,30 @@ def ranked_conditions(
 def rank(entrants: list[BoardEntrant]) -> None:
     """Set the ranks of the entrants of a board by every measure.
 
-    An entrant's first and last rank are those that its interval allows: entrants whose intervals overlap are tied.
+    An entrant's first rank comes after all entrants that are surely better, and its last rank before all that are
+    surely worse. The others are tied with it. Two entrants are compared by their difference over the same resamples of
+    images, see `separated`; by a measure without resamples, an entrant is better where the intervals do not overlap.
     Entrants without an interval, and those that a measure does not rank, get no rank.
     """
     for spec in measures.values():
         ranked = [
-            (one, _best_first(one.stats[spec.name], spec.higher_is_better))
+            one
             for one in entrants
             if spec.ranked_among and getattr(one, spec.ranked_among)
-            if not np.isnan(one.stats.get(spec.name, (np.nan,) * 3)[1])
+            if not np.isnan(one.stats.get(spec.name, UNKNOWN)[1])
         ]
-        lows, highs = np.sort([low for _, (low, _) in ranked]), np.sort([high for _, (_, high) in ranked])
-        for one, (low, high) in ranked:
-            first, last = np.searchsorted(highs, low) + 1, np.searchsorted(lows, high, side="right")
-            one.ranks[spec.name] = (int(first), int(last))
+        if not ranked:
+            continue
+        above = _surely_above(ranked, spec.name)
+        better, worse = (above.sum(0), above.sum(1)) if spec.higher_is_better else (above.sum(1), above.sum(0))
+        for one, before, after in zip(ranked, better.tolist(), worse.tolist(), strict=True):
+            one.ranks[spec.name] = (before + 1, len(ranked) - after)
 
 
-def _best_first(interval: Interval, higher_is_better: bool) -> tuple[float, float]:
-    """Return the bounds of an interval, negated where higher is better, so that smaller ones are better."""
-    _, low, high = interval
-    return (-high, -low) if higher_is_better else (low, high)
+def _surely_above(entrants: list[BoardEntrant], name: str) -> np.ndarray:
+    """Return which entrants have surely larger values of a measure than which others: (entrants, entrants) bool."""
+    values, lows, highs = np.array([one.stats[name] for one in entrants]).T
+    if not all(name in one.samples for one in entrants):
+        return lows[:, None] > highs[None]
+    samples = np.stack([one.samples[name][1:] for one in entrants])
+    return separated(values, difference_variances(samples), min(one.n_images for one in entrants))

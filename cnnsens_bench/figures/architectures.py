@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from cnnsens_bench.figures import published
 from cnnsens_bench.figures.curves import draw_legend, finish_panel, model_styles, save_figure
+from cnnsens_bench.figures.evaluated import evaluated_caption
 from cnnsens_bench.figures.paper import CHANGES, most_measured, undefended_accuracy
 from cnnsens_bench.figures.style import Style
 from cnnsens_bench.store import Store
@@ -65,7 +66,7 @@ def combination(store: Store, out: Path, dataset: str | None = None, models: Seq
     finish_panel(axis, grid="y")
     draw_legend(figure, axis.get_legend_handles_labels(), 2)
     title = f"{plain(table['dataset'].iloc[0])}: two noises at once (bars: 95 % intervals)"
-    return save_figure(figure, out, title, fontsize=10.5)
+    return save_figure(figure, out, title, fontsize=10.5, caption=evaluated_caption(store, table))
 
 
 def _draw_conditions(axis: Axes, rows: pd.DataFrame, label: str, style: Style, shift: float) -> None:
@@ -122,7 +123,7 @@ def depth(store: Store, out: Path, dataset: str | None = None, models: Sequence[
     draw_legend(figure, left.get_legend_handles_labels(), 4)
     names = ", ".join(sorted(common["degradation"].unique()))
     title = f"{plain(table['dataset'].iloc[0])}: robustness over size; means over {plain(names)}"
-    return save_figure(figure, out, title, per_inch=10.5)
+    return save_figure(figure, out, title, per_inch=10.5, caption=evaluated_caption(store, table))
 
 
 def _points(table: pd.DataFrame, changes: pd.DataFrame, common: pd.DataFrame) -> pd.DataFrame:

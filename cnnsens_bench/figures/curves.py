@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnsens_bench.figures.evaluated import evaluated_caption
 from cnnsens_bench.figures.style import Style, architecture_styles, styles
 from cnnsens_bench.figures.summary import short_defense, wrapped
 from cnnsens_bench.store import Store
@@ -158,12 +159,19 @@ def _draw_panels(
     axes[0].set_ylabel("accuracy in %")
     draw_legend(figure, axes[0].get_legend_handles_labels(), ncols=4 if by == "model" else 3)
     subject = f"{plain(kinds['dataset'].iloc[0])}, {table['n_images'].max()} images{suffix}"
-    return save_figure(figure, out, f"{subject}: accuracy (bands: 95\u00a0% intervals; dotted: undegraded)", 11)
+    title = f"{subject}: accuracy (bands: 95\u00a0% intervals; dotted: undegraded)"
+    return save_figure(figure, out, title, 11, caption=evaluated_caption(store, table))
 
 
-def save_figure(figure: Figure, out: Path, title: str, per_inch: float = 10, fontsize: float = 10) -> Figure:
-    """Give a figure a title whose lines have at most so many characters an inch, write it to a file, and return it."""
-    figure.suptitle(textwrap.fill(title, int(per_inch * figure.get_figwidth())), fontsize=fontsize, parse_math=False)
+def save_figure(
+    figure: Figure, out: Path, title: str, per_inch: float = 10, fontsize: float = 10, caption: str = ""
+) -> Figure:
+    """Give a figure a title whose lines have at most so many characters an inch, write it to a file, and return it.
+
+    The caption, if there is one, begins a line of its own below the title.
+    """
+    lines = [textwrap.fill(text, int(per_inch * figure.get_figwidth())) for text in (title, plain(caption)) if text]
+    figure.suptitle("\n".join(lines), fontsize=fontsize, parse_math=False)
     figure.savefig(out, dpi=160)
     return figure
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnsens_bench.figures import curves
+from cnnsens_bench.figures.evaluated import evaluated_caption
 from cnnsens_bench.figures.published import CUB, FIGURE_2, FIGURE_3, TABLE_1, TABLE_1_NOTE
 from cnnsens_bench.figures.style import Style, styles
 from cnnsens_bench.figures.summary import interval
@@ -129,7 +130,8 @@ def fig2(store: Store, out: Path, dataset: str | None = None, models: Sequence[s
         curves.draw_legend(figure, handles, 4)
     for axis in axes[::columns]:
         axis.set_ylabel("accuracy in %")
-    return curves.save_figure(figure, out, f"{_subject(table)}: {TITLE}", fontsize=11)
+    caption = evaluated_caption(store, table)
+    return curves.save_figure(figure, out, f"{_subject(table)}: {TITLE}", fontsize=11, caption=caption)
 
 
 def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | None = None) -> Figure:
@@ -178,7 +180,8 @@ def fig3(store: Store, out: Path, datasets: Sequence[str] = (), model: str | Non
             axes[0].plot(level, 100 * value, marker="*", ms=13, mfc="none", mec=style_of[degradation].colour)
             curves.annotate(axes[0], text)
     curves.draw_legend(figure, curves.shared_handles(grid[0]), 4)
-    return curves.save_figure(figure, out, f"{plain(model)}: {TITLE}", fontsize=11)
+    caption = evaluated_caption(store, table[table["dataset"].isin(names)])
+    return curves.save_figure(figure, out, f"{plain(model)}: {TITLE}", fontsize=11, caption=caption)
 
 
 def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence[str] = ()) -> Figure | None:
@@ -213,6 +216,7 @@ def table1(store: Store, out: Path, dataset: str | None = None, models: Sequence
                 row[f"{plain(model)} acc."] = _interval_at(table, model, kind, level)
             rows.append(row | {"paper*": TABLE_1.get(kind, "")})
     title = f"{_subject(table)}: label change p_Δ and accuracy in %, with 95 % intervals"
+    title = "; ".join(filter(None, [title, evaluated_caption(store, table)]))
     return write_table(pd.DataFrame(rows), out, title, TABLE_1_NOTE)
 
 

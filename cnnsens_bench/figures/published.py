@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cnnsens_bench.figures.curves import MODELS, check_one_protocol
+from cnnsens_bench.figures.evaluated import evaluated_caption
 from cnnsens_bench.figures.fragile import compare_hues, sensitive_images
 from cnnsens_bench.figures.sensitivity import scored_entrants
 from cnnsens_bench.figures.summary import percent
@@ -76,8 +77,10 @@ def published(store: Store, out: Path) -> Figure | None:
     if out.suffix != ".csv":  # people need not read the same sentence in every row
         again = table.duplicated(["paper", "what", "it says"])
         table.loc[again, ["paper", "what", "it says"]] = ""
-    note = "points: of accuracy in %, against undegraded images"
-    return write_table(table, out, "What the paper says, and what was measured here", note)
+    title = "; ".join(
+        filter(None, ["What the paper says, and what was measured here", evaluated_caption(store, accuracy)])
+    )
+    return write_table(table, out, title, "points: of accuracy in %, against undegraded images")
 
 
 Measured = list[tuple[str, str]]

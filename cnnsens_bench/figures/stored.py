@@ -17,6 +17,7 @@ from cnnsens_bench.figures.curves import (
     rows_of_dataset,
     save_figure,
 )
+from cnnsens_bench.figures.evaluated import evaluated_caption
 from cnnsens_bench.figures.style import Style
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.errors import UserError
@@ -85,7 +86,8 @@ def stored_figure(store: Store, out: Path, dataset: str | None = None) -> Figure
         axis.tick_params(labelbottom=True)
     draw_legend(figure, _legend(style_of, bool(shown["degradation"].str.startswith(MADE).any())), ncols=4)
     title = f"{plain(kinds['dataset'].iloc[0])}, {shown['n_images'].max()} images: pre-made pictures beside corruptions"
-    return save_figure(figure, out, f"{title} made on the fly (95\u00a0% intervals)", 11)
+    title += " made on the fly (95\u00a0% intervals)"
+    return save_figure(figure, out, title, 11, caption=evaluated_caption(store, kinds))
 
 
 def _draw_corruption(axis: Axes, table: pd.DataFrame, corruption: str, style_of: Mapping[str, Style]) -> None:

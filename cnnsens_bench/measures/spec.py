@@ -154,6 +154,9 @@ class MeasureSpec:
     ratios
         Gives the ratios to the reference that such a measure averages, shape (samples, degradations), NaN where a
         degradation has none, so that the page can say how many there are. None: the page does not say it.
+    resampled
+        Gives the samples by which entrants are compared in pairs, shape (samples,), where `function` returns a value
+        with its interval. None: such a measure ranks by whether intervals overlap.
     summary
         Its heading in the summary at the end of a run; it is not shown there where this is empty.
     """
@@ -170,7 +173,13 @@ class MeasureSpec:
     optional: bool = False
     needs_reference: bool = False
     ratios: Callable[[EntrantResults], np.ndarray] | None = field(default=None, repr=False)
+    resampled: Callable[[EntrantResults], np.ndarray] | None = field(default=None, repr=False)
     summary: str = ""
+
+    def samples(self, results: EntrantResults) -> np.ndarray | None:
+        """Return the measure over all images, then over each resample, shape (samples,); None where it has none."""
+        found = self.resampled(results) if self.resampled else self.function(results)
+        return np.asarray(found, float) if not isinstance(found, tuple) and np.size(found) > 1 else None
 
     def interval(self, results: EntrantResults) -> Interval:
         """Return the measure of an entrant with its 95 % interval: all NaN where the entrant has no value."""

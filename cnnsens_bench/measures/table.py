@@ -24,8 +24,9 @@ def mean_degraded_accuracy(entrant: EntrantResults) -> np.ndarray:
 
 
 @measure(
-    "accuracy", "Undegraded accuracy", "%", higher_is_better=True, ranked_among="same_images", summary="undegraded"
-)
+    "accuracy", "Undegraded accuracy", "%", higher_is_better=True, ranked_among="same_images", summary="undegraded",
+    resampled=lambda entrant: entrant.at_undegraded(entrant.accuracy),
+)  # fmt: skip
 def accuracy(entrant: EntrantResults) -> Interval:
     """The share of right predictions of undegraded images."""
     return entrant.interval("accuracy", entrant.undegraded)
@@ -134,7 +135,10 @@ def flip_rate(entrant: EntrantResults) -> np.ndarray | float:
     return compare_with_reference(entrant, mean_flip_rate, label_changes)
 
 
-@measure("top5", "Top-5", "%", higher_is_better=True, ranked_among="same_images", optional=True)
+@measure(
+    "top5", "Top-5", "%", higher_is_better=True, ranked_among="same_images", optional=True,
+    resampled=lambda entrant: entrant.at_undegraded(entrant.top5),
+)  # fmt: skip
 def top5(entrant: EntrantResults) -> Interval:
     """The share of undegraded images whose true label is among the five most probable."""
     return entrant.interval("top5", entrant.undegraded)

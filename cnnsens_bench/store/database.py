@@ -92,8 +92,8 @@ class Store:
                     connection.begin()
                     create_tables(connection)
                     add_missing_columns(connection)
-                    connection.execute(SQL["views"])
-                    connection.execute(SQL["sensitivity_views"])
+                    for views in ("views", "image_views", "sensitivity_views"):
+                        connection.execute(SQL[views])
                     connection.commit()
             except duckdb.Error as error:
                 raise UserError(

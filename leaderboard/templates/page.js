@@ -83,6 +83,7 @@ function listEntrants() {
 function card(one) {
   const which = board();
   const facts = [["Architecture", one.architecture], ["Parameters", one.parameters === null ? null : one.parameters.toLocaleString("en")], ["Input", one.input_size && `${one.input_size} × ${one.input_size}`], ["View", one.view], ["Outputs", one.outputs], ["Images", one.images], ["Speed", one.device && `${significant(one.stats.images_per_second[0], 3)} images/s on ${one.device}`], ["Weights", one.weights && `SHA-256 ${one.weights.slice(0, 16)}…`]];
+  for (const [measure, [value, low, high]] of Object.entries(one.of_images)) facts.push([`${columnOf(measure).heading}, for these very images`, `${percent(value)} % [${percent(low)}–${percent(high)}]`]);
   const list = make("dl", null, ...facts.filter(([, value]) => value).flatMap(([term, value]) => [make("dt", null, term), make("dd", null, bdi(value))]));
   const fragile = make("table", null, make("tbody", null, ...one.fragile.map(([id, name, share]) => make("tr", null, make("td", null, bdi(id), name ? make("span", { class: "sub" }, bdi(name)) : null), make("td", null, `${percent(share, 0)} %`)))));
   const cells = which.conditions.map((condition, i) => {

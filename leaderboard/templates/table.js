@@ -119,7 +119,7 @@ function span(measure) {
 }
 function notes() {
   const which = board();
-  const sentences = ["Below each number: its 95 % interval and the places it allows. Entrants whose intervals overlap are tied."];
+  const sentences = ["Below each number: its 95 % interval and the places that are possible. Entrants are tied where their difference over the same images and cells could be chance."];
   if (which.budget) sentences.push(`Budget: ${which.budget}`);
   if (!which.has_reference) sentences.push(`mCE, relative mCE and mean flip rate need the reference network: ${DATA.reference} without a defense is not on this board, or has several weights. (build --reference chooses another.)`);
   else {

@@ -6,41 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnsens_bench.engine.budget import CellChoice
-from cnnsens_bench.engine.sweep import Condition, Sweep
 from cnnsens_bench.store import Store
 from leaderboard.page import data
 from leaderboard.read import read
-from tests.leaderboard.made import sweep, write
+from tests.leaderboard.budgeted import CELLS, IMAGES, chosen, made
+from tests.leaderboard.made import write
 from tests.leaderboard.plain import per_image
-
-CONDITIONS = {("gaussian_rgb", 4.0): 3, ("gaussian_rgb", 8.0): 3, ("pepper", 0.04): 4, ("pepper", 0.08): 4,
-              ("rotation", 45.0): 5}  # fmt: skip
-SWEPT = (
-    Condition("gaussian_rgb", (4.0, 8.0), 3),
-    Condition("pepper", (0.04, 0.08), 4),
-    Condition("rotation", (45.0,), 5),
-)
-CELLS = 19
-IMAGES = [number for number in range(80) if number not in (3, 7)]
-"""Images of `made.sweep` that lack nothing."""
-
-
-def made(run_id: str, seed: int, *models: str) -> pd.DataFrame:
-    return sweep(run_id, "d", IMAGES, seed, models, ("none",), CONDITIONS)
-
-
-def chosen(rows: pd.DataFrame, budget: float, seed: int = 0) -> pd.DataFrame:
-    """Return the rows that a run with a budget has."""
-    one = Sweep("r", "d", (), SWEPT, seed=seed, budget=budget)
-    ids = sorted(rows["image_id"].unique())
-    taken = [
-        (image_id, cell.degradation, cell.level, cell.trial)
-        for image_id, row in zip(ids, CellChoice(one).of(ids), strict=True)
-        for cell, wanted in zip(one.cells(), row, strict=True)
-        if wanted
-    ]
-    return rows.merge(pd.DataFrame(taken, columns=["image_id", "degradation", "level", "trial"]))
 
 
 def board_of(*paths: Path) -> dict:
@@ -69,7 +40,14 @@ def test_entrants_of_different_budgets_are_compared_on_the_cells_that_they_share
     assert board["budget"].startswith(f"{100 * share:.1f} to 100.0 % of the degraded cells")
     assert f"compared on the cells that they share, {100 * share:.1f} %." in board["budget"]
     assert dict(board["terms"])["Trials"].startswith("4 for each image and level; 3 for gaussian_rgb; 5 for rotation")
+    for entrant in board["entrants"]:
+        for name, (value, low, high) in entrant["of_images"].items():
+            usual = entrant["stats"][name]
+            assert value == pytest.approx(usual[0], abs=2e-6)
+            assert usual[1] < low < value < high < usual[2]
+        assert len(entrant["of_images"]) == 2
     whole = board_of(one)
+    assert whole["entrants"][0]["of_images"] == {}
     assert whole["budget"] is None
     assert whole["entrants"][0]["share"] is None
     alone = per_image(large).groupby(["degradation", "level"])["hit"].mean().drop("none", level=0)
@@ -85,6 +63,10 @@ def test_every_mean_has_an_interval_where_few_images_have_a_condition(tmp_path: 
     for model in ("torchvision/alexnet", "timm/b"):
         value, low, high = stat(board, model, "mean_degraded_accuracy")
         assert low < value < high
+        one = next(one for one in board["entrants"] if one["model"] == model)
+        columns = ["mean_degraded_accuracy", "mean_degraded_accuracy_low", "mean_degraded_accuracy_high"]
+        row = Store(tmp_path).query("FROM leaderboard_of_images").set_index("model").loc[model, columns]
+        assert one["of_images"]["mean_degraded_accuracy"] == pytest.approx(row.tolist(), abs=2e-6)
     assert "of the degraded cells" in board["budget"]
     assert "compared on" not in board["budget"]
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cnnsens_bench.store import Store
 from leaderboard.page import data
-from leaderboard.ranking import ranked_conditions
+from leaderboard.ranking import BoardEntrant, rank, ranked_conditions
 from leaderboard.read import read
 from tests.figures.study import LEVELS, paper_store
 
@@ -59,3 +60,28 @@ def test_equals_do_not_depend_on_the_order() -> None:
     pair = [frozenset({0, 1, 3}), frozenset({0, 1, 2})]
     for order in (pair, pair[::-1]):
         assert ranked_conditions(dict(enumerate(order)), {0, 1}, frozenset({0})) == {0, 1, 2}
+
+
+def entrant(number: int, value: float, samples: np.ndarray | None) -> BoardEntrant:
+    """Return an entrant with a mean degraded accuracy and its resamples, whose interval is 0.2 wide."""
+    name = "mean_degraded_accuracy"
+    stats = {name: (value, value - 0.1, value + 0.1)}
+    resampled = {} if samples is None else {name: np.array([value, *samples])}
+    return BoardEntrant(number, 200, [0], {}, {}, {}, stats, None, [], samples=resampled)
+
+
+def ranks(entrants: list[BoardEntrant]) -> list[tuple[int, int]]:
+    rank(entrants)
+    return [one.ranks["mean_degraded_accuracy"] for one in entrants]
+
+
+def test_entrants_are_ranked_by_their_paired_differences() -> None:
+    """The images move two entrants alike and the third one differently, which alone is tied."""
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(0, 0.05, (2, 1000))
+    made = [entrant(0, 0.70, 0.70 + shared), entrant(1, 0.60, 0.60 + shared), entrant(2, 0.62, 0.62 + own)]
+    assert ranks(made) == [(1, 2), (2, 3), (1, 3)]
+
+
+def test_without_resamples_entrants_are_ranked_by_their_intervals() -> None:
+    assert ranks([entrant(0, 0.70, None), entrant(1, 0.60, None), entrant(2, 0.45, None)]) == [(1, 2), (1, 3), (2, 3)]
