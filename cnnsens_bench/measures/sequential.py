@@ -26,8 +26,8 @@ STEP = 0.05
 """Ratios of information are rounded down to multiples of this, so that few critical values are computed."""
 MOST_EARLY, LEAST_SPENT = 0.9, 0.01
 """The part of `ALPHA` that is spent before the last round at most, and that each round spends at least."""
-NODES = 96
-"""The nodes of a numerical integration."""
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(96)
+"""Gauss and Legendre's nodes in [-1, 1] and their weights, for numerical integration."""
 HOPELESS = float(ndtri(0.95))
 """How many standard errors a prediction of the whole budget's difference may be wrong, before a pair counts as tied."""
 
@@ -130,16 +130,15 @@ def critical_values(ratios: Sequence[float], spent: Sequence[float]) -> np.ndarr
     [2.241, 2.125]
     """
     bounds = [-float(ndtri(spent[0] / 2))]
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    z = bounds[0] * nodes
-    density = bounds[0] * weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    z = bounds[0] * NODES
+    density = bounds[0] * WEIGHTS * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
     for ratio, before, now in zip(ratios, spent, spent[1:], strict=False):
         shrunk, spread = np.sqrt(ratio) * z, np.sqrt(1 - ratio)
         passed = functools.partial(_passed, shrunk=shrunk, spread=spread, density=density)
         bounds.append(brentq(lambda bound, passed=passed, new=now - before: passed(bound) - new, 0.5, 8.0))
-        z = bounds[-1] * nodes
+        z = bounds[-1] * NODES
         steps = (z[:, None] - shrunk) / spread
-        density = bounds[-1] * weights * (np.exp(-(steps**2) / 2) @ density) / (spread * np.sqrt(2 * np.pi))
+        density = bounds[-1] * WEIGHTS * (np.exp(-(steps**2) / 2) @ density) / (spread * np.sqrt(2 * np.pi))
     return np.array(bounds)
 
 
