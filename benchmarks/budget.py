@@ -22,7 +22,7 @@ limit is 1. `between_images`: the share ρ of the variance that lies between ima
 of the table are drawn with replacement under new ids, and their mean is the truth. `coverage_least`: that share under
 the condition where it is least. `images.*`: the same for the intervals of these very images, whose truth is the whole
 table. `bias`: the mean error over conditions, without its sign, ÷ the standard error of one replay; so many replays
-leave 0.8 ÷ √replays by chance.
+leave 0.8 ÷ √replays by chance. `until.*`: what `ranked_rounds.py` finds with half as many replays.
 """
 
 import argparse
@@ -38,6 +38,7 @@ import numpy as np
 import pandas as pd
 import pipeline
 import torch
+from ranked_rounds import replay_rounds
 from reporting import show
 
 from cnnsens_bench.datasets import load
@@ -214,6 +215,7 @@ def main() -> None:
         "passes_ratio": float(CellChoice(sweep).counts([str(n) for n in range(10_000)]).mean() / cells),
         "wall_ratio": time_ratio(given.budget, rounds=1),
         **(found if given.long else next(iter(found.values()))),
+        "until": replay_rounds(given.replays // 2),
     }
     show(f"budget={given.budget:g} against all cells, {given.replays} replays", _flat(figures), figures, given.json)
 

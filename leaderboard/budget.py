@@ -16,10 +16,19 @@ MEANS = {"mean_degraded_accuracy": "hit", "mean_label_change": "changed"}
 
 def budgeted_boards(runs: pd.DataFrame, entrants: pd.DataFrame, sources: pd.DataFrame) -> set[int]:
     """Return the boards on which a run may leave out cells, so that entrants need not have the same ones."""
-    configs = runs["config"].map(lambda config: json.loads(config or "{}"))
-    budgets = pd.to_numeric(configs.map(lambda config: config.get("budget")), errors="coerce")
-    rounds = configs.map(lambda config: config.get("until") is not None).astype(bool)
-    of_runs = sources.loc[sources["run_id"].isin(runs.loc[(budgets < 1) | rounds, "run_id"]), "entrant"]
+    budgets = runs["config"].map(lambda config: json.loads(config or "{}").get("budget"))
+    below = runs.loc[pd.to_numeric(budgets, errors="coerce") < 1, "run_id"]
+    return _boards_of(below, entrants, sources) | boards_in_rounds(runs, entrants, sources)
+
+
+def boards_in_rounds(runs: pd.DataFrame, entrants: pd.DataFrame, sources: pd.DataFrame) -> set[int]:
+    """Return the boards of runs with `until`, whose entrants were given unlike shares of the cells on purpose."""
+    rounds = runs["config"].map(lambda config: json.loads(config or "{}").get("until") is not None).astype(bool)
+    return _boards_of(runs.loc[rounds, "run_id"], entrants, sources)
+
+
+def _boards_of(run_ids: pd.Series, entrants: pd.DataFrame, sources: pd.DataFrame) -> set[int]:
+    of_runs = sources.loc[sources["run_id"].isin(run_ids), "entrant"]
     return set(entrants.loc[entrants["entrant"].isin(of_runs), "board"].tolist())
 
 
@@ -59,7 +68,11 @@ def budget_text(shares: pd.DataFrame) -> str:
     '10.0 to 100.0 % of the degraded cells (image, degradation, level, trial) are evaluated'
     """
     own, compared = (share_span(shares[name].min(), shares[name].max()) for name in ("share", "compared"))
-    shared = f" Entrants are compared on the cells that they share, {compared}." if own != compared else ""
+    if own != compared:
+        shared = f" Entrants are compared on the cells that they share, {compared}."
+    else:
+        rounds = " Rounds ended earlier for some entrants: each is compared with all of its cells."
+        shared = rounds if " to " in own else ""
     return (
         f"{own} of the degraded cells (image, degradation, level, trial) are evaluated: a hash chooses those of each "
         f"image, the same for all entrants.{shared} Accuracy, p_Δ, top-5, NLL and their means are unbiased, and their "

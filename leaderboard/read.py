@@ -14,7 +14,7 @@ import pandas as pd
 from cnnsens_bench.store.read import attach
 from cnnsens_bench.utils.errors import UserError, first_line
 from cnnsens_bench.utils.sql import statements
-from leaderboard.budget import budgeted_boards
+from leaderboard.budget import boards_in_rounds, budgeted_boards
 
 AT_ONCE = 4_000_000
 """About how many predictions one statement sums up, which bounds the memory."""
@@ -132,7 +132,10 @@ def read(paths: Sequence[Path], baseline: Path | None = None) -> LoadedResults:
         of_these = sources[sources["entrant"].isin(entrants.loc[entrants["board"].isin(budgeted), "entrant"])]
         _load(connection, paths, of_these, "load_evaluated")
         connection.execute(sql["find_unequal"])
-        _load(connection, paths, of_these, "load_cells", table="predictions")
+        # Rounds give close entrants more cells, which a comparison on the cells of all would leave out again.
+        in_rounds = entrants["board"].isin(boards_in_rounds(all_runs, entrants, sources))
+        restricted = of_these[~of_these["entrant"].isin(entrants.loc[in_rounds, "entrant"])]
+        _load(connection, paths, restricted, "load_cells", table="predictions")
         connection.execute(sql["find_unshared"])
     _load(connection, paths, sources, "load_shares")
     connection.execute(sql["merge"])

@@ -1,6 +1,7 @@
 """Estimates what a run would cost: evaluations, hours, storage, memory. Nothing is trained, and nothing written."""
 
 import contextlib
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from cnnsens_bench.engine.sweep import Sweep
 from cnnsens_bench.experiment.prepare import prepare
 from cnnsens_bench.experiment.profiling import Profiler, WantedCounts, training_steps
 from cnnsens_bench.experiment.resolve import resolve_studies
+from cnnsens_bench.measures.sequential import planned_shares
 from cnnsens_bench.models.classifier import best_device
 from cnnsens_bench.runtime.compiled_code import keep_compiled_code
 from cnnsens_bench.sensitivity.gradients import OUTPUTS
@@ -51,8 +53,8 @@ class CostEstimate:
     `evaluations` counts the (image, cell) pairs that are still to be computed, `stored` those that the store has.
     `seconds` has the time of `device` by stage; "decode" is the time of one core. `rows` counts the rows of each table.
     `saved_by_compiling` has the seconds that compiled forward passes save, None where networks are not compiled.
-    `hours_elsewhere` has the hours of forward passes on each device whose speed the store knows. Trainings count as if
-    the cache had none of them.
+    `hours_elsewhere` has the hours of forward passes on each device whose speed the store knows. `first_round` has the
+    evaluations of the first round, None for a run without rounds. Trainings count as if the cache had none of them.
     """
 
     images: int
@@ -71,6 +73,7 @@ class CostEstimate:
     memory_bytes: int
     saved_by_compiling: float | None
     hours_elsewhere: dict[str, float]
+    first_round: int | None = None
 
     @property
     def hours(self) -> float:
@@ -97,6 +100,10 @@ def estimate(config: Config, console: Console) -> CostEstimate:
     with reading(database) if database.exists() else contextlib.nullcontext() as store:
         counts = wanted_counts(store, sweep, images, study.protocol)
         hours_elsewhere = _hours_elsewhere(store, sweep, counts)
+        first_round = None
+        if config.until is not None:
+            small = dataclasses.replace(sweep, budget=planned_shares(sweep.budget, len(sweep.cells()) - 1)[0])
+            first_round = wanted_counts(store, small, images, study.protocol).evaluations
     train = len(study.samples.select("train", "val"))
     device = best_device()
     cores = settings.cluster.threads or os.cpu_count() or 1
@@ -127,6 +134,7 @@ def estimate(config: Config, console: Console) -> CostEstimate:
         memory_bytes=profiler.memory(),
         saved_by_compiling=profiler.saved_by_compiling if sweep.compile else None,
         hours_elsewhere=hours_elsewhere,
+        first_round=first_round,
     )
     print_estimate(result, settings.suite, study.objective is not None, console)
     return result
@@ -189,6 +197,7 @@ def print_estimate(result: CostEstimate, suite: str, searches: bool, console: Co
     lines = [
         f"estimate of suite {suite}: {result.evaluations:,} evaluations "
         f"({result.images:,} images, {result.entrants} networks × defenses){stored}",
+        *_round_lines(result),
         f"trainings: {result.trainings} ({result.training_steps:,} steps), less what the cache has"
         + ("; the search that comes before them is not counted" if searches else ""),
         f"on this device ({result.device}, {result.cores} cores): {duration(result.hours)}; on n of them about 1/n",
@@ -202,6 +211,17 @@ def print_estimate(result: CostEstimate, suite: str, searches: bool, console: Co
         f"{_size(result.network_bytes)}",
     ]
     say(console, *lines)
+
+
+def _round_lines(result: CostEstimate) -> list[str]:
+    """Return a line that says what a run with rounds costs at least, and that the others are its most."""
+    if result.first_round is None:
+        return []
+    computing = result.hours - result.seconds["train"] / 3600
+    least = duration(computing * result.first_round / max(1, result.evaluations))
+    return [
+        f"until: at least {result.first_round:,} of these evaluations, about {least}, in the first round; at most all"
+    ]
 
 
 def _compile_lines(result: CostEstimate) -> list[str]:

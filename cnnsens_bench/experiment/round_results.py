@@ -8,7 +8,7 @@ import pandas as pd
 from cnnsens_bench.datasets.sample_table import ImageSelection
 from cnnsens_bench.engine.budget import CellChoice
 from cnnsens_bench.engine.sweep import Sweep
-from cnnsens_bench.measures.sequential import Looks, board_mean, planned_shares
+from cnnsens_bench.measures.sequential import Looks, mean_of_cells, planned_shares
 from cnnsens_bench.store import Store
 from cnnsens_bench.store.outcomes import Outcomes, outcomes
 
@@ -49,14 +49,9 @@ class RoundResults:
         self.names = [e.model if e.defense == "none" else f"{e.model} with {e.defense}" for e in sweep.entrants]
         shape = len(self.shares), len(sweep.entrants)
         self.values, self.variances = ({name: np.full(shape, np.nan) for name in Outcomes._fields} for _ in range(2))
-        self._reached = np.zeros(len(sweep.entrants), int)
+        self._reached = np.full(len(sweep.entrants), -1)
         self._influences = np.zeros((*shape, len(self.ids) if paired else 0), np.float32)
         self._first = self._first_rounds()
-        conditions = [(cell.degradation, cell.level) for cell in self.cells]
-        known = list(dict.fromkeys(conditions))
-        self._condition = np.array([known.index(condition) for condition in conditions])
-        levels = {condition.degradation: len(condition.levels) for condition in sweep.conditions}
-        self._weights = np.array([1 / (len(levels) * levels[degradation]) for degradation, _ in known])
 
     @property
     def rounds(self) -> int:
@@ -79,14 +74,13 @@ class RoundResults:
         pairs = [(self.sweep.entrants[position].model, self.sweep.entrants[position].defense) for position in entrants]
         found = outcomes(self.store, self.protocol, self.sweep.dataset, pairs, self.ids, cells)
         for entrant, own in zip(entrants.tolist(), found, strict=True):
-            for position in range(number + 1):
-                if position == 0 or position > self._reached[entrant]:
-                    self._look(position, entrant, own)
+            for position in range(self._reached[entrant] + 1, number + 1):
+                self._look(position, entrant, own)
             self._reached[entrant] = number
 
     def passes(self, number: int, entrants: np.ndarray) -> int:
         """Return about how many passes a round asks entrants for."""
-        reached = np.where(self._reached[entrants] == 0, 0, np.array(self.shares)[self._reached[entrants]])
+        reached = np.array(self.shares)[self._reached[entrants]]
         return round(len(self.ids) * len(self.cells) * float((self.shares[number] - reached).sum()))
 
     def evaluated(self) -> str:
@@ -96,20 +90,20 @@ class RoundResults:
 
     def looks(self, number: int) -> Looks:
         """Return what is known of the mean degraded accuracies after a round."""
-        influences = self._influences[: number + 1]
-        covariances = (influences @ influences.transpose(0, 2, 1)).astype(float)
+        influences = (self._influences[position].astype(float) for position in range(number + 1))
+        covariances = np.array([own @ own.T for own in influences]) / len(self.ids) ** 2
         values = self.values["hit"][: number + 1]
         return Looks(self.shares[: number + 1], values, covariances, len(self.ids), self.sweep.budget)
 
     def _look(self, position: int, entrant: int, own: Outcomes) -> None:
         """Compute the means of an entrant over the cells of a share."""
-        taken = self._first <= position
+        taken, conditions = self._first <= position, [(cell.degradation, cell.level) for cell in self.cells]
         for name, table in own._asdict().items():
-            value, influences = board_mean(np.where(taken, table, np.nan), self._condition, self._weights)
-            self.values[name][position, entrant] = value
-            self.variances[name][position, entrant] = (influences**2).sum()
+            mean = mean_of_cells(np.where(taken, table, np.nan), conditions)
+            self.values[name][position, entrant] = mean.value
+            self.variances[name][position, entrant] = np.nan if np.isnan(mean.value) else mean.variance
             if name == "hit" and self.paired:
-                self._influences[position, entrant] = influences
+                self._influences[position, entrant] = np.nan_to_num(mean.influence)
 
     def _first_rounds(self) -> np.ndarray:
         """Return the position of the first share that takes each cell, (images, cells)."""

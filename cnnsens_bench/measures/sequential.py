@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtr
 
 from cnnsens_bench.measures.intervals import Z
+from cnnsens_bench.measures.paired import BoardMean, board_mean
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """The shares of the degraded cells at which a run with `until` looks at its results."""
@@ -23,8 +24,10 @@ UNDECIDED, SEPARATED, TIED = 0, 1, 2
 """What is known of a pair of entrants."""
 STEP = 0.05
 """Ratios of information are rounded down to multiples of this, so that few critical values are computed."""
-NODES = 96
-"""The nodes of a numerical integration."""
+MOST_EARLY, LEAST_SPENT = 0.9, 0.01
+"""The part of `ALPHA` that is spent before the last round at most, and that each round spends at least."""
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(96)
+"""Gauss and Legendre's nodes in [-1, 1] and their weights, for numerical integration."""
 HOPELESS = float(ndtri(0.95))
 """How many standard errors a prediction of the whole budget's difference may be wrong, before a pair counts as tied."""
 
@@ -47,46 +50,40 @@ def planned_shares(budget: float, cells: int) -> tuple[float, ...]:
     return *(share for share in SHARES if share < budget and share * cells >= LEAST_CELLS), budget
 
 
-def board_mean(outcomes: np.ndarray, condition: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the mean over conditions of a share, and how much each image moves it.
+def mean_of_cells(outcomes: np.ndarray, conditions: Sequence[tuple[str, float]]) -> BoardMean:
+    """Return the `board_mean` of images that have some of the cells.
 
-    The share of a condition is the mean over the images that have a cell of it, of each image's mean over its trials,
-    as on the leaderboard. The influences are those of the linearised mean (Särndal, Swensson & Wretman 1992, section
-    5.5), with n / (n - 1) for the n images of a condition: the sum of their squares estimates the variance of the mean
-    over samples of images, and that of the products of two entrants' influences the covariance of their means.
+    An image's trials of a condition are averaged first. The deviations from the mean of a condition are stretched by
+    √(n / (n - 1)) for its n images, so that variances are unbiased where few images have a condition.
 
     Parameters
     ----------
     outcomes
-        Shape (images, cells), 0 or 1: NaN where an image lacks a cell. An image without any cell is left out.
-    condition
-        Shape (cells,): the index of each cell's condition.
-    weights
-        Shape (conditions,): the weights of the conditions, which sum to 1.
+        Shape (images, cells), 0 or 1: NaN where an image lacks a cell.
+    conditions
+        Shape (cells,): the degradation and the level of each cell.
 
     Returns
     -------
-    tuple
-        The mean, and the influences, shape (images,). The mean is NaN where a condition has fewer than two images.
+    BoardMean
+        The mean, whose value is NaN where a condition has fewer than two images.
 
     Examples
     --------
-    >>> value, influences = board_mean(np.array([[1, 0], [0, 1], [1, 1]]), np.array([0, 1]), np.array([0.5, 0.5]))
-    >>> round(value, 3), influences.round(2).tolist()
-    (0.667, [-0.07, -0.07, 0.14])
+    >>> mean = mean_of_cells(np.array([[1, 0], [0, 1], [1, 1]]), [("noise", 1.0), ("blur", 1.0)])
+    >>> round(mean.value, 3), mean.influence.round(2).tolist()
+    (0.667, [-0.2, -0.2, 0.41])
     """
+    known = {condition: number for number, condition in enumerate(dict.fromkeys(conditions))}
+    one_hot = np.eye(len(known), dtype=np.float32)[[known[condition] for condition in conditions]]
     there = ~np.isnan(outcomes)
-    one_hot = (condition[:, None] == np.arange(len(weights))).astype(np.float32)
-    counts = there.astype(np.float32) @ one_hot
+    trials = there.astype(np.float32) @ one_hot
     sums = np.where(there, outcomes, 0).astype(np.float32) @ one_hot
-    has = counts > 0
-    images = has.sum(axis=0)
-    if (images < 2).any():
-        return float("nan"), np.zeros(len(outcomes))
-    shares = np.divide(sums, counts, out=np.zeros_like(sums), where=has).astype(float)
-    means = shares.sum(axis=0) / images
-    residuals = np.where(has, shares - means, 0)
-    return float(means @ weights), residuals @ (weights / np.sqrt(images * (images - 1.0)))
+    images = (trials > 0).sum(axis=0)
+    shares = np.divide(sums, trials, out=np.full(sums.shape, np.nan), where=(trials > 0) & (images > 1))
+    means = np.nansum(shares, axis=0) / np.maximum(images, 1)
+    stretched = means + (shares - means) * np.sqrt(images / np.maximum(images - 1, 1))
+    return board_mean(stretched, [degradation for degradation, _ in known])
 
 
 def variance_at(share: float, shares: Sequence[float], variances: np.ndarray) -> np.ndarray:
@@ -133,21 +130,21 @@ def critical_values(ratios: Sequence[float], spent: Sequence[float]) -> np.ndarr
     [2.241, 2.125]
     """
     bounds = [-float(ndtri(spent[0] / 2))]
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    z = bounds[0] * nodes
-    density = bounds[0] * weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    z = bounds[0] * NODES
+    density = bounds[0] * WEIGHTS * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
     for ratio, before, now in zip(ratios, spent, spent[1:], strict=False):
         shrunk, spread = np.sqrt(ratio) * z, np.sqrt(1 - ratio)
-
-        def excess(bound: float, shrunk=shrunk, spread=spread, density=density, wanted=now - before) -> float:
-            outside = ndtr((shrunk - bound) / spread) + ndtr((-shrunk - bound) / spread)
-            return float(density @ outside) - wanted
-
-        bounds.append(brentq(excess, 0.5, 8.0))
-        z = bounds[-1] * nodes
+        passed = functools.partial(_passed, shrunk=shrunk, spread=spread, density=density)
+        bounds.append(brentq(lambda bound, passed=passed, new=now - before: passed(bound) - new, 0.5, 8.0))
+        z = bounds[-1] * NODES
         steps = (z[:, None] - shrunk) / spread
-        density = bounds[-1] * weights * (np.exp(-(steps**2) / 2) @ density) / (spread * np.sqrt(2 * np.pi))
+        density = bounds[-1] * WEIGHTS * (np.exp(-(steps**2) / 2) @ density) / (spread * np.sqrt(2 * np.pi))
     return np.array(bounds)
+
+
+def _passed(bound: float, shrunk: np.ndarray, spread: float, density: np.ndarray) -> float:
+    """Return the probability that |z| passes a bound, from what it was before: its nodes and their density."""
+    return float(density @ (ndtr((shrunk - bound) / spread) + ndtr((-shrunk - bound) / spread)))
 
 
 @functools.lru_cache(10_000)
@@ -190,10 +187,10 @@ class Looks:
         """Return what is known of each pair of entrants: `UNDECIDED`, `SEPARATED` or `TIED`.
 
         A pair is separated in the first round in which its difference, in standard errors of paired images, passes the
-        round's bound. Equal means pass any bound with a probability of `ALPHA`; by the end of a round the part of it is
-        spent that its share is of the budget (Lan & DeMets 1983; Kim & DeMets 1987). A pair is tied in the first round
-        which predicts, with a probability of 95 %, that the whole budget would not separate it either, and in the last
-        round. A pair stays what it is.
+        round's bound. Equal means pass any bound with a probability of `ALPHA`. By the end of a round the part of it is
+        spent that the round's information, 1 / variance, is of the whole budget's (Lan & DeMets 1983). A pair is tied
+        in the first round which predicts, with a probability of 95 %, that the whole budget would not separate it
+        either, and in the last round. A pair stays what it is.
 
         Returns
         -------
@@ -206,32 +203,43 @@ class Looks:
         own = np.diagonal(self.covariances, axis1=1, axis2=2)
         variances = own[:, first] + own[:, second] - 2 * self.covariances[:, first, second]
         # Rounding leaves a variance of 0 just above or below it.
-        variances = np.where(variances > 1e-12 * (own[:, first] + own[:, second]), variances, 0)
-        states = np.full(len(first), UNDECIDED)
-        for round_ in range(1, len(self.shares)):
-            shares, last = self.shares[: round_ + 1], self.shares[round_] >= self.budget
-            varies = (states == UNDECIDED) & ~np.isnan(differences[round_]) & (variances[round_] > 0)
-            difference, variance = differences[round_, varies], variances[round_, varies]
-            spent = [ALPHA * share / self.budget for share in shares[1:]]
-            bounds = _bounds(variances[1 : round_ + 1, varies], spent)
-            whole = variance_at(self.budget, shares, variances[: round_ + 1, varies])
+        variances = np.where(variances > 1e-9 * (own[:, first] + own[:, second]), variances, 0)
+        states, spent = np.full(len(first), UNDECIDED), np.zeros((1, len(first)))
+        for number in range(1, len(self.shares)):
+            shares, last = self.shares[: number + 1], self.shares[number] >= self.budget
+            known = (states == UNDECIDED) & ~np.isnan(differences[number])
+            varies = known & (variances[number] > 0)
+            difference, variance = differences[number, varies], variances[number, varies]
+            whole = variance_at(self.budget, shares, variances[: number + 1, varies])
+            information = np.zeros(len(first))
+            information[varies] = 1.0 if last else whole / variance
+            spent = np.vstack([spent, _spent(information, spent[-1])])
+            bounds = _bounds(variances[1 : number + 1, varies], spent[1:, varies])
             most = difference + HOPELESS * np.sqrt(variance - whole)
             separated = _normal_score(difference / np.sqrt(variance), self.images) > bounds
             states[varies] = np.select([separated, most < Z * np.sqrt(whole)], [SEPARATED, TIED], UNDECIDED)
-            same = (states == UNDECIDED) & (differences[round_] == 0) & (variances[round_] == 0)
-            states[same | (last & (states == UNDECIDED) & ~np.isnan(differences[round_]))] = TIED
+            never_differ = known & (variances[number] == 0) & (differences[number] == 0)
+            states[never_differ | (known & last & (states == UNDECIDED))] = TIED
         table = np.full((entrants, entrants), TIED)
         table[first, second] = table[second, first] = states
         return table
 
 
-def _bounds(variances: np.ndarray, spent: Sequence[float]) -> np.ndarray:
-    """Return the bound of the last round for each pair, from the variances of all rounds, shape (rounds, pairs)."""
+def _spent(information: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return the probability that is spent by the end of a round, from the share of the information that it has."""
+    rounded = np.where(information < 1, np.clip(np.floor(information / STEP) * STEP, STEP, MOST_EARLY), 1)
+    return np.maximum(ALPHA * rounded, before + ALPHA * LEAST_SPENT).round(6)
+
+
+def _bounds(variances: np.ndarray, spent: np.ndarray) -> np.ndarray:
+    """Return the last round's bound for each pair, from variances and spent probabilities, (rounds, pairs) each."""
     # A lower ratio gives a larger bound, so that rounding down is safe.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = np.nan_to_num(np.floor(variances[1:] / variances[:-1] / STEP) * STEP)
-    rounded, pair = np.unique(np.clip(ratios, STEP, 1 - STEP).T.round(6), axis=0, return_inverse=True)
-    return np.array([_last_bound(tuple(row), tuple(spent)) for row in rounded])[pair.ravel()]
+    unknown = np.zeros_like(variances[1:])
+    ratios = np.floor(np.divide(variances[1:], variances[:-1], out=unknown, where=variances[:-1] > 0) / STEP) * STEP
+    rows = np.vstack([np.clip(ratios, STEP, 1 - STEP).round(6), spent]).T
+    different, pair = np.unique(rows, axis=0, return_inverse=True)
+    bounds = [_last_bound(tuple(row[: len(ratios)]), tuple(row[len(ratios) :])) for row in different]
+    return np.array(bounds)[pair.ravel()]
 
 
 def _normal_score(score: np.ndarray, images: int) -> np.ndarray:

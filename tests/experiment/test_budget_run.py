@@ -1,5 +1,6 @@
 """Runs on a budget: their rows are some of a whole run's, and a raised budget computes the difference alone."""
 
+import io
 import re
 from pathlib import Path
 
@@ -84,3 +85,30 @@ def test_a_raised_budget_computes_the_difference_and_the_rows_of_a_whole_run(
 def test_an_impossible_budget_is_refused(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite=quick", f"budget={budget}"]) == 2
     assert "error: budget is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_rounds_end_with_the_rows_of_a_whole_run(
+    whole: pd.DataFrame,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+) -> None:
+    """Six images of random networks are never known to a hundredth of a point, so that all rounds are needed."""
+    monkeypatch.setattr(profiling, "LEAST", 0.0)
+    asked = request(pictures, tmp_path / "cache", tmp_path / "out", f"cluster.engine={engine}")
+    assert main([*asked, "until=ranked", "budget=0.4"]) == 0
+    table, said = Store(tmp_path / "out").query(ROWS), capsys.readouterr().out
+    assert "round 1 of at most 1: 2 networks, 40 % of the degraded cells" in said
+    assert "% of the degraded cells evaluated" in " ".join(said.split())
+    pd.testing.assert_frame_equal(table, whole.merge(table[KEY]))
+    shown = io.StringIO()
+    found = estimate(compose([*asked, "until=0.01"]), Console(file=shown, width=200))
+    assert found.first_round == 0
+    assert found.evaluations == len(whole) - len(table)
+    assert "until: at least 0 of these evaluations" in shown.getvalue()
+    assert main([*asked, "until=0.01"]) == 0
+    pd.testing.assert_frame_equal(Store(tmp_path / "out").query(ROWS), whole)
+    assert "until=0.01 is not reached with the whole budget" in capsys.readouterr().out

@@ -56,6 +56,22 @@ def test_entrants_of_different_budgets_are_compared_on_the_cells_that_they_share
     )
 
 
+def test_entrants_of_a_run_in_rounds_are_compared_with_all_of_their_cells(tmp_path: Path) -> None:
+    parts = made("r1", 0, "torchvision/alexnet"), chosen(made("r1", 1, "timm/b"), 0.3)
+    board = board_of(write(tmp_path, pd.concat(parts), {"r1": "p"}, config={"budget": 1.0, "until": "ranked"}))
+    for model, rows in zip(("torchvision/alexnet", "timm/b"), parts, strict=True):
+        means = per_image(rows).groupby(["degradation", "level"])["hit"].mean().drop("none", level=0)
+        value, low, high = stat(board, model, "mean_degraded_accuracy")
+        assert value == pytest.approx(means.groupby(level=0).mean().mean(), abs=2e-6)
+        assert low < value < high
+    share = (len(parts[1]) - len(IMAGES)) / (CELLS * len(IMAGES))
+    assert [one["share"] for one in board["entrants"]] == pytest.approx([share, 1], abs=1e-6)
+    assert "Rounds ended earlier for some entrants: each is compared with all of its cells." in board["budget"]
+    alike = board_of(write(tmp_path / "alike", parts[0], {"r1": "p"}, config={"budget": 1.0, "until": 2.5}))
+    assert alike["budget"].startswith("100.0 % of the degraded cells")
+    assert "Rounds" not in alike["budget"]
+
+
 def test_every_mean_has_an_interval_where_few_images_have_a_condition(tmp_path: Path) -> None:
     rows = chosen(made("r1", 0, "torchvision/alexnet", "timm/b"), 0.15)
     few = rows[rows["image_id"].isin(sorted(rows["image_id"].unique())[:12])]
