@@ -244,5 +244,6 @@ def test_another_share_of_changes(results: Results, points: pd.DataFrame) -> Non
 def test_text() -> None:
     assert failure_text("shot_noise", 1234.6, 900.0, 5000.4, 10) == "1230 e⁻ [900 – 5000]"
     assert failure_text("common:fog", math.inf, 3.2, math.inf, 5) == "beyond 5 [3.2 – beyond 5]"
+    assert failure_text("common:fog", math.inf, math.inf, math.inf, 5) == "beyond 5"
     assert failure_text("pepper", 0.0212, math.nan, math.nan, 0.32) == "p=0.0212"
     assert failure_text("pepper", *[math.nan] * 4) == "–"
