@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from cnnsens_bench.measures.failure_points import CHANGE
+from cnnsens_bench.figures.decision_tables import DecisionTables
 from cnnsens_bench.measures.published import published_rates
 from cnnsens_bench.store import Store, local_copy
 from cnnsens_bench.store.read import results
@@ -65,7 +65,7 @@ def open_results(path: str | StoragePath) -> "Results":
     return Results(database if database.suffix == ".duckdb" else database / FILE)
 
 
-class Results(contextlib.AbstractContextManager["Results"]):
+class Results(DecisionTables, contextlib.AbstractContextManager["Results"]):
     """The results of runs: each table and view of the database is an attribute, read anew each time as a DataFrame.
 
     Each question opens the database for as long as it takes, so that a run may go on writing meanwhile. A `Results`
@@ -144,106 +144,6 @@ class Results(contextlib.AbstractContextManager["Results"]):
             of its 95 % interval, `n_images` and `n_trials`.
         """
         return self.query("FROM agreement(?)", reference)
-
-    def failure_points(self, change: float = CHANGE, resamples: int = 1000) -> pd.DataFrame:
-        """Return the level at which each entrant's accuracy has fallen halfway to chance, and p_Δ passes a share.
-
-        The failure points of single images are the view of this name: `query("FROM failure_points")`.
-
-        Parameters
-        ----------
-        change
-            The share of changed labels that p_Δ passes, in (0, 1).
-        resamples
-            The largest number of bootstrap resamples of the images, at least 100.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A row for each entrant (protocol, dataset, model, defense, with `n_classes`), degradation, direction and
-            criterion: `threshold`; `level`, with `low` and `high` of its 95 % interval, each of which is ∞ beyond the
-            strongest level (−∞ where levels fall); `strongest`; `n_levels`. The page on failure points explains them.
-
-        Raises
-        ------
-        UserError
-            For a share of changed labels that is not between 0 and 1.
-        """
-        from cnnsens_bench.figures.failure_points import failure_point_table
-
-        return failure_point_table(self._store, change, resamples)
-
-    def selective_accuracy(
-        self,
-        accuracy: float = 0.95,
-        coverage: float = 0.9,
-        resamples: int = 200,
-        *,
-        protocol: str | None = None,
-        dataset: str | None = None,
-        model: str | None = None,
-        defense: str | None = None,
-    ) -> pd.DataFrame:
-        """Return what is gained where the least certain predictions are refused, by confidence and by other scores.
-
-        Parameters
-        ----------
-        accuracy
-            The accuracy on undegraded images for which thresholds are chosen, in (0, 1].
-        coverage
-            The share of the predictions that is kept, in (0, 1].
-        resamples
-            The largest number of bootstrap resamples of the images; 0 for no intervals, which is faster.
-        protocol, dataset, model, defense
-            Which entrants; None for all.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A row for each entrant, condition and score: the area under the risk–coverage curve `aurc`, its `gain` over
-            that of confidence, and `accuracy` at the coverage, with intervals; the `threshold` that keeps the wanted
-            accuracy undegraded, with the shares `kept_undegraded` and `kept`, and `kept_accuracy`. The page on refusing
-            predictions explains them.
-
-        Raises
-        ------
-        UserError
-            For shares that are not in (0, 1], and for names that the database does not have.
-        """
-        from cnnsens_bench.figures.selective import selective_table
-
-        wanted = {"protocol": protocol, "dataset": dataset, "model": model, "defense": defense}
-        return selective_table(self._store, accuracy, coverage, resamples, **wanted)
-
-    def risk_coverage(
-        self,
-        *,
-        protocol: str | None = None,
-        dataset: str | None = None,
-        model: str | None = None,
-        defense: str | None = None,
-    ) -> pd.DataFrame:
-        """Return the risk–coverage curves: the error rate among the most certain predictions, for each share kept.
-
-        Parameters
-        ----------
-        protocol, dataset, model, defense
-            Which entrants; None for all.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Rows for each entrant, condition and score: `coverage` from 0.01 to 1, `risk` and `threshold`, the lowest
-            score that is kept.
-
-        Raises
-        ------
-        UserError
-            For names that the database does not have.
-        """
-        from cnnsens_bench.figures.selective import curve_table
-
-        return curve_table(self._store, protocol=protocol, dataset=dataset, model=model, defense=defense)
 
     def summary(self) -> pd.DataFrame:
         """Return a row for each model and defense, in per cent, best mean degraded accuracy first.

@@ -241,8 +241,21 @@ def test_another_share_of_changes(results: Results, points: pd.DataFrame) -> Non
     assert few[~change].equals(many[~change])
 
 
+def test_images_without_labels_have_changes_alone(tmp_path: Path) -> None:
+    rows = sweep("r1", "d", range(5), 0, ("timm/b",), ("none",), {("gaussian_rgb", 8.0): 2})
+    results = open_results(write(tmp_path, rows.assign(label=None), {"r1": "p"}))
+    images = results.query("FROM failure_points")
+    assert len(images) == 5
+    assert images[["undegraded_wrong", "wrong_low", "wrong_high"]].isna().all(axis=None)
+    points = results.failure_points(resamples=100).set_index("criterion")
+    assert points["level"].isna().tolist() == [True, False]
+    assert results.confidence_selection.empty
+    assert results.selective_accuracy().empty
+
+
 def test_text() -> None:
     assert failure_text("shot_noise", 1234.6, 900.0, 5000.4, 10) == "1230 e⁻ [900 – 5000]"
     assert failure_text("common:fog", math.inf, 3.2, math.inf, 5) == "beyond 5 [3.2 – beyond 5]"
+    assert failure_text("common:fog", math.inf, math.inf, math.inf, 5) == "beyond 5"
     assert failure_text("pepper", 0.0212, math.nan, math.nan, 0.32) == "p=0.0212"
     assert failure_text("pepper", *[math.nan] * 4) == "–"

@@ -106,7 +106,7 @@ def _draw_degradation(axis: Axes, table: pd.DataFrame, degradation: str, other: 
     undegraded = table[(table["degradation"] == "none") & (table["score"] == CONFIDENCE)]
     axis.plot(100 * undegraded["coverage"], 100 * undegraded["risk"], **UNDEGRADED)
     for level, place in zip(chosen, np.linspace(0.85, 0.1, len(chosen)), strict=True):
-        for score, style in ((other, "--"), (CONFIDENCE, "-")):
+        for score, style in {other: "--", CONFIDENCE: "-"}.items():
             curve = own[(own["level"] == level) & (own["score"] == score)]
             if len(curve):
                 label = level_text(degradation, level) if style == "-" else None
@@ -115,6 +115,6 @@ def _draw_degradation(axis: Axes, table: pd.DataFrame, degradation: str, other: 
     axis.set(xlim=(0, 101), ylim=(-2, 102))
     axis.set_title("\n".join(wrapped(degradation_text(degradation), TITLE)), fontsize=10, parse_math=False)
     handles, labels = axis.get_legend_handles_labels()
-    if any(labels):
+    if any(labels):  # a degradation without levels has no text for its level
         draw_legend(axis, (handles, labels), ncols=1, loc="upper left")
     finish_panel(axis)

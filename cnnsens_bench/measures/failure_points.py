@@ -265,13 +265,14 @@ def failure_text(degradation: str, level: float, low: float, high: float, strong
     --------
     >>> failure_text("gaussian_rgb", 12.34, 9.0, float("inf"), 64.0)
     'σ=12.3 [9 – beyond 64]'
-    >>> failure_text("jpeg", float("-inf"), float("-inf"), 8.0, 10.0)
-    'beyond q=10 [beyond 10 – 8]'
+    >>> failure_text("jpeg", float("-inf"), float("-inf"), float("-inf"), 10.0)
+    'beyond q=10'
     """
     if math.isnan(level):
         return "–"
-    reached = level_text(degradation, float(f"{level:.3g}"))
-    point = f"beyond {level_text(degradation, strongest)}" if math.isinf(level) else reached
-    ends = [f"{strongest if math.isinf(end) else float(f'{end:.3g}'):g}" for end in (low, high)]
-    ends = [f"beyond {text}" if math.isinf(end) else text for text, end in zip(ends, (low, high), strict=True)]
-    return point if math.isnan(low) else f"{point} [{' – '.join(ends)}]"
+    shown = strongest if math.isinf(level) else float(f"{level:.3g}")
+    point = ("beyond " if math.isinf(level) else "") + level_text(degradation, shown)
+    if math.isnan(low) or (math.isinf(low) and math.isinf(high)):
+        return point
+    ends = (f"beyond {strongest:g}" if math.isinf(end) else f"{float(f'{end:.3g}'):g}" for end in (low, high))
+    return f"{point} [{' – '.join(ends)}]"

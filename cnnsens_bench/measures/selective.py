@@ -15,7 +15,7 @@ ROUNDING = 1e-9
 """What a share may miss another one by and still count as equal."""
 
 
-class SelectiveMeasures(NamedTuple):
+class SelectiveResult(NamedTuple):
     """What is left where the least certain predictions are refused, for one or several sets of weights.
 
     Parameters
@@ -70,7 +70,7 @@ class _Ties:
         return at, (errors + rates * (wanted - starts)) / wanted
 
 
-def selection(score: np.ndarray, wrong: np.ndarray, weights: np.ndarray, coverage: float = 0.9) -> SelectiveMeasures:
+def selection(score: np.ndarray, wrong: np.ndarray, weights: np.ndarray, coverage: float = 0.9) -> SelectiveResult:
     """Return the area under the risk–coverage curve, and the accuracy of the most certain predictions.
 
     The area (AURC, Geifman & El-Yaniv 2017) is the mean, over the predictions, of the error rate among those that are
@@ -89,7 +89,7 @@ def selection(score: np.ndarray, wrong: np.ndarray, weights: np.ndarray, coverag
 
     Returns
     -------
-    SelectiveMeasures
+    SelectiveResult
         The area and the accuracy, shape (…) each.
 
     Examples
@@ -99,7 +99,7 @@ def selection(score: np.ndarray, wrong: np.ndarray, weights: np.ndarray, coverag
     (0.2083, 0.6667)
     """
     ties = _Ties(score, wrong, weights)
-    return SelectiveMeasures(ties.aurc(), 1 - ties.reached(np.array([coverage]))[1][..., 0])
+    return SelectiveResult(ties.aurc(), 1 - ties.reached(np.array([coverage]))[1][..., 0])
 
 
 def risk_coverage_curve(
@@ -229,9 +229,7 @@ def selective_skill(
         [selection(one, wrong, weights * draw[:, number], coverage) for one in scores]
         for draw in itertools.chain([np.ones((1, n))], blocks)
     ]
-    found = [
-        SelectiveMeasures(*map(np.concatenate, zip(*samples, strict=True))) for samples in zip(*parts, strict=True)
-    ]
+    found = [SelectiveResult(*map(np.concatenate, zip(*samples, strict=True))) for samples in zip(*parts, strict=True)]
     own, others = found[0], found[-1]
     gain = others.aurc - own.aurc
     return SelectiveSkill(*_with_bounds(own.aurc), *_with_bounds(gain), *_with_bounds(own.accuracy))

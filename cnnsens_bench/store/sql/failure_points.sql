@@ -10,11 +10,11 @@ CREATE OR REPLACE MACRO level_direction(degradation, level) AS
     END;
 CREATE OR REPLACE MACRO level_strength(direction, level) AS CASE direction WHEN 'falling' THEN -level ELSE level END;
 
--- For each image and degradation: from which level on the label is wrong, or differs from that of the undegraded image, in
--- at least half of the trials. `wrong_low` is the first level that is wrong or was not evaluated, `wrong_high` the first
--- one that is wrong; the image's failure point lies between them. They are equal where all levels up to it were evaluated.
--- Both are NULL where all levels are right, and `wrong_high` alone where all evaluated ones are. An image without any
--- level of a degradation has no row.
+-- For each image and degradation: from which level on the label is wrong, or differs from that of the undegraded image,
+-- in at least half of the trials. `wrong_low` is the first level that is wrong or was not evaluated, `wrong_high` the
+-- first one that is wrong; the image's failure point lies between them. They are equal where all levels up to it were
+-- evaluated. Both are NULL where all levels are right, and `wrong_high` alone where all evaluated ones are. An image
+-- without any level of a degradation has no row.
 CREATE OR REPLACE VIEW failure_points AS
 WITH entrants AS MATERIALIZED (
     SELECT run_id, protocol, dataset, model, architecture, defense,
@@ -53,22 +53,24 @@ bounds AS (
         arg_min(level, number) FILTER (wrong) AS wrong_high,
         coalesce(min(number) FILTER (changed OR level <> levels[number]), count(*) + 1) AS changed_number,
         arg_min(level, number) FILTER (changed) AS changed_high,
-        count(changed) > 0 AS comparable, count(*) AS n_evaluated
+        count(wrong) > 0 AS labelled, count(changed) > 0 AS comparable, count(*) AS n_evaluated
     FROM ordered
     GROUP BY entrant, image_id, degradation, direction
 )
 SELECT protocol, dataset, image_id, model, architecture, defense, degradation, direction, undegraded_wrong,
-    levels[wrong_number] AS wrong_low, wrong_high,
-    CASE WHEN comparable THEN levels[changed_number] END AS changed_low, changed_high, n_evaluated, len(levels) AS n_levels
+    CASE WHEN labelled THEN levels[wrong_number] END AS wrong_low, wrong_high,
+    CASE WHEN comparable THEN levels[changed_number] END AS changed_low, changed_high,
+    n_evaluated, len(levels) AS n_levels
 FROM bounds JOIN swept USING (entrant, degradation, direction) JOIN (
     SELECT entrant, protocol, dataset, model, max(architecture) AS architecture, defense FROM entrants GROUP BY ALL
 ) USING (entrant);
 
--- The number of classes that each entrant chooses among, and the accuracy of guessing. Where `models` does not say the number
--- for this protocol, it is that of the labels of the undegraded images.
+-- The number of classes that each entrant chooses among, and the accuracy of guessing. Where `models` does not say the
+-- number for this protocol, it is that of the labels of the undegraded images.
 CREATE OR REPLACE VIEW entrant_classes AS
 WITH counted AS (
-    SELECT protocol, dataset, count(DISTINCT label) AS labels FROM protocol_predictions WHERE degradation = 'none' GROUP BY ALL
+    SELECT protocol, dataset, count(DISTINCT label) AS labels
+    FROM protocol_predictions WHERE degradation = 'none' GROUP BY ALL
 )
 SELECT e.protocol, dataset, model, e.architecture, defense,
     coalesce(CASE WHEN maker.protocol = e.protocol THEN m.classes END, labels) AS n_classes, 1 / n_classes AS chance
@@ -80,8 +82,8 @@ LEFT JOIN counted USING (protocol, dataset)
 LEFT JOIN models AS m USING (dataset, model, defense)
 LEFT JOIN runs AS maker ON maker.run_id = m.trained_by;
 
--- The level at a position of a curve: see `LevelScale`. Position 0 is the undegraded image, 1 the weakest level, and each
--- further one doubles or halves the level; severities are their own positions.
+-- The level at a position of a curve: see `LevelScale`. Position 0 is the undegraded image, 1 the weakest level, and
+-- each further one doubles or halves the level; severities are their own positions.
 CREATE OR REPLACE MACRO is_severity(degradation) AS
     regexp_matches(degradation, '(^| \+ )(common|stored):\w+($| \+ )');
 CREATE OR REPLACE MACRO undegraded_level(degradation) AS
@@ -113,14 +115,15 @@ undegraded AS (
     WHERE c.degradation = 'none'
 ),
 curves AS (
-    SELECT protocol, dataset, model, architecture, defense, degradation, level_direction(degradation, level) AS direction,
-        level, 'half_accuracy' AS criterion, undegraded AS start, (undegraded + chance) / 2 AS threshold,
-        threshold AS at_most, accuracy AS value
+    SELECT protocol, dataset, model, architecture, defense, degradation,
+        level_direction(degradation, level) AS direction, level, 'half_accuracy' AS criterion, undegraded AS start,
+        (undegraded + chance) / 2 AS threshold, threshold AS at_most, accuracy AS value
     FROM conditions JOIN undegraded USING (protocol, dataset, model, defense)
     WHERE degradation <> 'none' AND level <> 0 AND undegraded > chance + 1e-9
     UNION ALL BY NAME
-    SELECT protocol, dataset, model, architecture, defense, degradation, level_direction(degradation, level) AS direction,
-        level, 'label_change' AS criterion, 1 AS start, 0.1 AS threshold, 0.9 AS at_most, 1 - label_change AS value
+    SELECT protocol, dataset, model, architecture, defense, degradation,
+        level_direction(degradation, level) AS direction, level, 'label_change' AS criterion, 1 AS start,
+        0.1 AS threshold, 0.9 AS at_most, 1 - label_change AS value
     FROM conditions
     WHERE degradation <> 'none' AND level <> 0 AND changed_images > 0
 ),
@@ -146,7 +149,8 @@ crossings AS (
         * (position - position_before) AS crossing
     FROM crossed
 )
-SELECT protocol, dataset, model, architecture, defense, degradation, direction, criterion, any_value(threshold) AS threshold,
+SELECT protocol, dataset, model, architecture, defense, degradation, direction, criterion,
+    any_value(threshold) AS threshold,
     level_at(degradation, any_value(weakest), arg_min(crossing, strength) FILTER (value <= at_most + 1e-9)) AS level,
     arg_max(level, strength) AS strongest, count(*) AS n_levels
 FROM crossings

@@ -1,6 +1,6 @@
 -- name: selection_views
--- How well confidence tells right predictions from wrong ones, for each model, defense and condition: the area under the
--- risk–coverage curve (AURC), and the accuracy of the 90 % most confident predictions; see
+-- How well confidence tells right predictions from wrong ones, for each model, defense and condition: the area under
+-- the risk–coverage curve (AURC), and the accuracy of the 90 % most confident predictions; see
 -- cnnsens_bench/measures/selective.py. Each image counts once, whatever the number of its trials. Predictions of equal
 -- confidence count as in any order, on average.
 CREATE OR REPLACE VIEW confidence_selection AS
@@ -16,7 +16,7 @@ WITH conditions AS MATERIALIZED (
 numbered AS NOT MATERIALIZED (
     SELECT condition, image_id, confidence, (prediction <> label)::INTEGER AS wrong
     FROM predictions JOIN conditions USING (run_id, dataset, model, defense, degradation, level)
-    WHERE confidence IS NOT NULL AND prediction IS NOT NULL
+    WHERE confidence IS NOT NULL AND label IS NOT NULL
 ),
 weights AS (
     SELECT condition, image_id, 1 / count(*) AS weight FROM numbered GROUP BY condition, image_id
@@ -40,8 +40,8 @@ cumulated AS (
 ),
 summed AS (
     SELECT condition, sum(errors + (errors_before - rate * before) * inverse) / sum(weight) AS aurc,
-        1 - arg_min((errors_before + rate * (wanted - before)) / wanted, before) FILTER (before + weight >= wanted - 1e-9)
-            AS accuracy_at_90,
+        1 - arg_min((errors_before + rate * (wanted - before)) / wanted, before)
+            FILTER (before + weight >= wanted - 1e-9) AS accuracy_at_90,
         round(sum(weight))::BIGINT AS n_images
     FROM cumulated GROUP BY condition
 )
@@ -58,7 +58,7 @@ SELECT DISTINCT protocol, dataset, model, defense FROM protocol_predictions ORDE
 -- The predictions of an entrant, with those of the undegraded images.
 WITH own AS (
     FROM protocol_predictions
-    WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ? AND confidence IS NOT NULL AND prediction IS NOT NULL
+    WHERE protocol = ? AND dataset = ? AND model = ? AND defense = ? AND confidence IS NOT NULL AND label IS NOT NULL
 ),
 undegraded AS (
     SELECT image_id, confidence AS undegraded_confidence, prediction <> label AS undegraded_wrong
@@ -74,7 +74,7 @@ SELECT image_id, margin FROM protocol_sensitivity
 WHERE output = 'margin' AND protocol = ? AND dataset = ? AND model = ? AND defense = ?;
 
 -- name: selection_predictions
--- The label change that each predictor expects of an image of an entrant under a condition. The predictor 'paper' has no
--- drift of the margin, and tells no more than 'gradient'.
+-- The label change that each predictor expects of an image of an entrant under a condition. The predictor 'paper' has
+-- no drift of the margin, and tells no more than 'gradient'.
 SELECT predictor, degradation, level, image_id, predicted FROM predicted_label_change
 WHERE predictor <> 'paper' AND protocol = ? AND dataset = ? AND model = ? AND defense = ?;
