@@ -17,8 +17,8 @@ ONLY_IN = {
     "mlflow": {"tracking.py"},
     "duckdb": {"store/connection.py", "store/database.py", "store/ingestion.py", "store/read.py", "store/schema.py",
                "store/submission/transfer.py", "store/submission/check.py", "leaderboard/read.py"},
-    "PIL": {"images/__init__.py", "images/file_facts.py", "images/grids.py", "images/memory.py", "images/published.py", "images/views.py",
-            "training/data.py", "utils/image_formats.py", "datasets/plumage/__init__.py", "datasets/plumage/birds.py",
+    "PIL": {"images/__init__.py", "images/file_facts.py", "images/grids.py", "images/memory.py", "images/published.py",
+            "images/views.py", "training/data.py", "utils/image_formats.py", "datasets/plumage/__init__.py", "datasets/plumage/birds.py",
             "datasets/plumage/scene.py"},
     "hydra": {"config/compose.py"},
 }  # fmt: skip
@@ -43,8 +43,8 @@ ROOMS = {
     "api.py": {"camera", "experiment", "engine", "degradations", "images", "results"},
     "results.py": {"store", "figures", "measures"},
     "tracking.py": set(),
-    "experiment": {"camera", "config", "datasets", "images", "degradations", "models", "defenses", "sensitivity", "training",
-                   "engine", "runtime", "store", "measures", "figures", "tracking"},
+    "experiment": {"camera", "config", "datasets", "images", "degradations", "models", "defenses", "sensitivity",
+                   "training", "engine", "runtime", "store", "measures", "figures", "tracking"},
 }  # fmt: skip
 EVERYWHERE = {"utils"}
 ENTRIES = {"camera/__main__.py", "degradations/__main__.py", "cli.py", "run.py", "tune.py", "predict.py"}
