@@ -18,8 +18,8 @@ ONLY_IN = {
     "duckdb": {"store/connection.py", "store/database.py", "store/ingestion.py", "store/read.py", "store/schema.py",
                "store/submission/transfer.py", "store/submission/check.py", "leaderboard/read.py"},
     "PIL": {"images/__init__.py", "images/file_facts.py", "images/grids.py", "images/memory.py", "images/published.py",
-            "images/views.py", "training/data.py", "utils/image_formats.py", "datasets/plumage/__init__.py", "datasets/plumage/birds.py",
-            "datasets/plumage/scene.py"},
+            "images/views.py", "training/data.py", "utils/image_formats.py", "datasets/plumage/__init__.py",
+            "datasets/plumage/birds.py", "datasets/plumage/scene.py"},
     "hydra": {"config/compose.py"},
 }  # fmt: skip
 

@@ -34,10 +34,10 @@ def test_a_picture_without_noise_has_none() -> None:
 def test_known_noise_is_found_in_real_photographs(sigma: float, data_root: Path) -> None:
     """They have noise of their own and texture; the median of seven photographs is within 15 % nevertheless."""
     rng = np.random.default_rng(int(sigma))
-    for files in (sorted((data_root / "oxford-iiit-pet" / "images").glob("*.jpg")),):
-        pixels = [np.asarray(Image.open(file).convert("RGB")) for file in files[::1000][:7]]
-        noisy = [eight_bit(picture + rng.normal(0, sigma, picture.shape)) for picture in pixels]
-        assert median_sigma(noisy) == pytest.approx(sigma, rel=0.15)
+    files = sorted((data_root / "oxford-iiit-pet" / "images").glob("*.jpg"))[::1000][:7]
+    pixels = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    noisy = [eight_bit(picture + rng.normal(0, sigma, picture.shape)) for picture in pixels]
+    assert median_sigma(noisy) == pytest.approx(sigma, rel=0.15)
 
 
 def test_channels_and_intensity_are_told_apart() -> None:
