@@ -119,7 +119,8 @@ def noise_between(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Noise
         return None
     brightness = blocks.mean((1, 2, 3))
     difference = (blocks[..., :3].astype(np.float32) - blocks[..., 3:]) / np.sqrt(np.float32(2))
-    variances = _with_intensity(difference).var(axis=(1, 2), ddof=1)
+    difference -= np.median(difference, axis=(0, 1, 2))  # the light may have changed between the shots
+    variances = (_with_intensity(difference) ** 2).mean((1, 2))
     by_brightness = np.full((RANGES, 4), np.nan)
     for index in range(RANGES):
         inside = (brightness * RANGES / 256).astype(int) == index
@@ -213,7 +214,6 @@ def _coarse(waves: np.ndarray, energy: np.ndarray, count: int) -> np.ndarray:
 
 
 def _median_variance(variances: np.ndarray) -> np.ndarray:
-    """Return the variance of which blocks have these sample variances, from their median."""
-    freedom = SIDE**2 - 1
-    below_mean = (1 - 2 / (9 * freedom)) ** 3  # the median of a χ² distribution divided by its mean
+    """Return the variance of which blocks have these mean squares, from their median."""
+    below_mean = (1 - 2 / (9 * SIDE**2)) ** 3  # the median of a χ² distribution divided by its mean
     return np.maximum(np.median(variances, axis=0) / below_mean - ROUNDING, 0)

@@ -64,7 +64,7 @@ def share_over(hits: Sequence[float] | np.ndarray, totals: Sequence[float] | np.
     Examples
     --------
     >>> share_over([10], [1000])
-    Measurement(value=0.01, low=0.005446, high=0.01831)
+    Measurement(value=0.01, low=0.005441, high=0.01831)
     """
     found, looked = np.asarray(hits, float), np.asarray(totals, float)
     found, looked = found[looked > 0], looked[looked > 0]

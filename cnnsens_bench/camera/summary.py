@@ -98,7 +98,7 @@ def _add_noise(parts: _Summary, pairs: Sequence[NoiseFigures]) -> list[Brightnes
     if single:
         parts.measurements["noise_wavelet"] = median_over([math.sqrt(noise.wavelet) for _, noise in single], 0)
     if pairs:
-        parts.notes.append(f"noise is that of {len(pairs)} pairs of shots of one scene")
+        parts.notes.append(f"noise is that of pairs of shots of one scene, {len(pairs)} of them")
     if smoothed:
         parts.notes.append(
             "JPEG has taken fine noise away: the noise is that of all frequencies, where texture counts too, and its "

@@ -53,13 +53,14 @@ def file_facts(uri: str, content: bytes) -> FileFacts:
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
             warnings.simplefilter("ignore")
+            bits = 16 if _has_16_bits(image) else 8  # the next line may load the pixels, as 8 bits
             exif = image.getexif()
             details = exif.get_ifd(ExifTags.IFD.Exif)
             stated = details.get(ExifTags.Base.ExifImageWidth), details.get(ExifTags.Base.ExifImageHeight)
             tables = getattr(image, "quantization", None)
             return FileFacts(
                 format=str(image.format),
-                bits=16 if _has_16_bits(image) else 8,
+                bits=bits,
                 orientation=_whole(exif.get(ExifTags.Base.Orientation)) or 1,
                 camera=_camera(exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)),
                 stated_size=(_whole(stated[0]), _whole(stated[1])) if all(map(_whole, stated)) else None,
