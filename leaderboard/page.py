@@ -20,6 +20,7 @@ from cnnsens_bench.utils.sql import statements
 from leaderboard.aggregate import Board, boards
 from leaderboard.beside import write_beside
 from leaderboard.budget import budget_text
+from leaderboard.folding import fold
 from leaderboard.ids import board_id, entrant_id
 from leaderboard.outcomes import build_key
 from leaderboard.provenance import Matching, command, protocol_terms, reference_text
@@ -61,7 +62,7 @@ def build(paths: Sequence[Path], out: Path, reference: str) -> Path:
     """
     results = read(paths)
     found = boards(results, reference)
-    text = page(data(results, reference, found))
+    text = page(fold(data(results, reference, found)))
     file = out / "index.html"
     try:
         write_beside(results, found, out / "data")
@@ -77,7 +78,8 @@ def page(content: dict[str, Any]) -> str:
     Parameters
     ----------
     content
-        What `data` returns. Every `<`, `>` and `&` of it is escaped, so that no name can end the element it is in.
+        What `data` returns, folded or not. Every `<`, `>` and `&` of it is escaped, so that no name can end the element
+        it is in.
 
     Returns
     -------

@@ -56,19 +56,29 @@ function showTable() {
   }
   $("head").replaceChildren(head);
   const entrants = sorted(filtered());
-  const spans = Object.fromEntries(columns.map((column) => [column.name, span(column.name)]));
-  $("rows").replaceChildren(...entrants.map((one) => row(one, columns, spans)));
+  const kept = rowsFor(columns);
+  $("rows").replaceChildren(...entrants.map((one) => kept(one)));
   if (!entrants.length) {
     $("rows").append(make("tr", null, make("td", { colspan: columns.length + 1, class: "name" }, "No entrant matches: clear the search or choose another defense.")));
   }
   const all = board().entrants.length;
   $("count").textContent = entrants.length === all ? `${all} ${all === 1 ? "entrant" : "entrants"}` : `${entrants.length} of ${all} entrants`;
 }
-function row(one, columns, spans) {
-  const ranks = one.ranks[rankedBy()];
-  const line = make("tr", { "data-entrant": one.id }, make("td", { class: ranks && ranks[0] === 1 ? "rank first" : "rank" }, rankText(ranks) || "–"));
-  for (const column of columns) line.append(column.name === "model" ? nameCell(one) : numberCell(one, column, spans[column.name]));
-  return line;
+/* Gives the row of an entrant. Rows are made once for a board and its columns, for another order changes their rank alone. */
+let madeRows = { key: "", rows: new Map() };
+function rowsFor(columns) {
+  const key = [board().id, ...columns.map((column) => column.name)].join(" ");
+  if (madeRows.key !== key) madeRows = { key, rows: new Map() };
+  const { rows } = madeRows;
+  const spans = Object.fromEntries(columns.map((column) => [column.name, span(column.name)]));
+  return (one) => {
+    if (!rows.has(one.id)) rows.set(one.id, make("tr", { "data-entrant": one.id }, make("td"), ...columns.map((column) => (column.name === "model" ? nameCell(one) : numberCell(one, column, spans[column.name])))));
+    const line = rows.get(one.id);
+    const ranks = one.ranks[rankedBy()];
+    line.firstChild.className = ranks && ranks[0] === 1 ? "rank first" : "rank";
+    line.firstChild.textContent = rankText(ranks) || "–";
+    return line;
+  };
 }
 function nameCell(one) {
   const link = make("a", { href: "#entrant=" + one.id, onclick: (event) => { event.preventDefault(); openEntrant(one.id); } }, name(one.model));
