@@ -181,7 +181,10 @@ function redraw(section, show, ...depends) {
     nearing.observe(target);
   }
 }
-addEventListener("beforeprint", () => [...waiting.keys()].forEach(drawWaiting));
+addEventListener("beforeprint", () => {
+  [...waiting.keys()].forEach(drawWaiting);
+  for (const { all } of fillings.values()) all();
+});
 function boardName(one) {
   const alone = DATA.boards.filter((other) => other.dataset === one.dataset).length === 1;
   return clipped(one.dataset) + (alone ? "" : ` · protocol ${one.protocol.slice(0, 8)} · seed ${(one.terms.find(([term]) => term === "Seed") || [])[1]}`);

@@ -57,12 +57,29 @@ function showTable() {
   $("head").replaceChildren(head);
   const entrants = sorted(filtered());
   const kept = rowsFor(columns);
-  $("rows").replaceChildren(...entrants.map((one) => kept(one)));
+  fillRows($("rows"), entrants, kept);
   if (!entrants.length) {
     $("rows").append(make("tr", null, make("td", { colspan: columns.length + 1, class: "name" }, "No entrant matches: clear the search or choose another defense.")));
   }
   const all = board().entrants.length;
   $("count").textContent = entrants.length === all ? `${all} ${all === 1 ? "entrant" : "entrants"}` : `${entrants.length} of ${all} entrants`;
+}
+/* Fills the body of a table: at once where it has few rows, else with the first ones, and with more as the reader scrolls
+   near the end of what is there. */
+const ROWS_AT_ONCE = 60;
+const fillings = new Map();
+function fillRows(body, entries, rowOf) {
+  if (fillings.has(body)) fillings.get(body).stop();
+  const later = [...entries];
+  const observer = new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) more(ROWS_AT_ONCE); }, { root: body.closest(".scroll"), rootMargin: "1500px 0px" });
+  const more = (count) => {
+    observer.disconnect();
+    body.append(...later.splice(0, count).map(rowOf));
+    if (later.length) observer.observe(body.lastElementChild);
+  };
+  fillings.set(body, { stop: () => observer.disconnect(), all: () => more(later.length) });
+  body.replaceChildren();
+  more(later.length > 2 * ROWS_AT_ONCE ? ROWS_AT_ONCE : later.length);
 }
 /* Gives the row of an entrant. Rows are made once for a board and its columns, for another order changes their rank alone. */
 let madeRows = { key: "", rows: new Map() };
