@@ -8,18 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.measures import EntrantResults, clustered_interval, measures
-from cnnsens_bench.measures.intervals import bootstrap
+from cnnsens_bench.measures import EntrantResults, measures
 from cnnsens_bench.measures.published import PUBLISHED, PublishedRates, published_rates, published_reference
-from cnnsens_bench.measures.spec import UNKNOWN, Interval
+from cnnsens_bench.measures.spec import UNKNOWN
 from leaderboard.budget import means_of_images
 from leaderboard.outcomes import pack
 from leaderboard.ranking import BoardEntrant, enough, rank, ranked_conditions
 from leaderboard.read import LoadedResults
+from leaderboard.resampling import Resampler, condition_intervals
 from leaderboard.speed import rates
 
-RESAMPLES = 1000
-SEED = 0
 FRAGILE = 8
 """The number of most fragile images that the page lists for an entrant."""
 TABLES = {"accuracy": "hit", "label_change": "changed", "top5": "top5", "nll": "nll"}
@@ -59,77 +57,6 @@ class Board:
     published: PublishedRates | None
     device: str | None
     ranked: list[int]
-
-
-class Resampler:
-    """Averages over bootstrap resamples of a board's images.
-
-    All entrants of a board share the draws, so that their ratios are paired. The first sample is all images.
-
-    Parameters
-    ----------
-    n_images
-        The number of images of the board.
-    filled
-        Whether a resample takes the mean over all images for a condition that it has no image of. On a budget few
-        images have a condition, and means over many conditions would have no resample that has them all.
-    """
-
-    def __init__(self, n_images: int, filled: bool = False) -> None:
-        self.filled = filled
-        blocks = [block.astype(np.float32) for block in bootstrap(n_images, RESAMPLES, SEED)]
-        self.weights = np.concatenate([np.ones((1, n_images), np.float32), *blocks])
-
-    def means(self, values: np.ndarray) -> np.ndarray:
-        """Return the means over images of each sample.
-
-        Parameters
-        ----------
-        values
-            Shape (images, conditions): NaN where an image has none.
-
-        Returns
-        -------
-        np.ndarray
-            Shape (resamples + 1, conditions): NaN where no image of a sample has a value.
-        """
-        there = ~np.isnan(values)
-        sums = self.weights @ np.where(there, values, 0).astype(np.float32)
-        counts = np.float32(len(values)) if there.all() else self.weights @ there.astype(np.float32)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = (sums / counts).astype(float)
-            # float32 is precise enough for an interval, but not for the value itself.
-            means[0] = np.where(there, values, 0).sum(0) / there.sum(0)
-        if self.filled:
-            means = np.where(np.isnan(means), means[0], means)
-        return means
-
-    def class_means(self, hits: np.ndarray, trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the means over classes of each class's share of hits, with its images and trials pooled.
-
-        Parameters
-        ----------
-        hits, trials
-            Shape (images, conditions) each: shares of hits, NaN where there is none, and numbers of trials.
-        labels
-            Shape (images,): the true classes, NaN where unknown.
-
-        Returns
-        -------
-        np.ndarray
-            Shape (resamples + 1, conditions): NaN where no class has an image.
-        """
-        pooled = np.where(np.isnan(hits), 0, hits * trials).astype(np.float32)
-        counts = np.where(np.isnan(hits), 0, trials).astype(np.float32)
-        total = np.zeros((len(self.weights), hits.shape[1]))
-        classes = np.zeros_like(total)
-        for label in np.unique(labels[~np.isnan(labels)]):
-            chosen = labels == label
-            right, count = self.weights[:, chosen] @ pooled[chosen], self.weights[:, chosen] @ counts[chosen]
-            total += np.divide(right, count, out=np.zeros_like(right), where=count > 0)
-            classes += count > 0
-        means = np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
-        return np.where(np.isnan(means), means[0], means) if self.filled else means
 
 
 def boards(results: LoadedResults, reference: str) -> list[Board]:
@@ -248,18 +175,8 @@ def _entrant_results(
         **samples,
         class_accuracy=resampler.class_means(tables["hit"], tables["trials"], tables["label"]),
         ece=ece.reindex(range(len(conditions))).to_numpy(float)[None],
-        intervals={name: _per_condition(tables[TABLES[name]], tables["trials"]) for name in SHARES},
+        intervals={name: condition_intervals(tables[TABLES[name]], tables["trials"]) for name in SHARES},
     )
-
-
-def _per_condition(table: np.ndarray, trials: np.ndarray) -> dict[int, Interval]:
-    """Return the share of each condition that has one, with its interval."""
-    found = {}
-    for condition in np.flatnonzero((~np.isnan(table)).any(0)).tolist():
-        shares = table[~np.isnan(table[:, condition]), condition]
-        estimate = clustered_interval(shares, int(np.nanmax(trials[:, condition])))
-        found[condition] = (estimate.value, estimate.low, estimate.high)
-    return found
 
 
 def _board_entrant(entrant: int, results: EntrantResults, tables: dict[str, np.ndarray]) -> BoardEntrant:

@@ -20,6 +20,7 @@ from cnnsens_bench.utils.sql import statements
 from leaderboard.aggregate import Board, boards
 from leaderboard.beside import write_beside
 from leaderboard.budget import budget_text
+from leaderboard.folding import fold
 from leaderboard.history import keep_version, next_version, shown_changes
 from leaderboard.ids import board_id, entrant_id
 from leaderboard.outcomes import build_key
@@ -83,7 +84,7 @@ def build(
     content = data(results, reference, found)
     mark_verified(content, verified)
     version, is_another = next_version(content, out) if history else (None, False)
-    text = page(content | {"changes": shown_changes(version, out) if version else None})
+    text = page(fold(content | {"changes": shown_changes(version, out) if version else None}))
     file = out / "index.html"
     try:
         write_beside(results, found, out / "data")
@@ -101,7 +102,8 @@ def page(content: dict[str, Any]) -> str:
     Parameters
     ----------
     content
-        What `data` returns. Every `<`, `>` and `&` of it is escaped, so that no name can end the element it is in.
+        What `data` returns, folded or not. Every `<`, `>` and `&` of it is escaped, so that no name can end the element
+        it is in.
 
     Returns
     -------

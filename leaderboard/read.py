@@ -3,6 +3,7 @@
 Each database is attached read-only, summed up per image in memory, and detached: single predictions stay in it.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from leaderboard.budget import boards_in_rounds, budgeted_boards
 
 AT_ONCE = 4_000_000
 """About how many predictions one statement sums up, which bounds the memory."""
+MEMORY = "1GB"
+"""How much memory the sums per image take before they go to temporary files."""
 KEY = ["baseline", "protocol", "dataset", "model", "defense", "weights"]
 
 
@@ -104,7 +107,7 @@ def read(paths: Sequence[Path], baseline: Path | None = None) -> LoadedResults:
         Where a file is not a results database or of another version, and where there are no predictions.
     """
     paths = list(dict.fromkeys([*([baseline] if baseline else []), *paths]))
-    connection = duckdb.connect()
+    connection = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": tempfile.gettempdir()})
     sql = statements("leaderboard")
     connection.execute(sql["create_tables"])
     found, runs, failures = [], [], []
@@ -137,6 +140,8 @@ def read(paths: Sequence[Path], baseline: Path | None = None) -> LoadedResults:
         restricted = of_these[~of_these["entrant"].isin(entrants.loc[in_rounds, "entrant"])]
         _load(connection, paths, restricted, "load_cells", table="predictions")
         connection.execute(sql["find_unshared"])
+    _load(connection, paths, sources, "load_keys", table="predictions")
+    connection.execute(sql["number_keys"])
     _load(connection, paths, sources, "load_shares")
     connection.execute(sql["merge"])
     _load(connection, paths, sources, "load_calibration")

@@ -2,8 +2,10 @@
 -- What the command prints must not be mixed with a progress bar.
 SET enable_progress_bar = false;
 -- These tables hold what is kept in memory of all databases: sums per image, never single predictions.
-CREATE TABLE loaded (
-    file INTEGER, entrant INTEGER, degradation VARCHAR, level DOUBLE, image_id VARCHAR, label INTEGER,
+CREATE TABLE image_ids (board BIGINT, image_id VARCHAR);
+CREATE TABLE levels (board BIGINT, degradation VARCHAR, level DOUBLE);
+CREATE TABLE per_image (
+    file INTEGER, entrant INTEGER, condition INTEGER, image INTEGER, label INTEGER,
     trials BIGINT, hit DOUBLE, changed DOUBLE, top5 DOUBLE, nll DOUBLE
 );
 CREATE TABLE calibration (entrant INTEGER, degradation VARCHAR, level DOUBLE, bin INTEGER, gap DOUBLE, rows BIGINT);
@@ -96,28 +98,55 @@ FROM had JOIN asked USING (board, degradation, level, image_id)
 WHERE had.entrants < asked.entrants;
 DROP TABLE cells
 
+-- name: load_keys
+-- The images and conditions of the attached database that are compared.
+CREATE OR REPLACE TEMP VIEW compared AS
+FROM source.predictions
+JOIN entrant_map USING (run_id, dataset, model, defense)
+JOIN entrant_board USING (entrant)
+ANTI JOIN unshared USING (board, degradation, level, trial, image_id);
+INSERT INTO image_ids SELECT DISTINCT board, image_id FROM compared;
+INSERT INTO levels SELECT DISTINCT board, degradation, level FROM compared
+
+-- name: number_keys
+-- Images and conditions are numbered once for all databases, so that the sums per image need no texts.
+CREATE TABLE image_index AS
+SELECT board, image_id, (row_number() OVER (PARTITION BY board ORDER BY image_id) - 1)::INTEGER AS image
+FROM (SELECT DISTINCT board, image_id FROM image_ids);
+
+CREATE TABLE level_index AS
+SELECT board, degradation, level,
+    (row_number() OVER (PARTITION BY board ORDER BY degradation <> 'none', degradation, level) - 1)::INTEGER AS condition
+FROM (SELECT DISTINCT board, degradation, level FROM levels);
+
+DROP TABLE image_ids;
+DROP TABLE levels;
+
 -- name: load_shares
 -- Shares per image and condition of the attached database, because trials are nested in images. A probability of 0 counts
--- as the smallest normal float32.
-INSERT INTO loaded BY NAME
+-- as the smallest normal float32. Rows are sorted by entrant, so that those of one are found without reading all.
+INSERT INTO per_image BY NAME
 WITH entered AS NOT MATERIALIZED (
-    SELECT entrant, degradation, level, trial, image_id, label, prediction, true_rank, true_probability
+    SELECT entrant, condition, image, degradation, level, trial, label, prediction, true_rank, true_probability
     FROM source.predictions
     JOIN entrant_map USING (run_id, dataset, model, defense)
     JOIN entrant_board USING (entrant)
+    JOIN image_index USING (board, image_id)
+    JOIN level_index USING (board, degradation, level)
     ANTI JOIN unshared USING (board, degradation, level, trial, image_id)
 ),
 undegraded AS (
-    SELECT entrant, image_id, prediction AS reference
+    SELECT entrant, image, prediction AS reference
     FROM entered WHERE degradation = 'none' AND level = 0 AND trial = 0
 )
-SELECT $file AS file, entrant, degradation, level, image_id, max(label) AS label, count(*) AS trials,
+SELECT $file AS file, entrant, condition, image, max(label) AS label, count(*) AS trials,
     avg((prediction = label)::DOUBLE) AS hit,
-    CASE WHEN degradation <> 'none' THEN avg((prediction <> reference)::DOUBLE) END AS changed,
+    avg((prediction <> reference)::DOUBLE) FILTER (degradation <> 'none') AS changed,
     avg((true_rank <= 5)::DOUBLE) AS top5,
     avg(-ln(greatest(true_probability::DOUBLE, 1.1754943508222875e-38))) AS nll
-FROM entered LEFT JOIN undegraded USING (entrant, image_id)
-GROUP BY entrant, degradation, level, image_id
+FROM entered LEFT JOIN undegraded USING (entrant, image)
+GROUP BY entrant, condition, image
+ORDER BY entrant
 
 -- name: load_calibration
 -- The bins of the expected calibration error (Guo et al. 2017); each bin excludes its lower edge.

@@ -115,7 +115,7 @@ function showHeat() {
   if (!index) head.append(make("th", { scope: "col" }, "undegraded"));
   for (const name of which.degradations) head.append(make("th", { scope: "col" }, bdi(degradationText(name))));
   $("heathead").replaceChildren(head);
-  $("heat").replaceChildren(...standing(which).filter((one) => visible.has(one)).map((one) => {
+  fillRows($("heat"), standing(which).filter((one) => visible.has(one)), (one) => {
     const line = make("tr", null, make("th", { scope: "row", class: "name" }, make("span", { class: "clamp", title: label(one) }, bdi(label(one)))));
     const values = which.degradations.map((name) => (one.by_degradation[name] || [null, null])[index]);
     if (!index) values.unshift(clean >= 0 && one.accuracy[clean] ? one.accuracy[clean][0] : null);
@@ -125,5 +125,5 @@ function showHeat() {
       line.append(cell);
     }
     return line;
-  }));
+  });
 }

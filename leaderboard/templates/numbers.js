@@ -55,7 +55,7 @@ for (const bar of document.querySelectorAll("[data-table]")) {
   const kinds = [["csv", "CSV"], ["json", "JSON"]].map(([kind, text]) => make("button", { type: "button", class: "quiet", "data-take": `${table}.${kind}`, "aria-label": `${TITLES[table]}: download as ${text}`, onclick: () => download(table, kind) }, text));
   bar.append(...kinds);
   if (!DATA.sql[table]) continue;
-  const text = make("pre", { tabindex: "0", "aria-label": `${TITLES[table]}: SQL` });
+  const text = make("pre", { tabindex: "0", role: "region", "aria-label": `${TITLES[table]}: SQL` });
   const copy = make("button", { type: "button", onclick: async (event) => {
     try { await navigator.clipboard.writeText(text.textContent); event.target.textContent = "Copied"; } catch { getSelection().selectAllChildren(text); }
   } }, "Copy");

@@ -114,6 +114,7 @@ function run(id) {
   return block;
 }
 function openEntrant(id) {
+  drawWaiting($("section-entrants"));
   const details = $(`entrant-${id}`);
   if (!details) return;
   details.open = true;
@@ -130,8 +131,6 @@ function update() {
     shownBoard = which;
     opening();
     notes();
-    listEntrants();
-    listPairs(which);
     const defenses = [...new Set(which.entrants.map((one) => one.defense))].sort((a, b) => (b === "none") - (a === "none") || a.localeCompare(b));
     document.querySelector('[data-show="first"]').hidden = which.entrants.length <= FIRST;
     options($("defense"), [["", "all"], ...defenses.map((one) => [one, clipped(one)])], state.defense);
@@ -142,21 +141,52 @@ function update() {
   for (const button of document.querySelectorAll("[data-measure]")) button.setAttribute("aria-pressed", String(button.dataset.measure === state.measure));
   const { board: id, q, defense, measure } = state;
   redraw("table", showTable, id, q, defense, state.sort, state.dir, state.more);
+  redraw("entrants", listEntrants, id);
   redraw("tradeoff", showTradeoff, id, q, defense, state.x, state.y, state.families);
+  redraw("pairs", () => listPairs(which), id);
   redraw("compare", showCompare, id, state.a, state.b, measure);
   redraw("numbers", showNumbers, id, state.a, state.b);
   redraw("curves", () => { showLegend(); showCurves(); }, id, q, defense, measure, [...state.on].sort(), [...state.off].sort());
   redraw("heat", showHeat, id, q, defense, measure);
   writeAddress();
 }
-/* Draws a section again where something that it depends on has changed. */
+/* Draws a section again where something that it depends on has changed: at once on small boards, and on large ones when it
+   comes near the window. */
+const AT_ONCE = 60;
 const drawnFor = {};
+const waiting = new Map();
+const near = new Set();
+const nearing = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) near.delete(target);
+    else {
+      near.add(target);
+      drawWaiting(target);
+    }
+  }
+}, { rootMargin: "700px 0px" });
+function drawWaiting(target) {
+  const show = waiting.get(target);
+  waiting.delete(target);
+  if (show) show();
+}
 function redraw(section, show, ...depends) {
   const key = JSON.stringify(depends);
   if (drawnFor[section] === key) return;
   drawnFor[section] = key;
-  show();
+  const target = $(`section-${section}`);
+  if (!target || near.has(target) || board().entrants.length <= AT_ONCE) {
+    waiting.delete(target);
+    show();
+  } else {
+    waiting.set(target, show);
+    nearing.observe(target);
+  }
 }
+addEventListener("beforeprint", () => {
+  [...waiting.keys()].forEach(drawWaiting);
+  for (const { all } of fillings.values()) all();
+});
 function boardName(one) {
   const alone = DATA.boards.filter((other) => other.dataset === one.dataset).length === 1;
   return clipped(one.dataset) + (alone ? "" : ` · protocol ${one.protocol.slice(0, 8)} · seed ${(one.terms.find(([term]) => term === "Seed") || [])[1]}`);

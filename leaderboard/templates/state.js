@@ -1,6 +1,13 @@
 "use strict";
 /* Names of networks, defenses and images come from anywhere: they reach the page as text nodes only. */
-const DATA = JSON.parse(document.getElementById("data").textContent);
+const DATA = unfolded(JSON.parse(document.getElementById("data").textContent));
+/* Puts the shares back that `folding.py` replaced by their positions among those that differ. */
+function unfolded(data) {
+  for (const { shares, entrants } of data.boards) {
+    if (shares) for (const one of entrants) for (const series of ["accuracy", "change"]) one[series] = one[series].map((at) => (at === null ? null : shares[at]));
+  }
+  return data;
+}
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const DEFAULTS = { board: "", sort: "mean_degraded_accuracy", dir: "", q: "", defense: "", measure: "accuracy", more: "", entrant: "", x: "accuracy", y: "mean_degraded_accuracy", families: "", a: "", b: "", at: "" };

@@ -56,19 +56,46 @@ function showTable() {
   }
   $("head").replaceChildren(head);
   const entrants = sorted(filtered());
-  const spans = Object.fromEntries(columns.map((column) => [column.name, span(column.name)]));
-  $("rows").replaceChildren(...entrants.map((one) => row(one, columns, spans)));
+  const kept = rowsFor(columns);
+  fillRows($("rows"), entrants, kept);
   if (!entrants.length) {
     $("rows").append(make("tr", null, make("td", { colspan: columns.length + 1, class: "name" }, "No entrant matches: clear the search or choose another defense.")));
   }
   const all = board().entrants.length;
   $("count").textContent = entrants.length === all ? `${all} ${all === 1 ? "entrant" : "entrants"}` : `${entrants.length} of ${all} entrants`;
 }
-function row(one, columns, spans) {
-  const ranks = one.ranks[rankedBy()];
-  const line = make("tr", { "data-entrant": one.id }, make("td", { class: ranks && ranks[0] === 1 ? "rank first" : "rank" }, rankText(ranks) || "–"));
-  for (const column of columns) line.append(column.name === "model" ? nameCell(one) : numberCell(one, column, spans[column.name]));
-  return line;
+/* Fills the body of a table: at once where it has few rows, else with the first ones, and with more as the reader scrolls
+   near the end of what is there. */
+const ROWS_AT_ONCE = 60;
+const fillings = new Map();
+function fillRows(body, entries, rowOf) {
+  if (fillings.has(body)) fillings.get(body).stop();
+  const later = [...entries];
+  const observer = new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) more(ROWS_AT_ONCE); }, { root: body.closest(".scroll"), rootMargin: "1500px 0px" });
+  const more = (count) => {
+    observer.disconnect();
+    body.append(...later.splice(0, count).map(rowOf));
+    if (later.length) observer.observe(body.lastElementChild);
+  };
+  fillings.set(body, { stop: () => observer.disconnect(), all: () => more(later.length) });
+  body.replaceChildren();
+  more(later.length > 2 * ROWS_AT_ONCE ? ROWS_AT_ONCE : later.length);
+}
+/* Gives the row of an entrant. Rows are made once for a board and its columns, for another order changes their rank alone. */
+let madeRows = { key: "", rows: new Map() };
+function rowsFor(columns) {
+  const key = [board().id, ...columns.map((column) => column.name)].join(" ");
+  if (madeRows.key !== key) madeRows = { key, rows: new Map() };
+  const { rows } = madeRows;
+  const spans = Object.fromEntries(columns.map((column) => [column.name, span(column.name)]));
+  return (one) => {
+    if (!rows.has(one.id)) rows.set(one.id, make("tr", { "data-entrant": one.id }, make("td"), ...columns.map((column) => (column.name === "model" ? nameCell(one) : numberCell(one, column, spans[column.name])))));
+    const line = rows.get(one.id);
+    const ranks = one.ranks[rankedBy()];
+    line.firstChild.className = ranks && ranks[0] === 1 ? "rank first" : "rank";
+    line.firstChild.textContent = rankText(ranks) || "–";
+    return line;
+  };
 }
 const recomputedText = ({ recomputed }) => recomputed && `${recomputed.sampled} of ${recomputed.total} predictions, chosen at random, were computed again on ${recomputed.created} and agree`;
 function nameCell(one) {

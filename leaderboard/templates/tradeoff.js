@@ -1,7 +1,8 @@
 "use strict";
 /* The scatter of two measures: who is best at both, and what a defense costs. */
 const MOST_FAMILIES = 7; /* The eighth colour is gray, which the other families have. */
-const LABELLED = 12;
+const LABELLED = 12; /* Up to so many entrants all have their names beside them. */
+const CROWD = 80; /* Beyond so many, intervals and arrows are faint. */
 const axesOf = () => COLUMNS.filter((column) => column.name !== "model" && isMeasured(column) && board().entrants.some((one) => one.stats[column.name]));
 const axisColumn = (key) => axesOf().find((column) => column.name === state[key]) || axesOf().find((column) => column.name === DEFAULTS[key]) || axesOf()[0];
 const rankedIn = (one, column) => !column.ranked_among || one[column.ranked_among];
@@ -131,7 +132,7 @@ function showTradeoff() {
   svg.append(...labels([...front, ...others].map((one) => pointOf.get(one.id)), new Set(front), { left, right: width - right, top, bottom: height - bottom, most: width < 600 ? 22 : 40 }));
   svg.append(draw("circle", { id: "ring", r: 9, class: "ring", visibility: "hidden" }));
   $("scatter").replaceChildren(svg);
-  $("front").replaceChildren("Best trade-offs, joined by the line: ", ...front.flatMap((one, i) => [i ? "; " : "", link(one)]), front.length ? "." : "none, because no entrant is ranked in both.");
+  $("front").replaceChildren(front.length > 1 ? "Best trade-offs, joined by the line: " : "Best in both: ", ...front.flatMap((one, i) => [i ? "; " : "", link(one)]), front.length ? "." : "no entrant is ranked in both.");
   const unranked = points.filter((point) => !rankedIn(point.one, x) || !rankedIn(point.one, y)).length;
   if (unranked) $("front").append(` ${counted(unranked, "entrant")} drawn as a ring ${unranked === 1 ? "was" : "were"} measured under other conditions, on other images or another device, and cannot be among them.`);
 }
@@ -139,7 +140,8 @@ const link = (one) => make("a", { href: `#entrant=${one.id}`, onclick: (event) =
 
 function intervalLines(point, x, y, across, up) {
   const [[, left, right], [, low, high]] = [point.one.stats[x.name], point.one.stats[y.name]];
-  const common = { class: "interval", stroke: point.look === undefined ? "var(--soft)" : `var(--c${point.look})`, opacity: point.look === undefined ? 0.2 : 0.42 };
+  const crowd = points.length > CROWD;
+  const common = { class: "interval", stroke: point.look === undefined ? "var(--soft)" : `var(--c${point.look})`, opacity: point.look === undefined ? (crowd ? 0.1 : 0.2) : crowd ? 0.25 : 0.42 };
   const lines = [];
   if (left !== null && right !== null && right > left) lines.push(draw("line", { x1: across.at(left), x2: across.at(right), y1: point.at[1], y2: point.at[1], ...common }));
   if (low !== null && high !== null && high > low) lines.push(draw("line", { x1: point.at[0], x2: point.at[0], y1: up.at(low), y2: up.at(high), ...common }));
@@ -159,7 +161,7 @@ function pointMark({ one, at, look }, ranked) {
 function arrow(from, to) {
   const [dx, dy] = [to.at[0] - from.at[0], to.at[1] - from.at[1]];
   const length = Math.hypot(dx, dy);
-  const group = draw("g", { class: "arrow", "data-arrow": to.one.id, stroke: to.look === undefined ? "var(--soft)" : `var(--c${to.look})` });
+  const group = draw("g", { class: "arrow", "data-arrow": to.one.id, stroke: to.look === undefined ? "var(--soft)" : `var(--c${to.look})`, opacity: points.length > CROWD ? (to.look === undefined ? 0.3 : 0.6) : 0.85 });
   if (length < 14) return group;
   const [ux, uy] = [dx / length, dy / length];
   const [endX, endY] = [to.at[0] - 7 * ux, to.at[1] - 7 * uy];

@@ -38,7 +38,9 @@ def press(browser: Any, selector: str) -> None:
 
 
 def embedded(browser: Any) -> dict[str, Any]:
-    return json.loads(browser.execute_script("return document.getElementById('data').textContent"))
+    """Return the page's data as its script reads it."""
+    text = "return JSON.stringify(unfolded(JSON.parse(document.getElementById('data').textContent)))"
+    return json.loads(browser.execute_script(text))
 
 
 def shown(browser: Any) -> list[str]:
