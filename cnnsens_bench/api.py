@@ -164,6 +164,7 @@ def degrade(
     >>> degrade(gray, "pepper", level=1).max(), degrade(gray, "flip_lr").shape
     (np.uint8(0), (4, 6, 3))
     """
+    from cnnsens_bench.camera.entries import with_cameras
     from cnnsens_bench.degradations import write_expression
     from cnnsens_bench.engine.degrade_pixels import degrade_pixels
     from cnnsens_bench.images.memory import pixel_batch
@@ -177,7 +178,8 @@ def degrade(
     if len(ids) != count:
         raise UserError(f"image_id names {len(ids)} images, and there are {count}: give an id for each")
     named = {"seed": seed, "trial": trial, "image_ids": ids, "dataset": dataset}
-    return batch.restored(degrade_pixels(batch.pixels, write_expression(degradation), level, **named))  # type: ignore[arg-type]
+    [expression] = map(write_expression, with_cameras([degradation]))
+    return batch.restored(degrade_pixels(batch.pixels, expression, level, **named))  # type: ignore[arg-type]
 
 
 def sensitivity(

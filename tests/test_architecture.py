@@ -17,9 +17,9 @@ ONLY_IN = {
     "mlflow": {"tracking.py"},
     "duckdb": {"store/connection.py", "store/database.py", "store/ingestion.py", "store/read.py", "store/schema.py",
                "store/submission/transfer.py", "store/submission/check.py", "leaderboard/read.py"},
-    "PIL": {"images/__init__.py", "images/grids.py", "images/memory.py", "images/published.py", "images/views.py",
-            "training/data.py", "utils/image_formats.py", "datasets/plumage/__init__.py", "datasets/plumage/birds.py",
-            "datasets/plumage/scene.py"},
+    "PIL": {"images/__init__.py", "images/file_facts.py", "images/grids.py", "images/memory.py", "images/published.py",
+            "images/views.py", "training/data.py", "utils/image_formats.py", "datasets/plumage/__init__.py",
+            "datasets/plumage/birds.py", "datasets/plumage/scene.py"},
     "hydra": {"config/compose.py"},
 }  # fmt: skip
 
@@ -38,15 +38,16 @@ ROOMS = {
     "config": {"training"},
     "engine": {"images", "degradations", "models", "defenses", "sensitivity"},
     "runtime": {"engine", "images", "degradations", "models", "defenses", "sensitivity", "store", "training"},
-    "figures": {"datasets", "images", "store", "measures"},
-    "api.py": {"experiment", "engine", "degradations", "images", "results"},
+    "camera": {"degradations", "images"},
+    "figures": {"camera", "datasets", "images", "store", "measures"},
+    "api.py": {"camera", "experiment", "engine", "degradations", "images", "results"},
     "results.py": {"store", "figures", "measures"},
     "tracking.py": set(),
-    "experiment": {"config", "datasets", "images", "degradations", "models", "defenses", "sensitivity", "training",
-                   "engine", "runtime", "store", "measures", "figures", "tracking"},
+    "experiment": {"camera", "config", "datasets", "images", "degradations", "models", "defenses", "sensitivity",
+                   "training", "engine", "runtime", "store", "measures", "figures", "tracking"},
 }  # fmt: skip
 EVERYWHERE = {"utils"}
-ENTRIES = {"degradations/__main__.py", "cli.py", "run.py", "tune.py", "predict.py"}
+ENTRIES = {"camera/__main__.py", "degradations/__main__.py", "cli.py", "run.py", "tune.py", "predict.py"}
 """Command lines: arguments and exit codes. Nobody imports them."""
 MOST_AT_THE_ROOT = 10
 

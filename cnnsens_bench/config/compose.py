@@ -19,6 +19,8 @@ from cnnsens_bench.config.schema import PATHS, SWITCHES, Config, check
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.registry import near
 
+CAMERA = "camera:"
+"""The beginning of a degradation that names the file of a camera; the rest is a path."""
 _one_at_a_time = threading.Lock()
 """Hydra keeps its state in a global variable."""
 
@@ -86,14 +88,18 @@ def _expanded(word: str) -> str:
     """Return a word as Hydra takes it: abbreviations are written out, and paths are quoted.
 
     `dataset=name` is short for `dataset.name=name`, since data sets are a registry that users add to, not files.
-    `tracking=off` is short for `tracking.enabled=false`, and so is `sensitivity=on`.
+    `tracking=off` is short for `tracking.enabled=false`, and so is `sensitivity=on`. `degradations=camera:file` is
+    short for a list of one.
     """
     key, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
         raise UserError(f"'{word}' is not an override: write key=value, such as suite=quick (--help shows the keys)")
-    if key in PATHS and value not in ("null", "") and value[0] not in "'\"":
+    is_camera = key == "degradations" and value.startswith(CAMERA)
+    if is_camera or (key in PATHS and value not in ("null", "") and value[0] not in "'\""):
         # Hydra's grammar gives commas, brackets and equal signs a meaning that they do not have in a path.
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if is_camera:
+        return f"{key}=[{value}]"
     if key in ("tracking", "sensitivity") and value in SWITCHES:
         return f"{key}.enabled={SWITCHES[value]}"
     if key == "suite":

@@ -92,7 +92,7 @@ class Config:
     degradations: list[Any] = field(default_factory=list)
     """Degradations: each a name or an expression, or a mapping of `name` with `level` or `arguments`, and with `levels`
     and `trials` of its own; a list is applied in order. `otherwise` names what is taken in place of a `stored:` name
-    where no pre-made pictures are found."""
+    where no pre-made pictures are found. `camera:<file>` stands for the mix that the command `camera` has measured."""
     trials: int = 10
     """Draws of each random degradation, at least 1; a degradation that draws nothing has one trial."""
     limit: int | None = None

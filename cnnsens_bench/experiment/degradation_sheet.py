@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnsens_bench import images
+from cnnsens_bench.camera.entries import with_cameras
 from cnnsens_bench.datasets import load
 from cnnsens_bench.degradations import degradations, parse_degradations
 from cnnsens_bench.engine.degrade import previews
@@ -88,7 +89,7 @@ def choose_conditions(names: Sequence[str] | None, levels: Sequence[float] | Non
     UserError
         For an unknown name, or a level out of range.
     """
-    every = [d for name in names or degradations for d in parse_degradations(name)]
+    every = [d for name in with_cameras(names or list(degradations)) for d in parse_degradations(name)]
     once = {d.name: d for d in every}.values()
     return [(Condition(d.name, d.resolve_levels(levels if d.has_levels else None), 1), d.level_name) for d in once]
 

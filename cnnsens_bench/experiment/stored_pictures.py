@@ -13,6 +13,7 @@ from cnnsens_bench.degradations import Degradation, parse_degradation
 from cnnsens_bench.degradations.expressions import OTHERWISE
 from cnnsens_bench.degradations.stored import PREFIX, stored_degradation
 from cnnsens_bench.engine.sweep import Condition
+from cnnsens_bench.experiment.camera_mix import with_camera_mixes
 from cnnsens_bench.images.stored import LAYOUT, StoredReader, StoredSet, find_stored
 from cnnsens_bench.utils.errors import ImageError, UserError
 from cnnsens_bench.utils.registry import near
@@ -57,6 +58,7 @@ def settle_pictures(config: Config) -> SettledPictures:
     UserError
         If pictures are asked for, and there are none.
     """
+    config = with_camera_mixes(config)
     entries = config.degradations
     if not any(map(_shows_pictures, entries)):
         return SettledPictures(config, None, _without_undegraded(config))

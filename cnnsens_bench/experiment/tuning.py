@@ -8,6 +8,7 @@ from rich.console import Console
 
 from cnnsens_bench.config.schema import Config
 from cnnsens_bench.engine.dry_run import probe
+from cnnsens_bench.experiment.camera_mix import with_camera_mixes
 from cnnsens_bench.experiment.evaluation import require_trainable, settle_view
 from cnnsens_bench.experiment.fine_tune import fine_tune, thin_classes
 from cnnsens_bench.experiment.prepare import input_sizes, load_samples, resolve_conditions
@@ -35,6 +36,7 @@ def tune_suite(config: Config, console: Console) -> int:
         For a wrong request, or a search that does not end.
     """
     load_plugins(config.plugins)
+    config = with_camera_mixes(config)
     if config.fine_tune == "never":
         raise UserError("a search fine-tunes networks, and fine_tune=never trains nothing: leave fine_tune= out")
     models, conditions = resolve_models(config), resolve_conditions(config.search.degradations, trials=1)

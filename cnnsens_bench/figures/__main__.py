@@ -63,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
             figure.add_argument("--model", help="as in the database")
         if name in SCORED or name == "curves":
             figure.add_argument("--defense", default="none", help="as in the database")
+        if name in ("curves", "defenses"):
+            figure.add_argument(
+                "--camera", metavar="FILE", help="the file of a measured camera, whose levels are drawn"
+            )
         if name in SCORED:
             figure.add_argument("--protocol", help="needed where several are scored, as in the column of every view")
         if name == "risk-coverage":

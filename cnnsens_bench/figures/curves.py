@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnsens_bench.camera.report import read_report
+from cnnsens_bench.figures.camera_band import draw_camera_band
 from cnnsens_bench.figures.style import Style, architecture_styles, styles
 from cnnsens_bench.figures.summary import short_defense, wrapped
 from cnnsens_bench.store import Store
@@ -28,7 +30,9 @@ DATASETS = "SELECT DISTINCT dataset FROM predictions ORDER BY ALL"
 ARCHITECTURES = "SELECT DISTINCT model, architecture FROM predictions ORDER BY ALL"
 
 
-def curves(store: Store, out: Path, defense: str = "none", dataset: str | None = None) -> Figure:
+def curves(
+    store: Store, out: Path, defense: str = "none", dataset: str | None = None, camera: str | None = None
+) -> Figure:
     """Draw the accuracy of each model over the levels of each degradation, all with one defense.
 
     Parameters
@@ -41,6 +45,8 @@ def curves(store: Store, out: Path, defense: str = "none", dataset: str | None =
         The name of the defense.
     dataset
         The data set; None where the store has one only.
+    camera
+        The file of a measured camera, whose levels are drawn as bands.
 
     Raises
     ------
@@ -50,11 +56,16 @@ def curves(store: Store, out: Path, defense: str = "none", dataset: str | None =
     check_dataset(store, dataset)
     suffix = "" if defense == "none" else f", defense {short_defense(defense)}"
     table = rows_of_dataset(store.query(MODELS, [defense]), dataset)
-    return _draw_panels(store, table, "model", out, f"for the defense '{defense}'", suffix)
+    return _draw_panels(store, table, "model", out, f"for the defense '{defense}'", suffix, camera=camera)
 
 
 def defense_curves(
-    store: Store, out: Path, model: str | None = None, dataset: str | None = None, notes: Mapping[str, str] = EMPTY
+    store: Store,
+    out: Path,
+    model: str | None = None,
+    dataset: str | None = None,
+    notes: Mapping[str, str] = EMPTY,
+    camera: str | None = None,
 ) -> Figure:
     """Draw the accuracy of one model with each defense over the levels of each degradation (figure 4 of the paper).
 
@@ -70,6 +81,8 @@ def defense_curves(
         The data set; None where the store has one only.
     notes
         Remarks on panels, by degradation.
+    camera
+        The file of a measured camera, whose levels are drawn as bands.
 
     Raises
     ------
@@ -90,7 +103,7 @@ def defense_curves(
     defended = table.loc[table["defense"] != "none", ["protocol", "dataset", "degradation"]].drop_duplicates()
     if len(defended):
         table = table.merge(defended)
-    return _draw_panels(store, table, "defense", out, f"for the model '{model}'", f", {plain(model)}", notes)
+    return _draw_panels(store, table, "defense", out, f"for the model '{model}'", f", {plain(model)}", notes, camera)
 
 
 def check_dataset(store: Store, dataset: str | None) -> None:
@@ -127,13 +140,21 @@ def model_styles(store: Store, table: pd.DataFrame) -> dict[str, Style]:
 
 
 def _draw_panels(
-    store: Store, table: pd.DataFrame, by: str, out: Path, selection: str, suffix: str, notes: Mapping[str, str] = EMPTY
+    store: Store,
+    table: pd.DataFrame,
+    by: str,
+    out: Path,
+    selection: str,
+    suffix: str,
+    notes: Mapping[str, str] = EMPTY,
+    camera: str | None = None,
 ) -> Figure:
     """Draw a panel for each degradation with several levels, and in it a curve for each value of the column `by`.
 
     `table` has rows of the view `accuracy`. `selection` says for the error which rows they are; `suffix` ends the
-    title.
+    title. `camera` is the file whose levels are drawn.
     """
+    report = read_report(camera) if camera else None
     kinds = table[["protocol", "dataset"]].drop_duplicates()
     if len(kinds) > 1:
         raise UserError(
@@ -153,6 +174,8 @@ def _draw_panels(
     for axis, degradation in zip(axes, shown, strict=True):
         draw_panel(axis, table, by, {name: known[name] for name in names}, degradation)
         axis.set_title(titles[degradation], parse_math=False)
+        if report:
+            draw_camera_band(axis, report, degradation)
         if degradation in notes:
             annotate(axis, notes[degradation])
     axes[0].set_ylabel("accuracy in %")
