@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     ranking.add_argument(
         "--measure", choices=("accuracy", "label_change"), default="accuracy", help="default: accuracy"
     )
+    ranking.add_argument(
+        "--camera", type=Path, metavar="FILE", help="under the mix of degradations that the command camera has written"
+    )
     ranking.add_argument("--json", type=Path, help="write the numbers to this file too")
     card = commands.add_parser("card", help="write the model card of an entrant: README.md and model-index.json")
     card.add_argument("entrant", help="a model, or model:defense, as in the database")
@@ -145,7 +148,7 @@ def rank(options: argparse.Namespace) -> int:
     from leaderboard.condition_ranking import print_rankings
 
     with databases(options.db or [str(QUICK)]) as files:
-        print_rankings(files, options.condition, options.measure, options.json)
+        print_rankings(files, options.condition, options.measure, options.json, camera=options.camera)
     return 0
 
 

@@ -95,6 +95,7 @@ def _sections(facts: EntrantFacts) -> dict[str, str]:
         "title": f"{escaped(board['dataset'])}, protocol {escaped(board['protocol'])}",
         "summary": escaped(f"{entrant['images']} test images{size}{parameters}{weights}."),
         "measures": "\n".join(_measure_rows(facts)),
+        "averaged": escaped(_averaged(facts)),
         "conditions": "\n".join(_condition_rows(facts)),
         "failure_points": _failure_points(facts),
         "untested": bullets([escaped(sentence) for sentence in _untested(facts)]),
@@ -110,6 +111,13 @@ def _measure_rows(facts: EntrantFacts) -> Iterator[str]:
         unit = f" ({spec.unit})" if spec.unit else ""
         interval = f"{spec.text(low)} – {spec.text(high)}" if low is not None and high is not None else "–"
         yield row([escaped(f"{spec.heading}{unit}"), spec.text(value), interval])
+
+
+def _averaged(facts: EntrantFacts) -> str:
+    """Say which conditions the means are over."""
+    own = [condition_text(facts.board["conditions"][i]["degradation"], facts.board["conditions"][i]["level"])
+           for i in facts.averaged]  # fmt: skip
+    return f"Means and the worst condition are over {len(own)} degraded conditions: {', '.join(own) or 'none'}."
 
 
 def _condition_rows(facts: EntrantFacts) -> Iterator[str]:

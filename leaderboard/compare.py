@@ -201,7 +201,7 @@ def differences_of(results: LoadedResults, board: PairedBoard) -> list[Differenc
 
 def _table(differences: list[Difference], request: PairRequest, title: str) -> Table:
     accuracy = request.measure == "accuracy"
-    images = "images on which one is right in more" if accuracy else "images on which the label of one changes in more"
+    images = "images on which one is right in more" if accuracy else "images whose label changes for one in more"
     table = table_of(
         Text(f"{title}\nA: {plain(request.first)}\nB: {plain(request.second)}"),
         f"{NOUNS[request.measure]} in %; A − B with its 95 % interval, paired by image and trial; {images}\n"

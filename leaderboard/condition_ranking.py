@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
+from cnnsens_bench.camera.report import read_mix
 from cnnsens_bench.figures.summary import table_of
 from cnnsens_bench.measures import clustered_interval, measures
 from cnnsens_bench.measures.spec import Interval
@@ -18,7 +19,7 @@ from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import plain
 from leaderboard.aggregate import boards
 from leaderboard.compare import WIDTH
-from leaderboard.conditions import chosen_conditions, condition_text, require_known
+from leaderboard.conditions import chosen_conditions, condition_text, is_named, require_known
 from leaderboard.pairing import COLUMNS, KEY, NOUNS, entrant_names
 from leaderboard.ranking import enough
 from leaderboard.read import LoadedResults, read
@@ -88,6 +89,7 @@ def print_rankings(
     measure: str = "accuracy",
     out: Path | None = None,
     console: Console | None = None,
+    camera: Path | None = None,
 ) -> None:
     """Print a ranking for each board and condition that is named, or of the mean over conditions where none is.
 
@@ -103,15 +105,21 @@ def print_rankings(
         A file that gets the numbers as JSON.
     console
         Where the tables are printed; the default is the standard output.
+    camera
+        A file of the command `camera`, whose mix of degradations is a condition too.
 
     Raises
     ------
     UserError
-        Where a condition is unknown, `label_change` has no condition, or the file cannot be written.
+        Where a condition is unknown, `label_change` has no condition, or a file cannot be read or written.
     """
+    mix = read_mix(camera) if camera else ""
+    conditions = [*conditions, *([mix] if mix else [])]
     if measure != "accuracy" and not conditions:
         raise UserError(f"--measure {measure} ranks under single conditions: add --condition, such as --condition '*'")
     results = read(paths)
+    if mix and not any(is_named(mix, *condition) for condition in _known(results)):
+        raise UserError(f"the mix of {camera} ({plain(mix)}) is not measured: run with degradations=camera:{camera}")
     rankings = rankings_under(results, conditions, measure) if conditions else mean_rankings(results)
     if out:
         try:
@@ -165,11 +173,10 @@ def rankings_under(results: LoadedResults, wanted: Sequence[str], measure: str =
     UserError
         Where a name means no condition of any board.
     """
+    require_known(wanted, _known(results))
     found: list[ConditionRanking] = []
-    known: set[tuple[str, float]] = set()
     for board in results.boards.itertuples():
         conditions = results.query("conditions", board=board.board)
-        known |= set(conditions[KEY].itertuples(index=False, name=None))
         chosen = conditions[chosen_conditions(conditions, wanted)]
         members = results.entrants[results.entrants["board"] == board.board] if len(chosen) else results.entrants[:0]
         shares = {number: results.query("shares", entrant=int(number)) for number in members["entrant"]}
@@ -179,8 +186,13 @@ def rankings_under(results: LoadedResults, wanted: Sequence[str], measure: str =
             if ranked:
                 text = condition_text(degradation, level)
                 found.append(ConditionRanking(board.protocol, board.dataset, text, ranked))
-    require_known(wanted, known)
     return found
+
+
+def _known(results: LoadedResults) -> set[tuple[str, float]]:
+    """Return the conditions of all boards."""
+    tables = [results.query("conditions", board=board.board) for board in results.boards.itertuples()]
+    return set(pd.concat(tables)[KEY].itertuples(index=False, name=None))
 
 
 def _ranked(shares: dict[int, pd.DataFrame], names: dict[int, str], measure: str) -> list[RankedEntrant]:

@@ -40,6 +40,25 @@ class EntrantFacts:
     runs: list[dict[str, Any]]
     configs: list[dict[str, Any]]
 
+    @property
+    def averaged(self) -> list[int]:
+        """The degraded conditions that its means are over: those that ranked entrants share, or all its own."""
+        conditions = self.board["conditions"]
+        own = [number for number, count in enumerate(self.images) if count]
+        degraded = [number for number in own if conditions[number]["degradation"] != "none"]
+        return (
+            [number for number in degraded if number in self.board["ranked"]]
+            if self.is_averaged_as_others
+            else degraded
+        )
+
+    @property
+    def is_averaged_as_others(self) -> bool:
+        """Whether it has all conditions that the ranked entrants share, so that its means are over those."""
+        missing = set(self.entrant["missing"])
+        undegraded = {number for number in missing if self.board["conditions"][number]["degradation"] == "none"}
+        return not missing & {*self.board["ranked"], *undegraded}
+
 
 def entrant_facts(results: LoadedResults, name: str) -> list[EntrantFacts]:
     """Return what is known of an entrant on each board that it is on.

@@ -124,7 +124,7 @@ class Decision:
     def rule(self) -> str:
         """The sentence that says what is asked of the second entrant."""
         return (
-            f"Gate: {NOUNS[self.request.measure]} of B may be at most {100 * self.margin:g} points worse than A's; "
+            f"Gate: {NOUNS[self.request.measure]} of B may be at most {_points(self.margin)} worse than A's; "
             f"{100 * (1 - ALPHA):g} % confidence over {len(self.checks)} conditions (Holm)."
         )
 
@@ -193,6 +193,10 @@ class Gate:
             suite = f"{plain(request.second)} against {plain(request.first)}"
             write_junit(self.junit, suite, _test_cases(decision), _notes(decision, boards))
         return decision
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
 def _test_cases(decision: Decision) -> list[JunitCase]:

@@ -14,6 +14,8 @@ from leaderboard.entrant_facts import EntrantFacts
 Metric = dict[str, Any]
 HUB = re.compile(r"(?:hf://datasets/)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?:/.*)?")
 """A data set of the hub, as `dataset.options.hf` and `dataset.root` name it, with its revision."""
+DIGITS = 6
+"""The significant digits of levels."""
 TASK = {"type": "image-classification", "name": "Image Classification"}
 HEADINGS = {"accuracy": "Accuracy", "label_change": "Label change p_Δ"}
 CRITERIA = {"half_accuracy": "accuracy halfway to chance", "label_change": "p_Δ passes 10 %"}
@@ -62,13 +64,13 @@ def _dataset(facts: EntrantFacts) -> dict[str, Any]:
 
 def _metrics(facts: EntrantFacts) -> Iterator[Metric]:
     board, entrant = facts.board, facts.entrant
-    for name, interval in entrant["stats"].items():
-        spec = measures[name]
-        conditions = (
-            [condition_text(**_key(board, i)) for i in board["ranked"]] if spec.ranked_among == "comparable" else []
-        )
-        arguments = {"unit": KINDS[spec.notation]} | ({"mean_over": conditions} if conditions else {})
-        yield _metric(name, spec.heading, interval, arguments)
+    averaged = [condition_text(**_key(board, number)) for number in facts.averaged]
+    for name in sorted(entrant["stats"], key=lambda name: name != "accuracy"):  # the others keep their order
+        spec, (value, *bounds) = measures[name], entrant["stats"][name]
+        arguments: dict[str, Any] = {"unit": KINDS[spec.notation]}
+        if spec.ranked_among == "comparable":
+            arguments["conditions"] = averaged
+        yield _metric(name, spec.heading, (int(value) if spec.notation == "count" else value, *bounds), arguments)
     for kind, column in (("accuracy", "accuracy"), ("label_change", "change")):
         for number, interval in enumerate(entrant[column]):
             key = _key(board, number)
@@ -79,15 +81,21 @@ def _metrics(facts: EntrantFacts) -> Iterator[Metric]:
     for point in facts.failure_points.to_dict("records"):
         if not math.isnan(point["level"]):
             text = failure_text(point["degradation"], *(point[name] for name in ("level", "low", "high", "strongest")))
-            value = text if math.isinf(point["level"]) else point["level"]
+            value = text if math.isinf(point["level"]) else _rounded(point["level"])
             heading = f"Failure point of {point['degradation']}: {CRITERIA[point['criterion']]}"
-            arguments = {name: point[name] for name in ("degradation", "direction", "criterion", "threshold")}
-            yield _metric("failure_point", heading, (value, point["low"], point["high"]), arguments)
+            arguments = {name: point[name] for name in ("degradation", "direction", "criterion")}
+            arguments["threshold"] = _rounded(point["threshold"])
+            bounds = (_rounded(point["low"]), _rounded(point["high"]))
+            yield _metric("failure_point", heading, (value, *bounds), arguments)
 
 
 def _key(board: dict[str, Any], number: int) -> dict[str, Any]:
     condition = board["conditions"][number]
     return {"degradation": condition["degradation"], "level": float(condition["level"])}
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")
 
 
 def _metric(kind: str, heading: str, interval: Any, arguments: dict[str, Any]) -> Metric:

@@ -13,6 +13,7 @@ from huggingface_hub.repocard_data import EvalResult, model_index_to_eval_result
 
 from cnnsens_bench import open_results
 from leaderboard.__main__ import main
+from leaderboard.conditions import condition_text
 from tests.leaderboard.made import sweep, write
 
 NAME = "timm/c:median_filter(size=3)"
@@ -81,6 +82,16 @@ def test_the_numbers_are_those_of_the_views(store: Path, results: list[EvalResul
             assert one.metric_value == pytest.approx(leaders.loc[one.dataset_name, one.metric_type], abs=1e-6)
 
 
+def test_means_are_over_the_conditions_that_are_named(store: Path, results: list[EvalResult]) -> None:
+    accuracy = open_results(store).accuracy.query("model == 'timm/c' and defense != 'none' and dataset == 'd'")
+    texts = [condition_text(row.degradation, row.level) for row in accuracy.itertuples()]
+    values = accuracy.assign(text=texts).set_index("text")
+    [mean] = [one for one in results if (one.dataset_name, one.metric_type) == ("d", "mean_degraded_accuracy")]
+    over = values.loc[mean.metric_args["conditions"]]
+    assert mean.metric_value == pytest.approx(over.groupby("degradation")["value"].mean().mean(), abs=1e-6)
+    assert results[0].metric_type == "accuracy"
+
+
 def test_failure_points_are_those_of_the_database(store: Path, results: list[EvalResult]) -> None:
     own = open_results(store).failure_points().query("model == 'timm/c' and defense != 'none'")
     wanted = {
@@ -98,7 +109,7 @@ def test_failure_points_are_those_of_the_database(store: Path, results: list[Eva
         if math.isinf(level):
             assert found[key].startswith("beyond σ=64")
         else:
-            assert found[key] == pytest.approx(level)
+            assert found[key] == pytest.approx(level, rel=1e-5)
 
 
 def test_what_was_not_tested_is_said(folder: Path) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from cnnsens_bench import open_results
+from cnnsens_bench.camera.report import CameraReport, MixMember
 from leaderboard.__main__ import main
 from leaderboard.compare import comparisons, holm
 from leaderboard.condition_ranking import mean_rankings, rankings_under
@@ -70,6 +71,18 @@ def test_the_mean_is_ranked_as_on_the_page(store: Path) -> None:
         )
         ranks = wanted[one.name]["ranks"].get("mean_degraded_accuracy")
         assert ([one.first, one.last] if ranks else None) == ranks
+
+
+def test_accuracy_at_a_camera(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "camera.json"
+    mix = [MixMember(degradation="pepper", level=0.02), MixMember(degradation="jpeg", level=80.0)]
+    report = CameraReport(name="hall", photographs=3, measurements={}, levels={}, mix=mix)
+    file.write_text(report.json_text())
+    assert main(["rank", "--db", str(store), "--camera", str(file)]) == 0
+    assert "protocol p: pepper(0.02) + jpeg(80)" in capsys.readouterr().out
+    file.write_text(report.model_copy(update={"mix": mix[:1]}).json_text())
+    assert main(["rank", "--db", str(store), "--camera", str(file)]) == 2
+    assert f"(pepper(0.02)) is not measured: run with degradations=camera:{file}" in capsys.readouterr().err
 
 
 def test_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

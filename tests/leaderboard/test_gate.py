@@ -2,18 +2,28 @@
 
 import itertools
 import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy.stats import binom, binomtest
 
+from cnnsens_bench import cli
+from cnnsens_bench.config.compose import compose
 from leaderboard.__main__ import main
 from leaderboard.gate import ALPHA, check
 from leaderboard.pairing import PairedBoard, PairedCondition
 from leaderboard.significance import exchange_p, margin_p
+from tests.conftest import TINY
 from tests.leaderboard.made import sweep, write
 
 
@@ -227,3 +237,64 @@ def test_names_that_xml_cannot_hold(tmp_path: Path) -> None:
     assert main(["compare", "lab/a", name, "--db", str(path), "--fail-below", "0", "--junit", str(junit)]) == 0
     [suite] = ElementTree.parse(junit).getroot()
     assert suite.get("name") == r"lab/<b>\x01\u202e& against lab/a"
+
+
+WORKFLOW = Path(__file__).parents[2] / "docs" / "howto" / "gate.md"
+
+
+def steps(event: str) -> list[str]:
+    """Return the commands that the workflow of the guide runs on an event."""
+    [text] = re.findall(r"^```yaml\n(.*?)^```$", WORKFLOW.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    of_event = [f"github.event_name == '{event}'", None]
+    return [
+        step["run"]
+        for step in yaml.safe_load(text)["jobs"]["gate"]["steps"]
+        if step.get("if") in of_event
+        if "run" in step
+    ]
+
+
+def test_the_workflow_compares_on_pull_requests_alone(
+    before: Path, after: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys of its run exist, and its comparison reads the databases that the run and the cache have left."""
+    monkeypatch.chdir(tmp_path)
+    install, evaluate, keep = steps("push")
+    assert steps("pull_request")[:2] == [install, evaluate]
+    assert keep == "mv runs/candidate runs/main"
+    program, command, *keys = shlex.split(evaluate.replace("$MODEL", "timm/resnet18"))
+    assert (program, command) == ("cnnsens-bench", "run")
+    config = compose(keys)
+    for source, folder in ((before, config.output.replace("candidate", "main")), (after, config.output)):
+        Path(folder).mkdir(parents=True)
+        shutil.copy(source, Path(folder) / "results.duckdb")
+    program, *words = shlex.split(steps("pull_request")[2].replace("$MODEL", "lab/a"))
+    assert cli.main(words) == 1
+    assert {"gate.json", "gate.xml"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_workflow_runs_whole(pictures: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """On the main branch it keeps its results; a pull request with the same network passes."""
+    (tmp_path / "photos").symlink_to(pictures)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "programs").mkdir()
+    for name, line in (("pip", "exit 0"), ("cnnsens-bench", f'exec "{sys.executable}" -m cnnsens_bench.cli "$@"')):
+        program = tmp_path / "programs" / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    environment = os.environ | {"MODEL": TINY, "PYTHONPATH": str(WORKFLOW.parents[2]), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{tmp_path / 'programs'}:{environment['PATH']}"
+
+    def run(event: str, weights: Path) -> list[int]:
+        shutil.copy(weights, tmp_path / "checkpoints" / "latest.pt")
+        shutil.rmtree(tmp_path / "runs" / "candidate", ignore_errors=True)
+        return [
+            subprocess.run(["bash", "-ec", step], cwd=tmp_path, env=environment).returncode for step in steps(event)
+        ]
+
+    assert run("push", checkpoint) == [0, 0, 0]
+    assert run("pull_request", checkpoint) == [0, 0, 0]
+    found = json.loads((tmp_path / "gate.json").read_text())
+    assert [one["tested"] for one in (board["gate"] for board in found)] == [4]
+    assert all(one["difference"] == 0 for one in found[0]["differences"])
