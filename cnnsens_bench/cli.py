@@ -18,7 +18,7 @@ COMMANDS = {
     "figures": ("cnnsens_bench.figures.__main__", "draw figures and tables from a database"),
     "verify": ("cnnsens_bench.verify", "compute a random sample of results again, and compare"),
     "degradations": ("cnnsens_bench.degradations.__main__", "draw a contact sheet of degradations"),
-    "leaderboard": ("leaderboard.__main__", "build the page, compare two entrants, export and import results"),
+    "leaderboard": ("leaderboard.__main__", "build the page, compare two entrants, export, check and import results"),
 }
 SHELLS = ("bash", "zsh", "fish")
 _LISTED = "\n".join(f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items())
@@ -30,7 +30,8 @@ How often does a network's label change when the picture gets worse?
   completion    print the completions for a shell: {", ".join(SHELLS)}
 
 cnnsens-bench COMMAND --help says what a command takes.
-Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 130 stopped.
+Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 3 rows differ
+(verify), 130 stopped.
 """
 
 
