@@ -19,7 +19,7 @@ COMMANDS = {
     "verify": ("cnnsens_bench.verify", "compute a random sample of results again, and compare"),
     "degradations": ("cnnsens_bench.degradations.__main__", "draw a contact sheet of degradations"),
     "camera": ("cnnsens_bench.camera.__main__", "measure what a camera does to its photographs, as levels"),
-    "leaderboard": ("leaderboard.__main__", "build the page, compare two entrants, export and import results"),
+    "leaderboard": ("leaderboard.__main__", "build the page, compare entrants, rank, write cards, exchange results"),
 }
 SHELLS = ("bash", "zsh", "fish")
 _LISTED = "\n".join(f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items())
@@ -31,7 +31,8 @@ How often does a network's label change when the picture gets worse?
   completion    print the completions for a shell: {", ".join(SHELLS)}
 
 cnnsens-bench COMMAND --help says what a command takes.
-Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 130 stopped.
+Exit codes: 0 done, 1 something was not computed (said which), 2 the request is wrong, 3 rows differ
+(verify), 130 stopped.
 """
 
 

@@ -93,7 +93,8 @@ def compare_standings(before: list[dict[str, Any]], after: list[dict[str, Any]])
         else:
             known = old[key][1]
             value, last = one["value"], known["value"]
-            if one["rank"] != known["rank"]:
+            # More entrants alone make the last rank that an interval allows larger: the first one tells of a move.
+            if (one["rank"] or [None])[0] != (known["rank"] or [None])[0]:
                 text = f"moved from {_rank(known['rank'])} to {_rank(one['rank'])}"
                 found["rank"].append({"kind": "rank", **names, "text": text})
             elif value is not None and last is not None and abs(value - last) >= LEAST:

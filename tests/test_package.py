@@ -99,6 +99,11 @@ def test_a_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     call(script, "run", "suite=quick", *tiny)
     call(script, "figures", "curves", "--db", "runs/quick/results.duckdb", "--out", "curves.png")
     call(script, "leaderboard", "build", "--db", "runs/quick/results.duckdb", "--out", "site")
+    call(script, "leaderboard", "export", "--db", "runs/quick/results.duckdb", "--out", "submission")
+    assert "2 of 2 entrants agree" in call(script, "verify", "submission", "--sample", "3")
+    call(script, "leaderboard", "template", "board")
+    assert (elsewhere / "board" / ".github" / "workflows" / "leaderboard.yml").is_file()
+    assert json.loads((elsewhere / "runs" / "quick" / "results.json").read_text())["boards"]
     assert (elsewhere / "curves.png").stat().st_size > 1000
     assert "test_resnet" in (elsewhere / "site" / "index.html").read_text("utf-8")
     for package in PACKAGES:

@@ -26,6 +26,9 @@ def main(arguments: list[str]) -> int:
     """Run a step and return its exit code: 0, 1 where a submission is refused, 2 for a wrong command line."""
     if arguments[:1] == ["check"] and len(arguments) <= 2:
         folder = Path(arguments[1]) if len(arguments) == 2 else SUBMISSIONS
+        if not folder.is_dir():
+            print(f"error: there is no folder {folder}", file=sys.stderr)
+            return 2
         good, refused = sort_out(folder, WORK / "reports")
         refused += added_reports(folder.parent / VERIFIED.name)
     elif arguments == ["publish"]:
@@ -35,7 +38,7 @@ def main(arguments: list[str]) -> int:
     else:
         print(__doc__, file=sys.stderr)
         return 2
-    print(f"{len(good)} submissions are good, {len(refused)} are refused", *refused, sep="\n  ")
+    print(f"good submissions: {len(good)}, refused: {len(refused)}", *refused, sep="\n  ")
     return 1 if refused else 0
 
 
@@ -65,7 +68,7 @@ def added_reports(proposed: Path) -> list[str]:
     files = (path for path in sorted(proposed.rglob("*")) if path.is_symlink() or path.is_file())
     added = [path for path in files if path.is_symlink() or not same(path, VERIFIED / path.relative_to(proposed))]
     for path in added:
-        print(f"error: {path}: reports are written by the workflow alone: leave it out")
+        print(f"error: {path}: reports are written by the workflow alone: leave it out", flush=True)
     return [f"{VERIFIED.name}/{path.relative_to(proposed)}" for path in added]
 
 
@@ -77,7 +80,8 @@ def same(one: Path, other: Path) -> bool:
 def is_good(submission: Path, reports: Path) -> bool:
     """Check a submission, and verify it where no report has its files."""
     if not NAME.fullmatch(submission.name) or submission.is_symlink() or not submission.is_dir():
-        print("error: a submission is a folder whose name has letters, digits, dots, hyphens and underscores")
+        sentence = "a submission is a folder whose name has letters, digits, dots, hyphens and underscores"
+        print(f"error: {sentence}", flush=True)
         return False
     if call("leaderboard", "check", str(submission)):
         return False

@@ -8,7 +8,9 @@ function showChanges() {
   const top = /\/versions\/[^/]+\/[^/]*$/.test(location.pathname) ? "../../" : "";
   const link = (version) => make("a", { href: `${top}versions/${version}/index.html` }, version);
   const line = (one) => make("li", null, make("b", null, bdi(one.model)), one.defense === "none" ? "" : " + ", one.defense === "none" ? "" : bdi(shortDefense(one.defense)), " on ", bdi(one.dataset), ` ${one.text}`);
-  const list = changes.entries.map(line);
+  const most = 100;
+  const list = changes.entries.slice(0, most).map(line);
+  if (changes.entries.length > most) list.push(make("li", null, `and ${changes.entries.length - most} more`));
   const others = changes.versions.flatMap((version, i) => (i ? [", ", link(version)] : [link(version)]));
   $("changelist").replaceChildren(
     make("p", { class: "caption" }, "Since ", link(changes.since), "; a rank is by mean degraded accuracy."),

@@ -1,6 +1,7 @@
 """The page as a reader uses it, in headless Chromium."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from leaderboard.__main__ import main
+from leaderboard.page import build
 from tests.leaderboard.browsing import NEEDS_CHROMIUM, embedded, find, press, scheme, screen, shown, visit
 from tests.leaderboard.made import HOSTILE, MODELS, sweep, write
+from tests.leaderboard.test_history import report
 
 pytestmark = NEEDS_CHROMIUM
 
@@ -205,4 +208,27 @@ def test_pre_made_pictures_are_named_as_such(chromium: Any, tmp_path: Any) -> No
     ]
     assert {"fog (stored)", "common:fog"} <= set(shown)
     assert "stored:" not in chromium.find_element(By.TAG_NAME, "body").text
+    assert chromium.get_log("browser") == []
+
+
+def test_changes_and_the_badge_are_shown(chromium: Any, tmp_path: Path) -> None:
+    """A page with a version before it has the section, whose links lead to both from here and from a kept version."""
+    for seed, models in enumerate((MODELS, (*MODELS, HOSTILE[4]))):
+        folder = tmp_path / str(seed)
+        path = write(folder, sweep("r", "d", range(6), seed, models=models, defenses=["none"]), {"r": "p"})
+        build([path], tmp_path / "site", MODELS[0], [report(tmp_path / "r.json", dataset="d")], history=True)
+    site = (tmp_path / "site").as_uri()
+    visit(chromium, f"{site}/index.html")
+    lines = [one.text for one in chromium.find_elements(By.CSS_SELECTOR, "#changelist li")]
+    assert any("is new: rank 1" in line for line in lines)
+    assert [one.text for one in chromium.find_elements(By.CSS_SELECTOR, "[data-entrant] .chip")].count(
+        "recomputed"
+    ) == 1
+    day = find(chromium, "#changelist a").text
+    for address in (f"{site}/index.html", f"{site}/versions/{day}.2/index.html"):
+        visit(chromium, address)
+        links = [one.get_attribute("href") for one in chromium.find_elements(By.CSS_SELECTOR, "#changelist a")]
+        assert links[1:] == [f"{site}/versions/{name}/index.html" for name in (day, f"{day}.2")] + [f"{site}/feed.xml"]
+    find(chromium, "#changelist a").click()
+    assert not find(chromium, "#changes").is_displayed()
     assert chromium.get_log("browser") == []

@@ -79,12 +79,12 @@ def board(**entrants: tuple[list[int] | None, float | None]) -> list[dict[str, A
 
 
 def test_changes_are_told() -> None:
-    before = board(a=([1, 1], 0.9), b=([2, 3], 0.5), c=([2, 3], 0.4), d=(None, None), e=([4, 4], 0.1))
-    after = board(a=([1, 2], 0.9), b=([2, 3], 0.52), c=([2, 3], 0.4001), d=([3, 3], 0.4), f=(None, 0.3))
+    before = board(a=([1, 1], 0.9), g=([1, 8], 0.9), b=([2, 3], 0.5), c=([2, 3], 0.4), d=(None, None), e=([4, 4], 0.1))
+    after = board(a=([2, 2], 0.9), g=([1, 9], 0.9), b=([2, 3], 0.52), c=([2, 3], 0.4), d=([3, 3], 0.4), f=(None, 0.3))
     found = {one["model"]: (one["kind"], one["text"]) for one in compare_standings(before, after)}
     assert found == {
         "f": ("new", "is new: no rank, 30.0 % mean degraded accuracy"),
-        "a": ("rank", "moved from rank 1 to rank 1–2"),
+        "a": ("rank", "moved from rank 1 to rank 2"),
         "d": ("rank", "moved from no rank to rank 3"),
         "b": ("value", "went from 50.0 to 52.0 % mean degraded accuracy"),
         "e": ("gone", "is no longer there"),

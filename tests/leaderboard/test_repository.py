@@ -101,8 +101,9 @@ def step(repository: Path, *words: str, code: int = 0, **variables: str) -> str:
     """Run a step of the repository as its workflow does, and return what it says."""
     own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
     command = [sys.executable, "steps.py", *words]
-    ended = subprocess.run(command, cwd=repository, env=os.environ | own, capture_output=True, text=True)
-    said = ended.stdout + ended.stderr
+    together: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    ended = subprocess.run(command, cwd=repository, env=os.environ | own, check=False, **together)
+    said = ended.stdout
     assert ended.returncode == code, said
     assert "Traceback" not in said
     return said
@@ -165,7 +166,7 @@ def test_the_steps_run_whole(tmp_path: Path) -> None:
 
     shutil.copytree(good, proposed / "first")
     said = step(repository, "check", str(proposed))
-    assert "1 submissions are good, 0 are refused" in said
+    assert "good submissions: 1, refused: 0" in said
     assert "1 of 1 entrants agree" in said
     for name, (spoil, _) in BAD.items():
         spoil(Path(shutil.copytree(good, proposed / name)))
@@ -182,14 +183,14 @@ def test_the_steps_run_whole(tmp_path: Path) -> None:
         assert sentence in parts[name], name
         assert parts[name].count("error: ") >= 1
     assert "differs: " in parts["tampered"]
-    assert f"1 submissions are good, {len(BAD) + 2} are refused" in said
+    assert f"good submissions: 1, refused: {len(BAD) + 2}" in said
     assert "reports are written by the workflow alone" in said
 
     # Merged, with one that is bad: the page has the good one, and keeps the badge.
     shutil.copytree(good, repository / "submissions" / "first")
     shutil.copytree(proposed / "tampered", repository / "submissions" / "tampered")
     said = step(repository, "publish", code=1)
-    assert "1 submissions are good, 1 are refused\n  tampered" in said
+    assert "good submissions: 1, refused: 1\n  tampered" in said
     content = embedded(repository / "site" / "index.html")
     (entrant,) = content["boards"][0]["entrants"]
     assert (entrant["model"], entrant["recomputed"]["sampled"]) == (TINY, entrant["recomputed"]["total"])
@@ -199,11 +200,12 @@ def test_the_steps_run_whole(tmp_path: Path) -> None:
     shutil.rmtree(repository / "submissions" / "tampered")
     shutil.copytree(tmp_path / "second-submission", repository / "submissions" / "second")
     said = step(repository, "publish")
-    assert "2 submissions are good, 0 are refused" in said
+    assert "good submissions: 2, refused: 0" in said
     assert said.count("rows agree") == 1  # the first one has a report
     content = embedded(repository / "site" / "index.html")
     assert ("new", "timm/test_efficientnet") in {(one["kind"], one["model"]) for one in content["changes"]["entries"]}
     assert all(one["recomputed"] for one in content["boards"][0]["entrants"])
     assert len(list((repository / "site" / "versions").iterdir())) == 2
     assert "timm/test_efficientnet" in (repository / "site" / "feed.xml").read_text("utf-8")
+    assert "there is no folder absent" in step(repository, "check", "absent", code=2)
     assert step(repository, "build", code=2).strip().startswith("The steps of this leaderboard")
