@@ -19,6 +19,8 @@ PREDICTORS = (
     "smoothed(copies=8)",
     "smoothed(copies=8, covariance=True)",
     "smoothed_sigmoid(copies=4)",
+    "smoothed_sampling(copies=6)",
+    "smoothed_sampling(copies=15)",
     "sampling(copies=6)",
     "sampling(copies=15)",
     "cubature",
