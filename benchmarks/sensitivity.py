@@ -16,9 +16,9 @@ output.
 What is compared alternates; figures are medians over rounds.
 
 `label_change.<predictor>.<degradation>.<level>`: the mean absolute `error` of an image's predicted p_Δ against that of
-60 trials, Spearman's `spearman` of the two, and the `passes`. The network is a small ResNet on `plumage` at 64², or with
-`--photographs` EfficientNet-Lite0 with its published weights on a folder of wnids. The limit is what 60 trials leave
-open themselves, an error of 0.05 on average for an image whose p_Δ is 1/2.
+60 trials, Spearman's `spearman` of the two, and the `passes`. The network is a small ResNet on `plumage` at 64², or
+with `--photographs` EfficientNet-Lite0 with its published weights on a folder of wnids. The limit is what 60 trials
+leave open themselves, an error of 0.05 on average for an image whose p_Δ is 1/2.
 """
 
 import argparse
