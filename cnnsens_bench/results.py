@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cnnsens_bench.figures.decision_tables import DecisionTables
+from cnnsens_bench.measures.isotonic import recalibrate
 from cnnsens_bench.measures.published import published_rates
 from cnnsens_bench.store import Store, local_copy
 from cnnsens_bench.store.read import results
@@ -32,6 +33,13 @@ SHOWN = {
     "worst_accuracy": "worst accuracy",
 }
 """The columns of the leaderboard that the summary has, and what it calls them."""
+EXPECTED = """
+    SELECT e.*, m.measured, coalesce(m.n_trials, 0) AS n_trials
+    FROM expected_label_change AS e
+    LEFT JOIN predicted_label_change AS m
+        USING (protocol, dataset, image_id, model, defense, predictor, degradation, level)
+    ORDER BY protocol, dataset, model, defense, predictor, degradation, level, image_id
+"""
 NAMES = "SELECT table_name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal"
 
 
@@ -144,6 +152,31 @@ class Results(DecisionTables, contextlib.AbstractContextManager["Results"]):
             of its 95 % interval, `n_images` and `n_trials`.
         """
         return self.query("FROM agreement(?)", reference)
+
+    def recalibrated_label_change(self, folds: int = 5) -> pd.DataFrame:
+        """Return what predictors expect of each image, recalibrated on the trials that there are.
+
+        Each predictor of each model and defense has a monotone map for each degradation, which all levels share. It is
+        fitted to images with trials by isotonic regression, and cross-fitted, so that no image calibrates itself. On a
+        `budget`, images without trials of a condition are mapped too.
+
+        Parameters
+        ----------
+        folds
+            The number of folds of images, at least 2.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of the view `expected_label_change`; `measured` (NaN without trials) and `n_trials`; and
+            `recalibrated`, the probability of a label change after the map.
+        """
+        rows = self.query(EXPECTED)
+        rows["recalibrated"] = rows["predicted"]
+        for _, own in rows.groupby(["protocol", "dataset", "model", "defense", "predictor", "degradation"]):
+            columns = (own[name].to_numpy() for name in ("predicted", "measured", "n_trials"))
+            rows.loc[own.index, "recalibrated"] = recalibrate(*columns, own["image_id"].tolist(), folds)
+        return rows
 
     def summary(self) -> pd.DataFrame:
         """Return a row for each model and defense, in per cent, best mean degraded accuracy first.

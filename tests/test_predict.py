@@ -69,10 +69,11 @@ def test_the_numbers_are_those_of_the_gradient(
             assert p["predictor"] == "gradient"
 
 
+SLOW_SMOOTHED = pytest.param("smoothed", marks=pytest.mark.slow)
 SLOW = pytest.param("noisy_gradients(copies=2)", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("predictor", ["smoothed", "gradient", SLOW])
+@pytest.mark.parametrize("predictor", ["smoothed_sampling", "gradient", SLOW, SLOW_SMOOTHED])
 def test_a_result_does_not_depend_on_who_shares_the_batch(
     predictor: str, checkpoint: Path, photographs: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
@@ -119,7 +120,7 @@ def test_predictions_are_smoothed_where_nothing_else_is_asked_for(
     checkpoint: Path, photographs: list[str], capsys: Capture
 ) -> None:
     [record] = predicted(capsys, photographs[0], f"checkpoint={checkpoint}", *LEVELS)
-    assert {p["predictor"] for p in record["predictions"]} == {"smoothed(copies=4, rivals=3, covariance=False)"}
+    assert {p["predictor"] for p in record["predictions"]} == {"smoothed_sampling(copies=6, rivals=3)"}
     [plain] = predicted(capsys, photographs[0], f"checkpoint={checkpoint}", *LEVELS, "predictor=gradient")
     assert [p.keys() for p in record["predictions"]] == [p.keys() for p in plain["predictions"]]
 

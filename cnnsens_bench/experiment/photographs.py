@@ -39,7 +39,7 @@ class PhotoRequest:
     model: str | None = None
     checkpoint: Path | None = None
     levels: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    predictor: str = "smoothed"
+    predictor: str = "smoothed_sampling"
     box: tuple[float, float, float, float] | None = None
     classes: tuple[str, ...] | None = None
     input_size: int | str | None = None

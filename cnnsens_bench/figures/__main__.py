@@ -18,6 +18,7 @@ FIGURES = {
     "curves": "accuracy over levels, a panel a degradation",
     "defenses": "accuracy over levels, a panel a degradation, a curve a defense",
     "risk-coverage": "errors among the most certain predictions, over the share that is kept",
+    "predicted-curves": "predicted label change over levels, beside the measured one",
     "stored": "accuracy on pre-made pictures (stored:) beside corruptions made on the fly (common:)",
     "fig5": "the most and the least sensitive images",
     "fig6": "predicted against measured sensitivity",
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
             figure.add_argument("--model", dest="models", action="append", default=[], help=text)
         elif name in SCORED or name in ("fig3", "fig4", "defenses", "risk-coverage"):
             figure.add_argument("--model", help="as in the database")
-        if name in SCORED or name == "curves":
+        if name in SCORED or name in ("curves", "predicted-curves"):
             figure.add_argument("--defense", default="none", help="as in the database")
         if name in ("curves", "defenses"):
             figure.add_argument(
@@ -77,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
             figure.add_argument("--output", choices=("logit", "probability"), default="logit")
         if name == "fig6":
             figure.add_argument("--predictor", default="paper", help="as in the view predictor_check")
+        if name == "predicted-curves":
+            text = "as in the view predicted_curve (default: gradient, which needs no degraded pass)"
+            figure.add_argument("--predictor", default="gradient", help=text)
     sheet = figures.add_parser("contact-sheet", help="training images of each class of a data set")
     sheet.add_argument("--dataset", default="plumage")
     sheet.add_argument("--root")

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from cnnsens_bench.figures import architectures, curves, fragile, paper, published, sensitivity
+from cnnsens_bench.figures.predicted_curves import predicted_curves
 from cnnsens_bench.figures.risk_coverage import risk_coverage_figure
 from cnnsens_bench.figures.stored import stored_figure
 from cnnsens_bench.store import Store
@@ -81,6 +82,7 @@ ALL_FIGURES: dict[str, FigureFunction] = {
     "curves": curves.curves,
     "defenses": curves.defense_curves,
     "risk-coverage": risk_coverage_figure,
+    "predicted-curves": predicted_curves,
     **{name: _of_chosen(draw) for name, draw in SCORE_FIGURES.items()},
 }
 """All figures that users can ask for by name. Keyword arguments choose what is shown, such as `dataset` and `model`."""

@@ -1,4 +1,4 @@
-"""Noise that draws a number for every value or pixel independently: its mean, and gradients with respect to it."""
+"""Additive noise of every value: its mean, and gradients with respect to it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,16 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cnnsens_bench.sensitivity.gradients import blackening
-
 COMMON_DEVIATIONS = (0.08, 0.12, 0.18, 0.26, 0.38)
 """σ of `common:gaussian_noise` at severities 1 to 5, for values in [0, 1] (Hendrycks & Dietterich 2019)."""
 COMMON_PHOTONS = (60, 25, 12, 5, 3)
 """The mean number of photons of a white value of `common:shot_noise` at severities 1 to 5."""
-COMMON_AMOUNTS = (0.03, 0.06, 0.09, 0.17, 0.27)
-"""The share of values that `common:impulse_noise` sets to 0 or 255 at severities 1 to 5."""
-INDEPENDENT = ("gaussian_rgb", "pepper_pixel", "common:gaussian_noise", "common:shot_noise", "common:impulse_noise")
-"""The degradations that `noise_model` knows."""
+ADDITIVE = ("gaussian_rgb", "common:gaussian_noise", "common:shot_noise")
+"""The degradations that change every value a little, so that a gradient tells their effect."""
+REPLACING = ("pepper_pixel", "common:impulse_noise")
+"""The degradations that change few values, but by so much that a gradient overestimates the effect several times."""
 
 
 @dataclass(frozen=True)
@@ -36,27 +34,19 @@ class NoiseModel:
 
 
 def noise_model(degradation: str, level: float, pixels: Tensor) -> NoiseModel:
-    """Return the model of a degradation of `INDEPENDENT` at a level, for images (N, 3, H, W) in [0, 255].
+    """Return the model of a degradation of `ADDITIVE` at a level, for images (N, 3, H, W) in [0, 255].
 
     Raises
     ------
     KeyError
         If the degradation is another one.
     """
-    if degradation == "pepper_pixel":
-        deviation = (level * (1 - level)) ** 0.5
-        return NoiseModel(-level * pixels, lambda gradient, _: deviation * blackening(gradient, pixels).flatten(1))
     if degradation in ("gaussian_rgb", "common:gaussian_noise"):
         sigma = level if degradation == "gaussian_rgb" else 255 * COMMON_DEVIATIONS[int(level) - 1]
         return NoiseModel(clamped_noise(pixels, sigma)[0], lambda gradient, seen: sigma * _unclamped(gradient, seen))
     if degradation == "common:shot_noise":
         spread = (pixels * 255 / COMMON_PHOTONS[int(level) - 1]).sqrt()
         return NoiseModel(None, lambda gradient, seen: _unclamped(gradient * spread, seen))
-    if degradation == "common:impulse_noise":
-        amount = COMMON_AMOUNTS[int(level) - 1]
-        mean = amount * (127.5 - pixels)
-        spread = (amount / 2 * (pixels**2 + (255 - pixels) ** 2) - mean**2).sqrt()
-        return NoiseModel(mean, lambda gradient, _: (gradient * spread).flatten(1))
     raise KeyError(degradation)
 
 

@@ -27,9 +27,15 @@ from cnnsens_bench.sensitivity.gradients import (
     dot,
     outputs_of,
 )
-from cnnsens_bench.sensitivity.noise import INDEPENDENT, clamped_noise
+from cnnsens_bench.sensitivity.noise import ADDITIVE, REPLACING, clamped_noise
 from cnnsens_bench.sensitivity.rivals import any_negative, any_negative_sigmoid
-from cnnsens_bench.sensitivity.smoothed import AnyNegative, Smoothing, shifted_change, smoothed_change
+from cnnsens_bench.sensitivity.smoothed import (
+    AnyNegative,
+    Smoothing,
+    sampled_change,
+    shifted_change,
+    smoothed_change,
+)
 from cnnsens_bench.utils.registry import Registry
 from cnnsens_bench.utils.spec_parser import SpecSyntax, call_factory, parse_term
 
@@ -279,7 +285,8 @@ def smoothed(copies: int = 4, rivals: int = 3, covariance: bool = False) -> Pred
 
     The probability of a label change is that of a multivariate normal distribution: at least one of the rivals wins
     (Han, Srinivas & Lakkaraju, UAI 2024). With `covariance` each margin is differentiated, otherwise the best rival's
-    alone. A translation takes as many passes, all of them forward, for views around the undegraded one.
+    alone. Where gradients do not tell the effect, under `REPLACING` and for a translation, their passes go to as many
+    more images, as in `smoothed_sampling`.
     """
     return _smoothed(Smoothing(copies, rivals, covariance), any_negative)
 
@@ -290,19 +297,42 @@ def smoothed_sigmoid(copies: int = 4, rivals: int = 3) -> PredictorParts:
     return _smoothed(Smoothing(copies, rivals, covariance=False), any_negative_sigmoid)
 
 
-def _smoothed(smoothing: Smoothing, probability: AnyNegative) -> PredictorParts:
-    _check_copies(smoothing.copies)
-    rivals = smoothing.rivals
-    if isinstance(rivals, bool) or not isinstance(rivals, int) or not 1 <= rivals <= MOST_RIVALS:
-        raise ValueError(f"rivals must be a whole number between 1 and {MOST_RIVALS}")
-    if not isinstance(smoothing.covariance, bool):
-        raise ValueError("covariance must be True or False")
+@predictor("smoothed_sampling", gradients=False)
+def smoothed_sampling(copies: int = 6, rivals: int = 3) -> PredictorParts:
+    """Predict from the means and the scatter of the margins against the best rivals over `copies` degraded images.
+
+    A translation takes as many views around the undegraded one.
+    """
+    _check_copies(copies)
+    _check_rivals(rivals)
 
     def predict(given: PredictorInput) -> OutputChange:
-        change = shifted_change if given.degradation == TRANSLATION else smoothed_change
-        return change(given, smoothing, probability)
+        change = shifted_change if given.degradation == TRANSLATION else sampled_change
+        return change(given, copies, rivals, any_negative)
 
-    return 1 + smoothing.copies + smoothing.backward_passes, (*INDEPENDENT, TRANSLATION), predict
+    return copies + 1, (*ADDITIVE, *REPLACING, TRANSLATION), predict
+
+
+def _smoothed(smoothing: Smoothing, probability: AnyNegative) -> PredictorParts:
+    _check_copies(smoothing.copies)
+    _check_rivals(smoothing.rivals)
+    if not isinstance(smoothing.covariance, bool):
+        raise ValueError("covariance must be True or False")
+    every = smoothing.copies + smoothing.backward_passes
+
+    def predict(given: PredictorInput) -> OutputChange:
+        if given.degradation in ADDITIVE:
+            return smoothed_change(given, smoothing, probability)
+        change = shifted_change if given.degradation == TRANSLATION else sampled_change
+        return change(given, every, smoothing.rivals, probability)
+
+    return 1 + every, (*ADDITIVE, *REPLACING, TRANSLATION), predict
+
+
+def _check_rivals(rivals: int) -> None:
+    """Raise `ValueError` for a number of rivals that the normal probability is not computed for."""
+    if isinstance(rivals, bool) or not isinstance(rivals, int) or not 1 <= rivals <= MOST_RIVALS:
+        raise ValueError(f"rivals must be a whole number between 1 and {MOST_RIVALS}")
 
 
 def _check_copies(copies: int) -> None:

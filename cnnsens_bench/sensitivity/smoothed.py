@@ -26,6 +26,8 @@ DIFFERENTIATED = 2
 """The number of copies at which gradients are taken."""
 LEAST_SHARE = 0.01
 """The least λ that `share_of_upper` takes: below, the gradients of so few copies are too uncertain to tell."""
+MOST_CORRELATION = 0.95
+"""The largest correlation of margins that few copies are believed to show."""
 CERTAIN = 1e-15
 """Probabilities are kept this far from 0 and 1, where no normal distribution has them."""
 
@@ -56,7 +58,7 @@ class Smoothing:
 
 
 def smoothed_change(given: "PredictorInput", smoothing: Smoothing, any_negative: AnyNegative) -> OutputChange:
-    """Predict the change under independent noise from copies of `given`.
+    """Predict the change under additive noise from degraded copies and their gradients.
 
     The mean of each output is its mean over the copies. A gradient tells which part of a copy's output is due to its
     own draw to first order, and that part is taken off, as far as it pays (see `_corrected`). The covariances are those
@@ -66,7 +68,7 @@ def smoothed_change(given: "PredictorInput", smoothing: Smoothing, any_negative:
     Parameters
     ----------
     given
-        The images, under a degradation that `noise_model` knows.
+        The images, under a degradation of `ADDITIVE`.
     smoothing
         How many copies and rivals.
     any_negative
@@ -92,8 +94,8 @@ def smoothed_change(given: "PredictorInput", smoothing: Smoothing, any_negative:
             gradients.append(
                 [torch.autograd.grad(f.sum(), leaf, retain_graph=i < last)[0] for i, f in enumerate(chosen)]
             )
-    values = torch.stack([outputs_of(own, given.outputs.reference)[:2] for own in logits])  # (copies, 2, N)
-    margins = torch.stack([margins_of(own, given.outputs.reference, rivals) for own in logits])  # (copies, R, N)
+    values = torch.stack([outputs_of(own, given.outputs.reference)[:2] for own in logits])
+    margins = torch.stack([margins_of(own, given.outputs.reference, rivals) for own in logits])
     means, deviations = [], []
     for i in range(2):
         own = [gradient[i : i + 1] for gradient in gradients]
@@ -111,35 +113,58 @@ def smoothed_change(given: "PredictorInput", smoothing: Smoothing, any_negative:
     return _with_margin(given, change, torch.stack(deviations), mean.T, covariance, any_negative)
 
 
-def shifted_change(given: "PredictorInput", smoothing: Smoothing, any_negative: AnyNegative) -> OutputChange:
+def sampled_change(given: "PredictorInput", copies: int, rivals: int, any_negative: AnyNegative) -> OutputChange:
+    """Predict the change from the means and the scatter of outputs over copies, by forward passes alone.
+
+    Margins are taken to scatter alike: so few copies tell one variance and one correlation for all of them, not a whole
+    covariance. The other outputs have their means and standard deviations.
+
+    Parameters
+    ----------
+    given
+        The images, under any degradation with independent draws.
+    copies, rivals
+        The number of degraded copies, at least 2, and the number of classes that a margin is kept for.
+    any_negative
+        As in `smoothed_change`.
+    """
+    with torch.no_grad():
+        logits = torch.stack([given.network(given.degraded(k)) for k in range(copies)])
+    values, margins = _outputs_and_margins(given, logits, logits.mean(0), rivals)
+    off = margins - margins.mean(0)
+    covariance = (off[:, :, None] * off[:, None]).sum(0).permute(2, 0, 1) / (copies - 1)
+    change = values.mean(0) - given.outputs.values[:2]
+    return _with_margin(given, change, values.std(0), margins.mean(0).T, _alike(covariance), any_negative)
+
+
+def shifted_change(given: "PredictorInput", views: int, rivals: int, any_negative: AnyNegative) -> OutputChange:
     """Predict the change under a shift from the undegraded view and views around it, by forward passes alone.
 
-    The shift has two dimensions only, so that the means and covariances are those of the cubature rule: weight 1/2 for
-    the undegraded view, and 1/2 for all views that are 2σ away in directions equally far apart. There are as many of
-    them as `smoothed_change` has forward and backward passes at its copies.
+    The shift has two dimensions only, so that means and covariances are those of a cubature rule: weight 1/2 for the
+    undegraded view, and 1/2 for all views that are 2σ away in directions equally far apart.
 
     Parameters
     ----------
     given
         The images, under a translation.
-    smoothing, any_negative
+    views, rivals
+        The number of views around the undegraded one, and the number of classes that a margin is kept for.
+    any_negative
         As in `smoothed_change`.
     """
-    count = smoothing.copies + smoothing.backward_passes
-    logits = [given.outputs.logits]
+    found = [given.outputs.logits]
     with torch.no_grad():
-        for number in range(count):
-            angle, radius = 2 * math.pi * number / count, 2 * given.level
-            logits.append(given.network(given.moved(radius * math.cos(angle), radius * math.sin(angle))))
-    weights = torch.full((count + 1, 1, 1), 1 / (2 * count), dtype=torch.float64, device=logits[0].device)
+        for number in range(views):
+            angle, radius = 2 * math.pi * number / views, 2 * given.level
+            found.append(given.network(given.moved(radius * math.cos(angle), radius * math.sin(angle))))
+    logits = torch.stack(found)
+    weights = torch.full((views + 1, 1, 1), 1 / (2 * views), dtype=torch.float64, device=logits.device)
     weights[0] = 0.5
-    rivals = best_rivals((torch.stack(logits) * weights).sum(0), given.outputs.reference, smoothing.rivals)
-    values = torch.stack([outputs_of(own, given.outputs.reference)[:2] for own in logits])
-    margins = torch.stack([margins_of(own, given.outputs.reference, rivals) for own in logits])
+    values, margins = _outputs_and_margins(given, logits, (logits * weights).sum(0), rivals)
     mean, margin = (values * weights).sum(0), (margins * weights).sum(0)
-    deviation = ((values - mean) ** 2 * weights).sum(0).sqrt()
     off = margins - margin
-    covariance = (off[:, :, None] * off[:, None, :] * weights[..., None]).sum(0).permute(2, 0, 1)
+    covariance = (off[:, :, None] * off[:, None] * weights[..., None]).sum(0).permute(2, 0, 1)
+    deviation = ((values - mean) ** 2 * weights).sum(0).sqrt()
     return _with_margin(given, mean - given.outputs.values[:2], deviation, margin.T, covariance, any_negative)
 
 
@@ -153,6 +178,29 @@ def margins_of(logits: Tensor, reference: Tensor, rivals: Tensor) -> Tensor:
     """Return the logits of the reference classes (N,) less those of rivals (N, R): (R, N) float64."""
     logits = logits.double()
     return (logits.gather(1, reference[:, None]) - logits.gather(1, rivals)).T
+
+
+def _outputs_and_margins(given: "PredictorInput", logits: Tensor, mean: Tensor, rivals: int) -> tuple[Tensor, Tensor]:
+    """Return logit and probability (copies, 2, N) of logits (copies, N, classes), and margins (copies, R, N).
+
+    The rivals are the best ones by `mean`, (N, classes).
+    """
+    reference = given.outputs.reference
+    best = best_rivals(mean, reference, rivals)
+    values = torch.stack([outputs_of(own, reference)[:2] for own in logits])
+    return values, torch.stack([margins_of(own, reference, best) for own in logits])
+
+
+def _alike(covariance: Tensor) -> Tensor:
+    """Return covariances (N, R, R) with the mean variance and the mean correlation, at least 0, for all pairs."""
+    count = covariance.shape[1]
+    variance = covariance.diagonal(dim1=1, dim2=2).mean(1)
+    if count == 1:
+        return covariance
+    between = (covariance.sum((1, 2)) - count * variance) / (count * (count - 1))
+    between = torch.minimum(between.clamp(min=0), MOST_CORRELATION * variance)
+    unit = torch.eye(count, dtype=covariance.dtype, device=covariance.device)
+    return (variance - between)[:, None, None] * unit + between[:, None, None]
 
 
 def share_of_upper(squares: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,10 @@ from cnnsens_bench.sensitivity.predictors import (
 from cnnsens_bench.utils.errors import UserError
 
 SIZE = 5
-ARGUMENTS = {"noisy_gradients": "(copies=6)", "sampling": "(copies=400)"}
+ARGUMENTS = {
+    "noisy_gradients": "(copies=6)", "sampling": "(copies=400)", "smoothed": "(copies=400)",
+    "smoothed_sigmoid": "(copies=400)", "smoothed_sampling": "(copies=400)",
+}  # fmt: skip
 PREDICTORS = [name + ARGUMENTS.get(name, "") for name in predictors]
 
 
@@ -78,7 +81,9 @@ def test_every_predictor_is_right_on_a_linear_network(text: str, degradation: st
         v = -(pixels * gradient).sum(1).flatten(1)
         expected, mean = (level * (1 - level)) ** 0.5 * v.norm(dim=1), level * v.sum(1)
     # The deviation of n samples has a relative error of 1/√(2n), or a little more for the few black pixels.
-    within = 5 / np.sqrt(2 * 400) if predictor.name.startswith("sampling") else 1e-9
+    replaced = predictor.name.startswith("smoothed") and degradation == "pepper_pixel"
+    samples = replaced or predictor.name.startswith(("sampling", "smoothed_sampling"))
+    within = 5 / np.sqrt(2 * 400) if samples else 1e-9
     np.testing.assert_allclose(change.deviation[0], expected, rtol=within)
     spread = expected / np.sqrt(6 if predictor.name.startswith("noisy") else 400)
     assert ((change.mean[0] - mean).abs() < 4 * spread).all()

@@ -9,6 +9,15 @@ CREATE OR REPLACE MACRO gaussian_variance(sigma, grad_sq_norm) AS sigma ^ 2 * gr
 CREATE OR REPLACE MACRO pepper_mean(p, pepper_sum) AS p * pepper_sum;
 CREATE OR REPLACE MACRO pepper_variance(p, pepper_sq_norm) AS p * (1 - p) * pepper_sq_norm;
 CREATE OR REPLACE MACRO translation_variance(sigma, shift_x, shift_y) AS sigma ^ 2 * (shift_x ^ 2 + shift_y ^ 2);
+-- The same for the degradation that is named.
+CREATE OR REPLACE MACRO first_order_mean(degradation, level, pepper_sum) AS
+    CASE degradation WHEN 'pepper_pixel' THEN pepper_mean(level, pepper_sum) ELSE 0 END;
+CREATE OR REPLACE MACRO first_order_variance(degradation, level, grad_sq_norm, pepper_sq_norm, shift_x, shift_y) AS
+    CASE degradation
+        WHEN 'gaussian_rgb' THEN gaussian_variance(level, grad_sq_norm)
+        WHEN 'pepper_pixel' THEN pepper_variance(level, pepper_sq_norm)
+        ELSE translation_variance(level, shift_x, shift_y)
+    END;
 -- The distribution function of the standard normal (Abramowitz & Stegun 26.2.17, whose error is below 7.5e-8).
 CREATE OR REPLACE MACRO normal_tail(z, t) AS
     exp(-z * z / 2) * 0.3989422804014327 * t
@@ -61,13 +70,8 @@ WITH conditions AS (
     WHERE degradation IN ('gaussian_rgb', 'pepper_pixel', 'translation')
 ),
 expected AS (
-    SELECT s.*, c.degradation, c.level,
-        CASE c.degradation WHEN 'pepper_pixel' THEN pepper_mean(c.level, s.pepper_sum) ELSE 0 END AS mean_change,
-        CASE c.degradation
-            WHEN 'gaussian_rgb' THEN gaussian_variance(c.level, s.grad_sq_norm)
-            WHEN 'pepper_pixel' THEN pepper_variance(c.level, s.pepper_sq_norm)
-            ELSE translation_variance(c.level, s.shift_x, s.shift_y)
-        END AS variance
+    SELECT s.*, c.degradation, c.level, first_order_mean(c.degradation, c.level, s.pepper_sum) AS mean_change,
+        first_order_variance(c.degradation, c.level, s.grad_sq_norm, s.pepper_sq_norm, s.shift_x, s.shift_y) AS variance
     FROM protocol_sensitivity AS s JOIN conditions AS c USING (protocol, dataset)
 )
 SELECT protocol, dataset, image_id, model, defense, output, 'gradient' AS predictor, 2 AS passes, degradation, level,
@@ -159,8 +163,16 @@ WHERE deviation > 0 AND n_trials > 2
 GROUP BY ALL
 HAVING count(*) > 2;
 
--- The label change that each predictor expects for an image, beside the measured p_Δ and other quantities that may
--- predict it.
+-- The label change that each predictor expects for an image under each evaluated condition, whether or not the image has
+-- trials of it.
+CREATE OR REPLACE VIEW expected_label_change AS
+SELECT protocol, dataset, image_id, model, defense, c.predictor, c.passes, degradation, level,
+    label_change_probability(s.margin, c.mean_change, c.deviation) AS predicted, s.margin, s.entropy
+FROM predicted_change AS c
+JOIN protocol_sensitivity AS s USING (protocol, dataset, image_id, model, defense, output)
+WHERE output = 'margin';
+
+-- The same beside the measured p_Δ, where there are trials, and beside other quantities that may predict it.
 CREATE OR REPLACE VIEW predicted_label_change AS
 WITH undegraded AS (
     SELECT protocol, dataset, image_id, model, defense, prediction AS reference, confidence
@@ -173,10 +185,46 @@ measured AS (
     FROM protocol_predictions JOIN undegraded USING (protocol, dataset, image_id, model, defense)
     GROUP BY protocol, dataset, image_id, model, defense, degradation, level
 )
-SELECT protocol, dataset, image_id, model, defense, c.predictor, c.passes, degradation, level,
-    label_change_probability(s.margin, c.mean_change, c.deviation) AS predicted, m.measured, m.n_trials,
-    s.margin, s.entropy, m.confidence
-FROM predicted_change AS c
-JOIN protocol_sensitivity AS s USING (protocol, dataset, image_id, model, defense, output)
-JOIN measured AS m USING (protocol, dataset, image_id, model, defense, degradation, level)
-WHERE output = 'margin';
+SELECT protocol, dataset, image_id, model, defense, e.predictor, e.passes, degradation, level,
+    e.predicted, m.measured, m.n_trials, e.margin, e.entropy, m.confidence
+FROM expected_label_change AS e
+JOIN measured AS m USING (protocol, dataset, image_id, model, defense, degradation, level);
+
+-- The p_Δ that each predictor expects of a network, averaged over its scored images, beside the measured one. low and
+-- high are the 95 % interval of the mean over images. The predictor 'gradient' has a value at every level of the paper
+-- and at every level that was evaluated, also for networks without a degraded pass; the measured columns are then NULL.
+CREATE OR REPLACE VIEW predicted_curve AS
+WITH levels AS (
+    SELECT protocol, dataset, degradation, unnest(levels) AS level
+    FROM (SELECT DISTINCT protocol, dataset FROM protocol_sensitivity)
+    CROSS JOIN (
+        VALUES
+            ('gaussian_rgb', [1.0::DOUBLE, 2, 4, 8, 16, 32, 64]),
+            ('pepper_pixel', [0.001::DOUBLE, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32]),
+            ('translation', [0.5::DOUBLE, 1, 2, 4, 8, 16])
+    ) AS paper(degradation, levels)
+    UNION
+    SELECT protocol, dataset, degradation, level FROM protocol_predictions
+    WHERE degradation IN ('gaussian_rgb', 'pepper_pixel', 'translation')
+),
+expected AS (
+    SELECT protocol, dataset, model, defense, 'gradient' AS predictor, 2 AS passes, degradation, level,
+        label_change_probability(margin, first_order_mean(degradation, level, pepper_sum),
+            sqrt(first_order_variance(degradation, level, grad_sq_norm, pepper_sq_norm, shift_x, shift_y))) AS predicted
+    FROM protocol_sensitivity JOIN levels USING (protocol, dataset)
+    WHERE output = 'margin'
+    UNION ALL BY NAME
+    SELECT protocol, dataset, model, defense, predictor, passes, degradation, level, predicted
+    FROM expected_label_change
+    WHERE predictor NOT IN ('gradient', 'paper')
+),
+means AS (
+    SELECT protocol, dataset, model, defense, predictor, max(passes) AS passes, degradation, level,
+        avg(predicted) AS value, count(*) AS n_images,
+        1.959963984540054 * stddev_samp(predicted) / sqrt(count(*)) AS half
+    FROM expected
+    GROUP BY ALL
+)
+SELECT m.* EXCLUDE (half), greatest(0, m.value - half) AS low, least(1, m.value + half) AS high,
+    c.value AS measured, c.low AS measured_low, c.high AS measured_high, m.value - c.value AS error
+FROM means AS m LEFT JOIN label_change AS c USING (protocol, dataset, model, defense, degradation, level);
