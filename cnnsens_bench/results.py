@@ -15,6 +15,7 @@ from cnnsens_bench.measures.isotonic import recalibrate
 from cnnsens_bench.measures.published import published_rates
 from cnnsens_bench.store import Store, local_copy
 from cnnsens_bench.store.read import results
+from cnnsens_bench.store.schema import SQL
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import level_text
 from cnnsens_bench.utils.registry import near
@@ -33,13 +34,6 @@ SHOWN = {
     "worst_accuracy": "worst accuracy",
 }
 """The columns of the leaderboard that the summary has, and what it calls them."""
-EXPECTED = """
-    SELECT e.*, m.measured, coalesce(m.n_trials, 0) AS n_trials
-    FROM expected_label_change AS e
-    LEFT JOIN predicted_label_change AS m
-        USING (protocol, dataset, image_id, model, defense, predictor, degradation, level)
-    ORDER BY protocol, dataset, model, defense, predictor, degradation, level, image_id
-"""
 NAMES = "SELECT table_name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal"
 
 
@@ -171,11 +165,12 @@ class Results(DecisionTables, contextlib.AbstractContextManager["Results"]):
             The columns of the view `expected_label_change`; `measured` (NaN without trials) and `n_trials`; and
             `recalibrated`, the probability of a label change after the map.
         """
-        rows = self.query(EXPECTED)
+        rows = self.query(SQL["expected_and_measured"])
         rows["recalibrated"] = rows["predicted"]
         for _, own in rows.groupby(["protocol", "dataset", "model", "defense", "predictor", "degradation"]):
-            columns = (own[name].to_numpy() for name in ("predicted", "measured", "n_trials"))
-            rows.loc[own.index, "recalibrated"] = recalibrate(*columns, own["image_id"].tolist(), folds)
+            predicted, measured, trials = (own[name].to_numpy() for name in ("predicted", "measured", "n_trials"))
+            mapped = recalibrate(predicted, measured, trials, own["image_id"].tolist(), folds)
+            rows.loc[own.index, "recalibrated"] = mapped
         return rows
 
     def summary(self) -> pd.DataFrame:

@@ -83,3 +83,11 @@ ORDER BY chosen.protocol, dataset, model, defense, image_id, degradation, level,
 
 -- name: count_predictions
 SELECT protocol, dataset, model, defense, count(*) AS total FROM protocol_predictions GROUP BY ALL;
+
+-- name: expected_and_measured
+-- What predictors expect of each image under each condition, with the share of changed labels where there are trials.
+SELECT e.*, m.measured, coalesce(m.n_trials, 0) AS n_trials
+FROM expected_label_change AS e
+LEFT JOIN predicted_label_change AS m
+    USING (protocol, dataset, image_id, model, defense, predictor, degradation, level)
+ORDER BY protocol, dataset, model, defense, predictor, degradation, level, image_id
