@@ -1,4 +1,4 @@
-"""`python -m cnnsens_bench.camera photos/`: what a camera does to its photographs, in the units of our levels.
+"""`python -m cnnsens_bench.camera photos/`: measure what a camera does to its photographs, as levels of degradations.
 
 It measures noise, blur, exposure, white balance, JPEG quality and defective pixels of photographs that were taken with
 one camera, each with a 95 % interval, and says what cannot be told.

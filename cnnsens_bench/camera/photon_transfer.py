@@ -13,6 +13,8 @@ CENTRES = (np.arange(RANGES) + 0.5) * 256 / RANGES
 """The gray levels in the middle of the ranges of brightness."""
 FEWEST_RANGES = 3
 RESAMPLES = 400
+FEWEST_RESAMPLED = 6
+"""The fewest photographs that resampling tells an interval of."""
 SLOPE_OF_LIGHT = np.gradient(LIGHT.astype(float))
 """How much linear light, as a share of white, one more gray level is."""
 
@@ -33,6 +35,8 @@ class PhotonTransfer(NamedTuple):
 def photon_transfer(variances: np.ndarray) -> PhotonTransfer | None:
     """Fit the noise of photographs, with 95 % intervals by resampling the photographs.
 
+    Fewer than six photographs have no intervals.
+
     Parameters
     ----------
     variances
@@ -48,8 +52,8 @@ def photon_transfer(variances: np.ndarray) -> PhotonTransfer | None:
     if fitted is None:
         return None
     rng = np.random.default_rng(0)
-    several = len(known) > 1
-    resamples = [_fit(known[rng.integers(0, len(known), len(known))]) for _ in range(RESAMPLES if several else 0)]
+    repeats = RESAMPLES if len(known) >= FEWEST_RESAMPLED else 0
+    resamples = [_fit(known[rng.integers(0, len(known), len(known))]) for _ in range(repeats)]
     draws = np.array([one for one in resamples if one is not None]).reshape(-1, 3)
     values = np.array(fitted)
     bounds = np.quantile(draws, [0.025, 0.975], axis=0) if len(draws) else np.full((2, 3), np.nan)
