@@ -18,7 +18,7 @@ COMMANDS = {
     "figures": ("cnnsens_bench.figures.__main__", "draw figures and tables from a database"),
     "degradations": ("cnnsens_bench.degradations.__main__", "draw a contact sheet of degradations"),
     "camera": ("cnnsens_bench.camera.__main__", "measure what a camera does to its photographs, as levels"),
-    "leaderboard": ("leaderboard.__main__", "build the page, compare two entrants, export and import results"),
+    "leaderboard": ("leaderboard.__main__", "build the page, compare and rank entrants, write cards, exchange results"),
 }
 SHELLS = ("bash", "zsh", "fish")
 _LISTED = "\n".join(f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items())
