@@ -1,4 +1,4 @@
-"""`python -m leaderboard`: a page of results databases, comparisons, rankings and cards of entrants, and submissions."""
+"""`python -m leaderboard`: a page of results databases, comparisons, rankings and cards of entrants, submissions."""
 
 import argparse
 import contextlib
