@@ -19,7 +19,7 @@ COMMANDS = {
     "verify": ("cnnsens_bench.verify", "compute a random sample of results again, and compare"),
     "degradations": ("cnnsens_bench.degradations.__main__", "draw a contact sheet of degradations"),
     "camera": ("cnnsens_bench.camera.__main__", "measure what a camera does to its photographs, as levels"),
-    "leaderboard": ("leaderboard.__main__", "build the page, compare entrants, rank, write cards, exchange results"),
+    "leaderboard": ("leaderboard.__main__", "build the page, compare and rank entrants, write cards, exchange results"),
 }
 SHELLS = ("bash", "zsh", "fish")
 _LISTED = "\n".join(f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items())

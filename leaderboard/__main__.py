@@ -1,4 +1,4 @@
-"""`python -m leaderboard`: a page of results databases, comparisons of two entrants, and submissions to others."""
+"""`python -m leaderboard`: a page of results databases, comparisons, rankings and cards of entrants, submissions."""
 
 import argparse
 import contextlib

@@ -111,7 +111,8 @@ def print_rankings(
     Raises
     ------
     UserError
-        Where a condition is unknown, `label_change` has no condition, or a file cannot be read or written.
+        Where a condition is unknown, `label_change` has no condition, no entrant can be ranked, or a file cannot be
+        read or written.
     """
     mix = read_mix(camera) if camera else ""
     conditions = [*conditions, *([mix] if mix else [])]
@@ -121,6 +122,8 @@ def print_rankings(
     if mix and not any(is_named(mix, *condition) for condition in _known(results)):
         raise UserError(f"the mix of {camera} ({plain(mix)}) is not measured: run with degradations=camera:{camera}")
     rankings = rankings_under(results, conditions, measure) if conditions else mean_rankings(results)
+    if not rankings:
+        raise UserError(f"no entrant has a {NOUNS[measure]} under these conditions: add another --condition")
     if out:
         try:
             text = json.dumps([dataclasses.asdict(one) for one in rankings], indent=1, allow_nan=False)

@@ -40,8 +40,12 @@ def is_named(wanted: str, degradation: str, level: float) -> bool:
     >>> [is_named(wanted, "common:fog", 3.0) for wanted in ("common:fog", "common:fog(3)", "common:*", "common:fog(4)")]
     [True, True, True, False]
     """
-    text = condition_text(degradation, level)
-    names = (degradation, f"{degradation}({level:g})", text, text.rpartition(" ")[0] or text)
+    names = (
+        degradation,
+        degradation_text(degradation),
+        f"{degradation}({level:g})",
+        condition_text(degradation, level),
+    )
     return wanted in names or any(fnmatchcase(name, wanted) for name in names)
 
 

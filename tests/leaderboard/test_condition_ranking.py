@@ -96,6 +96,10 @@ def test_command_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     for words, sentence in (
         (["--condition", "gausian"], "--condition 'gausian' is not measured: did you mean 'gaussian_rgb"),
         (["--measure", "label_change"], "add --condition"),
+        (
+            ["--measure", "label_change", "--condition", "none"],
+            "no entrant has a label change p_Δ under these conditions",
+        ),
         (["--condition", "none", "--json", str(tmp_path / "no" / "x")], "choose another --json"),
     ):
         assert main(["rank", "--db", str(store), *words]) == 2
