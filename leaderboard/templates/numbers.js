@@ -1,6 +1,7 @@
 "use strict";
 /* Every table as CSV and JSON, and the SQL that makes it of the board's rows in the Parquet file beside the page. */
 const bounds = (name, found) => ({ [name]: found ? found[0] : null, [`${name}_low`]: found ? found[1] : null, [`${name}_high`]: found ? found[2] : null });
+const measureName = () => (state.measure === "change" ? "label_change" : "accuracy");
 const named = (one) => ({ model: one.model, defense: one.defense });
 const TABLES = {
   ranking: () => sorted(filtered()).map((one) => {
@@ -32,7 +33,7 @@ function csv(rows) {
 }
 function json(table, rows) {
   const { dataset, protocol } = board();
-  const pairOf = ["compare", "images"].includes(table) && compared ? { first: named(compared.a), second: named(compared.b), measure: compared.series === "change" ? "label_change" : "accuracy" } : {};
+  const pairOf = ["compare", "images"].includes(table) && compared ? { first: named(compared.a), second: named(compared.b), measure: measureName() } : {};
   return `${JSON.stringify({ table, dataset, protocol, built: DATA.built, ...pairOf, rows }, null, 1)}\n`;
 }
 function download(table, kind) {
@@ -47,7 +48,7 @@ const quoted = (text) => `'${String(text).replaceAll("'", "''")}'`;
 const rowsFile = () => `data/${board().id}.parquet`;
 function sql(table) {
   const [a, b] = pair();
-  const values = { file: rowsFile(), ...(a && b ? { model_a: a.model, defense_a: a.defense, model_b: b.model, defense_b: b.defense } : {}) };
+  const values = { file: rowsFile(), measure: measureName(), ...(a && b ? { model_a: a.model, defense_a: a.defense, model_b: b.model, defense_b: b.defense } : {}) };
   return DATA.sql[table].replace(/\$(\w+)/g, (whole, name) => (name in values ? quoted(values[name]) : whole));
 }
 for (const bar of document.querySelectorAll("[data-table]")) {

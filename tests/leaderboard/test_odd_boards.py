@@ -1,6 +1,5 @@
 """Boards that lack something show a page that says so: one entrant, one level, no degraded image, nothing shared."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd

@@ -142,12 +142,15 @@ def test_tables_as_csv_and_json(browser: Any, site: str) -> None:
 
 
 @NEEDS_CHROMIUM
-def test_the_comparison_as_csv_and_its_sql(browser: Any, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("measure", ["accuracy", "change"])
+def test_the_comparison_as_csv_and_its_sql(
+    browser: Any, site: str, measure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     board = embedded(browser)["boards"][0]
     a, b = (one["id"] for one in board["entrants"][:2])
-    visit(browser, f"{site}#a={a}&b={b}")
+    visit(browser, f"{site}#a={a}&b={b}&measure={measure}")
     WebDriverWait(browser, 20).until(lambda one: "better" in find(one, "#pairstatus").text)
     rows = taken(browser, "compare")
     press(browser, "[data-take='compare.sql']")
