@@ -3,6 +3,11 @@
 const bounds = (name, found) => ({ [name]: found ? found[0] : null, [`${name}_low`]: found ? found[1] : null, [`${name}_high`]: found ? found[2] : null });
 const measureName = () => (state.measure === "change" ? "label_change" : "accuracy");
 const named = (one) => ({ model: one.model, defense: one.defense });
+/* The entrants that the search leaves, best first. */
+function inOrder() {
+  const visible = new Set(filtered());
+  return standing(board()).filter((one) => visible.has(one));
+}
 const TABLES = {
   ranking: () => sorted(filtered()).map((one) => {
     const ranks = one.ranks[rankedBy()];
@@ -17,8 +22,8 @@ const TABLES = {
     const front = new Set(frontOf(entrants, x, y));
     return entrants.map((one) => ({ ...named(one), family: one.family, ...bounds(x.name, one.stats[x.name]), ...bounds(y.name, one.stats[y.name]), on_front: front.has(one) }));
   },
-  conditions: () => standing(board()).filter((one) => filtered().includes(one)).flatMap((one) => board().conditions.flatMap(({ degradation, level }, i) => (one.accuracy[i] || one.change[i] ? [{ ...named(one), degradation, level, ...bounds("accuracy", one.accuracy[i]), ...bounds("label_change", one.change[i]) }] : []))),
-  heat: () => standing(board()).filter((one) => filtered().includes(one)).flatMap((one) => Object.entries(one.by_degradation).map(([degradation, [accuracy, change]]) => ({ ...named(one), degradation, accuracy, label_change: change }))),
+  conditions: () => inOrder().flatMap((one) => board().conditions.flatMap(({ degradation, level }, i) => (one.accuracy[i] || one.change[i] ? [{ ...named(one), degradation, level, ...bounds("accuracy", one.accuracy[i]), ...bounds("label_change", one.change[i]) }] : []))),
+  heat: () => inOrder().flatMap((one) => Object.entries(one.by_degradation).map(([degradation, [accuracy, change]]) => ({ ...named(one), degradation, accuracy, label_change: change }))),
   fragile: () => standing(board()).flatMap((one) => one.fragile.map(([image, name, share]) => ({ ...named(one), image_id: image, class_name: name, label_change: share }))),
   compare: () => (compared ? compared.rows.map(({ condition, ...row }) => ({ degradation: condition.degradation, level: condition.level, ...Object.fromEntries(["n_images", "n_trials", "first", "second", "difference", "low", "high", "images_for_first", "images_for_second", "p", "p_holm"].map((name) => [name, row[name]])) })) : []),
   images: () => (compared ? compared.rows.flatMap((row) => [["A", 1], ["B", -1]].flatMap(([side, sign]) => imagesFor(row, sign).map((one) => ({ degradation: row.condition.degradation, level: row.condition.level, more: side, ...one })))) : []),
