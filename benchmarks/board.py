@@ -32,19 +32,7 @@ from cnnsens_bench.store import Store, new_attempt, write_part
 from cnnsens_bench.store.schema import part_schema
 
 ROOT = Path(__file__).resolve().parents[1]
-FAMILIES = (
-    "resnet",
-    "convnext",
-    "vit",
-    "swin",
-    "efficientnet",
-    "densenet",
-    "regnet",
-    "mobilenet",
-    "vgg",
-    "deit",
-    "mixer",
-)
+FAMILIES = ("resnet", "convnext", "vit", "swin", "efficientnet", "densenet", "regnet", "mobilenet", "vgg", "deit")
 DEFENSES = ("none", "none", "none", "median_filter(size=3)")
 """Every fourth entrant is the network before it, with a defense."""
 CLASSES = 100

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m leaderboard", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    page = commands.add_parser("build", help="write the page: one file, index.html, that opens from disk")
+    page = commands.add_parser("build", help="write the page index.html, which opens from disk, and its folder data")
     page.add_argument("--out", type=Path, default=Path("site"), help="folder (default: site)")
     page.add_argument(
         "--reference",

@@ -11,7 +11,7 @@ from leaderboard.outcomes import build_key, script_files
 from leaderboard.read import LoadedResults
 from leaderboard.rows import write_rows
 
-OURS = re.compile(r"[0-9a-f]{8}\.(?:js|parquet)")
+OURS = re.compile(r"[0-9a-f]{8}(?:\.parquet|(?:-[0-9a-f]{8})?\.js)")
 """The names of the files that a build writes into the folder."""
 
 

@@ -93,14 +93,14 @@ def script_files(
     Yields
     ------
     tuple of str
-        The file's name, and its text in ASCII.
+        The file's name, `<board>.js` or `<board>-<entrant>.js`, and its text in ASCII.
     """
     named = {
         name: [one if isinstance(one, str) else None for one in images[name]] for name in ("image_id", "class_name")
     }
     yield _script(board_id, {"key": key, **named})
     for entrant, packed in outcomes.items():
-        yield _script(entrant, {"key": key, **packed})
+        yield _script(f"{board_id}-{entrant}", {"key": key, **packed})
 
 
 def _script(name: str, content: Mapping[str, object]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Writes the web page: the data of the boards, embedded in one self-contained file."""
+"""Writes the web page: the data of the boards, embedded in one file. What lies beside it is written by `beside.py`."""
 
 import json
 import math

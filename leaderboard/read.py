@@ -3,6 +3,7 @@
 Each database is attached read-only, summed up per image in memory, and detached: single predictions stay in it.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,10 @@ from leaderboard.budget import boards_in_rounds, budgeted_boards
 
 AT_ONCE = 4_000_000
 """About how many predictions one statement sums up, which bounds the memory."""
-MEMORY = "1GB"
+MEMORY = "800MB"
 """How much memory the sums per image take before they go to temporary files."""
+MOST_THREADS = 4
+"""Each thread needs some of the memory."""
 KEY = ["baseline", "protocol", "dataset", "model", "defense", "weights"]
 
 
@@ -107,7 +110,8 @@ def read(paths: Sequence[Path], baseline: Path | None = None) -> LoadedResults:
         Where a file is not a results database or of another version, and where there are no predictions.
     """
     paths = list(dict.fromkeys([*([baseline] if baseline else []), *paths]))
-    connection = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": tempfile.gettempdir()})
+    bounds = {"memory_limit": MEMORY, "threads": min(MOST_THREADS, os.cpu_count() or 1)}
+    connection = duckdb.connect(config=bounds | {"temp_directory": tempfile.gettempdir()})
     sql = statements("leaderboard")
     connection.execute(sql["create_tables"])
     found, runs, failures = [], [], []

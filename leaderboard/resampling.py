@@ -27,8 +27,11 @@ class Resampler:
 
     def __init__(self, n_images: int, filled: bool = False) -> None:
         self.filled = filled
-        blocks = [block.astype(np.float32) for block in bootstrap(n_images, RESAMPLES, SEED)]
-        self.weights = np.concatenate([np.ones((1, n_images), np.float32), *blocks])
+        self.weights = np.ones((1 + RESAMPLES, n_images), np.float32)
+        row = 1
+        for block in bootstrap(n_images, RESAMPLES, SEED):
+            self.weights[row : row + len(block)] = block
+            row += len(block)
         self._by_class: tuple[bytes, np.ndarray, np.ndarray] | None = None
 
     def means(self, values: np.ndarray) -> np.ndarray:

@@ -51,12 +51,17 @@ ORDER BY model, defense, label_change DESC, image_id
 
 -- name: page_compare
 -- The paired differences of two entrants, without their intervals and tests.
-SELECT degradation, level, count(*) AS n_images, max(a.trials) AS n_trials, avg(a.accuracy) AS first,
-    avg(b.accuracy) AS second, avg(a.accuracy - b.accuracy) AS difference,
-    count(*) FILTER (round(a.trials * (a.accuracy - b.accuracy)) > 0) AS images_for_first,
-    count(*) FILTER (round(a.trials * (a.accuracy - b.accuracy)) < 0) AS images_for_second
-FROM read_parquet($file) AS a JOIN read_parquet($file) AS b USING (degradation, level, image_id, trials)
+WITH shares AS (
+    SELECT model, defense, degradation, level, image_id, trials,
+        CASE $measure WHEN 'label_change' THEN label_change ELSE accuracy END AS share
+    FROM read_parquet($file)
+)
+SELECT degradation, level, count(*) AS n_images, max(a.trials) AS n_trials, avg(a.share) AS first,
+    avg(b.share) AS second, avg(a.share - b.share) AS difference,
+    count(*) FILTER (round(a.trials * (a.share - b.share)) > 0) AS images_for_first,
+    count(*) FILTER (round(a.trials * (a.share - b.share)) < 0) AS images_for_second
+FROM shares AS a JOIN shares AS b USING (degradation, level, image_id, trials)
 WHERE a.model = $model_a AND a.defense = $defense_a AND b.model = $model_b AND b.defense = $defense_b
-    AND a.accuracy IS NOT NULL AND b.accuracy IS NOT NULL
+    AND a.share IS NOT NULL AND b.share IS NOT NULL
 GROUP BY degradation, level
 ORDER BY degradation <> 'none', degradation, level

@@ -1,7 +1,13 @@
 "use strict";
 /* Every table as CSV and JSON, and the SQL that makes it of the board's rows in the Parquet file beside the page. */
 const bounds = (name, found) => ({ [name]: found ? found[0] : null, [`${name}_low`]: found ? found[1] : null, [`${name}_high`]: found ? found[2] : null });
+const measureName = () => (state.measure === "change" ? "label_change" : "accuracy");
 const named = (one) => ({ model: one.model, defense: one.defense });
+/* The entrants that the search leaves, best first. */
+function inOrder() {
+  const visible = new Set(filtered());
+  return standing(board()).filter((one) => visible.has(one));
+}
 const TABLES = {
   ranking: () => sorted(filtered()).map((one) => {
     const ranks = one.ranks[rankedBy()];
@@ -16,8 +22,8 @@ const TABLES = {
     const front = new Set(frontOf(entrants, x, y));
     return entrants.map((one) => ({ ...named(one), family: one.family, ...bounds(x.name, one.stats[x.name]), ...bounds(y.name, one.stats[y.name]), on_front: front.has(one) }));
   },
-  conditions: () => standing(board()).filter((one) => filtered().includes(one)).flatMap((one) => board().conditions.flatMap(({ degradation, level }, i) => (one.accuracy[i] || one.change[i] ? [{ ...named(one), degradation, level, ...bounds("accuracy", one.accuracy[i]), ...bounds("label_change", one.change[i]) }] : []))),
-  heat: () => standing(board()).filter((one) => filtered().includes(one)).flatMap((one) => Object.entries(one.by_degradation).map(([degradation, [accuracy, change]]) => ({ ...named(one), degradation, accuracy, label_change: change }))),
+  conditions: () => inOrder().flatMap((one) => board().conditions.flatMap(({ degradation, level }, i) => (one.accuracy[i] || one.change[i] ? [{ ...named(one), degradation, level, ...bounds("accuracy", one.accuracy[i]), ...bounds("label_change", one.change[i]) }] : []))),
+  heat: () => inOrder().flatMap((one) => Object.entries(one.by_degradation).map(([degradation, [accuracy, change]]) => ({ ...named(one), degradation, accuracy, label_change: change }))),
   fragile: () => standing(board()).flatMap((one) => one.fragile.map(([image, name, share]) => ({ ...named(one), image_id: image, class_name: name, label_change: share }))),
   compare: () => (compared ? compared.rows.map(({ condition, ...row }) => ({ degradation: condition.degradation, level: condition.level, ...Object.fromEntries(["n_images", "n_trials", "first", "second", "difference", "low", "high", "images_for_first", "images_for_second", "p", "p_holm"].map((name) => [name, row[name]])) })) : []),
   images: () => (compared ? compared.rows.flatMap((row) => [["A", 1], ["B", -1]].flatMap(([side, sign]) => imagesFor(row, sign).map((one) => ({ degradation: row.condition.degradation, level: row.condition.level, more: side, ...one })))) : []),
@@ -32,7 +38,7 @@ function csv(rows) {
 }
 function json(table, rows) {
   const { dataset, protocol } = board();
-  const pairOf = ["compare", "images"].includes(table) && compared ? { first: named(compared.a), second: named(compared.b), measure: compared.series === "change" ? "label_change" : "accuracy" } : {};
+  const pairOf = ["compare", "images"].includes(table) && compared ? { first: named(compared.a), second: named(compared.b), measure: measureName() } : {};
   return `${JSON.stringify({ table, dataset, protocol, built: DATA.built, ...pairOf, rows }, null, 1)}\n`;
 }
 function download(table, kind) {
@@ -47,7 +53,7 @@ const quoted = (text) => `'${String(text).replaceAll("'", "''")}'`;
 const rowsFile = () => `data/${board().id}.parquet`;
 function sql(table) {
   const [a, b] = pair();
-  const values = { file: rowsFile(), ...(a && b ? { model_a: a.model, defense_a: a.defense, model_b: b.model, defense_b: b.defense } : {}) };
+  const values = { file: rowsFile(), measure: measureName(), ...(a && b ? { model_a: a.model, defense_a: a.defense, model_b: b.model, defense_b: b.defense } : {}) };
   return DATA.sql[table].replace(/\$(\w+)/g, (whole, name) => (name in values ? quoted(values[name]) : whole));
 }
 for (const bar of document.querySelectorAll("[data-table]")) {

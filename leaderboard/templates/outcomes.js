@@ -35,7 +35,7 @@ async function unpacked(text, bytesOfCode) {
 }
 /* One code for each condition and image, condition by condition: n(n + 1)/2 + k for k of n trials, 0 where there is none. */
 async function loadOutcomes(one, which, series) {
-  const content = await loadBeside(one.id, which);
+  const content = await loadBeside(`${which.id}-${one.id}`, which);
   const name = `codes_${series}`;
   if (!content[name]) content[name] = unpacked(content[series], content[`${series}_bytes`]);
   return content[name];

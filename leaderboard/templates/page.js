@@ -145,7 +145,7 @@ function update() {
   redraw("tradeoff", showTradeoff, id, q, defense, state.x, state.y, state.families);
   redraw("pairs", () => listPairs(which), id);
   redraw("compare", showCompare, id, state.a, state.b, measure);
-  redraw("numbers", showNumbers, id, state.a, state.b);
+  redraw("numbers", showNumbers, id, state.a, state.b, measure);
   redraw("curves", () => { showLegend(); showCurves(); }, id, q, defense, measure, [...state.on].sort(), [...state.off].sort());
   redraw("heat", showHeat, id, q, defense, measure);
   writeAddress();

@@ -4,7 +4,11 @@ const MOST_FAMILIES = 7; /* The eighth colour is gray, which the other families 
 const LABELLED = 12; /* Up to so many entrants all have their names beside them. */
 const CROWD = 80; /* Beyond so many, intervals and arrows are faint. */
 const axesOf = () => COLUMNS.filter((column) => column.name !== "model" && isMeasured(column) && board().entrants.some((one) => one.stats[column.name]));
-const axisColumn = (key) => axesOf().find((column) => column.name === state[key]) || axesOf().find((column) => column.name === DEFAULTS[key]) || axesOf()[0];
+function axisColumn(key) {
+  const every = axesOf();
+  const named = (name) => every.find((column) => column.name === name);
+  return named(state[key]) || named(DEFAULTS[key]) || every.find((column) => key === "x" || column !== axisColumn("x")) || every[0];
+}
 const rankedIn = (one, column) => !column.ranked_among || one[column.ranked_among];
 
 /* The families of a board, those with most entrants first, each with the colour of its best entrant. */
@@ -93,6 +97,7 @@ const axisText = (column) => [column.heading, unitOf(column)].filter(Boolean).jo
 
 let points = []; /* What is drawn: the entrants with their positions, from left to right. */
 let pointed = null;
+let drawnWidth = 0;
 
 function showTradeoff() {
   const which = board();
@@ -110,7 +115,8 @@ function showTradeoff() {
     $("front").replaceChildren();
     return;
   }
-  const width = Math.max(300, $("tradeplot").clientWidth || 900);
+  drawnWidth = $("tradeplot").clientWidth;
+  const width = Math.max(300, drawnWidth || 900);
   const height = Math.round(Math.min(600, Math.max(340, 0.55 * width)));
   const [left, right, top, bottom] = [52, 14, 14, 46];
   const [across, up] = [scaleOf(entrants, x, left, width - right), scaleOf(entrants, y, height - bottom, top)];
@@ -243,8 +249,4 @@ $("tradeplot").addEventListener("keydown", (event) => {
 for (const key of ["x", "y"]) $(`axis-${key}`).addEventListener("change", (event) => { state[key] = event.target.value; update(); });
 $("families-auto").addEventListener("click", () => { state.families = ""; update(); });
 $("families-none").addEventListener("click", () => { state.families = "-"; update(); });
-let drawnWidth = 0;
-addEventListener("resize", () => {
-  if ($("tradeplot").clientWidth !== drawnWidth) showTradeoff();
-  drawnWidth = $("tradeplot").clientWidth;
-});
+addEventListener("resize", () => { if (drawnWidth && $("tradeplot").clientWidth !== drawnWidth) showTradeoff(); });

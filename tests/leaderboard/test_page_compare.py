@@ -40,7 +40,7 @@ def test_script_files_hold_names_of_any_kind() -> None:
     images = pd.DataFrame({"image_id": ["</script>", "a\u2028b", '\u202e"\\'], "class_name": ["x", None, np.nan]})
     tables = {name: np.ones((3, 1)) for name in ("hit", "changed", "trials")}
     files = dict(script_files("0123abcd", "k", images, {"fedc0123": pack(tables)}))
-    assert list(files) == ["0123abcd.js", "fedc0123.js"]
+    assert list(files) == ["0123abcd.js", "0123abcd-fedc0123.js"]
     content = json.loads(re.fullmatch(r'receive\("0123abcd", (.*)\);\n', files["0123abcd.js"])[1])
     assert content["image_id"] == images["image_id"].tolist()
     assert content["class_name"] == ["x", None, None]
@@ -187,12 +187,28 @@ def test_what_cannot_be_compared_is_said(chromium: Any, tmp_path: Path) -> None:
     assert "compared with itself" in status(a, a)
     assert "nothing to pair" in status(a, c)
     assert status(a, "gone") == ""
-    (site / "data" / f"{b}.js").write_text(f'receive("{b}", {{"key": "of another build"}})')
+    name = f"{embedded(chromium)['boards'][0]['id']}-{b}"
+    (site / "data" / f"{name}.js").write_text(f'receive("{name}", {{"key": "of another build"}})')
     assert "belongs to another build" in status(a, b)
     assert chromium.get_log("browser") == []
     shutil.rmtree(site / "data")
     assert "is not beside this page: copy the folder data" in status(a, b)
     chromium.get_log("browser")  # the browser itself tells of the missing file
+
+
+@NEEDS_CHROMIUM
+def test_a_network_on_two_boards_has_its_outcomes_on_each(chromium: Any, tmp_path: Path) -> None:
+    """The same network and data set under two protocols are two boards."""
+    rows = pd.concat([sweep(run, "d", range(10, 16), seed, conditions={}) for run, seed in (("r", 0), ("q", 5))])
+    path, site = write(tmp_path, rows, {"r": "p", "q": "pq"}), tmp_path / "site"
+    assert main(["build", "--db", str(path), "--out", str(site)]) == 0
+    visit(chromium, (site / "index.html").as_uri())
+    for board in embedded(chromium)["boards"]:
+        a, b = board["entrants"][0], board["entrants"][3]
+        visit(chromium, f"{(site / 'index.html').as_uri()}#board={board['id']}&a={a['id']}&b={b['id']}")
+        [row] = compared(chromium)["rows"]
+        assert [row["first"], row["second"]] == pytest.approx([one["accuracy"][0][0] for one in (a, b)], abs=2e-6)
+    assert chromium.get_log("browser") == []
 
 
 def test_files_of_an_earlier_build_are_removed_and_others_stay(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import duckdb
 import pandas as pd
 import pytest
 
-from leaderboard.__main__ import main
+from leaderboard.aggregate import boards
+from leaderboard.beside import write_beside
 from leaderboard.page import data
 from leaderboard.read import read
 from tests.leaderboard.browsing import NEEDS_CHROMIUM, embedded, find, press, visit
@@ -27,7 +28,7 @@ MEASURES = ("accuracy", "mean_degraded_accuracy", "mean_label_change", "worst_ac
 
 def whole(folder: Path) -> list[Path]:
     """Return a database with what `made.sweep` lacks, on two data sets."""
-    rows = pd.concat([sweep("r1", "d", range(30), 0), sweep("r1", "e", range(12), 2, HOSTILE[:3])], ignore_index=True)
+    rows = pd.concat([sweep("r1", "d", range(20), 0), sweep("r1", "e", range(9), 2, HOSTILE[:3])], ignore_index=True)
     return [write(folder, rows, {"r1": "p"})]
 
 
@@ -46,10 +47,12 @@ def on_budgets(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("databases", [whole, under_unlike_conditions, on_budgets])
 def test_sql_on_the_rows_gives_the_tables(databases: Any, tmp_path: Path) -> None:
     paths = databases(tmp_path)
-    assert main(["build", *(f"--db={path}" for path in paths), "--out", str(tmp_path / "site")]) == 0
-    content = data(read(paths), "torchvision/alexnet")
+    results = read(paths)
+    found = boards(results, "torchvision/alexnet")
+    write_beside(results, found, tmp_path / "data")
+    content = data(results, "torchvision/alexnet", found)
     for board in content["boards"]:
-        file = str(tmp_path / "site" / "data" / f"{board['id']}.parquet")
+        file = str(tmp_path / "data" / f"{board['id']}.parquet")
 
         def ask(name: str, file: str = file) -> dict[tuple, dict[str, Any]]:
             rows = duckdb.execute(content["sql"][name], {"file": file}).df()
@@ -85,8 +88,9 @@ def test_sql_on_the_rows_gives_the_tables(databases: Any, tmp_path: Path) -> Non
 
 def test_the_rows_are_those_of_the_predictions(tmp_path: Path) -> None:
     rows = sweep("r1", "d", range(30), 0)
-    assert main(["build", "--db", str(write(tmp_path, rows, {"r1": "p"})), "--out", str(tmp_path / "site")]) == 0
-    [file] = (tmp_path / "site" / "data").glob("*.parquet")
+    results = read([write(tmp_path, rows, {"r1": "p"})])
+    write_beside(results, boards(results, "torchvision/alexnet"), tmp_path / "data")
+    [file] = (tmp_path / "data").glob("*.parquet")
     found = pd.read_parquet(file)
     for (model, defense), own in rows.groupby(["model", "defense"]):
         wanted = per_image(own).set_index(["degradation", "level", "image_id"]).sort_index()
@@ -142,12 +146,15 @@ def test_tables_as_csv_and_json(browser: Any, site: str) -> None:
 
 
 @NEEDS_CHROMIUM
-def test_the_comparison_as_csv_and_its_sql(browser: Any, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("measure", ["accuracy", "change"])
+def test_the_comparison_as_csv_and_its_sql(
+    browser: Any, site: str, measure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     board = embedded(browser)["boards"][0]
     a, b = (one["id"] for one in board["entrants"][:2])
-    visit(browser, f"{site}#a={a}&b={b}")
+    visit(browser, f"{site}#a={a}&b={b}&measure={measure}")
     WebDriverWait(browser, 20).until(lambda one: "better" in find(one, "#pairstatus").text)
     rows = taken(browser, "compare")
     press(browser, "[data-take='compare.sql']")
