@@ -1,6 +1,5 @@
 """Writes the template of a repository that keeps submissions, checks them, and publishes their leaderboard."""
 
-import shutil
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -49,7 +48,6 @@ def write_template(folder: Path) -> Path:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 text = source.joinpath(name).read_text("utf-8").replace("@version@", __version__)
                 file.write_text(text, encoding="utf-8")
-            shutil.copymode(folder.parent, made)
             made.rename(folder)  # over an empty folder too
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): name another folder") from None

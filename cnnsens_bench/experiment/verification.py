@@ -130,6 +130,7 @@ def verify(request: VerifyRequest, console: Console) -> Verification:
     with tempfile.TemporaryDirectory() as temporary, _opened(request.results, Path(temporary)) as store:
         rows = store.query(SQL["sample_predictions"], [seed, request.sample])
         totals = store.query(SQL["count_predictions"]).set_index(ENTRANT)["total"]
+        configs = store.query(SQL["run_configs"]).set_index("run_id")["config"]
         if rows.empty:
             raise UserError(f"{request.results} has no predictions yet: a run brings them, cnnsens_bench.run")
         say(console, f"{request.results}: up to {request.sample} rows of each entrant, chosen by --seed {seed}")
@@ -140,8 +141,8 @@ def verify(request: VerifyRequest, console: Console) -> Verification:
             sizes = int(totals[key]), len(own)
             weights = own["weights_sha256"].iloc[0]
             found[key] = EntrantVerification(protocol, dataset, model, defense, weights, *sizes)
-        for number, (_, of_run) in enumerate(rows.groupby(["run_id", "dataset"], sort=False)):
-            _verify_run(of_run, found, given, request.trust, Path(temporary) / str(number))
+        for number, ((run_id, _), of_run) in enumerate(rows.groupby(["run_id", "dataset"], sort=False)):
+            _verify_run(of_run, configs[run_id], found, given, request.trust, Path(temporary) / str(number))
     verification = Verification(seed, list(found.values()))
     _say(verification, console)
     if request.report:
@@ -164,16 +165,20 @@ def _opened(text: str, temporary: Path) -> Iterator[Store]:
 
 def _verify_run(
     rows: pd.DataFrame,
+    recorded: str,
     found: Mapping[Hashable, EntrantVerification],
     given: Mapping[str, str],
     trust: bool,
     folder: Path,
 ) -> None:
-    """Compute the sampled rows of one run on one data set, and count what came of them in `found`."""
+    """Compute the sampled rows of one run on one data set, and count what came of them in `found`.
+
+    `recorded` is the config of the run as the database has it.
+    """
     samples: Samples | None = None
     sentence = ""
     try:
-        config = recorded_config(rows["config"].iloc[0], given, trust)
+        config = recorded_config(recorded, given, trust)
         load_plugins(config.plugins)
         samples = load_samples(config.dataset, config.data_root)
     except UserError as error:

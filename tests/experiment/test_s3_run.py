@@ -76,7 +76,7 @@ def test_the_same_rows_as_on_a_disk(
     uris = rows(output, "SELECT uri FROM images")["uri"]
     assert uris.str.startswith(f"{DATA}/class_").all()
     names = names_below(storage_path(output))
-    assert {name.partition("/")[0] for name in names} == {"results.duckdb", "figures"}
+    assert {name.partition("/")[0] for name in names} == {"results.duckdb", "results.json", "figures"}
     assert not list(cache.glob("outputs/*/work"))
 
 
@@ -95,7 +95,7 @@ def test_over_ray(server: Server, whole: pd.DataFrame, pictures: Path, cache: Pa
     floats = whole.select_dtypes("float32").columns
     pd.testing.assert_frame_equal(rows(output).drop(columns=floats), whole.drop(columns=floats))
     pd.testing.assert_frame_equal(rows(output)[floats], whole[floats], rtol=1e-3, atol=1e-5)
-    assert names_below(storage_path(output)) == ["results.duckdb"]
+    assert names_below(storage_path(output)) == ["results.duckdb", "results.json"]
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_a_killed_run_goes_on(server: Server, whole: pd.DataFrame, cache: Path) 
     assert json.loads((storage_path(output) / "run.lock").read_text())["pid"] == process.pid
     assert main(words(DATA, output, cache.with_name("other"))) == 0
     pd.testing.assert_frame_equal(rows(output), whole)
-    assert names_below(storage_path(output)) == ["results.duckdb"]
+    assert names_below(storage_path(output)) == ["results.duckdb", "results.json"]
 
 
 def test_a_second_run_is_refused(

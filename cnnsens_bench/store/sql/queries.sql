@@ -69,7 +69,7 @@ ANTI JOIN (
 
 -- name: sample_predictions
 -- The first rows of each entrant by a hash of their cells and a text, which are the same cells for all entrants of a data
--- set, with their run's config. The parameters are the text and the number of rows of an entrant.
+-- set. The parameters are the text and the number of rows of an entrant.
 WITH chosen AS (
     SELECT * FROM protocol_predictions
     QUALIFY row_number() OVER (
@@ -77,9 +77,12 @@ WITH chosen AS (
         ORDER BY sha256(concat_ws(chr(31), ?, protocol, dataset, image_id, degradation, level, trial))
     ) <= ?
 )
-SELECT chosen.*, weights_sha256, config::VARCHAR AS config
-FROM chosen JOIN runs USING (run_id) LEFT JOIN models USING (dataset, model, defense)
-ORDER BY chosen.protocol, dataset, model, defense, image_id, degradation, level, trial;
+SELECT chosen.*, weights_sha256
+FROM chosen LEFT JOIN models USING (dataset, model, defense)
+ORDER BY protocol, dataset, model, defense, image_id, degradation, level, trial;
+
+-- name: run_configs
+SELECT run_id, config::VARCHAR AS config FROM runs;
 
 -- name: count_predictions
 SELECT protocol, dataset, model, defense, count(*) AS total FROM protocol_predictions GROUP BY ALL;
