@@ -56,8 +56,12 @@ def test_a_raised_budget_computes_the_difference_and_the_rows_of_a_whole_run(
         stored = len(there.query(ROWS)) if sizes else 0
         asked = request(pictures, tmp_path / "cache", tmp_path / "out", f"budget={budget}")
         if stored:
-            expected = estimate(compose(asked), Console(quiet=True))
+            shown = io.StringIO()
+            expected = estimate(compose([*asked, "until=1"]), Console(file=shown, width=200))
             assert expected.stored == stored
+            assert expected.first_round is not None
+            assert 0 < expected.first_round < expected.evaluations
+            assert f"until: at least {expected.first_round} of these evaluations, about" in shown.getvalue()
         else:
             study = prepare(compose(asked))
             expected = wanted_counts(None, study.sweep(), study.images, study.protocol)
@@ -88,27 +92,17 @@ def test_an_impossible_budget_is_refused(budget: str, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
-def test_rounds_end_with_the_rows_of_a_whole_run(
-    whole: pd.DataFrame,
-    pictures: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    engine: str,
+def test_rounds_compute_rows_of_a_whole_run(
+    whole: pd.DataFrame, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], engine: str
 ) -> None:
-    """Six images of random networks are never known to a hundredth of a point, so that all rounds are needed."""
-    monkeypatch.setattr(profiling, "LEAST", 0.0)
-    asked = request(pictures, tmp_path / "cache", tmp_path / "out", f"cluster.engine={engine}")
-    assert main([*asked, "until=ranked", "budget=0.4"]) == 0
-    table, said = Store(tmp_path / "out").query(ROWS), capsys.readouterr().out
-    assert "round 1 of at most 1: 2 networks, 40 % of the degraded cells" in said
-    assert "% of the degraded cells evaluated" in " ".join(said.split())
-    pd.testing.assert_frame_equal(table, whole.merge(table[KEY]))
-    shown = io.StringIO()
-    found = estimate(compose([*asked, "until=0.01"]), Console(file=shown, width=200))
-    assert found.first_round == 0
-    assert found.evaluations == len(whole) - len(table)
-    assert "until: at least 0 of these evaluations" in shown.getvalue()
+    """Six images never tell a mean to a hundredth of a point, so that the rounds end with the budget."""
+    asked = request(pictures, tmp_path / "cache", tmp_path / "out", f"cluster.engine={engine}", "budget=0.7")
     assert main([*asked, "until=0.01"]) == 0
-    pd.testing.assert_frame_equal(Store(tmp_path / "out").query(ROWS), whole)
-    assert "until=0.01 is not reached with the whole budget" in capsys.readouterr().out
+    table, said = Store(tmp_path / "out").query(ROWS), capsys.readouterr().out
+    pd.testing.assert_frame_equal(table, whole.merge(table[KEY]))
+    cells = table[table["degradation"] != "none"].groupby(["image_id", "model"]).size()
+    assert set(cells) <= {int(0.7 * CELLS), int(0.7 * CELLS) + 1}
+    assert "round 1 of at most 2: 2 networks, 40 % of the degraded cells" in said
+    assert "round 2 of at most 2: 2 networks, 70 % of the degraded cells" in said
+    assert "until=0.01 is not reached with the whole budget" in said
+    assert "% of the degraded cells evaluated" in " ".join(said.split())
