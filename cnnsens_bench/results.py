@@ -173,8 +173,8 @@ class Results(contextlib.AbstractContextManager["Results"]):
         rows = self.query(EXPECTED)
         rows["recalibrated"] = rows["predicted"]
         for _, own in rows.groupby(["protocol", "dataset", "model", "defense", "predictor", "degradation"]):
-            columns = (own[name].to_numpy() for name in ("predicted", "measured", "n_trials"))
-            rows.loc[own.index, "recalibrated"] = recalibrate(*columns, own["image_id"].tolist(), folds)
+            predicted, measured, trials = own[["predicted", "measured", "n_trials"]].to_numpy(float).T
+            rows.loc[own.index, "recalibrated"] = recalibrate(predicted, measured, trials, own["image_id"], folds)
         return rows
 
     def summary(self) -> pd.DataFrame:
