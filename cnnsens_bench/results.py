@@ -168,9 +168,8 @@ class Results(DecisionTables, contextlib.AbstractContextManager["Results"]):
         rows = self.query(SQL["expected_and_measured"])
         rows["recalibrated"] = rows["predicted"]
         for _, own in rows.groupby(["protocol", "dataset", "model", "defense", "predictor", "degradation"]):
-            predicted, measured, trials = (own[name].to_numpy() for name in ("predicted", "measured", "n_trials"))
-            mapped = recalibrate(predicted, measured, trials, own["image_id"].tolist(), folds)
-            rows.loc[own.index, "recalibrated"] = mapped
+            predicted, measured, trials = own[["predicted", "measured", "n_trials"]].to_numpy(float).T
+            rows.loc[own.index, "recalibrated"] = recalibrate(predicted, measured, trials, own["image_id"], folds)
         return rows
 
     def summary(self) -> pd.DataFrame:

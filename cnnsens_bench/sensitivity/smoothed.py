@@ -74,28 +74,31 @@ def smoothed_change(given: "PredictorInput", smoothing: Smoothing, any_negative:
     any_negative
         The probability that one of several normal margins is negative.
     """
+    reference = given.outputs.reference
     model = noise_model(given.degradation, given.level, given.pixels)
     noisy = [given.degraded(k) for k in range(smoothing.copies)]
     with torch.no_grad():
-        logits = [given.network(copy) for copy in noisy[DIFFERENTIATED:]]
-    gradients: list[list[Tensor]] = []
-    rivals = torch.empty(0)
-    for k in range(DIFFERENTIATED):
+        plain = [given.network(copy) for copy in noisy[DIFFERENTIATED:]]
+    differentiated, gradients = [], []
+    rivals = None
+    for copy in noisy[:DIFFERENTIATED]:
         with torch.enable_grad():
-            leaf = noisy[k].detach().requires_grad_()
+            leaf = copy.detach().requires_grad_()
             with CheapBackward():
                 seen = given.network(leaf)
-            logits.insert(k, seen.detach())
-            if k == 0:
-                rivals = best_rivals(torch.stack(logits).mean(0), given.outputs.reference, smoothing.rivals)
-            margins = margins_of(seen, given.outputs.reference, rivals)
-            chosen = [*outputs_of(seen, given.outputs.reference)[:2], *margins[: None if smoothing.covariance else 1]]
-            last = len(chosen) - 1
+            differentiated.append(seen.detach())
+            if rivals is None:
+                rivals = best_rivals(torch.stack([*plain, differentiated[0]]).mean(0), reference, smoothing.rivals)
+            margins = margins_of(seen, reference, rivals if smoothing.covariance else rivals[:, :1])
+            functions = [*outputs_of(seen, reference)[:2], *margins]
+            last = len(functions) - 1
             gradients.append(
-                [torch.autograd.grad(f.sum(), leaf, retain_graph=i < last)[0] for i, f in enumerate(chosen)]
+                [torch.autograd.grad(f.sum(), leaf, retain_graph=i < last)[0] for i, f in enumerate(functions)]
             )
-    values = torch.stack([outputs_of(own, given.outputs.reference)[:2] for own in logits])
-    margins = torch.stack([margins_of(own, given.outputs.reference, rivals) for own in logits])
+    assert rivals is not None
+    logits = [*differentiated, *plain]
+    values = torch.stack([outputs_of(own, reference)[:2] for own in logits])
+    margins = torch.stack([margins_of(own, reference, rivals) for own in logits])
     means, deviations = [], []
     for i in range(2):
         own = [gradient[i : i + 1] for gradient in gradients]
@@ -106,8 +109,7 @@ def smoothed_change(given: "PredictorInput", smoothing: Smoothing, any_negative:
     covariance, shared = _covariance(model, noisy, own)
     mean = _corrected(margins, own, given.pixels, noisy, model, shared)
     if not smoothing.covariance:
-        count = margins.shape[1]
-        alike = (torch.eye(count, dtype=torch.float64) + 1) / 2
+        alike = (torch.eye(margins.shape[1], dtype=torch.float64) + 1) / 2
         covariance = covariance * alike.to(covariance)
     change = torch.stack(means) - given.outputs.values[:2]
     return _with_margin(given, change, torch.stack(deviations), mean.T, covariance, any_negative)
