@@ -110,8 +110,9 @@ def read(paths: Sequence[Path], baseline: Path | None = None) -> LoadedResults:
         Where a file is not a results database or of another version, and where there are no predictions.
     """
     paths = list(dict.fromkeys([*([baseline] if baseline else []), *paths]))
-    bounds = {"memory_limit": MEMORY, "threads": min(MOST_THREADS, os.cpu_count() or 1)}
-    connection = duckdb.connect(config=bounds | {"temp_directory": tempfile.gettempdir()})
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    bounds = {"memory_limit": MEMORY, "threads": str(threads), "temp_directory": tempfile.gettempdir()}
+    connection = duckdb.connect(config=bounds)  # type: ignore[arg-type]  # dict is invariant
     sql = statements("leaderboard")
     connection.execute(sql["create_tables"])
     found, runs, failures = [], [], []
