@@ -4,7 +4,7 @@
 
 The table is made up: 300 images × 15 degradations × 5 levels × 8 networks, whose hits depend on how hard the image, the
 condition and both together are, for all networks and for each. Two networks have equal accuracies under every
-condition; the others differ by 1 to 8 points from the next. A replay draws images of the table with replacement, under
+condition; the others differ by 2 to 6 points from the next. A replay draws images of the table with replacement, under
 new ids, so that the table is the population and its means are the truth. It decides as a run does.
 
 `until=ranked`: `separated` is the share of pairs of networks that the rounds report as separated, of those that the

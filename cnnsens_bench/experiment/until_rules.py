@@ -8,6 +8,8 @@ from cnnsens_bench.measures.sequential import SEPARATED, TIED, UNDECIDED, varian
 
 MEASURES = {"hit": "mean degraded accuracy", "changed": "mean p_Δ"}
 """The measures of `RoundResults`, as sentences name them."""
+SIGNS = {SEPARATED: ">", TIED: "=", UNDECIDED: "?"}
+"""What stands between two neighbours in the order."""
 MOST_NAMES = 12
 """The most entrants that a sentence names."""
 
@@ -90,6 +92,7 @@ class RankedRule:
 
     def __init__(self, results: RoundResults) -> None:
         self.results = results
+        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def undecided(self, number: int) -> np.ndarray:
         """Return the positions of the entrants that are not told from a neighbour, nor tied with it."""
@@ -109,14 +112,16 @@ class RankedRule:
         """Say the order after the last round, with ties."""
         order, states = self._neighbours(number)
         names = [self.results.names[position] for position in order]
-        text = names[0]
-        for state, name in zip(states[: MOST_NAMES - 1], names[1:MOST_NAMES], strict=False):
-            text += f" {'>' if state == SEPARATED else '='} {name}"
+        signs = [SIGNS[state] for state in states]
+        text = names[0] + "".join(f" {sign} {name}" for sign, name in zip(signs, names[1:MOST_NAMES], strict=False))
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        return f"order by mean degraded accuracy, where = is a tie: {text}{more}"
+        unknown = ", ? is not known" if "?" in signs else ""
+        return f"order by mean degraded accuracy, where = is a tie{unknown}: {text}{more}"
 
     def _neighbours(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the order of the entrants, and what is known of each and the next one."""
-        looks = self.results.looks(number)
-        order = looks.order()
-        return order, looks.pair_states()[order[:-1], order[1:]]
+        if number not in self._known:
+            looks = self.results.looks(number)
+            order = looks.order()
+            self._known[number] = order, looks.pair_states()[order[:-1], order[1:]]
+        return self._known[number]

@@ -214,9 +214,9 @@ class Looks:
             information = np.zeros(len(first))
             information[varies] = 1.0 if last else whole / variance
             spent = np.vstack([spent, _spent(information, spent[-1])])
-            bounds = _bounds(variances[1 : number + 1, varies], spent[1:, varies])
             most = difference + HOPELESS * np.sqrt(variance - whole)
-            separated = _normal_score(difference / np.sqrt(variance), self.images) > bounds
+            score = _normal_score(difference / np.sqrt(variance), self.images)
+            separated = _passes(score, variances[1 : number + 1, varies], spent[:, varies])
             states[varies] = np.select([separated, most < Z * np.sqrt(whole)], [SEPARATED, TIED], UNDECIDED)
             never_differ = known & (variances[number] == 0) & (differences[number] == 0)
             states[never_differ | (known & last & (states == UNDECIDED))] = TIED
@@ -229,6 +229,25 @@ def _spent(information: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Return the probability that is spent by the end of a round, from the share of the information that it has."""
     rounded = np.where(information < 1, np.clip(np.floor(information / STEP) * STEP, STEP, MOST_EARLY), 1)
     return np.maximum(ALPHA * rounded, before + ALPHA * LEAST_SPENT).round(6)
+
+
+def _passes(score: np.ndarray, variances: np.ndarray, spent: np.ndarray) -> np.ndarray:
+    """Return whether each pair's |z| of the last round passes its bound.
+
+    Parameters
+    ----------
+    score
+        Shape (pairs,): |z|.
+    variances
+        Shape (rounds, pairs).
+    spent
+        Shape (1 + rounds, pairs): the spent probabilities, from 0 on.
+    """
+    # No bound is below that of a single round, and none above the one that leaves out what earlier rounds have passed.
+    passes = score > -ndtri((spent[-1] - spent[-2]) / 2)
+    close = ~passes & (score > Z)
+    passes[close] = score[close] > _bounds(variances[:, close], spent[1:, close])
+    return passes
 
 
 def _bounds(variances: np.ndarray, spent: np.ndarray) -> np.ndarray:

@@ -212,6 +212,7 @@ def test_a_network_without_predictions_ends_with_the_budget(
 
     for until in ("ranked", 30.0):
         assert run_in_rounds(until, sweep, images, store, "p", Console(file=said, width=300), compute) == 3
+    assert "where = is a tie, ? is not known: s/best ? s/lost" in said.getvalue()
     assert said.getvalue().count("round 2 of at most 2: of") == said.getvalue().count("round 2 of at most 2: the") == 1
 
 
