@@ -47,7 +47,9 @@ def test_it_has_the_measured_value_where_there_is_one(store: Store) -> None:
     measured = store.query("FROM label_change").set_index(["degradation", "level"])
     for degradation, level in (("gaussian_rgb", 4.0), ("pepper_pixel", 0.01)):
         row, own = curve.loc[("s/m", "gradient", degradation, level)], measured.loc[(degradation, level)]
-        assert tuple(row[["measured", "measured_low", "measured_high"]]) == pytest.approx(tuple(own[["value", "low", "high"]]))
+        assert tuple(row[["measured", "measured_low", "measured_high"]]) == pytest.approx(
+            tuple(own[["value", "low", "high"]])
+        )
         assert row["error"] == pytest.approx(row["value"] - own["value"])
     assert curve.loc["s/other"]["measured"].isna().all()
     seen = curve.loc[("s/m", "gradient")].dropna(subset=["measured"])
