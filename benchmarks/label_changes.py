@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from budget import NETWORK
 from rich.console import Console
 from rich.table import Table
 
@@ -12,6 +11,7 @@ from cnnsens_bench.run import main as run
 from cnnsens_bench.store import Store
 from cnnsens_bench.utils.formatting import level_text
 
+NETWORK = "{name: timm/test_resnet, weights: random, training: {epochs: 8, lr_head: 3.0e-3, lr_body: 3.0e-3}}"
 PREDICTORS = (
     "noisy_gradients(copies=2)",
     "noisy_gradients(copies=4)",
