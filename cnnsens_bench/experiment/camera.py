@@ -1,6 +1,7 @@
 """What the command `camera` does: photographs are read, measured and summed up."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -159,7 +160,7 @@ def _photographs_in(text: str) -> list[str]:
     """Return the paths or URIs of a folder's photographs, without hidden ones, or of one photograph."""
     place = storage_path(text)
     if is_local(place):
-        if not place.exists():
+        if not os.path.exists(place):
             raise UserError(f"there is no photograph or folder '{plain(text)}'")
         if not place.is_dir():
             return [text]
@@ -222,23 +223,31 @@ def _pairs(request: CameraRequest, kept: _Kept, notes: list[str]) -> list[NoiseF
         indices = repeated_pairs([photograph.thumbnail for photograph in kept.figures], layouts)
         pairs = [(_read(kept.uris[i])[0], _read(kept.uris[j])[0]) for i, j in indices]
         return [noise for pair in pairs if (noise := measure_pair(*pair, request.resize))]
-    shots = [image for image, _, _ in map(_read, _photographs_in(request.repeated))]
-    if len(shots) < 2:
-        raise UserError(f"--repeated {plain(request.repeated)} has {len(shots)} photographs: it must have two at least")
+    uris = _photographs_in(request.repeated)
+    if len(uris) < 2:
+        raise UserError(f"--repeated {plain(request.repeated)} has {len(uris)} photographs: it must have two at least")
     found, moved = [], 0
-    for first, second in pairwise(shots):
+    for first, second in pairwise(map(_shot, uris)):
         if first.pixels.shape == second.pixels.shape and same_scene(*map(thumbnail, (first.pixels, second.pixels))):
             noise = measure_pair(first, second, request.resize)
             found += [noise] if noise else []
         else:
             moved += 1
     if moved:
-        notes.append(f"{moved} of {len(shots) - 1} pairs of --repeated show different scenes, and are left out")
+        notes.append(f"{moved} of {len(uris) - 1} pairs of --repeated show different scenes, and are left out")
     if not found:
         raise UserError(
             f"--repeated {plain(request.repeated)} has no two shots of one scene and size: take them from a tripod"
         )
     return found
+
+
+def _shot(uri: str) -> images.Decoded:
+    """Return a photograph of the folder `--repeated`. Raise `UserError` where it cannot be read."""
+    try:
+        return _read(uri)[0]
+    except ImageError as error:
+        raise UserError(f"--repeated: {plain(str(error))}: take it out of the folder") from None
 
 
 def _write(path: Path, report: CameraReport) -> None:

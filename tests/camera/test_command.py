@@ -185,14 +185,24 @@ def test_the_choice_of_many_is_said(folder: Path, measure: Measure) -> None:
         (["{folder}", "--limit", "0"], "--limit is 0: it must be at least 1"),
         (["{folder}", "--only", "Leica"], "6 do not name 'Leica' as their camera"),
         (["{file}", "--repeated", "{empty}"], "has 0 photographs: it must have two at least"),
+        (["{file}", "--repeated", "{broken}"], "--repeated: {broken}/b.jpg: not an image"),
+        (["/" + "x" * 300], "there is no photograph or folder"),
         (["{file}", "--repeated", "{folder}"], "has no two shots of one scene and size"),
         (["{file}", "--json", "/no/folder/x.json"], "/no/folder/x.json cannot be written"),
     ],
 )
 def test_wrong_requests(words: list[str], sentence: str, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "empty").mkdir()
+    broken = folder_of(tmp_path / "broken", photographs([0]))
+    (broken / "b.jpg").write_bytes(b"no image")
     folder_of(tmp_path / "screens", [np.full((90, 90, 3), 200, np.uint8)])
-    names = {"folder": folder, "file": folder / "00.png", "empty": tmp_path / "empty", "screens": tmp_path / "screens"}
+    names = {
+        "folder": folder,
+        "file": folder / "00.png",
+        "empty": tmp_path / "empty",
+        "screens": tmp_path / "screens",
+        "broken": broken,
+    }
     assert main([word.format(**names) for word in words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
