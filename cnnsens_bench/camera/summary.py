@@ -207,7 +207,9 @@ def _add_jpeg(parts: _Summary) -> None:
 def _add_black_pixels(parts: _Summary, defects: DefectFinder) -> None:
     shares = defects.shares()
     if shares is None:
-        parts.notes.append("defective pixels cannot be told: that takes five photographs of one size")
+        parts.notes.append(
+            "defective pixels cannot be told: that takes five photographs of one size, of different scenes"
+        )
     else:
         _, pixels, dark, bright = shares
         parts.measurements["dead_pixels"] = share_over([dark], [pixels])

@@ -81,11 +81,9 @@ def measure_camera(request: CameraRequest, console: Console, error_console: Cons
         print_camera(console, report)
         if request.json:
             _write(Path(request.json).expanduser(), report)
-            command = f"python -m cnnsens_bench.run degradations=camera:{request.json}"
-            say(
-                console,
-                f"written: {request.json}" + (f" ({command} degrades as this camera does)" if report.mix else ""),
-            )
+            path = plain(request.json)
+            usage = f" (python -m cnnsens_bench.run degradations=camera:{path} degrades as this camera does)"
+            say(console, f"written: {path}" + (usage if report.mix else ""))
     say(error_console, *(f"error: {plain(sentence)}" for sentence in failed))
     return len(failed)
 
@@ -114,10 +112,12 @@ def camera_report(
             if reason:
                 left_out[reason] += 1
                 continue
-            figures = measure_photograph(image, facts, request.resize, defects)
+            figures = measure_photograph(image, facts, request.resize)
             if figures.is_drawn:
                 left_out[DRAWN] += 1
                 continue
+            if not any(_repeats(figures, other) for other in kept.figures):
+                defects.add(image.pixels, figures.layout)
             kept.uris.append(uri)
             kept.figures.append(figures)
     notes += [f"{count} of {len(uris)} pictures are left out: they {reason}" for reason, count in left_out.items()]
@@ -130,6 +130,11 @@ def camera_report(
     pairs = _pairs(request, kept, notes)
     name = request.name or Path(given[0]).name or "camera"
     return summarise(kept.figures, pairs, defects, name, request.resize, notes), failed
+
+
+def _repeats(photograph: PhotographFigures, other: PhotographFigures) -> bool:
+    """Return whether both show one scene, whose small dark and bright spots could be taken for defective pixels."""
+    return photograph.layout == other.layout and same_scene(photograph.thumbnail, other.thumbnail)
 
 
 @dataclass
