@@ -177,7 +177,7 @@ def _add_exposure(parts: _Summary) -> None:
     parts.notes.append("exposure and clipping are no level of a degradation: they are not in the mix")
     coloured = [one for one in found if math.isfinite(one.red)]
     if not coloured:
-        parts.notes.append("white balance cannot be told: the photographs are gray")
+        parts.notes.append("white balance cannot be told: the photographs are gray or clipped")
         return
     parts.measurements["gain_red"] = median_over([one.red for one in coloured], 0)
     parts.measurements["gain_blue"] = median_over([one.blue for one in coloured], 0)
