@@ -9,7 +9,7 @@ from cnnsens_bench import images
 from cnnsens_bench.degradations.__main__ import PNG_STEPS
 
 COMMANDS = ("cnnsens_bench.run", "cnnsens_bench.tune", "cnnsens_bench.predict", "cnnsens_bench.figures",
-            "cnnsens_bench.degradations", "leaderboard")  # fmt: skip
+            "cnnsens_bench.degradations", "cnnsens_bench.camera", "leaderboard")  # fmt: skip
 SLOW = ("torch", "ray", "timm", "mlflow", "pandas", "numba", "matplotlib", "duckdb", "cv2", "scipy")
 CODE = """
 import runpy, sys

@@ -15,6 +15,8 @@ from cnnsens_bench.images import Decoded, render
 
 SIDE = 8
 """The side of a block in pixels."""
+SMALLEST = 4 * SIDE
+"""The side in pixels below which a picture has too few different blocks."""
 BLOCKS = 20_000
 """How many blocks of a picture are looked at."""
 FEWEST_BLOCKS = 500
@@ -136,8 +138,6 @@ def wavelet_variance(pixels: np.ndarray) -> float:
     This is the estimator of Donoho and Johnstone (1994) that scikit-image's `estimate_sigma` computes.
     """
     height, width = pixels.shape[:2]
-    if min(height, width) < 2 * SIDE:
-        return np.nan
     values = pixels.astype(np.float32)
     rows = sum(tap * values[k : height - 3 + k : 2] for k, tap in enumerate(DAUBECHIES))
     details = np.abs(sum(tap * rows[:, k : width - 3 + k : 2] for k, tap in enumerate(DAUBECHIES)))
@@ -173,7 +173,7 @@ def resizing_factor(across: float, down: float, size: int = 96) -> float:
 def _sampled(pixels: np.ndarray, seed: int) -> np.ndarray:
     """Return blocks at random positions, (n, SIDE, SIDE, channels)."""
     height, width = pixels.shape[:2]
-    if min(height, width) < SIDE:
+    if min(height, width) < SMALLEST:
         return np.zeros((0, SIDE, SIDE, pixels.shape[2]), np.uint8)
     rng = np.random.default_rng(seed)
     rows, columns = rng.integers(0, height - SIDE + 1, BLOCKS), rng.integers(0, width - SIDE + 1, BLOCKS)

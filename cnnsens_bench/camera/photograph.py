@@ -8,7 +8,6 @@ import numpy as np
 from cnnsens_bench.camera.blur import blur_of
 from cnnsens_bench.camera.defects import (
     BlackCounts,
-    DefectFinder,
     black_counts,
     surroundings,
     without_zeros,
@@ -72,7 +71,7 @@ class PhotographFigures:
         return self.facts.camera is None and self.noise is not None and self.noise.constant > most
 
 
-def measure_photograph(image: Decoded, facts: FileFacts, size: int | None, defects: DefectFinder) -> PhotographFigures:
+def measure_photograph(image: Decoded, facts: FileFacts, size: int | None) -> PhotographFigures:
     """Measure a photograph.
 
     Parameters
@@ -84,11 +83,8 @@ def measure_photograph(image: Decoded, facts: FileFacts, size: int | None, defec
     size
         The side of the network's input that it is resized to first; None for the photograph as it is. Black pixels are
         always looked for in the photograph as it is.
-    defects
-        Counts where pixels stand out.
     """
     pixels = image.pixels
-    defects.add(pixels, (facts.size, facts.orientation))
     black = None
     if not facts.lossy:
         around = surroundings(pixels)

@@ -177,7 +177,7 @@ def _add_exposure(parts: _Summary) -> None:
     parts.notes.append("exposure and clipping are no level of a degradation: they are not in the mix")
     coloured = [one for one in found if math.isfinite(one.red)]
     if not coloured:
-        parts.notes.append("white balance cannot be told: the photographs are gray")
+        parts.notes.append("white balance cannot be told: the photographs are gray or clipped")
         return
     parts.measurements["gain_red"] = median_over([one.red for one in coloured], 0)
     parts.measurements["gain_blue"] = median_over([one.blue for one in coloured], 0)
@@ -207,7 +207,9 @@ def _add_jpeg(parts: _Summary) -> None:
 def _add_black_pixels(parts: _Summary, defects: DefectFinder) -> None:
     shares = defects.shares()
     if shares is None:
-        parts.notes.append("defective pixels cannot be told: that takes five photographs of one size")
+        parts.notes.append(
+            "defective pixels cannot be told: that takes five photographs of one size, of different scenes"
+        )
     else:
         _, pixels, dark, bright = shares
         parts.measurements["dead_pixels"] = share_over([dark], [pixels])

@@ -265,8 +265,8 @@ def degradation(
     return decorate
 
 
-RESERVED = ("none", "sensitivity", "albumentations:")
-"""Names with another meaning in a plan or a config, and the prefix of albumentations' transforms."""
+RESERVED = ("none", "sensitivity", "albumentations:", "camera:")
+"""Names with another meaning in a plan or a config, and prefixes with one in a config."""
 
 
 def _check_name(name: object) -> None:

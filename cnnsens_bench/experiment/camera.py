@@ -1,6 +1,7 @@
 """What the command `camera` does: photographs are read, measured and summed up."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -80,11 +81,9 @@ def measure_camera(request: CameraRequest, console: Console, error_console: Cons
         print_camera(console, report)
         if request.json:
             _write(Path(request.json).expanduser(), report)
-            command = f"python -m cnnsens_bench.run degradations=camera:{request.json}"
-            say(
-                console,
-                f"written: {request.json}" + (f" ({command} degrades as this camera does)" if report.mix else ""),
-            )
+            path = plain(request.json)
+            usage = f" (python -m cnnsens_bench.run degradations=camera:{path} degrades as this camera does)"
+            say(console, f"written: {path}" + (usage if report.mix else ""))
     say(error_console, *(f"error: {plain(sentence)}" for sentence in failed))
     return len(failed)
 
@@ -113,10 +112,12 @@ def camera_report(
             if reason:
                 left_out[reason] += 1
                 continue
-            figures = measure_photograph(image, facts, request.resize, defects)
+            figures = measure_photograph(image, facts, request.resize)
             if figures.is_drawn:
                 left_out[DRAWN] += 1
                 continue
+            if not any(_repeats(figures, other) for other in kept.figures):
+                defects.add(image.pixels, figures.layout)
             kept.uris.append(uri)
             kept.figures.append(figures)
     notes += [f"{count} of {len(uris)} pictures are left out: they {reason}" for reason, count in left_out.items()]
@@ -129,6 +130,11 @@ def camera_report(
     pairs = _pairs(request, kept, notes)
     name = request.name or Path(given[0]).name or "camera"
     return summarise(kept.figures, pairs, defects, name, request.resize, notes), failed
+
+
+def _repeats(photograph: PhotographFigures, other: PhotographFigures) -> bool:
+    """Return whether both show one scene, whose small dark and bright spots could be taken for defective pixels."""
+    return photograph.layout == other.layout and same_scene(photograph.thumbnail, other.thumbnail)
 
 
 @dataclass
@@ -159,7 +165,7 @@ def _photographs_in(text: str) -> list[str]:
     """Return the paths or URIs of a folder's photographs, without hidden ones, or of one photograph."""
     place = storage_path(text)
     if is_local(place):
-        if not place.exists():
+        if not os.path.exists(place):
             raise UserError(f"there is no photograph or folder '{plain(text)}'")
         if not place.is_dir():
             return [text]
@@ -222,23 +228,31 @@ def _pairs(request: CameraRequest, kept: _Kept, notes: list[str]) -> list[NoiseF
         indices = repeated_pairs([photograph.thumbnail for photograph in kept.figures], layouts)
         pairs = [(_read(kept.uris[i])[0], _read(kept.uris[j])[0]) for i, j in indices]
         return [noise for pair in pairs if (noise := measure_pair(*pair, request.resize))]
-    shots = [image for image, _, _ in map(_read, _photographs_in(request.repeated))]
-    if len(shots) < 2:
-        raise UserError(f"--repeated {plain(request.repeated)} has {len(shots)} photographs: it must have two at least")
+    uris = _photographs_in(request.repeated)
+    if len(uris) < 2:
+        raise UserError(f"--repeated {plain(request.repeated)} has {len(uris)} photographs: it must have two at least")
     found, moved = [], 0
-    for first, second in pairwise(shots):
+    for first, second in pairwise(map(_shot, uris)):
         if first.pixels.shape == second.pixels.shape and same_scene(*map(thumbnail, (first.pixels, second.pixels))):
             noise = measure_pair(first, second, request.resize)
             found += [noise] if noise else []
         else:
             moved += 1
     if moved:
-        notes.append(f"{moved} of {len(shots) - 1} pairs of --repeated show different scenes, and are left out")
+        notes.append(f"{moved} of {len(uris) - 1} pairs of --repeated show different scenes, and are left out")
     if not found:
         raise UserError(
             f"--repeated {plain(request.repeated)} has no two shots of one scene and size: take them from a tripod"
         )
     return found
+
+
+def _shot(uri: str) -> images.Decoded:
+    """Return a photograph of the folder `--repeated`. Raise `UserError` where it cannot be read."""
+    try:
+        return _read(uri)[0]
+    except ImageError as error:
+        raise UserError(f"--repeated: {plain(str(error))}: take it out of the folder") from None
 
 
 def _write(path: Path, report: CameraReport) -> None:

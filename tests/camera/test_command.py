@@ -113,6 +113,19 @@ def test_repeated_shots_are_found_or_named(tmp_path: Path, measure: Measure) -> 
     assert (alone.photographs, alone.name) == (2, "s")
 
 
+def test_repeated_shots_do_not_make_defects_of_what_they_show(tmp_path: Path, measure: Measure) -> None:
+    rng, spotted = np.random.default_rng(0), scene(1).copy()
+    spotted[60:120:20, 40:200:20] = 255
+    shots = [np.clip(spotted + rng.normal(0, 5, spotted.shape), 0, 255).astype(np.uint8) for _ in range(6)]
+    report = measure(folder_of(tmp_path / "shots", shots))
+    assert noted(report, "defective pixels cannot be told: that takes five photographs of one size")
+    others = photographs(range(2, 7), with_noise(5))
+    for picture in others:
+        picture[30, 30] = 255
+    found = measure(folder_of(tmp_path / "others", others))
+    assert found.measurements["bright_pixels"].value == pytest.approx(1 / others[0][..., 0].size, rel=0.01)
+
+
 def with_camera(path: Path, picture: np.ndarray, model: str) -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = model.split()[0], model
@@ -185,14 +198,24 @@ def test_the_choice_of_many_is_said(folder: Path, measure: Measure) -> None:
         (["{folder}", "--limit", "0"], "--limit is 0: it must be at least 1"),
         (["{folder}", "--only", "Leica"], "6 do not name 'Leica' as their camera"),
         (["{file}", "--repeated", "{empty}"], "has 0 photographs: it must have two at least"),
+        (["{file}", "--repeated", "{broken}"], "--repeated: {broken}/b.jpg: not an image"),
+        (["/" + "x" * 300], "there is no photograph or folder"),
         (["{file}", "--repeated", "{folder}"], "has no two shots of one scene and size"),
         (["{file}", "--json", "/no/folder/x.json"], "/no/folder/x.json cannot be written"),
     ],
 )
 def test_wrong_requests(words: list[str], sentence: str, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "empty").mkdir()
+    broken = folder_of(tmp_path / "broken", photographs([0]))
+    (broken / "b.jpg").write_bytes(b"no image")
     folder_of(tmp_path / "screens", [np.full((90, 90, 3), 200, np.uint8)])
-    names = {"folder": folder, "file": folder / "00.png", "empty": tmp_path / "empty", "screens": tmp_path / "screens"}
+    names = {
+        "folder": folder,
+        "file": folder / "00.png",
+        "empty": tmp_path / "empty",
+        "screens": tmp_path / "screens",
+        "broken": broken,
+    }
     assert main([word.format(**names) for word in words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

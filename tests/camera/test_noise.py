@@ -63,7 +63,7 @@ def test_nothing_is_told_where_all_is_clipped(picture: np.ndarray) -> None:
     assert noise_between(picture, picture) is None
 
 
-@pytest.mark.parametrize("shape", [(3, 300, 3), (7, 7, 3), (1, 1, 3)])
+@pytest.mark.parametrize("shape", [(3, 300, 3), (7, 7, 3), (1, 1, 3), (31, 90, 3)])
 def test_tiny_pictures_tell_nothing(shape: tuple[int, ...]) -> None:
     assert noise_of(np.full(shape, 100, np.uint8)) is None
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cnnsens_bench.figures.__main__ import main
 from cnnsens_bench.store import Store, new_attempt, write_part
+from tests.camera.drawn import report
 from tests.store.empty import empty_store
 from tests.store.part_schemas import PREDICTIONS
 
@@ -36,6 +37,15 @@ def test_curves(store: Store, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"curves.{ending}"
     assert main(["curves", "--db", str(store.path), "--out", str(out)]) == 0
     assert out.stat().st_size > 2000
+
+
+def test_curves_show_the_level_of_a_camera(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "camera.json").write_text(report(name="phone").json_text())
+    given = ["curves", "--db", str(store.path), "--out", str(tmp_path / "a.svg"), "--camera"]
+    assert main([*given, str(tmp_path / "camera.json")]) == 0
+    assert (tmp_path / "a.svg").read_text().count("<!-- phone -->") == 1  # of the panels only gaussian_rgb has it
+    assert main([*given, str(tmp_path / "none.json")]) == 2
+    assert "none.json cannot be read" in capsys.readouterr().err
 
 
 def test_curves_hold_one_panel_per_degradation_with_levels(store: Store, tmp_path: Path) -> None:
