@@ -31,6 +31,7 @@ bench: .venv
 	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/budget.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/board.py
 	$(BIN)/python benchmarks/scale.py
 
 # Made anew when the dependencies change. The package imagecorruptions, whose code and photographs of ice the tests compare
