@@ -283,6 +283,7 @@ DEFENDED = (
 )
 
 
+@pytest.mark.slow
 def test_trained_and_recalibrated_defenses(
     pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

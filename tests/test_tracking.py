@@ -161,6 +161,7 @@ def test_the_same_command_makes_no_duplicates(tracked: Path, pictures: Path, cac
     assert all(len(run.inputs.dataset_inputs) == 1 for run in runs_of(tracked))
 
 
+@pytest.mark.slow
 def test_what_was_computed_since_replaces_what_was_logged(pictures: Path, cache: Path, tmp_path: Path) -> None:
     assert main(arguments(pictures, cache, tmp_path)) == 0
     store = Store(tmp_path)
@@ -180,6 +181,7 @@ def test_what_was_computed_since_replaces_what_was_logged(pictures: Path, cache:
     assert all([m.value for m in model.metrics if m.key == "accuracy"] == [0.0] for model in models)
 
 
+@pytest.mark.slow
 def test_off_means_no_file_and_no_import(pictures: Path, cache: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from cnnsens_bench.run import main; code = main(sys.argv[1:]); "

@@ -40,6 +40,7 @@ def test_the_other_networks_are_evaluated(
                                         ("evaluation", "FINISHED")}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_where_no_network_is_left_one_sentence_says_so(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

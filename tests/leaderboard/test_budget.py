@@ -88,16 +88,16 @@ def test_every_mean_has_an_interval_where_few_images_have_a_condition(tmp_path: 
 
 
 def test_means_are_unbiased_over_the_seeds_of_the_choice(tmp_path: Path) -> None:
-    """The mean of 300 replays is as close to the whole table as its standard error allows, for each condition."""
+    """The mean of 100 replays is as close to the whole table as its standard error allows, for each condition."""
     table = made("r", 3, "timm/b")
     levels = per_image(table).groupby(["degradation", "level"])[["hit", "changed"]].mean()
     replays = [
         per_image(chosen(table, 0.2, seed)).groupby(["degradation", "level"])[["hit", "changed"]].mean()
-        for seed in range(300)
+        for seed in range(100)
     ]
     for name in ("hit", "changed"):
         found = pd.concat([replay[name] for replay in replays], axis=1).drop("none", level=0)
-        error = (found.mean(axis=1) - levels[name]) / (found.std(axis=1) / np.sqrt(300))
+        error = (found.mean(axis=1) - levels[name]) / (found.std(axis=1) / np.sqrt(100))
         assert error.drop("none", level=0).abs().max() < 4
         assert (found.std(axis=1) > 0.01).all()
 

@@ -214,6 +214,7 @@ def test_intervals_hold_their_values_and_ranks_are_the_places_that_are_possible(
     content: dict[str, Any], rows: pd.DataFrame
 ) -> None:
     for board in content["boards"]:
+        tables = _tables(board, rows)
         usual = [one for one in board["entrants"] if one["comparable"]]
         assert {one["model"] for one in usual} == {"torchvision/alexnet", "timm/b"}  # timm/c lacks a degradation
         for name, spec in measures.items():
@@ -244,7 +245,7 @@ def test_intervals_hold_their_values_and_ranks_are_the_places_that_are_possible(
                 place = sorted(sign * other[0] for other in others).index(sign * value) + 1
                 assert 1 <= first <= place <= last <= len(ranked)
                 if name in PAIRED:
-                    signs = [paired_order(one, other, board, rows, name) for other in ranked]
+                    signs = [paired_order(one, other, board, tables, name) for other in ranked]
                     unsure = signs.count(None)
                     assert signs.count(1) <= first - 1 <= signs.count(1) + unsure
                     assert signs.count(-1) <= len(ranked) - last <= signs.count(-1) + unsure
@@ -254,18 +255,22 @@ PAIRED = {"mean_degraded_accuracy": "hit", "mean_label_change": "changed", "nll_
 """Measures that are means over conditions, and the column of `per_image` that they are means of."""
 
 
-def paired_order(one: dict, other: dict, board: dict, rows: pd.DataFrame, name: str) -> int | None:
+def _tables(board: dict, rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the shares of each image under each condition, by the model and defense of an entrant."""
+    rows = rows[(rows["dataset"] == board["dataset"]) & (rows["run_id"].map(PROTOCOLS) == board["protocol"])]
+    of_entrants = rows.groupby(["model", "defense"])
+    return {
+        entrant: per_image(own).pivot(index="image_id", columns=["degradation", "level"])
+        for entrant, own in of_entrants
+    }
+
+
+def paired_order(one: dict, other: dict, board: dict, tables: dict, name: str) -> int | None:
     """Return 1 where the other is surely better by a measure, -1 where it is surely worse, 0 for a tie.
 
     Near the bound of the interval the result is None: the page's variance is that of a bootstrap, and this one is not.
     """
-    rows = rows[(rows["dataset"] == board["dataset"]) & (rows["run_id"].map(PROTOCOLS) == board["protocol"])]
-    ours, theirs = (
-        per_image(rows[(rows["model"] == entrant["model"]) & (rows["defense"] == entrant["defense"])]).pivot(
-            index="image_id", columns=["degradation", "level"], values=PAIRED[name]
-        )
-        for entrant in (one, other)
-    )
+    ours, theirs = (tables[entrant["model"], entrant["defense"]][PAIRED[name]] for entrant in (one, other))
     ranked = [board["conditions"][i] for i in board["ranked"]]
     keys = [("none", 0.0)] if name == "accuracy" else [(one["degradation"], one["level"]) for one in ranked]
     difference = (theirs - ours)[keys] if measures[name].higher_is_better else (ours - theirs)[keys]
