@@ -26,6 +26,13 @@ UNBROKEN = 1_000_000
 """A width at which YAML breaks no line."""
 
 
+class PlainDumper(yaml.SafeDumper):
+    """Writes a list again where it occurs a second time, instead of a reference to it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def write_card(paths: Sequence[Path], name: str, out: Path, url: str | None = None) -> tuple[Path, Path]:
     """Write the card of an entrant.
 
@@ -76,7 +83,7 @@ def card_text(name: str, facts: Sequence[EntrantFacts], metadata: dict[str, Any]
     metadata
         What `model_index` returns.
     """
-    front = yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False, width=UNBROKEN)
+    front = yaml.dump(metadata, Dumper=PlainDumper, allow_unicode=True, sort_keys=False, width=UNBROKEN)
     boards = "\n".join(_template("card_board.md").substitute(_sections(one)) for one in facts)
     return _template("card.md").substitute(metadata=front, marker=MARKER, name=escaped(name), boards=boards.rstrip())
 

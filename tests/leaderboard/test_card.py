@@ -59,6 +59,12 @@ def test_the_library_of_the_hub_reads_the_card(folder: Path, results: list[EvalR
     assert front == json.loads((folder / "model-index.json").read_text())
 
 
+def test_the_card_repeats_lists_instead_of_naming_them(folder: Path) -> None:
+    front = (folder / "README.md").read_text("utf-8").split("---")[1]
+    assert front.count("conditions:") > 1
+    assert "&id" not in front
+
+
 def test_the_numbers_are_those_of_the_views(store: Path, results: list[EvalResult]) -> None:
     views = open_results(store)
     for measure in ("accuracy", "label_change"):
