@@ -176,7 +176,7 @@ class Gate:
     junit: Path | None = None
 
     def decide(self, boards: Sequence[PairedBoard], request: PairRequest) -> Decision:
-        """GateCheck all conditions of two entrants, and write the file of JUnit XML.
+        """Check all conditions of two entrants, and write the file of JUnit XML.
 
         Raises
         ------

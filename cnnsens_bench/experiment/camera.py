@@ -163,16 +163,16 @@ def _chosen(given: Sequence[str], limit: int) -> tuple[list[str], list[str]]:
 
 def _photographs_in(text: str) -> list[str]:
     """Return the paths or URIs of a folder's photographs, without hidden ones, or of one photograph."""
-    place = storage_path(text)
-    if is_local(place):
+    folder = storage_path(text)
+    if is_local(folder):
         if not os.path.exists(place):
             raise UserError(f"there is no photograph or folder '{plain(text)}'")
-        if not place.is_dir():
+        if not folder.is_dir():
             return [text]
-    elif place.suffix.lower() in photograph_endings():
+    elif folder.suffix.lower() in photograph_endings():
         return [text]
     names = (name for name in names_below(place) if not any(part.startswith(".") for part in name.split("/")))
-    return [str(place / name) for name in names if Path(name).suffix.lower() in photograph_endings()]
+    return [str(folder / name) for name in names if Path(name).suffix.lower() in photograph_endings()]
 
 
 def _read(uri: str) -> tuple[images.Decoded, FileFacts, bytes]:

@@ -105,12 +105,12 @@ def _draw_degradation(axis: Axes, table: pd.DataFrame, degradation: str, other: 
     chosen = [levels[i] for i in np.unique(np.linspace(0, len(levels) - 1, MOST_LEVELS).round().astype(int))]
     undegraded = table[(table["degradation"] == "none") & (table["score"] == CONFIDENCE)]
     axis.plot(100 * undegraded["coverage"], 100 * undegraded["risk"], **UNDEGRADED)
-    for level, place in zip(chosen, np.linspace(0.85, 0.1, len(chosen)), strict=True):
+    for level, shade in zip(chosen, np.linspace(0.85, 0.1, len(chosen)), strict=True):
         for score, style in {other: "--", CONFIDENCE: "-"}.items():
             curve = own[(own["level"] == level) & (own["score"] == score)]
             if len(curve):
                 label = level_text(degradation, level) if style == "-" else None
-                look: dict[str, Any] = {"color": colormaps["viridis"](place), "lw": 1.5, "ls": style, "label": label}
+                look: dict[str, Any] = {"color": colormaps["viridis"](shade), "lw": 1.5, "ls": style, "label": label}
                 axis.plot(100 * curve["coverage"], 100 * curve["risk"], **look)
     axis.set(xlim=(0, 101), ylim=(-2, 102))
     axis.set_title("\n".join(wrapped(degradation_text(degradation), TITLE)), fontsize=10, parse_math=False)
