@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cnnsens_bench.figures.curves import TITLE, draw_legend, finish_panel, save_figure
+from cnnsens_bench.figures.evaluated import evaluated_caption
 from cnnsens_bench.figures.selective import CONFIDENCE, choose_entrants, entrant_curves
 from cnnsens_bench.figures.summary import short_defense, wrapped
 from cnnsens_bench.measures.failure_points import is_falling
@@ -93,9 +94,8 @@ def risk_coverage_figure(
     draw_legend(figure, ([*lines, Line2D([], [], **UNDEGRADED)], names), ncols=3)
     suffix = "" if entrant.defense == "none" else f", {short_defense(entrant.defense)}"
     title = f"{plain(entrant.dataset)}, {plain(entrant.model)}{suffix}"
-    return save_figure(
-        figure, out, f"{title}: errors that are left where the least certain predictions are refused", 11
-    )
+    title += ": errors that are left where the least certain predictions are refused"
+    return save_figure(figure, out, title, 11, caption=evaluated_caption(store, table))
 
 
 def _draw_degradation(axis: Axes, table: pd.DataFrame, degradation: str, other: str) -> None:
