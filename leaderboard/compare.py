@@ -25,9 +25,8 @@ from leaderboard.conditions import condition_text
 from leaderboard.gate import Gate
 from leaderboard.pairing import KEY, NOUNS, PairedBoard, PairRequest, pair_boards
 from leaderboard.read import LoadedResults, read
-from leaderboard.significance import holm
+from leaderboard.significance import ALPHA, holm
 
-ALPHA = 0.05
 WIDTH = 120
 """The least width of a table where there is no terminal, in characters."""
 

@@ -23,9 +23,8 @@ from leaderboard.conditions import chosen_conditions, condition_text, is_named, 
 from leaderboard.pairing import COLUMNS, KEY, NOUNS, entrant_names
 from leaderboard.ranking import enough
 from leaderboard.read import LoadedResults, read
-from leaderboard.significance import holm, sign_p
+from leaderboard.significance import ALPHA, holm, sign_p
 
-ALPHA = 0.05
 MEAN = "mean_degraded_accuracy"
 """The measure by which entrants are ranked where no condition is named."""
 
@@ -133,12 +132,12 @@ def print_rankings(
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
-    how = f"by the tests of compare, with Holm's correction for all pairs, {ALPHA}" if conditions else "as on the page"
+    how = f"tests as of compare, p below {ALPHA} after Holm for all pairs" if conditions else "as on the page"
     for ranking in rankings:
         table = table_of(
             Text(f"{plain(ranking.dataset)}, protocol {plain(ranking.protocol)}: {ranking.condition}"),
-            f"{NOUNS[measure]} in %, with its 95 % interval; entrants share ranks where they cannot be told apart,\n"
-            f"{how}; –: fewer images or conditions than others, not ranked",
+            f"{NOUNS[measure]} in %, with its 95 % interval; entrants share ranks where they cannot be told apart "
+            f"({how}); –: fewer images or conditions than others, not ranked",
         )
         table.add_column("rank", justify="right", no_wrap=True)
         table.add_column("entrant", overflow="fold")

@@ -14,10 +14,8 @@ from cnnsens_bench.utils.formatting import plain
 from leaderboard.conditions import condition_text
 from leaderboard.junit import JunitCase, write_junit
 from leaderboard.pairing import NOUNS, PairedBoard, PairRequest
-from leaderboard.significance import holm, margin_p, worse_p
+from leaderboard.significance import ALPHA, holm, margin_p, worse_p
 
-ALPHA = 0.05
-"""The largest probability with which a gate fails an entrant that is not worse by more than the margin."""
 SHOWN = 5
 """The number of undecided conditions that the terminal lists."""
 
@@ -176,7 +174,7 @@ class Gate:
     junit: Path | None = None
 
     def decide(self, boards: Sequence[PairedBoard], request: PairRequest) -> Decision:
-        """GateCheck all conditions of two entrants, and write the file of JUnit XML.
+        """Check all conditions of two entrants, and write the file of JUnit XML.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cnnsens_bench.measures.intervals import Z, bootstrap
+from cnnsens_bench.measures.intervals import bootstrap, wilson_bounds
 from cnnsens_bench.measures.spec import Interval
 
 RESAMPLES = 1000
@@ -152,7 +152,5 @@ def condition_intervals(shares: np.ndarray, trials: np.ndarray) -> dict[int, Int
     varies = (variance >= 1e-24) & (value > 0) & (value < 1)
     spread = value * (1 - value)
     size = np.where(varies, np.clip(spread / np.where(varies, variance, 1), 1, n * most), n)
-    centre = (value + Z**2 / (2 * size)) / (1 + Z**2 / size)
-    half = Z * np.sqrt(spread / size + Z**2 / (4 * size**2)) / (1 + Z**2 / size)
-    low, high = np.maximum(0, np.minimum(value, centre - half)), np.minimum(1, np.maximum(value, centre + half))
+    low, high = wilson_bounds(value, size)
     return dict(zip(used.tolist(), zip(value.tolist(), low.tolist(), high.tolist(), strict=True), strict=True))

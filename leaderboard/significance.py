@@ -8,6 +8,8 @@ from scipy.signal import fftconvolve
 from scipy.special import bdtr, ndtr
 from scipy.stats import binom
 
+ALPHA = 0.05
+"""The probability, corrected for the number of tests, with which entrants that do not differ are told apart at most."""
 MOST_STEPS = 1_000_000
 """The largest number of steps, over all images, on which `exchange_p` computes a distribution."""
 

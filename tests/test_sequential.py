@@ -121,6 +121,19 @@ def test_variances_are_extrapolated_by_what_lies_between_images() -> None:
     # Noise never makes it larger than it was, nor smaller than cells alone could.
     assert variance_at(1.0, (0.05, 0.1), np.array([1.0, 1.2])) == 1.2
     assert variance_at(1.0, (0.05, 0.1), np.array([9.0, 1.0])) == pytest.approx(0.1)
+    assert variance_at(1.0, (0.05, 0.1), np.array([np.nan, 1.0])) == pytest.approx(0.1)
+
+
+def test_a_pair_is_not_tied_by_the_variance_of_a_share_that_lacks_conditions() -> None:
+    covariances = np.array([1e-5, 1e-3])[:, None, None] * np.eye(2)
+    values = np.array([[np.nan, np.nan], [0.7, 0.65]])
+    assert Looks((0.1, 0.2), values, covariances, 40, 1.0).pair_states()[0, 1] == UNDECIDED
+    # Without the cells of a round, the pair takes part from the next one on.
+    values = np.array([[np.nan] * 2, [np.nan] * 2, [0.7, 0.65], [0.7, 0.5]])
+    covariances = np.array([1e-5, 1e-5, 1e-3, 1e-3])[:, None, None] * np.eye(2)
+    shares = (0.1, 0.2, 0.4, 1.0)
+    assert Looks(shares[:3], values[:3], covariances[:3], 40, 1.0).pair_states()[0, 1] == UNDECIDED
+    assert Looks(shares, values, covariances, 40, 1.0).pair_states()[0, 1] == SEPARATED
 
 
 @pytest.mark.parametrize(("budget", "cells", "expected"), [

@@ -13,7 +13,7 @@ FEWEST_ORDERED = 6
 TAIL = 0.025
 
 
-def median_over(values: Sequence[float] | np.ndarray, least: float = -math.inf) -> Measurement:
+def median_over(values: Sequence[float] | np.ndarray, least: float = -math.inf, most: float = math.inf) -> Measurement:
     """Return the median of values and its 95 % interval.
 
     From six values on, the bounds are two of the values, chosen by the binomial distribution, whatever the values are
@@ -23,8 +23,8 @@ def median_over(values: Sequence[float] | np.ndarray, least: float = -math.inf) 
     ----------
     values
         One value for each photograph, at least one. NaN stands for photographs that tell nothing.
-    least
-        The smallest possible value, which the interval does not pass.
+    least, most
+        The smallest and the largest possible value, which the interval does not pass.
 
     Examples
     --------
@@ -34,23 +34,25 @@ def median_over(values: Sequence[float] | np.ndarray, least: float = -math.inf) 
     known = np.sort(_known(values))
     middle = float(np.median(known))
     if len(known) < FEWEST_ORDERED:
-        return _student(known, middle, least)
+        return _student(known, middle, least, most)
     beyond = int(stats.binom.ppf(TAIL, len(known), 0.5))
     beyond = beyond if stats.binom.cdf(beyond - 1, len(known), 0.5) <= TAIL else beyond - 1
     beyond = max(beyond, 1)
     return Measurement.of(middle, float(known[beyond - 1]), float(known[-beyond]))
 
 
-def mean_over(values: Sequence[float] | np.ndarray, least: float = -math.inf) -> Measurement:
+def mean_over(values: Sequence[float] | np.ndarray, least: float = -math.inf, most: float = math.inf) -> Measurement:
     """Return the mean of values and Student's 95 % interval; the parameters are as in `median_over`.
 
     Examples
     --------
     >>> mean_over([1, 2, 3])
     Measurement(value=2.0, low=-0.4841, high=4.484)
+    >>> mean_over([0.5, 0.9], least=0, most=1)
+    Measurement(value=0.7, low=0.0, high=1.0)
     """
     known = _known(values)
-    return _student(known, float(known.mean()), least)
+    return _student(known, float(known.mean()), least, most)
 
 
 def share_over(hits: Sequence[float] | np.ndarray, totals: Sequence[float] | np.ndarray) -> Measurement:
@@ -87,8 +89,8 @@ def _half_width(known: np.ndarray) -> float:
     return float(stats.t.ppf(1 - TAIL, count - 1) * known.std(ddof=1) / math.sqrt(count))
 
 
-def _student(known: np.ndarray, centre: float, least: float) -> Measurement:
+def _student(known: np.ndarray, centre: float, least: float, most: float) -> Measurement:
     if len(known) < 2:
         return Measurement.of(centre)
     half = _half_width(known)
-    return Measurement.of(centre, max(centre - half, least), centre + half)
+    return Measurement.of(centre, max(centre - half, least), min(centre + half, most))

@@ -169,10 +169,10 @@ def _add_blur(parts: _Summary) -> None:
 def _add_exposure(parts: _Summary) -> None:
     found = [photograph.exposure for photograph in parts.photographs]
     parts.measurements |= {
-        "intensity": mean_over([one.intensity for one in found], 0),
+        "intensity": mean_over([one.intensity for one in found], 0, 255),
         "exposure": mean_over([one.stops for one in found]),
-        "clipped_highlights": mean_over([one.highlights for one in found], 0),
-        "clipped_shadows": mean_over([one.shadows for one in found], 0),
+        "clipped_highlights": mean_over([one.highlights for one in found], 0, 1),
+        "clipped_shadows": mean_over([one.shadows for one in found], 0, 1),
     }
     parts.notes.append("exposure and clipping are no level of a degradation: they are not in the mix")
     coloured = [one for one in found if math.isfinite(one.red)]
@@ -193,7 +193,9 @@ def _add_jpeg(parts: _Summary) -> None:
         return
     qualities = [one.quality for one in found]
     one_alone = len(set(qualities)) == 1
-    quality = median_over(qualities, 1) if not one_alone else Measurement.of(qualities[0], qualities[0], qualities[0])
+    quality = (
+        median_over(qualities, 1, 100) if not one_alone else Measurement.of(qualities[0], qualities[0], qualities[0])
+    )
     quality = parts.measurements["jpeg_quality"] = quality
     others = sum(not one.exact for one in found)
     if others:

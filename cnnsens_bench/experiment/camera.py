@@ -33,9 +33,8 @@ FEW = 20
 SMALL = 1600
 """The longer side in pixels below which a picture is smaller than cameras take."""
 STDOUT = "-"
-
-
 DRAWN = "look like screenshots or drawings: large parts of them have no noise at all"
+"""Why a picture is left out that is no photograph."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def camera_report(
         raise UserError(
             f"no photograph of {len(uris)} can be measured ({plain(reasons)}): name photographs of a camera"
         )
-    notes += _warnings(kept.figures, request.only)
+    notes += _warnings(kept.figures)
     pairs = _pairs(request, kept, notes)
     name = request.name or Path(given[0]).name or "camera"
     return summarise(kept.figures, pairs, defects, name, request.resize, notes), failed
@@ -163,16 +162,16 @@ def _chosen(given: Sequence[str], limit: int) -> tuple[list[str], list[str]]:
 
 def _photographs_in(text: str) -> list[str]:
     """Return the paths or URIs of a folder's photographs, without hidden ones, or of one photograph."""
-    place = storage_path(text)
-    if is_local(place):
-        if not os.path.exists(place):
+    folder = storage_path(text)
+    if is_local(folder):
+        if not os.path.exists(folder):
             raise UserError(f"there is no photograph or folder '{plain(text)}'")
-        if not place.is_dir():
+        if not folder.is_dir():
             return [text]
-    elif place.suffix.lower() in photograph_endings():
+    elif folder.suffix.lower() in photograph_endings():
         return [text]
-    names = (name for name in names_below(place) if not any(part.startswith(".") for part in name.split("/")))
-    return [str(place / name) for name in names if Path(name).suffix.lower() in photograph_endings()]
+    names = (name for name in names_below(folder) if not any(part.startswith(".") for part in name.split("/")))
+    return [str(folder / name) for name in names if Path(name).suffix.lower() in photograph_endings()]
 
 
 def _read(uri: str) -> tuple[images.Decoded, FileFacts, bytes]:
@@ -198,14 +197,17 @@ def _unwanted(image: images.Decoded, facts: FileFacts, request: CameraRequest, i
     return None
 
 
-def _warnings(figures: Sequence[PhotographFigures], only: str | None) -> list[str]:
+def _warnings(figures: Sequence[PhotographFigures]) -> list[str]:
     """Return what a user should know about these photographs."""
     facts = [photograph.facts for photograph in figures]
     found = []
-    cameras = Counter(fact.camera or "no camera" for fact in facts)
+    cameras = Counter(fact.camera for fact in facts)
     if len(cameras) > 1:
-        named = ", ".join(f"{count} of {plain(camera)}" for camera, count in cameras.most_common(4))
-        found.append(f"the photographs are of several cameras ({named}): --only MODEL measures one of them")
+        are = "are" if len(cameras) - (None in cameras) > 1 else "may be"
+        named = ", ".join(
+            f"{count} of {plain(camera or 'a camera that is not named')}" for camera, count in cameras.most_common(4)
+        )
+        found.append(f"the photographs {are} of several cameras ({named}): --only MODEL measures one of them")
     resized = sum(fact.stated_size not in (None, fact.size, fact.size[::-1]) for fact in facts)
     small = sum(max(fact.size) < SMALL for fact in facts)
     if resized or small:

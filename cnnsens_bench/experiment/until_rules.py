@@ -45,7 +45,10 @@ class PointsRule:
         if number == 1 and self.results.rounds > 1 and np.nanmax(least, initial=0) > self.wanted:
             budget = self.results.sweep.budget
             all_cells = "even all cells" if budget == 1 else f"all cells of budget={budget:g}"
-            said.append(f"{all_cells} would leave about {self._widest(least)}: more images make that narrower")
+            # Of few images the half of the first round lacks conditions, and what more cells would do is only bounded.
+            bounded = any(np.isnan(self.results.variances[name][0]).any() for name in MEASURES)
+            about = "at least" if bounded else "about"
+            said.append(f"{all_cells} would leave {about} {self._widest(least)}: more images make that narrower")
         return said
 
     def verdict(self, number: int) -> str:

@@ -48,7 +48,7 @@ def print_camera(console: Console, report: CameraReport) -> None:
     """
     at = f" at {report.input_size} px" if report.input_size else ""
     subject = report.camera or report.name
-    table = table_of(Text(f"{plain(subject)}: {report.photographs} photographs{at}"), "with 95 % intervals")
+    table = table_of(Text(f"{plain(subject)}: {_counted(report.photographs)}{at}"), "with 95 % intervals")
     table.add_column("measured", no_wrap=True)
     for heading in ("value", "from", "to"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -59,7 +59,7 @@ def print_camera(console: Console, report: CameraReport) -> None:
             table.add_row(label, *numbers(report.measurements[name], scale), unit)
     for entry in report.noise_by_brightness:
         label = f"noise of intensity at {entry.brightness:g}"
-        table.add_row(label, *numbers(entry.intensity), f"{GRAY_LEVELS} ({entry.photographs} of them)")
+        table.add_row(label, *numbers(entry.intensity), f"{GRAY_LEVELS} ({_counted(entry.photographs)})")
     table.add_section()
     for name, level in report.levels.items():
         table.add_row(Text(name), *numbers(level), level_text(name, level.value).replace(f"{level.value:g}", "…"))
@@ -79,6 +79,10 @@ def numbers(measurement: Measurement, scale: float = 1) -> tuple[str, str, str]:
         f"{scale * measurement.value:.3g}",
         *("?" if bound is None else f"{scale * bound:.3g}" for bound in (measurement.low, measurement.high)),
     )  # type: ignore[return-value]
+
+
+def _counted(photographs: int) -> str:
+    return "1 photograph" if photographs == 1 else f"{photographs} photographs"
 
 
 def _sentences(report: CameraReport) -> Iterator[str]:

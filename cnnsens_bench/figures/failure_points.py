@@ -34,7 +34,7 @@ def failure_point_table(store: Store, change: float, resamples: int) -> pd.DataF
         raise UserError(f"change={change!r} is not between 0 and 1: it is the share of changed labels, such as 0.1")
     tables = []
     for entrant in store.query(SQL["entrants_with_classes"]).to_dict("records"):
-        shares = store.query(SQL["image_shares"], [entrant[name] for name in ENTRANT])
+        shares = store.query(SQL["shares_of_entrant"], [entrant[name] for name in ENTRANT])
         wide = shares.pivot(index="image_id", columns=["degradation", "level"], values=["hit", "changed"])
         hit, changed = wide["hit"], wide["changed"].reindex(columns=wide["hit"].columns)
         conditions = hit.columns.to_frame(index=False)

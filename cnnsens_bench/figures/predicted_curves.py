@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnsens_bench.figures.curves import check_one_protocol, draw_legend, format_level_axis, save_figure, shared_handles
+from cnnsens_bench.figures.evaluated import evaluated_caption
 from cnnsens_bench.figures.sensitivity import ORDER, require_scored
 from cnnsens_bench.figures.style import styles
 from cnnsens_bench.store import Store
@@ -72,7 +73,8 @@ def predicted_curves(
     axes[0].set_ylabel("p_Δ in %")
     draw_legend(figure, shared_handles(axes), ncols=2)
     title = f"{plain(table['dataset'].iloc[0])}: label change predicted by {plain(predictor)} (dashed), and measured"
-    return save_figure(figure, out, f"{title} (bands: 95\u00a0% intervals)", 11)
+    caption = evaluated_caption(store, table)
+    return save_figure(figure, out, f"{title} (bands: 95\u00a0% intervals)", 11, caption=caption)
 
 
 def _draw_panel(axis: Axes, rows: pd.DataFrame, every: pd.DataFrame) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cnnsens_bench.figures.curves import TITLE, draw_legend, finish_panel, save_figure
+from cnnsens_bench.figures.evaluated import evaluated_caption
 from cnnsens_bench.figures.selective import CONFIDENCE, choose_entrants, entrant_curves
 from cnnsens_bench.figures.summary import short_defense, wrapped
 from cnnsens_bench.measures.failure_points import is_falling
@@ -93,9 +94,8 @@ def risk_coverage_figure(
     draw_legend(figure, ([*lines, Line2D([], [], **UNDEGRADED)], names), ncols=3)
     suffix = "" if entrant.defense == "none" else f", {short_defense(entrant.defense)}"
     title = f"{plain(entrant.dataset)}, {plain(entrant.model)}{suffix}"
-    return save_figure(
-        figure, out, f"{title}: errors that are left where the least certain predictions are refused", 11
-    )
+    title += ": errors that are left where the least certain predictions are refused"
+    return save_figure(figure, out, title, 11, caption=evaluated_caption(store, table))
 
 
 def _draw_degradation(axis: Axes, table: pd.DataFrame, degradation: str, other: str) -> None:
@@ -105,12 +105,12 @@ def _draw_degradation(axis: Axes, table: pd.DataFrame, degradation: str, other: 
     chosen = [levels[i] for i in np.unique(np.linspace(0, len(levels) - 1, MOST_LEVELS).round().astype(int))]
     undegraded = table[(table["degradation"] == "none") & (table["score"] == CONFIDENCE)]
     axis.plot(100 * undegraded["coverage"], 100 * undegraded["risk"], **UNDEGRADED)
-    for level, place in zip(chosen, np.linspace(0.85, 0.1, len(chosen)), strict=True):
+    for level, shade in zip(chosen, np.linspace(0.85, 0.1, len(chosen)), strict=True):
         for score, style in {other: "--", CONFIDENCE: "-"}.items():
             curve = own[(own["level"] == level) & (own["score"] == score)]
             if len(curve):
                 label = level_text(degradation, level) if style == "-" else None
-                look: dict[str, Any] = {"color": colormaps["viridis"](place), "lw": 1.5, "ls": style, "label": label}
+                look: dict[str, Any] = {"color": colormaps["viridis"](shade), "lw": 1.5, "ls": style, "label": label}
                 axis.plot(100 * curve["coverage"], 100 * curve["risk"], **look)
     axis.set(xlim=(0, 101), ylim=(-2, 102))
     axis.set_title("\n".join(wrapped(degradation_text(degradation), TITLE)), fontsize=10, parse_math=False)

@@ -74,7 +74,8 @@ class FinitePopulation:
         else:
             inverse = (1 - part) / n + (part / float(trials.sum()) if self.planned[condition] > 1 else 0.0)
             size = 1 / inverse if inverse else float("inf")
-        return IntervalEstimate(value, *wilson_bounds(value, size), n, int(trials.max()))
+        low, high = map(float, wilson_bounds(value, size))
+        return IntervalEstimate(value, low, high, n, int(trials.max()))
 
     def mean(self, degradation: Sequence[str] | np.ndarray) -> Interval:
         """Return the mean over levels, then over degradations, with its 95 % interval.

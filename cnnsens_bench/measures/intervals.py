@@ -71,22 +71,23 @@ def clustered_interval(per_image_means: np.ndarray, n_trials: int) -> IntervalEs
     # A variance below 1e-24 is rounding: the mean of equal thirds is not exactly a third.
     if variance >= 1e-24 and 0 < value < 1:
         size = float(np.clip(value * (1 - value) / variance, 1, n_images * n_trials))
-    return IntervalEstimate(value, *wilson_bounds(value, size), n_images, n_trials)
+    low, high = map(float, wilson_bounds(value, size))
+    return IntervalEstimate(value, low, high, n_images, n_trials)
 
 
-def wilson_bounds(value: float, size: float) -> tuple[float, float]:
-    """Return Wilson's 95 % score interval of a share, for a sample size that may be infinite.
+def wilson_bounds(value: float | np.ndarray, size: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return Wilson's 95 % score intervals of shares, for sample sizes that may be infinite.
 
     Examples
     --------
-    >>> [round(bound, 3) for bound in wilson_bounds(0.5, 100)]
+    >>> [round(float(bound), 3) for bound in wilson_bounds(0.5, 100)]
     [0.404, 0.596]
     """
     centre = (value + Z**2 / (2 * size)) / (1 + Z**2 / size)
     half = Z * np.sqrt(value * (1 - value) / size + Z**2 / (4 * size**2)) / (1 + Z**2 / size)
     # At 0 and 1 the bound equals the value; rounding must not move the bound past it.
-    low, high = min(value, float(centre - half)), max(value, float(centre + half))
-    return max(0.0, low), min(1.0, high)
+    low, high = np.minimum(value, centre - half), np.maximum(value, centre + half)
+    return np.maximum(0.0, low), np.minimum(1.0, high)
 
 
 def clustered_share(image: np.ndarray, hit: np.ndarray) -> IntervalEstimate:

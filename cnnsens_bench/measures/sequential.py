@@ -90,7 +90,8 @@ def variance_at(share: float, shares: Sequence[float], variances: np.ndarray) ->
     """Extrapolate the variance of means to a larger share of the cells.
 
     The variance is that between images, which no share lowers, and a part that falls as 1 / share. The last two shares
-    tell them apart. The result is at least what it would be if images did not differ, and at most the last variance.
+    tell them apart. The result is at least what it would be if images did not differ, and at most the last variance. It
+    is that least one where the variance before the last is not known.
 
     Parameters
     ----------
@@ -108,7 +109,9 @@ def variance_at(share: float, shares: Sequence[float], variances: np.ndarray) ->
     """
     before, last = variances[-2:]
     slope = (before - last) / (1 / shares[-2] - 1 / shares[-1])
-    return np.clip(last - slope * (1 / shares[-1] - 1 / share), last * shares[-1] / share, last)
+    least = last * shares[-1] / share
+    found = np.clip(last - slope * (1 / shares[-1] - 1 / share), least, last)
+    return np.where(np.isnan(before), least, found)
 
 
 def critical_values(ratios: Sequence[float], spent: Sequence[float]) -> np.ndarray:
@@ -164,7 +167,8 @@ class Looks:
     values
         Shape (shares, entrants): the means, NaN where an entrant has not the cells of a share.
     covariances
-        Shape (shares, entrants, entrants): the covariances of the means over samples of images.
+        Shape (shares, entrants, entrants): the covariances of the means over samples of images. They count for nothing
+        where a value is NaN.
     images
         The number of images.
     budget
@@ -204,6 +208,7 @@ class Looks:
         variances = own[:, first] + own[:, second] - 2 * self.covariances[:, first, second]
         # Rounding leaves a variance of 0 just above or below it.
         variances = np.where(variances > 1e-9 * (own[:, first] + own[:, second]), variances, 0)
+        variances[np.isnan(differences)] = np.nan
         states, spent = np.full(len(first), UNDECIDED), np.zeros((1, len(first)))
         for number in range(1, len(self.shares)):
             shares, last = self.shares[: number + 1], self.shares[number] >= self.budget

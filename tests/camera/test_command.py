@@ -139,6 +139,10 @@ def test_several_cameras_are_told_apart(tmp_path: Path, measure: Measure) -> Non
     both = measure(tmp_path)
     assert noted(both, "of several cameras (3 of Acme Quiet, 3 of Acme Noisy): --only MODEL measures one of them")
     assert both.camera is None
+    Image.fromarray(photographs([7], with_noise(6))[0]).save(tmp_path / "unnamed.jpg", quality=97)
+    quiet = measure(tmp_path / "0.jpg", tmp_path / "unnamed.jpg")
+    assert noted(quiet, "may be of several cameras (1 of Acme Quiet, 1 of a camera that is not named): --only MODEL")
+    (tmp_path / "unnamed.jpg").unlink()
     one, other = (measure(tmp_path, "--only", model) for model in ("quiet", "noisy"))
     assert (one.camera, other.camera) == ("Acme Quiet", "Acme Noisy")
     assert one.levels["gaussian_rgb"].span[1] < other.levels["gaussian_rgb"].span[0]

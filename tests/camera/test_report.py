@@ -159,6 +159,7 @@ def test_few_values_have_wide_intervals() -> None:
     assert low == 1.205
     assert high > 8
     assert mean_over([0.1, 0.3], least=0).low == 0
+    assert median_over([80, 96, 96], 1, 100).span[1] == 100
     assert median_over([3, np.nan, 4, 5, np.nan]).value == 4
 
 

@@ -29,6 +29,12 @@ def test_figures_say_the_share(budgeted: Store, tmp_path: Path, name: str) -> No
     assert figure.get_suptitle().splitlines()[-1] == f"{100 * share:.1f} % of the degraded cells evaluated"
 
 
+def test_the_risk_coverage_figure_says_the_share(budgeted: Store, tmp_path: Path) -> None:
+    figure = ALL_FIGURES["risk-coverage"](budgeted, tmp_path / "figure.png", dataset="d", model="torchvision/alexnet")
+    assert figure is not None
+    assert figure.get_suptitle().endswith("% of the degraded cells evaluated")
+
+
 def test_tables_say_it_in_their_titles(budgeted: Store, tmp_path: Path) -> None:
     ALL_FIGURES["table1"](budgeted, tmp_path / "table.tex", dataset="d")
     caption = next(line for line in (tmp_path / "table.tex").read_text().splitlines() if "caption" in line)

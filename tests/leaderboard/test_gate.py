@@ -20,9 +20,9 @@ from scipy.stats import binom, binomtest
 from cnnsens_bench import cli
 from cnnsens_bench.config.compose import compose
 from leaderboard.__main__ import main
-from leaderboard.gate import ALPHA, check
+from leaderboard.gate import check
 from leaderboard.pairing import PairedBoard, PairedCondition
-from leaderboard.significance import exchange_p, margin_p
+from leaderboard.significance import ALPHA, exchange_p, margin_p
 from tests.conftest import TINY
 from tests.leaderboard.made import sweep, write
 

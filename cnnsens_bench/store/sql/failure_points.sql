@@ -159,7 +159,7 @@ GROUP BY protocol, dataset, model, architecture, defense, degradation, direction
 -- name: entrants_with_classes
 FROM entrant_classes ORDER BY ALL;
 
--- name: image_shares
+-- name: shares_of_entrant
 -- For each image and condition of an entrant, the shares of its trials that are right, and that have another label than
 -- the undegraded image.
 WITH own AS (
