@@ -19,7 +19,10 @@ from cnnsens_bench.utils.formatting import level_text
 from cnnsens_bench.utils.sql import statements
 from leaderboard.aggregate import Board, boards
 from leaderboard.beside import write_beside
+from leaderboard.board_summary import board_summary
 from leaderboard.budget import budget_text
+from leaderboard.camera import add_camera
+from leaderboard.decisions import add_decisions
 from leaderboard.folding import fold
 from leaderboard.history import keep_version, next_version, shown_changes
 from leaderboard.ids import board_id, entrant_id
@@ -41,8 +44,10 @@ SCRIPTS = (
     "table.js",
     "charts.js",
     "tradeoff.js",
+    "decisions.js",
     "outcomes.js",
     "compare.js",
+    "boards.js",
     "numbers.js",
     "page.js",
     "changes.js",
@@ -51,7 +56,12 @@ SCRIPTS = (
 
 
 def build(
-    paths: Sequence[Path], out: Path, reference: str, verified: Sequence[Path] = (), history: bool = False
+    paths: Sequence[Path],
+    out: Path,
+    reference: str,
+    verified: Sequence[Path] = (),
+    history: bool = False,
+    camera: Path | None = None,
 ) -> Path:
     """Write the page of some databases.
 
@@ -83,6 +93,9 @@ def build(
     found = boards(results, reference)
     content = data(results, reference, found)
     mark_verified(content, verified)
+    add_decisions(content, results, found)
+    add_camera(content, results, found, camera)
+    content["board_summary"] = board_summary(results, found)
     version, is_another = next_version(content, out) if history else (None, False)
     text = page(fold(content | {"changes": shown_changes(version, out) if version else None}))
     file = out / "index.html"
