@@ -54,10 +54,8 @@ def board_summary(results: LoadedResults, found: Sequence[Board]) -> dict[str, A
     if len(together) < 2:
         return {"boards": [], "entrants": [], "left_out": len(sets)}
     order = sorted(chosen)
-    # Shape (boards, resamples + 1, entrants); the best entrant has rank 1.
-    ranks = np.stack(
-        [rankdata([-ranked[board][key].samples[MEASURE] for key in together], axis=0).T for board in order]
-    )
+    # Shape (boards, resamples + 1, entrants).
+    ranks = np.stack([_ranks([ranked[board][key].samples[MEASURE] for key in together]) for board in order])
     means = ranks.mean(0)
     keys = members.drop_duplicates("board").set_index("board")
     entrants = [
@@ -83,6 +81,12 @@ def _ranked(board: Board, members: pd.DataFrame) -> dict[tuple[str, str], BoardE
         for one in board.entrants
         if one.comparable and MEASURE in one.ranks
     }
+
+
+def _ranks(samples: list[np.ndarray]) -> np.ndarray:
+    """Return the ranks of entrants in each sample, shape (samples, entrants): 1 for the largest value."""
+    # Resampled means are of float32: equal ones are equal but for rounding.
+    return rankdata(-np.round(samples, 6), axis=0).T
 
 
 def _interval(means: np.ndarray) -> list[float | None]:

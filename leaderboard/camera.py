@@ -2,10 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from cnnsens_bench.camera.report import CameraReport, read_report
+from cnnsens_bench.camera.report import CameraReport
 from leaderboard.aggregate import Board
 from leaderboard.condition_ranking import ranked_entrants
 from leaderboard.conditions import is_named
@@ -31,7 +30,7 @@ COLUMN: dict[str, Any] = {
 
 
 def add_camera(
-    content: dict[str, Any], results: LoadedResults, found: Sequence[Board], camera: str | Path | None
+    content: dict[str, Any], results: LoadedResults, found: Sequence[Board], report: CameraReport | None
 ) -> None:
     """Add a camera to a page's data.
 
@@ -46,15 +45,9 @@ def add_camera(
         What the databases hold.
     found
         The boards of the page.
-    camera
-        The file that `cnnsens-bench camera --json` wrote.
-
-    Raises
-    ------
-    UserError
-        Where the file cannot be read or is not of that kind.
+    report
+        What was measured of the camera.
     """
-    report = read_report(camera) if camera else None
     content["camera"] = _described(report) if report else None
     if report is None:
         return

@@ -120,4 +120,4 @@ def _unselected(selection: pd.DataFrame | None) -> str | None:
     """Say why there is no selective accuracy; None where there is."""
     if selection is None:
         return f"Left out on a board of more than {MOST_SORTED // 1_000_000} million predictions; {VIEW}."
-    return "The databases have no confidences of this board." if selection.empty else None
+    return "No database has the confidences of a whole condition of this board." if selection.empty else None

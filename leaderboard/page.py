@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from cnnsens_bench.camera.report import read_report
 from cnnsens_bench.figures.style import architecture_styles
 from cnnsens_bench.measures import measures
 from cnnsens_bench.utils.atomic import write_atomically
@@ -87,14 +88,15 @@ def build(
     Raises
     ------
     UserError
-        Where a database cannot be read, or the page cannot be written.
+        Where a database or the camera's file cannot be read, or the page cannot be written.
     """
+    report = read_report(camera) if camera else None
     results = read(paths)
     found = boards(results, reference)
     content = data(results, reference, found)
     mark_verified(content, verified)
     add_decisions(content, results, found)
-    add_camera(content, results, found, camera)
+    add_camera(content, results, found, report)
     content["board_summary"] = board_summary(results, found)
     version, is_another = next_version(content, out) if history else (None, False)
     text = page(fold(content | {"changes": shown_changes(version, out) if version else None}))
