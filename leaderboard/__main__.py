@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep each version of the page, show what changed, and write a feed",
     )
+    page.add_argument(
+        "--camera", type=Path, metavar="FILE", help="show the levels of the camera that the command camera has measured"
+    )
     pair = commands.add_parser("compare", help="paired differences of two entrants, with tests")
     for name in ("first", "second"):
         pair.add_argument(name, help="a model, or model:defense, as in the database")
@@ -122,7 +125,7 @@ def build(options: argparse.Namespace) -> str:
 
     load_plugins(options.plugin)
     with databases(options.db or [str(QUICK)]) as files:
-        return str(write_page(files, options.out, options.reference, options.verified, options.history))
+        return str(write_page(files, options.out, options.reference, options.verified, options.history, options.camera))
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -106,7 +106,7 @@ def _board(results: LoadedResults, board: int, dataset: str, reference: str) -> 
     entrants = []
     for number in sorted(sets, key=lambda number: number != reference_entrant):  # the reference first
         contains = shared <= sets[number]
-        tables = _tables(results.query("shares", entrant=number), len(images), len(conditions))
+        tables = share_tables(results.query("shares", entrant=number), len(images), len(conditions))
         ece = calibration[calibration.index == number].set_index("condition")["ece"]
         averaged = (shared if contains else sets[number]) - undegraded
         own = _entrant_results(tables, conditions, averaged, ece, resampler)
@@ -152,8 +152,14 @@ def _stand_in(members: pd.DataFrame, images: pd.DataFrame, reference: str) -> Pu
     return found if whole else None
 
 
-def _tables(rows: pd.DataFrame, n_images: int, n_conditions: int) -> dict[str, np.ndarray]:
-    """Return shares and numbers of trials, each of shape (images, conditions), and `label` of shape (images,)."""
+def share_tables(rows: pd.DataFrame, n_images: int, n_conditions: int) -> dict[str, np.ndarray]:
+    """Spread out the rows of the statement `shares`, with NaN where an entrant has none.
+
+    Returns
+    -------
+    dict of np.ndarray
+        `hit`, `changed`, `top5`, `nll` and `trials`, shape (images, conditions) each, and `label`, shape (images,).
+    """
     tables: dict[str, np.ndarray] = {}
     for name in (*TABLES.values(), "trials"):
         tables[name] = np.full((n_images, n_conditions), np.nan)

@@ -184,7 +184,7 @@ def rankings_under(results: LoadedResults, wanted: Sequence[str], measure: str =
         shares = {number: results.query("shares", entrant=int(number)) for number in members["entrant"]}
         for condition, (degradation, level) in chosen[KEY].iterrows():
             own = {number: rows[rows["condition"] == condition] for number, rows in shares.items()}
-            ranked = _ranked(own, entrant_names(members), measure)
+            ranked = ranked_entrants(own, entrant_names(members), measure)
             if ranked:
                 text = condition_text(degradation, level)
                 found.append(ConditionRanking(board.protocol, board.dataset, text, ranked))
@@ -197,8 +197,23 @@ def _known(results: LoadedResults) -> set[tuple[str, float]]:
     return set(pd.concat(tables)[KEY].itertuples(index=False, name=None))
 
 
-def _ranked(shares: dict[int, pd.DataFrame], names: dict[int, str], measure: str) -> list[RankedEntrant]:
-    """Rank entrants by their shares under one condition."""
+def ranked_entrants(shares: dict[int, pd.DataFrame], names: dict[int, str], measure: str) -> list[RankedEntrant]:
+    """Rank entrants by their shares under one condition.
+
+    Parameters
+    ----------
+    shares
+        By entrant: its rows of the statement `shares` under the condition.
+    names
+        By entrant: what it is called in the ranking.
+    measure
+        A key of `COLUMNS`.
+
+    Returns
+    -------
+    list of RankedEntrant
+        The entrants that have the measure, best first, those that are not ranked last.
+    """
     column, sign = COLUMNS[measure][0], 1 if measure == "accuracy" else -1
     known = {number: rows.dropna(subset=[column]).set_index("image") for number, rows in shares.items()}
     known = {number: rows for number, rows in known.items() if len(rows)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from cnnsens_bench.camera.report import read_report
 from cnnsens_bench.figures.style import architecture_styles
 from cnnsens_bench.measures import measures
 from cnnsens_bench.utils.atomic import write_atomically
@@ -19,7 +20,10 @@ from cnnsens_bench.utils.formatting import level_text
 from cnnsens_bench.utils.sql import statements
 from leaderboard.aggregate import Board, boards
 from leaderboard.beside import write_beside
+from leaderboard.board_summary import board_summary
 from leaderboard.budget import budget_text
+from leaderboard.camera import add_camera
+from leaderboard.decisions import add_decisions
 from leaderboard.folding import fold
 from leaderboard.history import keep_version, next_version, shown_changes
 from leaderboard.ids import board_id, entrant_id
@@ -41,8 +45,10 @@ SCRIPTS = (
     "table.js",
     "charts.js",
     "tradeoff.js",
+    "decisions.js",
     "outcomes.js",
     "compare.js",
+    "boards.js",
     "numbers.js",
     "page.js",
     "changes.js",
@@ -51,7 +57,12 @@ SCRIPTS = (
 
 
 def build(
-    paths: Sequence[Path], out: Path, reference: str, verified: Sequence[Path] = (), history: bool = False
+    paths: Sequence[Path],
+    out: Path,
+    reference: str,
+    verified: Sequence[Path] = (),
+    history: bool = False,
+    camera: Path | None = None,
 ) -> Path:
     """Write the page of some databases.
 
@@ -77,12 +88,16 @@ def build(
     Raises
     ------
     UserError
-        Where a database cannot be read, or the page cannot be written.
+        Where a database or the camera's file cannot be read, or the page cannot be written.
     """
+    report = read_report(camera) if camera else None
     results = read(paths)
     found = boards(results, reference)
     content = data(results, reference, found)
     mark_verified(content, verified)
+    add_decisions(content, results, found)
+    add_camera(content, results, found, report)
+    content["board_summary"] = board_summary(results, found)
     version, is_another = next_version(content, out) if history else (None, False)
     text = page(fold(content | {"changes": shown_changes(version, out) if version else None}))
     file = out / "index.html"

@@ -22,6 +22,8 @@ AT_ONCE = 4_000_000
 """About how many predictions one statement sums up, which bounds the memory."""
 MEMORY = "800MB"
 """How much memory the sums per image take before they go to temporary files."""
+MOST_SORTED = 5_000_000
+"""About how many predictions of a board are sorted by confidence within a few seconds."""
 MOST_THREADS = 4
 """Each thread needs some of the memory."""
 KEY = ["baseline", "protocol", "dataset", "model", "defense", "weights"]
@@ -84,6 +86,29 @@ class LoadedResults:
         of_both = self.sources[self.sources["entrant"].isin([first, second])]
         _load(self.connection, self.paths, of_both, "pair_predictions", table="predictions")
         return self.query("agreement", first=first, second=second)
+
+    def selection(self, board: int) -> pd.DataFrame | None:
+        """Return how well confidence tells right predictions from wrong ones on a board.
+
+        Parameters
+        ----------
+        board
+            The number of the board.
+
+        Returns
+        -------
+        pandas.DataFrame or None
+            A row for each entrant and condition that have confidences, sorted: `aurc`, the area under the
+            risk–coverage curve, and `accuracy_at_90`, the accuracy of the 90 % most confident predictions, as in the
+            view `confidence_selection`. None for a board of more than `MOST_SORTED` predictions.
+        """
+        entrants = self.entrants.loc[self.entrants["board"] == board, "entrant"]
+        own = self.sources[self.sources["entrant"].isin(entrants)]
+        if own["predictions"].sum() > MOST_SORTED:
+            return None
+        self.connection.execute("DELETE FROM selection")
+        _load(self.connection, self.paths, own, "load_selection")
+        return self.query("selection", board=board)
 
 
 def read(paths: Sequence[Path], baseline: Path | None = None) -> LoadedResults:

@@ -61,6 +61,22 @@ JOIN condition_index USING (board, degradation, level)
 WHERE board = $board
 GROUP BY ALL
 
+-- name: selection
+-- What several databases have a part of each has no area, because that needs all predictions at once.
+SELECT entrant, condition, aurc, accuracy_at_90
+FROM selection JOIN entrant_board USING (entrant)
+WHERE board = $board
+QUALIFY count(*) OVER (PARTITION BY entrant, condition) = 1
+ORDER BY entrant, condition
+
+-- name: labels
+-- The number of classes among the labels of a board's undegraded images, or of all where it has no undegraded ones.
+SELECT coalesce(
+    nullif(count(DISTINCT label) FILTER (degradation = 'none'), 0), count(DISTINCT label)
+) AS labels
+FROM per_image JOIN entrant_board USING (entrant) JOIN condition_index USING (board, condition)
+WHERE board = $board
+
 -- name: timings
 -- One row for each timed batch of images. DISTINCT, because a batch that two databases have is one measurement.
 SELECT DISTINCT entrant, device, threads, run_id, images, seconds

@@ -9,6 +9,8 @@ CREATE TABLE per_image (
     trials BIGINT, hit DOUBLE, changed DOUBLE, top5 DOUBLE, nll DOUBLE
 );
 CREATE TABLE calibration (entrant INTEGER, degradation VARCHAR, level DOUBLE, bin INTEGER, gap DOUBLE, rows BIGINT);
+-- The area under the risk–coverage curve, and the accuracy of the 90 % most confident predictions.
+CREATE TABLE selection (entrant INTEGER, condition INTEGER, aurc DOUBLE, accuracy_at_90 DOUBLE);
 -- Of boards on which a run has a budget: the cells of each entrant, its trials and a checksum of its cells under each
 -- condition; the cells under the conditions where checksums differ; and the cells that not all entrants share.
 CREATE TABLE evaluated (
@@ -161,6 +163,46 @@ ANTI JOIN unshared USING (board, degradation, level, trial, image_id)
 ANTI JOIN (FROM superseded WHERE file = $file) AS s USING (entrant, degradation, level, image_id)
 WHERE confidence IS NOT NULL AND prediction IS NOT NULL
 GROUP BY ALL
+
+-- name: load_selection
+-- How well confidence tells right predictions from wrong ones, as the view `confidence_selection` of a store computes it:
+-- each image counts once, and predictions of equal confidence count as in any order, on average.
+INSERT INTO selection
+WITH numbered AS NOT MATERIALIZED (
+    SELECT entrant, condition, image_id, confidence, (prediction <> label)::INTEGER AS wrong
+    FROM source.predictions AS p
+    JOIN entrant_map USING (run_id, dataset, model, defense)
+    JOIN entrant_board USING (entrant)
+    JOIN level_index USING (board, degradation, level)
+    ANTI JOIN unshared USING (board, degradation, level, trial, image_id)
+    ANTI JOIN (FROM superseded WHERE file = $file) AS s USING (entrant, degradation, level, image_id)
+    WHERE confidence IS NOT NULL AND prediction IS NOT NULL AND label IS NOT NULL
+),
+weights AS (
+    SELECT entrant, condition, image_id, 1 / count(*) AS weight FROM numbered GROUP BY ALL
+),
+ordered AS (
+    SELECT entrant, condition, confidence, wrong, weight, sum(weight) OVER (
+        PARTITION BY entrant, condition ORDER BY confidence DESC, weight ROWS UNBOUNDED PRECEDING
+    ) AS kept
+    FROM numbered JOIN weights USING (entrant, condition, image_id)
+),
+ties AS (
+    SELECT entrant, condition, confidence, sum(weight) AS weight, sum(weight * wrong) AS errors,
+        sum(weight / kept) AS inverse
+    FROM ordered GROUP BY ALL
+),
+cumulated AS (
+    SELECT *, errors / weight AS rate,
+        sum(weight) OVER more_certain - weight AS before, sum(errors) OVER more_certain - errors AS errors_before,
+        0.9 * sum(weight) OVER (PARTITION BY entrant, condition) AS wanted
+    FROM ties
+    WINDOW more_certain AS (PARTITION BY entrant, condition ORDER BY confidence DESC)
+)
+SELECT entrant, condition, sum(errors + (errors_before - rate * before) * inverse) / sum(weight) AS aurc,
+    1 - arg_min((errors_before + rate * (wanted - before)) / wanted, before)
+        FILTER (before + weight >= wanted - 1e-9) AS accuracy_at_90
+FROM cumulated GROUP BY entrant, condition
 
 -- name: pair_predictions
 -- The predictions of two entrants of the attached database.

@@ -78,6 +78,7 @@ function panel(name, entrants, [lowest, highest]) {
     last = x(i) + half;
     svg.append(draw("text", { x: x(i), y: height - 8, "text-anchor": "middle" }, text));
   });
+  svg.append(...cameraBand(name, values, (position) => start + position * (width - right - 14 - start), [left, width - right, top, height - bottom]));
   const series = state.measure === "change" ? "change" : "accuracy";
   for (const one of entrants) {
     const points = levels.map((level, i) => ({ at: x(i), found: one[series][level.i], text: level.text })).filter((point) => point.found);

@@ -2,6 +2,9 @@
 /* Every table as CSV and JSON, and the SQL that makes it of the board's rows in the Parquet file beside the page. */
 const bounds = (name, found) => ({ [name]: found ? found[0] : null, [`${name}_low`]: found ? found[1] : null, [`${name}_high`]: found ? found[2] : null });
 const measureName = () => (state.measure === "change" ? "label_change" : "accuracy");
+/* Levels beyond the strongest one are the texts inf and -inf, which JSON has no numbers for. */
+const levelText = (value) => (Number.isFinite(value) ? value : value > 0 ? "inf" : "-inf");
+const levelBounds = (name, found) => ({ [name]: found ? levelText(found.level) : null, [`${name}_low`]: found ? levelText(found.low) : null, [`${name}_high`]: found ? levelText(found.high) : null });
 const named = (one) => ({ model: one.model, defense: one.defense });
 /* The entrants that the search leaves, best first. */
 function inOrder() {
@@ -25,10 +28,22 @@ const TABLES = {
   conditions: () => inOrder().flatMap((one) => board().conditions.flatMap(({ degradation, level }, i) => (one.accuracy[i] || one.change[i] ? [{ ...named(one), degradation, level, ...bounds("accuracy", one.accuracy[i]), ...bounds("label_change", one.change[i]) }] : []))),
   heat: () => inOrder().flatMap((one) => Object.entries(one.by_degradation).map(([degradation, [accuracy, change]]) => ({ ...named(one), degradation, accuracy, label_change: change }))),
   fragile: () => standing(board()).flatMap((one) => one.fragile.map(([image, name, share]) => ({ ...named(one), image_id: image, class_name: name, label_change: share }))),
+  decisions: () => {
+    const which = board();
+    if (!which.decisions) return [];
+    const sweeps = which.degradations.flatMap((name) => sweepsOf(which, name));
+    const failures = (one, sweep) => Object.assign({}, ...CRITERIA.map(([criterion]) => levelBounds(`${criterion}_level`, failurePoint(one, criterion, sweep))));
+    return inOrder().flatMap((one) => sweeps.map((sweep) => ({ ...named(one), degradation: sweep.degradation, direction: sweep.direction, ...failures(one, sweep) })));
+  },
+  boards: () => (DATA.board_summary ? DATA.board_summary.entrants.flatMap((one) => one.ranks.map((rank, i) => {
+    const { dataset, protocol } = DATA.boards.find((other) => other.id === DATA.board_summary.boards[i]);
+    return { ...named(one), ...bounds("mean_rank", one.mean_rank), dataset, protocol, rank };
+  })) : []),
+  selective: () => inOrder().flatMap((one) => board().conditions.flatMap(({ degradation, level }, i) => (one.selective && one.selective[i] ? [{ ...named(one), degradation, level, aurc: one.selective[i][0], accuracy_at_90: one.selective[i][1] }] : []))),
   compare: () => (compared ? compared.rows.map(({ condition, ...row }) => ({ degradation: condition.degradation, level: condition.level, ...Object.fromEntries(["n_images", "n_trials", "first", "second", "difference", "low", "high", "images_for_first", "images_for_second", "p", "p_holm"].map((name) => [name, row[name]])) })) : []),
   images: () => (compared ? compared.rows.flatMap((row) => [["A", 1], ["B", -1]].flatMap(([side, sign]) => imagesFor(row, sign).map((one) => ({ degradation: row.condition.degradation, level: row.condition.level, more: side, ...one })))) : []),
 };
-const TITLES = { ranking: "Ranking", tradeoff: "Trade-offs", conditions: "Every condition", heat: "Entrant × degradation", fragile: "Most fragile images", compare: "Comparison", images: "Images of one alone" };
+const TITLES = { ranking: "Ranking", tradeoff: "Trade-offs", conditions: "Every condition", heat: "Entrant × degradation", fragile: "Most fragile images", decisions: "Failure points", selective: "Most confident predictions", boards: "Mean ranks over boards", compare: "Comparison", images: "Images of one alone" };
 
 /* RFC 4180: a field with a comma, a quote or a line break is quoted, and absent values are empty. */
 function csv(rows) {

@@ -133,21 +133,28 @@ function update() {
     notes();
     const defenses = [...new Set(which.entrants.map((one) => one.defense))].sort((a, b) => (b === "none") - (a === "none") || a.localeCompare(b));
     document.querySelector('[data-show="first"]').hidden = which.entrants.length <= FIRST;
+    const families = familiesOf(which).map((one) => [one.text, `${clipped(one.text)} (${one.count})`]);
+    options($("family"), [["", "all"], ...families.sort((a, b) => a[0].localeCompare(b[0]))], state.family);
+    $("family").parentElement.hidden = $("group").hidden = families.length < 2;
     options($("defense"), [["", "all"], ...defenses.map((one) => [one, clipped(one)])], state.defense);
   }
   $("defense").value = state.defense;
+  $("family").value = state.family;
+  $("group").setAttribute("aria-pressed", String(Boolean(state.group)));
   if ($("q").value !== state.q) $("q").value = state.q;
   $("more").setAttribute("aria-pressed", String(Boolean(state.more)));
   for (const button of document.querySelectorAll("[data-measure]")) button.setAttribute("aria-pressed", String(button.dataset.measure === state.measure));
-  const { board: id, q, defense, measure } = state;
-  redraw("table", showTable, id, q, defense, state.sort, state.dir, state.more);
+  const { board: id, measure } = state;
+  const those = [state.q, state.defense, state.family];
+  redraw("table", showTable, id, those, state.sort, state.dir, state.more, state.group);
   redraw("entrants", listEntrants, id);
-  redraw("tradeoff", showTradeoff, id, q, defense, state.x, state.y, state.families);
+  redraw("tradeoff", showTradeoff, id, those, state.x, state.y, state.families);
   redraw("pairs", () => listPairs(which), id);
   redraw("compare", showCompare, id, state.a, state.b, measure);
   redraw("numbers", showNumbers, id, state.a, state.b, measure);
-  redraw("curves", () => { showLegend(); showCurves(); }, id, q, defense, measure, [...state.on].sort(), [...state.off].sort());
-  redraw("heat", showHeat, id, q, defense, measure);
+  redraw("curves", () => { showLegend(); showCurves(); }, id, those, measure, [...state.on].sort(), [...state.off].sort());
+  redraw("heat", showHeat, id, those, measure);
+  redraw("decisions", showDecisions, id, those, state.deg, state.level);
   writeAddress();
 }
 /* Draws a section again where something that it depends on has changed: at once on small boards, and on large ones when it
@@ -192,13 +199,15 @@ function boardName(one) {
   return clipped(one.dataset) + (alone ? "" : ` · protocol ${one.protocol.slice(0, 8)} · seed ${(one.terms.find(([term]) => term === "Seed") || [])[1]}`);
 }
 $("board").addEventListener("change", (event) => {
-  Object.assign(state, { board: event.target.value, defense: "", entrant: "", a: "", b: "", at: "", families: "", off: new Set(), on: new Set() });
+  Object.assign(state, { board: event.target.value, defense: "", family: "", entrant: "", a: "", b: "", at: "", families: "", deg: "", level: "", off: new Set(), on: new Set() });
   update();
 });
 $("defense").addEventListener("change", (event) => { state.defense = event.target.value; update(); });
+$("family").addEventListener("change", (event) => { state.family = event.target.value; update(); });
+$("group").addEventListener("click", () => { state.group = state.group ? "" : "1"; update(); });
 $("q").addEventListener("input", (event) => { state.q = event.target.value; update(); });
 $("more").addEventListener("click", () => { state.more = state.more ? "" : "1"; update(); });
-for (const form of ["filters", "axes", "pair"]) $(form).addEventListener("submit", (event) => event.preventDefault());
+for (const form of ["filters", "axes", "pair", "situation"]) $(form).addEventListener("submit", (event) => event.preventDefault());
 $("skip").addEventListener("click", (event) => { event.preventDefault(); $("table").focus(); });
 for (const button of document.querySelectorAll("[data-measure]")) button.addEventListener("click", () => { state.measure = button.dataset.measure; update(); });
 for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => {
@@ -215,4 +224,5 @@ function fromAddress() {
 addEventListener("hashchange", fromAddress);
 $("foot").replaceChildren(`Built ${DATA.built} from `, bdi(DATA.databases.join(", ")), " by python -m leaderboard build. Every number is computed from single predictions.");
 showTheme();
+showBoardSummary();
 fromAddress();

@@ -10,7 +10,7 @@ function unfolded(data) {
 }
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const DEFAULTS = { board: "", sort: "mean_degraded_accuracy", dir: "", q: "", defense: "", measure: "accuracy", more: "", entrant: "", x: "accuracy", y: "mean_degraded_accuracy", families: "", a: "", b: "", at: "" };
+const DEFAULTS = { board: "", sort: "mean_degraded_accuracy", dir: "", q: "", defense: "", measure: "accuracy", more: "", entrant: "", x: "accuracy", y: "mean_degraded_accuracy", families: "", a: "", b: "", at: "", family: "", group: "", deg: "", level: "" };
 const state = { ...DEFAULTS, off: new Set(), on: new Set() };
 const FIRST = 8;
 
@@ -76,10 +76,12 @@ function setShown(one, value) {
   state.on.delete(one.id);
   if (value !== one.position < FIRST) (value ? state.on : state.off).add(one.id);
 }
+const familyText = (one) => one.family ?? "unknown";
 function filtered() {
   const terms = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   return board().entrants.filter((one) => {
     if (state.defense && one.defense !== state.defense) return false;
+    if (state.family && familyText(one) !== state.family) return false;
     const text = `${one.model} ${one.architecture || ""} ${one.defense}`.toLowerCase();
     return terms.every((term) => text.includes(term));
   });
@@ -92,6 +94,7 @@ function readAddress() {
   for (const key of ["off", "on"]) state[key] = new Set((given.get(key) || "").split(".").filter(Boolean));
   if (!COLUMNS.some((column) => column.name === state.sort)) state.sort = DEFAULTS.sort;
   if (!board().entrants.some((one) => one.defense === state.defense)) state.defense = "";
+  if (!board().entrants.some((one) => familyText(one) === state.family)) state.family = "";
   if (state.measure !== "change") state.measure = "accuracy";
 }
 function writeAddress() {

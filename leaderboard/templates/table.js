@@ -5,10 +5,11 @@ const columnOf = (name) => COLUMNS.find((column) => column.name === name);
 /* Published error rates lack what relative mCE and the flip rate need. */
 function isMeasured(column) {
   const which = board();
+  if (column.needs_camera) return which.camera !== null;
   return !column.needs_reference || (which.has_reference && (!which.published || which.entrants.some((one) => one.stats[column.name])));
 }
 /* What stands below a heading, and its explanation, with the reference that the measure is relative to. */
-const unitOf = (column) => (column.needs_reference && board().published ? `${column.unit} of ${board().published}, published` : column.unit);
+const unitOf = (column) => column.needs_camera ? `${column.unit}, ${clipped(DATA.camera.name, 24)}` : (column.needs_reference && board().published ? `${column.unit} of ${board().published}, published` : column.unit);
 const explanationOf = (column) => (column.needs_reference && column.explanation ? `${column.explanation} Relative to: ${board().reference}.` : column.explanation);
 const visibleColumns = () =>
   COLUMNS.filter((column) => isMeasured(column) && (!column.optional || state.more || column.name === state.sort));
@@ -56,13 +57,34 @@ function showTable() {
   }
   $("head").replaceChildren(head);
   const entrants = sorted(filtered());
-  const kept = rowsFor(columns);
-  fillRows($("rows"), entrants, kept);
+  const rowOf = rowsFor(columns);
+  fillRows($("rows"), state.group ? byFamily(entrants) : entrants, (one) => (one.members ? familyRow(one, columns) : rowOf(one)));
   if (!entrants.length) {
     $("rows").append(make("tr", null, make("td", { colspan: columns.length + 1, class: "name" }, "No entrant matches: clear the search or choose another defense.")));
   }
   const all = board().entrants.length;
   $("count").textContent = entrants.length === all ? `${all} ${all === 1 ? "entrant" : "entrants"}` : `${entrants.length} of ${all} entrants`;
+}
+/* Puts the entrants of a family together under a heading, families in the order of their first entrants. */
+function byFamily(entrants) {
+  const found = new Map();
+  for (const one of entrants) found.set(familyText(one), [...(found.get(familyText(one)) ?? []), one]);
+  return [...found].flatMap(([text, members]) => [{ text, members }, ...members]);
+}
+const median = (values) => {
+  const ordered = [...values].sort((a, b) => a - b);
+  const middle = ordered.length >> 1;
+  return ordered.length % 2 ? ordered[middle] : (ordered[middle - 1] + ordered[middle]) / 2;
+};
+/* The heading of a family: how many entrants it has, and below each measure the median of those that are ranked by it. */
+function familyRow({ text, members }, columns) {
+  const cells = columns.map((column) => {
+    if (column.name === "model") return make("th", { scope: "row", class: "name" }, bdi(text), make("span", { class: "sub" }, counted(members.length, "entrant")));
+    const values = members.filter((one) => !column.ranked_among || one[column.ranked_among]).map((one) => stat(one, column.name)).filter((value) => value !== null);
+    const value = values.length ? median(values) : null;
+    return make("td", null, column.notation === "count" ? compact(value) : value === null ? "–" : formatted(value, column), make("span", { class: "sub" }, "median"));
+  });
+  return make("tr", { class: "family", "data-family-row": text }, make("td"), ...cells);
 }
 /* Fills the body of a table: at once where it has few rows, else with the first ones, and with more as the reader scrolls
    near the end of what is there. */
@@ -116,6 +138,16 @@ function formatted(value, { notation, digits }, fewer = 0) {
   if (notation === "percent") return percent(value, Math.max(0, digits - fewer));
   return notation === "significant" ? significant(value, digits) : fixed(value, Math.max(0, digits - fewer));
 }
+/* A value and its interval as a bar between the ends of its column. */
+function intervalBar([value, low, high], [from, to]) {
+  const at = (x) => `${(100 * (x - from)) / (to - from || 1)}%`;
+  const range = make("i");
+  range.style.left = at(low);
+  range.style.width = `${(100 * (high - low)) / (to - from || 1)}%`;
+  const dot = make("b");
+  dot.style.left = at(value);
+  return make("span", { class: "bar", "aria-hidden": "true" }, range, dot);
+}
 function numberCell(one, column, [from, to]) {
   const found = one.stats[column.name];
   if (!found) return make("td", null, "–");
@@ -124,13 +156,7 @@ function numberCell(one, column, [from, to]) {
   const ranks = one.ranks[column.name];
   const cell = make("td", null, make("span", { class: "value" }, formatted(value, column)));
   if (low !== null) {
-    const at = (x) => `${(100 * (x - from)) / (to - from || 1)}%`;
-    const range = make("i");
-    range.style.left = at(low);
-    range.style.width = `${(100 * (high - low)) / (to - from || 1)}%`;
-    const dot = make("b");
-    dot.style.left = at(value);
-    cell.append(make("span", { class: "bar", "aria-hidden": "true" }, range, dot));
+    cell.append(intervalBar(found, [from, to]));
     const bounds = [low, high].map((bound) => formatted(bound, column, 1)).join("–");
     cell.append(make("span", { class: "sub" }, `[${bounds}]${ranks ? ` · ${rankText(ranks)}` : ""}`));
   }
@@ -164,6 +190,8 @@ function notes() {
   const leftOut = degraded.filter((i) => !which.ranked.includes(i));
   if (leftOut.length) sentences.push(`Means, worst condition, mCE and flip rate are over the ${counted(which.ranked.length, "condition")} that the ranked entrants share, of ${degraded.length} on this board; left out: ${grouped(which, leftOut)}. Curves, heat map and each entrant's table show every condition.`);
   if (which.entrants.some((one) => !one.comparable)) sentences.push("“Other conditions”, “other images”: not measured under all of the shared conditions, or on a part of the images, so not ranked in what depends on them; their means are over their own conditions.");
+  if (DATA.camera && DATA.camera.mix) sentences.push(which.camera !== null ? `Accuracy at the camera: under the mix of ${DATA.camera.name}, ${DATA.camera.mix}, with the ranks of leaderboard rank --camera.` : `The mix of ${DATA.camera.name} (${DATA.camera.mix}) is not measured on this board: run with degradations=camera:FILE for the accuracy at that camera.`);
+  else if (DATA.camera) sentences.push(`The mix of ${DATA.camera.name} is empty, since nothing was found that degrades its photographs: there is no accuracy at that camera.`);
   for (const { stage, images, run } of which.failures) sentences.push(`${images} ${images === 1 ? "image" : "images"} failed in stage ${stage} of run ${run}.`);
   $("notes").replaceChildren(...sentences.map((text) => make("p", null, bdi(text))));
 }
