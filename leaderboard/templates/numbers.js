@@ -27,8 +27,10 @@ const TABLES = {
   fragile: () => standing(board()).flatMap((one) => one.fragile.map(([image, name, share]) => ({ ...named(one), image_id: image, class_name: name, label_change: share }))),
   compare: () => (compared ? compared.rows.map(({ condition, ...row }) => ({ degradation: condition.degradation, level: condition.level, ...Object.fromEntries(["n_images", "n_trials", "first", "second", "difference", "low", "high", "images_for_first", "images_for_second", "p", "p_holm"].map((name) => [name, row[name]])) })) : []),
   images: () => (compared ? compared.rows.flatMap((row) => [["A", 1], ["B", -1]].flatMap(([side, sign]) => imagesFor(row, sign).map((one) => ({ degradation: row.condition.degradation, level: row.condition.level, more: side, ...one })))) : []),
+  classes: () => (galleryEntry() ? [...galleryEntry().least_classes, ...[...galleryEntry().most_classes].reverse()].map(({ class_name, share, images }) => ({ ...named(galleryEntry()), class_name, label_change: share, images })) : []),
+  transitions: () => (galleryEntry() ? galleryEntry().becomes.map((row) => ({ ...named(galleryEntry()), ...row })) : []),
 };
-const TITLES = { ranking: "Ranking", tradeoff: "Trade-offs", conditions: "Every condition", heat: "Entrant × degradation", fragile: "Most fragile images", compare: "Comparison", images: "Images of one alone" };
+const TITLES = { ranking: "Ranking", tradeoff: "Trade-offs", conditions: "Every condition", heat: "Entrant × degradation", fragile: "Most fragile images", compare: "Comparison", images: "Images of one alone", classes: "Least and most affected classes", transitions: "What the label becomes" };
 
 /* RFC 4180: a field with a comma, a quote or a line break is quoted, and absent values are empty. */
 function csv(rows) {

@@ -147,6 +147,7 @@ function update() {
   redraw("compare", showCompare, id, state.a, state.b, measure);
   redraw("numbers", showNumbers, id, state.a, state.b, measure);
   redraw("curves", () => { showLegend(); showCurves(); }, id, q, defense, measure, [...state.on].sort(), [...state.off].sort());
+  redraw("pictures", showPictures, id, state.images);
   redraw("heat", showHeat, id, q, defense, measure);
   writeAddress();
 }
@@ -192,13 +193,13 @@ function boardName(one) {
   return clipped(one.dataset) + (alone ? "" : ` · protocol ${one.protocol.slice(0, 8)} · seed ${(one.terms.find(([term]) => term === "Seed") || [])[1]}`);
 }
 $("board").addEventListener("change", (event) => {
-  Object.assign(state, { board: event.target.value, defense: "", entrant: "", a: "", b: "", at: "", families: "", off: new Set(), on: new Set() });
+  Object.assign(state, { board: event.target.value, defense: "", entrant: "", a: "", b: "", at: "", images: "", families: "", off: new Set(), on: new Set() });
   update();
 });
 $("defense").addEventListener("change", (event) => { state.defense = event.target.value; update(); });
 $("q").addEventListener("input", (event) => { state.q = event.target.value; update(); });
 $("more").addEventListener("click", () => { state.more = state.more ? "" : "1"; update(); });
-for (const form of ["filters", "axes", "pair"]) $(form).addEventListener("submit", (event) => event.preventDefault());
+for (const form of ["filters", "axes", "pair", "gallery"]) $(form).addEventListener("submit", (event) => event.preventDefault());
 $("skip").addEventListener("click", (event) => { event.preventDefault(); $("table").focus(); });
 for (const button of document.querySelectorAll("[data-measure]")) button.addEventListener("click", () => { state.measure = button.dataset.measure; update(); });
 for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => {
