@@ -18,7 +18,7 @@ CODES = "exit codes: 0 done, 1 some entrants are left out or lack pictures, 2 th
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_intermixed_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
 
     def work() -> int:

@@ -29,6 +29,7 @@ class DegradedPicture(BaseModel):
     text: str
     trial: int
     after: str
+    right: bool
     picture: Picture | None
 
 

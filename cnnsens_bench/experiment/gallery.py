@@ -20,7 +20,14 @@ from rich.console import Console
 from cnnsens_bench.datasets import Samples
 from cnnsens_bench.datasets.base import datasets
 from cnnsens_bench.engine.sweep import NONE
-from cnnsens_bench.experiment.gallery_pictures import PictureFolder, PictureKey, picture_keys
+from cnnsens_bench.experiment.gallery_content import (
+    affected_classes,
+    choose_images,
+    label_transitions,
+    mildest_changes,
+    shown_images,
+)
+from cnnsens_bench.experiment.gallery_pictures import PictureFolder, picture_keys
 from cnnsens_bench.experiment.prepare import load_samples
 from cnnsens_bench.experiment.recompute import resolve_again
 from cnnsens_bench.experiment.recorded_config import given_keys, recorded_config, recorded_entry
@@ -29,7 +36,7 @@ from cnnsens_bench.store.read import results
 from cnnsens_bench.store.schema import SQL
 from cnnsens_bench.utils.atomic import write_atomically
 from cnnsens_bench.utils.errors import UserError
-from cnnsens_bench.utils.formatting import level_text, plain
+from cnnsens_bench.utils.formatting import plain
 from cnnsens_bench.utils.plugins import load_plugins
 from cnnsens_bench.utils.progress import say
 from cnnsens_bench.utils.registry import near
@@ -42,12 +49,7 @@ PICTURE = re.compile(r"[0-9a-f]{16}\.jpg")
 """The names of the pictures that a gallery has."""
 SIDES = (32, 512)
 MOST_IMAGES = 100
-MOST_CHANGES = 3
-"""The largest number of degraded pictures of an image."""
-CLASSES = 8
-"""The number of classes that are listed as least affected, and as most affected."""
-TRANSITIONS = 12
-"""The number of pairs of labels that are listed."""
+ENTRANT = ("protocol", "dataset", "model", "defense")
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,15 @@ def make_gallery(request: GalleryRequest, console: Console) -> int:
             for gallery, table in zip(made, tables, strict=True):
                 gallery.add(table[table["allowed"]])
             entrants = [one for gallery in made for one in gallery.entrants]
-            _write(entrants, folder)
+            if entrants:
+                _write(entrants, folder)
         except OSError as error:
             raise UserError(f"{request.out} cannot be written ({error.strerror}): choose another --out") from None
-    say(console, f"{request.out / SCRIPT}: {len(folder.names)} pictures of {len(entrants)} entrants")
+    file = request.out / SCRIPT
+    if entrants:
+        say(console, f"{file}: {len(folder.names)} pictures of {len(entrants)} entrants")
+    else:
+        say(console, f"no entrant can be shown: {file} is left as it is")
     return sum(gallery.incomplete for gallery in made)
 
 
@@ -181,6 +188,8 @@ class _Gallery:
     def _add_network(self, config: Any, entry: Any, own: pd.DataFrame, samples: Samples) -> None:
         """Add a network with its defenses."""
         chosen = [self._choose(row) for row in own.to_dict("records")]
+        if all(images.empty for images, *_ in chosen):
+            raise UserError("its results have no image that is there undegraded and degraded")
         every = pd.concat([images.assign(degradation=NONE, level=0.0, trial=0) for images, *_ in chosen])
         changes = pd.concat([changes for _, changes, _ in chosen])
         rows = pd.concat([every, changes])[["image_id", "degradation", "level", "trial"]]
@@ -195,125 +204,22 @@ class _Gallery:
             say(self.console, plain(f"{model}: {len(keys) - len(names)} pictures are not made ({failures[0]})"))
         for row, (images, own_changes, fragility) in zip(own.to_dict("records"), chosen, strict=True):
             self.entrants.append(
-                {key: row[key] for key in ("protocol", "dataset", "model", "defense")}
+                {key: row[key] for key in ENTRANT}
                 | {"weights": row["weights_sha256"] if isinstance(row["weights_sha256"], str) else None}
-                | {end: _shown(images[images["end"] == end], own_changes, names, samples) for end in ("most", "least")}
-                | _classes(fragility, samples)
-                | {"becomes": self._transitions(row, samples)}
+                | shown_images(images, own_changes, names, samples.classes)
+                | affected_classes(fragility, samples.classes)
+                | {"becomes": label_transitions(self._query("label_transitions", row), samples.classes)}
             )
 
     def _choose(self, row: dict[Hashable, Any]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         """Return the most and least fragile images of an entrant, cells that change their labels, and all images."""
-        entrant = [row[key] for key in ("protocol", "dataset", "model", "defense")]
-        fragility = self.store.query(SQL["image_fragility"], entrant)
+        fragility = self._query("image_fragility", row)
         ends = choose_images(fragility, self.count)
-        changes = self.store.query(SQL["first_changes"], [*entrant, ends["image_id"].tolist()])
-        return ends, changes.groupby("image_id", sort=False).head(MOST_CHANGES), fragility
+        return ends, mildest_changes(self._query("changed_cells", row, ends["image_id"].tolist())), fragility
 
-    def _transitions(self, row: dict[Hashable, Any], samples: Samples) -> list[dict[str, Any]]:
-        """Return the pairs of labels that become each other most often, with their share of all changes."""
-        entrant = [row[key] for key in ("protocol", "dataset", "model", "defense")]
-        table = self.store.query(SQL["label_transitions"], entrant)
-        total = int(table["cells"].sum())
-        return [
-            {
-                "before": _class_name(samples, one["reference"]),
-                "after": _class_name(samples, one["prediction"]),
-                "cells": int(one["cells"]),
-                "images": int(one["images"]),
-                "share": int(one["cells"]) / total,
-            }
-            for one in table.head(TRANSITIONS).to_dict("records")
-        ]
-
-
-def choose_images(fragility: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return the most fragile images, then the least fragile ones, no image in both.
-
-    Images that are equally fragile come in the order of their ids among the most fragile. Among the least fragile,
-    those come first of whose labels the network is more certain when they are degraded.
-
-    Parameters
-    ----------
-    fragility
-        A row for each image: image_id, share, confidence.
-    count
-        The largest number of images of either end.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The chosen rows with the column `end`, "most" or "least".
-
-    Examples
-    --------
-    >>> images = pd.DataFrame({"image_id": ["a", "b", "c"], "share": [0.0, 0.5, 0.0], "confidence": [0.6, 0.9, 0.8]})
-    >>> choose_images(images, 1)[["image_id", "end"]].to_numpy().tolist()
-    [['b', 'most'], ['c', 'least']]
-    """
-    most = fragility[fragility["share"] > 0].sort_values(["share", "image_id"], ascending=[False, True])
-    most = most.head(min(count, (len(fragility) + 1) // 2))
-    rest = fragility[~fragility["image_id"].isin(most["image_id"])]
-    least = rest.sort_values(["share", "confidence", "image_id"], ascending=[True, False, True]).head(count)
-    return pd.concat([most.assign(end="most"), least.assign(end="least")], ignore_index=True)
-
-
-def _shown(
-    images: pd.DataFrame, changes: pd.DataFrame, names: dict[PictureKey, str], samples: Samples
-) -> list[dict[str, Any]]:
-    """Return what the page shows of images: their labels, their shares of changed labels, and their pictures."""
-    of_image = dict(list(changes.groupby("image_id")))
-    shown = []
-    for row in images.to_dict("records"):
-        image_id = row["image_id"]
-        degraded = [
-            {
-                "degradation": key.degradation,
-                "level": key.level,
-                "text": level_text(key.degradation, key.level),
-                "trial": key.trial,
-                "after": _class_name(samples, prediction),
-                "picture": names.get(key),
-            }
-            for key, prediction in zip(
-                picture_keys([], of_image.get(image_id, changes.iloc[:0])),
-                of_image.get(image_id, changes.iloc[:0])["prediction"],
-                strict=True,
-            )
-        ]
-        shown.append(
-            {
-                "image_id": image_id,
-                "class_name": _class_name(samples, row["label"]),
-                "before": _class_name(samples, row["reference"]),
-                "right": bool(row["reference"] == row["label"]),
-                "share": float(row["share"]),
-                "cells": int(row["cells"]),
-                "changes": int(row["changes"]),
-                "picture": names.get(PictureKey(image_id, NONE, 0.0, 0)),
-                "degraded": degraded,
-            }
-        )
-    return shown
-
-
-def _classes(fragility: pd.DataFrame, samples: Samples) -> dict[str, list[dict[str, Any]]]:
-    """Return the classes whose images are least and most affected, no class in both lists."""
-    table = fragility.groupby("label")["share"].agg(["mean", "size"]).reset_index().sort_values(["mean", "label"])
-    least = min(CLASSES, (len(table) + 1) // 2)
-    ends = {"least_classes": table.head(least), "most_classes": table.iloc[least:].tail(CLASSES).iloc[::-1]}
-    return {
-        name: [
-            {"class_name": _class_name(samples, row["label"]), "share": float(row["mean"]), "images": int(row["size"])}
-            for row in end.to_dict("records")
-        ]
-        for name, end in ends.items()
-    }
-
-
-def _class_name(samples: Samples, label: Any) -> str:
-    number = int(label)
-    return samples.classes[number] if 0 <= number < len(samples.classes) else f"class {number}"
+    def _query(self, statement: str, row: dict[Hashable, Any], *more: Any) -> pd.DataFrame:
+        """Return the answer of a statement about an entrant."""
+        return self.store.query(SQL[statement], [*(row[key] for key in ENTRANT), *more])
 
 
 def _write(entrants: list[dict[str, Any]], folder: PictureFolder) -> None:

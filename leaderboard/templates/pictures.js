@@ -61,12 +61,12 @@ function drawGallery(which) {
 }
 /* An image: undegraded, and as it was when its label changed. */
 function shot(image) {
-  const frame = (picture, under, given) => make("figure", { style: `max-width: ${gallery.side}px` },
+  const frame = (picture, under, given, right) => make("figure", { style: `max-width: ${gallery.side}px` },
     picture ? still(picture, `${image.image_id}, ${under}`) : make("p", { class: "absent" }, "no picture"),
-    make("figcaption", null, make("span", { class: "sub" }, name(under)), name(given), make("span", { class: "sub" }, given === image.class_name ? "right" : "wrong")));
-  const changes = image.degraded.map((one) => frame(one.picture, conditionText(one), one.after));
+    make("figcaption", null, make("span", { class: "sub" }, name(under)), name(given), make("span", { class: "sub" }, right ? "right" : "wrong")));
+  const changes = image.degraded.map((one) => frame(one.picture, conditionText(one), one.after, one.right));
   const sentence = image.changes ? `${percent(image.share)} %: ${image.changes} of ${counted(image.cells, "label")} changed` : `none of ${counted(image.cells, "label")} changed`;
-  return make("li", null, make("p", null, make("b", null, bdi(image.image_id)), make("span", { class: "sub" }, bdi(image.class_name), `, ${sentence}`)), make("div", { class: "frames" }, frame(image.picture, "undegraded", image.before), ...changes));
+  return make("li", null, make("p", null, make("b", null, bdi(image.image_id)), make("span", { class: "sub" }, bdi(image.class_name), `, ${sentence}`)), make("div", { class: "frames" }, frame(image.picture, "undegraded", image.before, image.right), ...changes));
 }
 function still(picture, text) {
   const image = make("img", { src: `${DATA.pictures}/${picture}`, alt: text, width: gallery.side, height: gallery.side, loading: "lazy" });

@@ -35,29 +35,27 @@ FROM per_degradation JOIN undegraded USING (image_id)
 GROUP BY image_id
 ORDER BY image_id;
 
--- name: first_changes
--- For each of some images, $5, the lowest level of each degradation at which the label of an entrant changes, and the
--- first trial in which it does. The first rows of an image are those of the lowest levels among the levels of their
--- degradation.
+-- name: changed_cells
+-- The cells of some images, $5, in which the label of an entrant changes. `rank` counts the entrant's levels of the
+-- degradation upwards from 0, negative ones on their own, of which there are `levels`.
 WITH own AS MATERIALIZED (
     SELECT image_id, degradation, level, trial, prediction
     FROM protocol_predictions
     WHERE protocol = $1 AND dataset = $2 AND model = $3 AND defense = $4
 ),
-ranked_levels AS (
-    SELECT degradation, level, row_number() OVER of_degradation / count(*) OVER (PARTITION BY degradation) AS strength
-    FROM (SELECT DISTINCT degradation, level FROM own)
-    WINDOW of_degradation AS (PARTITION BY degradation ORDER BY level)
+ranked AS (
+    SELECT degradation, level, row_number() OVER (PARTITION BY degradation, level < 0 ORDER BY abs(level)) AS rank,
+        count(*) OVER (PARTITION BY degradation, level < 0) AS levels
+    FROM (SELECT DISTINCT degradation, level FROM own WHERE degradation <> 'none')
 ),
 undegraded AS (
     SELECT image_id, prediction AS reference FROM own
     WHERE degradation = 'none' AND level = 0 AND trial = 0 AND image_id IN (SELECT unnest($5))
 )
-SELECT image_id, degradation, level, trial, prediction
-FROM own JOIN undegraded USING (image_id) JOIN ranked_levels USING (degradation, level)
-WHERE degradation <> 'none' AND prediction <> reference
-QUALIFY row_number() OVER (PARTITION BY image_id, degradation ORDER BY level, trial) = 1
-ORDER BY image_id, strength, degradation;
+SELECT image_id, degradation, level, trial, prediction, rank, levels
+FROM own JOIN undegraded USING (image_id) JOIN ranked USING (degradation, level)
+WHERE prediction <> reference
+ORDER BY image_id, degradation, level, trial;
 
 -- name: label_transitions
 -- How often the label of an undegraded image becomes another one, of an entrant, the most frequent first.
