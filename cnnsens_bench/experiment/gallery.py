@@ -123,7 +123,7 @@ def make_gallery(request: GalleryRequest, console: Console) -> int:
     if entrants:
         say(console, f"{file}: {len(folder.names)} pictures of {len(entrants)} entrants")
     else:
-        say(console, f"no entrant can be shown: {file} is left as it is")
+        say(console, f"no entrant can be shown: {file} is not written")
     return sum(gallery.incomplete for gallery in made)
 
 

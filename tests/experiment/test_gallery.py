@@ -196,7 +196,7 @@ def test_what_is_not_here_is_said(
     assert command.main([*words, f"dataset.root={tmp_path / 'absent'}", "--out", str(out)]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "left out (dataset 'folder'" in said
-    assert "is left as it is" in said
+    assert "is not written" in said
     assert len(content(out)["entrants"]) == 2
 
 
