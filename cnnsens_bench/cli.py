@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": ("cnnsens_bench.predict", "say what a network sees in photographs, and how stable that is"),
     "figures": ("cnnsens_bench.figures.__main__", "draw figures and tables from a database"),
     "verify": ("cnnsens_bench.verify", "compute a random sample of results again, and compare"),
+    "pictures": ("cnnsens_bench.pictures", "make the pictures of fragile images that the leaderboard shows"),
     "degradations": ("cnnsens_bench.degradations.__main__", "draw a contact sheet of degradations"),
     "camera": ("cnnsens_bench.camera.__main__", "measure what a camera does to its photographs, as levels"),
     "leaderboard": ("leaderboard.__main__", "build the page, compare and rank entrants, write cards, exchange results"),

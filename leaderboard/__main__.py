@@ -66,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument(
         "--camera", type=Path, metavar="FILE", help="show the levels of the camera that the command camera has measured"
     )
+    page.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="what cnnsens-bench pictures has made, for the section Images (default: pictures below --out, if there)",
+    )
     pair = commands.add_parser("compare", help="paired differences of two entrants, with tests")
     for name in ("first", "second"):
         pair.add_argument(name, help="a model, or model:defense, as in the database")
@@ -125,7 +131,8 @@ def build(options: argparse.Namespace) -> str:
 
     load_plugins(options.plugin)
     with databases(options.db or [str(QUICK)]) as files:
-        return str(write_page(files, options.out, options.reference, options.verified, options.history, options.camera))
+        given = (options.reference, options.verified, options.history, options.camera, options.pictures)
+        return str(write_page(files, options.out, *given))
 
 
 def compare(options: argparse.Namespace) -> int:

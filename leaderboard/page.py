@@ -25,6 +25,7 @@ from leaderboard.budget import budget_text
 from leaderboard.camera import add_camera
 from leaderboard.decisions import add_decisions
 from leaderboard.folding import fold
+from leaderboard.gallery import take_up_gallery
 from leaderboard.history import keep_version, next_version, shown_changes
 from leaderboard.ids import board_id, entrant_id
 from leaderboard.outcomes import build_key
@@ -50,6 +51,7 @@ SCRIPTS = (
     "compare.js",
     "boards.js",
     "numbers.js",
+    "pictures.js",
     "page.js",
     "changes.js",
 )
@@ -63,6 +65,7 @@ def build(
     verified: Sequence[Path] = (),
     history: bool = False,
     camera: Path | None = None,
+    pictures: Path | None = None,
 ) -> Path:
     """Write the page of some databases.
 
@@ -79,6 +82,8 @@ def build(
     history
         Whether the page is kept in `<out>/versions` where its numbers differ from the last version's, and shows what
         has changed.
+    pictures
+        The folder of a gallery of images, which is copied to `<out>/pictures`; None for the one that is there, if any.
 
     Returns
     -------
@@ -99,9 +104,10 @@ def build(
     add_camera(content, results, found, report)
     content["board_summary"] = board_summary(results, found)
     version, is_another = next_version(content, out) if history else (None, False)
-    text = page(fold(content | {"changes": shown_changes(version, out) if version else None}))
     file = out / "index.html"
     try:
+        content["pictures"] = take_up_gallery(pictures, out)
+        text = page(fold(content | {"changes": shown_changes(version, out) if version else None}))
         write_beside(results, found, out / "data")
         write_atomically(file, text)
     except OSError as error:
@@ -123,7 +129,7 @@ def page(content: dict[str, Any]) -> str:
     Returns
     -------
     str
-        HTML that needs no network, and no other file until the reader compares two entrants.
+        HTML that needs no network, and no other file until the reader compares two entrants or comes to the images.
     """
     escaped = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
     # UTF-8 cannot encode lone surrogates, which a name may contain.

@@ -47,7 +47,16 @@ ROOMS = {
                    "training", "engine", "runtime", "store", "measures", "figures", "tracking"},
 }  # fmt: skip
 EVERYWHERE = {"utils"}
-ENTRIES = {"camera/__main__.py", "degradations/__main__.py", "cli.py", "run.py", "tune.py", "predict.py", "verify.py"}
+ENTRIES = {
+    "camera/__main__.py",
+    "degradations/__main__.py",
+    "cli.py",
+    "run.py",
+    "tune.py",
+    "predict.py",
+    "pictures.py",
+    "verify.py",
+}
 """Command lines: arguments and exit codes. Nobody imports them."""
 MOST_AT_THE_ROOT = 10
 

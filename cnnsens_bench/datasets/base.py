@@ -25,12 +25,13 @@ class DatasetSource:
     function: Loader
     folder: str | None
     source: str
+    shareable: bool = False
 
 
 datasets: Registry[DatasetSource] = Registry("dataset")
 
 
-def dataset(name: str, *, folder: str | None, source: str) -> Callable[[Loader], Loader]:
+def dataset(name: str, *, folder: str | None, source: str, shareable: bool = False) -> Callable[[Loader], Loader]:
     """Register a function that makes the samples of a data set.
 
     The function is called as `function(root, **options)` and returns `Samples`, most simply by `make_samples`.
@@ -46,6 +47,8 @@ def dataset(name: str, *, folder: str | None, source: str) -> Callable[[Loader],
         The official name of the data set's folder, which is looked for below `data_root`; None if it has none.
     source
         A phrase that says where users get the data set, for the error when it is absent.
+    shareable
+        Whether its licence allows anybody to publish its images: the command `pictures` shows them without being asked.
 
     Examples
     --------
@@ -61,7 +64,7 @@ def dataset(name: str, *, folder: str | None, source: str) -> Callable[[Loader],
     """
 
     def decorate(function: Loader) -> Loader:
-        datasets.add(name, DatasetSource(name, function, folder, source))
+        datasets.add(name, DatasetSource(name, function, folder, source, shareable))
         return function
 
     return decorate

@@ -62,17 +62,8 @@ def recompute(
     UserError
         Where this machine cannot compute the same: it lacks weights, code or images, or has others.
     """
-    degradations = _entries(rows[rows["degradation"] != NONE])
-    defenses = sorted(rows["defense"].unique())
     output = folder / "output"
-    config = dataclasses.replace(
-        config, models=[entry], defenses=defenses, degradations=degradations, output=str(output)
-    )
-    study = prepare(config, samples)
-    if study.protocol != rows["protocol"].iloc[0]:
-        raise UserError(
-            "its images, their labels or its settings are not those of this machine: the protocol is another"
-        )
+    study = resolve_again(config, entry, rows, samples, output)
     checkpoints = CheckpointFiles({key: _checkpoint(study, key) for key in study.pairing.trainings})
     keys = {entrant.defense: entrant.checkpoint for entrant in study.pairing.entrants}
     digests = {key: checkpoints[key].digest() for key in checkpoints}
@@ -90,6 +81,40 @@ def recompute(
     tables = [pq.read_table(file).to_pandas() for file in sorted(parts.glob("predictions-*.parquet"))]
     found = pd.concat(tables, ignore_index=True) if tables else rows.iloc[:0]
     return found.astype(dict.fromkeys(("image_id", "defense", "degradation"), object))
+
+
+def resolve_again(config: Config, entry: Any, rows: pd.DataFrame, samples: Samples, output: Path) -> ResolvedStudy:
+    """Return the study that has the cells of some predictions of a network.
+
+    Parameters
+    ----------
+    config, entry, rows, samples
+        As `recompute` takes them.
+    output
+        The output of the study.
+
+    Raises
+    ------
+    UserError
+        Where this machine has other images, labels or settings.
+    """
+    degradations = _entries(rows[rows["degradation"] != NONE])
+    defenses = sorted(rows["defense"].unique())
+    config = dataclasses.replace(
+        config, models=[entry], defenses=defenses, degradations=degradations, output=str(output)
+    )
+    study = prepare(config, samples)
+    if study.protocol != rows["protocol"].iloc[0]:
+        raise UserError(
+            "its images, their labels or its settings are not those of this machine: the protocol is another"
+        )
+    return study
+
+
+def image_rows(samples: Samples, image_ids: set[str]) -> pd.DataFrame:
+    """Return the rows of test images by their ids; images that the samples do not have are missing."""
+    frames = (frame[frame["image_id"].isin(image_ids)] for frame in samples.select("test").frames())
+    return pd.concat(list(frames), ignore_index=True)
 
 
 def _entries(rows: pd.DataFrame) -> list[Any]:
@@ -119,9 +144,7 @@ def _checkpoint(study: ResolvedStudy, key: str) -> Path:
 
 def _batch(study: ResolvedStudy, sweep: Sweep, rows: pd.DataFrame) -> ImageBatch:
     """Return the plan of the rows, as one image batch."""
-    wanted_ids = set(rows["image_id"])
-    frames = (frame[frame["image_id"].isin(wanted_ids)] for frame in study.samples.select("test").frames())
-    table = pd.concat(list(frames), ignore_index=True)
+    table = image_rows(study.samples, set(rows["image_id"]))
     images = {image_id: i for i, image_id in enumerate(table["image_id"])}
     entrants = {entrant.defense: i for i, entrant in enumerate(sweep.entrants)}
     cells = {(cell.degradation, cell.level, cell.trial): i for i, cell in enumerate(sweep.cells())}

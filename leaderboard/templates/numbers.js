@@ -42,8 +42,10 @@ const TABLES = {
   selective: () => inOrder().flatMap((one) => board().conditions.flatMap(({ degradation, level }, i) => (one.selective && one.selective[i] ? [{ ...named(one), degradation, level, aurc: one.selective[i][0], accuracy_at_90: one.selective[i][1] }] : []))),
   compare: () => (compared ? compared.rows.map(({ condition, ...row }) => ({ degradation: condition.degradation, level: condition.level, ...Object.fromEntries(["n_images", "n_trials", "first", "second", "difference", "low", "high", "images_for_first", "images_for_second", "p", "p_holm"].map((name) => [name, row[name]])) })) : []),
   images: () => (compared ? compared.rows.flatMap((row) => [["A", 1], ["B", -1]].flatMap(([side, sign]) => imagesFor(row, sign).map((one) => ({ degradation: row.condition.degradation, level: row.condition.level, more: side, ...one })))) : []),
+  classes: () => (galleryEntry() ? [...galleryEntry().least_classes, ...[...galleryEntry().most_classes].reverse()].map(({ class_name, share, images }) => ({ ...named(galleryEntry()), class_name, label_change: share, images })) : []),
+  transitions: () => (galleryEntry() ? galleryEntry().becomes.map((row) => ({ ...named(galleryEntry()), ...row })) : []),
 };
-const TITLES = { ranking: "Ranking", tradeoff: "Trade-offs", conditions: "Every condition", heat: "Entrant × degradation", fragile: "Most fragile images", decisions: "Failure points", selective: "Most confident predictions", boards: "Mean ranks over boards", compare: "Comparison", images: "Images of one alone" };
+const TITLES = { ranking: "Ranking", tradeoff: "Trade-offs", conditions: "Every condition", heat: "Entrant × degradation", fragile: "Most fragile images", decisions: "Failure points", selective: "Most confident predictions", boards: "Mean ranks over boards", compare: "Comparison", images: "Images of one alone", classes: "Least and most affected classes", transitions: "What the label becomes" };
 
 /* RFC 4180: a field with a comma, a quote or a line break is quoted, and absent values are empty. */
 function csv(rows) {

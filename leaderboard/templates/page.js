@@ -153,6 +153,7 @@ function update() {
   redraw("compare", showCompare, id, state.a, state.b, measure);
   redraw("numbers", showNumbers, id, state.a, state.b, measure);
   redraw("curves", () => { showLegend(); showCurves(); }, id, those, measure, [...state.on].sort(), [...state.off].sort());
+  redraw("pictures", showPictures, id, state.images);
   redraw("heat", showHeat, id, those, measure);
   redraw("decisions", showDecisions, id, those, state.deg, state.level);
   writeAddress();
@@ -199,7 +200,7 @@ function boardName(one) {
   return clipped(one.dataset) + (alone ? "" : ` · protocol ${one.protocol.slice(0, 8)} · seed ${(one.terms.find(([term]) => term === "Seed") || [])[1]}`);
 }
 $("board").addEventListener("change", (event) => {
-  Object.assign(state, { board: event.target.value, defense: "", family: "", entrant: "", a: "", b: "", at: "", families: "", deg: "", level: "", off: new Set(), on: new Set() });
+  Object.assign(state, { board: event.target.value, defense: "", family: "", entrant: "", a: "", b: "", at: "", images: "", families: "", deg: "", level: "", off: new Set(), on: new Set() });
   update();
 });
 $("defense").addEventListener("change", (event) => { state.defense = event.target.value; update(); });
@@ -207,7 +208,7 @@ $("family").addEventListener("change", (event) => { state.family = event.target.
 $("group").addEventListener("click", () => { state.group = state.group ? "" : "1"; update(); });
 $("q").addEventListener("input", (event) => { state.q = event.target.value; update(); });
 $("more").addEventListener("click", () => { state.more = state.more ? "" : "1"; update(); });
-for (const form of ["filters", "axes", "pair", "situation"]) $(form).addEventListener("submit", (event) => event.preventDefault());
+for (const form of ["filters", "axes", "pair", "situation", "gallery"]) $(form).addEventListener("submit", (event) => event.preventDefault());
 $("skip").addEventListener("click", (event) => { event.preventDefault(); $("table").focus(); });
 for (const button of document.querySelectorAll("[data-measure]")) button.addEventListener("click", () => { state.measure = button.dataset.measure; update(); });
 for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => {

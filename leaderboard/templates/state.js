@@ -10,7 +10,7 @@ function unfolded(data) {
 }
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const DEFAULTS = { board: "", sort: "mean_degraded_accuracy", dir: "", q: "", defense: "", measure: "accuracy", more: "", entrant: "", x: "accuracy", y: "mean_degraded_accuracy", families: "", a: "", b: "", at: "", family: "", group: "", deg: "", level: "" };
+const DEFAULTS = { board: "", sort: "mean_degraded_accuracy", dir: "", q: "", defense: "", measure: "accuracy", more: "", entrant: "", x: "accuracy", y: "mean_degraded_accuracy", families: "", a: "", b: "", at: "", family: "", group: "", deg: "", level: "", images: "" };
 const state = { ...DEFAULTS, off: new Set(), on: new Set() };
 const FIRST = 8;
 

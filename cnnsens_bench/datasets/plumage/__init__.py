@@ -31,7 +31,7 @@ VERSION = 1
 SPLITS = ("train", "test")
 
 
-@dataset("plumage", folder=None, source="it is drawn by this program")
+@dataset("plumage", folder=None, source="it is drawn by this program", shareable=True)
 def plumage(
     root: Path | None, *, seed: int = 0, train_per_class: int = 100, test_per_class: int = 25, size: int = 224
 ) -> Samples:
