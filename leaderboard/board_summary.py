@@ -1,5 +1,7 @@
 """Ranks the entrants that several boards share by their mean rank over these boards."""
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ from scipy.stats import rankdata
 
 from leaderboard.aggregate import Board
 from leaderboard.ids import board_id
-from leaderboard.ranking import BoardEntrant, ranked_conditions
+from leaderboard.ranking import BoardEntrant
 from leaderboard.read import LoadedResults
 
 MEASURE = "mean_degraded_accuracy"
@@ -20,10 +22,10 @@ def board_summary(results: LoadedResults, found: Sequence[Board]) -> dict[str, A
     """Return the mean ranks of entrants over the boards on which they meet.
 
     An entrant is a model with a defense, by name: its weights may be others on each board, where networks were
-    fine-tuned. The boards are chosen as `ranked_conditions` chooses conditions: of the entrants' own sets of boards,
-    the one with the largest product of the number of entrants that are ranked on all of them and the squared number
-    of boards. On each, these entrants alone are ranked by their mean degraded accuracy, equal ones share
-    the mean of their ranks, and ranks are averaged over the boards.
+    fine-tuned. Of the sets of boards on which two entrants meet, the one with the largest product of the number of
+    entrants that are ranked on all of its boards and the squared number of boards is taken. On each of them these
+    entrants alone are ranked by their mean degraded accuracy, equal ones share the mean of their ranks, and ranks are
+    averaged over the boards.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ def board_summary(results: LoadedResults, found: Sequence[Board]) -> dict[str, A
     Returns
     -------
     dict or None
-        `boards`: the ids of the chosen boards, none where fewer than two entrants meet on fewer than two boards.
+        `boards`: the ids of the chosen boards, none where no two entrants meet on two boards.
         `entrants`, best first: model, defense, `mean_rank` as value, low and high, and the rank on each board. The
         interval holds 95 % of the mean ranks over bootstrap resamples of the images of each board, for these very
         boards. `left_out`: the number of ranked entrants that are not on all of these boards. None for a single board.
@@ -48,11 +50,10 @@ def board_summary(results: LoadedResults, found: Sequence[Board]) -> dict[str, A
         key: frozenset(board for board, entrants in ranked.items() if key in entrants)
         for key in sorted(set().union(*ranked.values()))
     }
-    several = {number: boards for number, boards in enumerate(sets.values()) if len(boards) > 1}
-    chosen = ranked_conditions(several, several.keys(), frozenset()) if several else frozenset()
-    together = [key for key, boards in sets.items() if chosen and chosen <= boards]
-    if len(together) < 2:
+    chosen = _shared_boards(list(sets.values()))
+    if not chosen:
         return {"boards": [], "entrants": [], "left_out": len(sets)}
+    together = [key for key, boards in sets.items() if chosen <= boards]
     order = sorted(chosen)
     # Shape (boards, resamples + 1, entrants).
     ranks = np.stack([_ranks([ranked[board][key].samples[MEASURE] for key in together]) for board in order])
@@ -72,6 +73,19 @@ def board_summary(results: LoadedResults, found: Sequence[Board]) -> dict[str, A
         "entrants": sorted(entrants, key=lambda one: (one["mean_rank"][0], one["model"], one["defense"])),
         "left_out": len(sets) - len(together),
     }
+
+
+def _shared_boards(sets: Sequence[frozenset[int]]) -> frozenset[int]:
+    """Choose the boards over which ranks are averaged from those of each entrant; none where no two meet on two."""
+
+    def score(boards: frozenset[int]) -> tuple[int, int, list[int]]:
+        size = len(boards)
+        return sum(boards <= own for own in sets) * size**2, size, [-board for board in sorted(boards)]
+
+    counts = Counter(sets)
+    pairs = itertools.combinations(counts, 2)
+    candidates = {own for own, count in counts.items() if count > 1} | {first & second for first, second in pairs}
+    return max((boards for boards in candidates if len(boards) > 1), key=score, default=frozenset())
 
 
 def _ranked(board: Board, members: pd.DataFrame) -> dict[tuple[str, str], BoardEntrant]:

@@ -8,7 +8,7 @@ import pytest
 
 from cnnsens_bench.measures.intervals import bootstrap
 from leaderboard.aggregate import boards
-from leaderboard.board_summary import board_summary
+from leaderboard.board_summary import _shared_boards, board_summary
 from leaderboard.ids import board_id
 from leaderboard.read import read
 from tests.leaderboard.made import sweep, write
@@ -58,6 +58,22 @@ def test_mean_ranks_equal_a_plain_computation(tmp_path: Path) -> None:
         assert [low, high] == pytest.approx(wanted, abs=1e-3)
     assert [one["model"] for one in summary["entrants"]] == means.loc[0].sort_values(kind="stable").index.tolist()
     assert any(high > low for _, low, high in (one["mean_rank"] for one in summary["entrants"]))
+
+
+@pytest.mark.parametrize(
+    ("sets", "wanted"),
+    [
+        ([{1, 2, 3}, {2, 3, 4}], {2, 3}),  # neither is on all boards of the other
+        ([{1, 2, 3, 4, 5, 6}, {1, 2}, {1, 2}], {1, 2}),  # one alone has no rank
+        ([{1, 2, 3}, {1, 2, 3}, {1, 2}, {1, 2}], {1, 2, 3}),
+        ([{1, 2, 3}, {1, 2, 3}, *[{1, 2}] * 3], {1, 2}),
+        ([{1, 2}, {3, 4}], set()),
+        ([{1}, {1, 2}, set()], set()),
+        ([], set()),
+    ],
+)
+def test_the_boards_are_those_on_which_entrants_meet(sets: list[set[int]], wanted: set[int]) -> None:
+    assert _shared_boards([frozenset(own) for own in sets]) == wanted
 
 
 def test_without_a_meeting_there_is_no_mean_rank(tmp_path: Path) -> None:
