@@ -30,7 +30,7 @@ def test_real_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "sentence"),
     [
         (["rnu"], "unknown command 'rnu': did you mean 'run'?"),
-        (["figure"], "unknown command 'figure': did you mean 'figures'?"),
+        (["figure"], "unknown command 'figure': did you mean 'figures' or 'pictures'?"),
         ([], "no command is given"),
         (["completion", "tcsh"], "completion takes one of bash, zsh, fish"),
     ],

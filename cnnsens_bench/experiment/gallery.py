@@ -111,10 +111,10 @@ def make_gallery(request: GalleryRequest, console: Console) -> int:
         try:
             request.out.mkdir(parents=True, exist_ok=True)
             folder = PictureFolder(request.out, request.side)
-            made = [_Gallery(store, folder, request.count, given, request.trust, console) for store in stores]
-            for gallery, table in zip(made, tables, strict=True):
-                gallery.add(table[table["allowed"]])
-            entrants = [one for gallery in made for one in gallery.entrants]
+            makers = [_GalleryMaker(store, folder, request.count, given, request.trust, console) for store in stores]
+            for maker, table in zip(makers, tables, strict=True):
+                maker.add(table[table["allowed"]])
+            entrants = [one for maker in makers for one in maker.entrants]
             if entrants:
                 _write(entrants, folder)
         except OSError as error:
@@ -124,7 +124,7 @@ def make_gallery(request: GalleryRequest, console: Console) -> int:
         say(console, f"{file}: {len(folder.names)} pictures of {len(entrants)} entrants")
     else:
         say(console, f"no entrant can be shown: {file} is not written")
-    return sum(gallery.incomplete for gallery in made)
+    return sum(maker.incomplete for maker in makers)
 
 
 def _entrants(store: Store, allow: Sequence[str]) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def _say_not_allowed(entrants: pd.DataFrame, allow: Sequence[str], console: Cons
     say(console, f"left out: {sentence}")
 
 
-class _Gallery:
+class _GalleryMaker:
     """Collects what a gallery has of the entrants of one database, and writes their pictures."""
 
     def __init__(

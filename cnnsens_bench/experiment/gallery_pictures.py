@@ -13,8 +13,7 @@ from cnnsens_bench.engine.cell_pixels import cell_pixels
 from cnnsens_bench.engine.sweep import NONE
 from cnnsens_bench.experiment.prepare import ResolvedStudy
 from cnnsens_bench.experiment.recompute import CELL, image_rows
-from cnnsens_bench.images import Decoded, PublishedView, decode_row
-from cnnsens_bench.images.thumbnails import thumbnail
+from cnnsens_bench.images import Decoded, PublishedView, decode_row, thumbnail
 from cnnsens_bench.runtime.stored import StoredPictures
 from cnnsens_bench.utils.atomic import write_atomically
 

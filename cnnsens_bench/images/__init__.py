@@ -23,8 +23,8 @@ from cnnsens_bench.utils.reading import read_patiently
 
 __all__ = [
     "PNG_STEPS", "Box", "Decoded", "PublishedView", "Reader", "box_pixels", "decode", "decode_mask", "decode_row",
-    "forget_files", "from_row", "read_ahead", "render", "render_wide", "resample", "stop_reading", "to_rgb", "to_row",
-    "warp", "write_png",
+    "forget_files", "from_row", "read_ahead", "render", "render_wide", "resample", "stop_reading", "thumbnail",
+    "to_rgb", "to_row", "warp", "write_png",
 ]  # fmt: skip
 
 register_heic()
@@ -194,6 +194,34 @@ def write_png(path: Path, pixels: np.ndarray, step: int = 1) -> None:
     """
     rounded = (pixels.astype(np.uint16) + step // 2) // step * step
     Image.fromarray(rounded.astype(np.uint8)).save(path, format="png", optimize=True)
+
+
+THUMBNAIL_QUALITY = 85
+"""The quality of the JPEG files that `thumbnail` makes."""
+
+
+def thumbnail(pixels: np.ndarray, side: int) -> bytes:
+    """Return a square image as the content of a small JPEG file.
+
+    Parameters
+    ----------
+    pixels
+        (size, size, 3) uint8.
+    side
+        The side of the picture in pixels. A smaller image keeps its size.
+
+    Examples
+    --------
+    >>> content = thumbnail(np.zeros((224, 224, 3), np.uint8), 96)
+    >>> Image.open(io.BytesIO(content)).size
+    (96, 96)
+    """
+    image = Image.fromarray(pixels)
+    if image.width > side:
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    image.save(content, "jpeg", quality=THUMBNAIL_QUALITY, subsampling=0, optimize=True)
+    return content.getvalue()
 
 
 def decode_row(row: Mapping[str, Any], reach: tuple[float, float], read: Reader | None = None) -> Decoded | str:

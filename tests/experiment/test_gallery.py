@@ -16,7 +16,6 @@ from cnnsens_bench.datasets.base import datasets
 from cnnsens_bench.engine.cell_pixels import cell_pixels
 from cnnsens_bench.engine.degrade import previews
 from cnnsens_bench.engine.sweep import Condition, Sweep
-from cnnsens_bench.images.thumbnails import thumbnail
 from cnnsens_bench.run import main as run
 from leaderboard.gallery import BEGIN, END, SCRIPT, Gallery, take_up_gallery
 from tests.conftest import TINY
@@ -88,7 +87,7 @@ def test_pictures_are_what_the_network_saw(made: Path, output: Path) -> None:
         row = uris.loc[image["image_id"]]
         decoded = images.decode(row["uri"], tuple(row[f"box_{key}"] for key in "xywh"))
         view = images.render(decoded, SIZE)
-        assert (made / image["picture"]).read_bytes() == thumbnail(view, 64)
+        assert (made / image["picture"]).read_bytes() == images.thumbnail(view, 64)
         for cell in image["degraded"]:
             name, level = cell["degradation"], cell["level"]
             if name == "translation":
@@ -101,7 +100,7 @@ def test_pictures_are_what_the_network_saw(made: Path, output: Path) -> None:
                 given = None if name == "flip_lr" else level
                 draw = {"seed": SEED, "trial": cell["trial"], "image_id": image["image_id"], "dataset": "folder"}
                 expected = degrade(view, name, given, **draw)
-            assert (made / cell["picture"]).read_bytes() == thumbnail(expected, 64)
+            assert (made / cell["picture"]).read_bytes() == images.thumbnail(expected, 64)
             seen.add(name)
     assert len(seen) >= 3
 

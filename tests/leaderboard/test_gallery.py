@@ -12,7 +12,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from cnnsens_bench.images.thumbnails import thumbnail
+from cnnsens_bench.images import thumbnail
 from cnnsens_bench.utils.errors import UserError
 from leaderboard.__main__ import main
 from leaderboard.gallery import BEGIN, END, SCRIPT, take_up_gallery
