@@ -159,7 +159,7 @@ def test_the_page_does_not_overflow(browser: Any, site: str, width: int, board: 
     browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
     browser.execute_async_script("setTimeout(arguments[0], 100)")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    assert browser.execute_script("return document.querySelectorAll('.card').length") == len(shown(browser))
+    assert browser.execute_script("return document.querySelectorAll('#entrants .card').length") == len(shown(browser))
 
 
 def test_hostile_names_show_as_text(browser: Any, site: str) -> None:
