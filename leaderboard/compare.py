@@ -106,7 +106,7 @@ def compare(
     UserError
         Where an entrant or a condition is unknown, the two share nothing, or a file cannot be written.
     """
-    if against in paths:
+    if against and against.resolve() in {path.resolve() for path in paths}:
         raise UserError(f"{against} is named by --against and by --db: A is taken from the one and B from the other")
     results = read(paths, against)
     boards = pair_boards(results, request)

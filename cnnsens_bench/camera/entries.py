@@ -27,6 +27,18 @@ def with_cameras(entries: Sequence[Any]) -> list[Any]:
     return [_with_camera(entry) for entry in entries]
 
 
+def camera_files(entries: Sequence[Any]) -> list[str]:
+    """Return the files of the cameras that entries of `degradations` name, each once."""
+    found: list[str] = []
+    for entry in entries:
+        if isinstance(entry, list):
+            found += camera_files(entry)
+        name = entry.get("name") if isinstance(entry, Mapping) else entry
+        if isinstance(name, str) and name.startswith(PREFIX):
+            found.append(name.removeprefix(PREFIX))
+    return list(dict.fromkeys(found))
+
+
 def _with_camera(entry: Any) -> Any:
     if isinstance(entry, str):
         return read_mix(entry.removeprefix(PREFIX)) if entry.startswith(PREFIX) else entry

@@ -214,6 +214,6 @@ def _coarse(waves: np.ndarray, energy: np.ndarray, count: int) -> np.ndarray:
 
 
 def _median_variance(variances: np.ndarray) -> np.ndarray:
-    """Return the variance of which blocks have these mean squares, from their median."""
+    """Return the variance of noise whose mean squares in blocks are given, from their median."""
     below_mean = (1 - 2 / (9 * SIDE**2)) ** 3  # the median of a χ² distribution divided by its mean
     return np.maximum(np.median(variances, axis=0) / below_mean - ROUNDING, 0)

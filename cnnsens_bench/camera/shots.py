@@ -24,6 +24,21 @@ def same_scene(first: np.ndarray, second: np.ndarray) -> bool:
     return float(np.sqrt(np.mean((first - second) ** 2))) <= CLOSE
 
 
+def one_of_each_scene(thumbnails: Sequence[np.ndarray], layouts: Sequence[object]) -> list[int]:
+    """Return the positions of the photographs whose scene no earlier one shows; the parameters as in `repeated_pairs`.
+
+    Examples
+    --------
+    >>> one_of_each_scene([np.zeros((2, 2)), np.zeros((2, 2)), np.full((2, 2), 9.0)], ["a", "a", "a"])
+    [0, 2]
+    """
+    found: list[int] = []
+    for index, own in enumerate(thumbnails):
+        if not any(layouts[index] == layouts[other] and same_scene(own, thumbnails[other]) for other in found):
+            found.append(index)
+    return found
+
+
 def repeated_pairs(thumbnails: Sequence[np.ndarray], layouts: Sequence[object]) -> list[tuple[int, int]]:
     """Return pairs of photographs that show one scene, each photograph in one pair at most.
 

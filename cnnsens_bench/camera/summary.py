@@ -13,6 +13,7 @@ from cnnsens_bench.camera.noise import CHANNELS, HIGH, NoiseFigures
 from cnnsens_bench.camera.photograph import PhotographFigures
 from cnnsens_bench.camera.photon_transfer import CENTRES, photon_transfer
 from cnnsens_bench.camera.report import BrightnessNoise, CameraReport, Measurement
+from cnnsens_bench.camera.shots import one_of_each_scene
 from cnnsens_bench.camera.spread import mean_over, median_over, share_over
 
 COARSE_STEP = 2.0
@@ -98,7 +99,9 @@ def _add_noise(parts: _Summary, pairs: Sequence[NoiseFigures]) -> list[Brightnes
     if single:
         parts.measurements["noise_wavelet"] = median_over([math.sqrt(noise.wavelet) for _, noise in single], 0)
     if pairs:
-        parts.notes.append(f"noise is that of pairs of shots of one scene, {len(pairs)} of them")
+        parts.notes.append(
+            f"noise is that of {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of shots of one scene"
+        )
     if smoothed:
         parts.notes.append(
             "JPEG has taken fine noise away: the noise is that of all frequencies, where texture counts too, and its "
@@ -175,15 +178,19 @@ def _add_exposure(parts: _Summary) -> None:
         "clipped_shadows": mean_over([one.shadows for one in found], 0, 1),
     }
     parts.notes.append("exposure and clipping are no level of a degradation: they are not in the mix")
-    coloured = [one for one in found if math.isfinite(one.red)]
+    photographs = [photograph for photograph in parts.photographs if math.isfinite(photograph.exposure.red)]
+    coloured = [photograph.exposure for photograph in photographs]
     if not coloured:
         parts.notes.append("white balance cannot be told: the photographs are gray or clipped")
         return
     parts.measurements["gain_red"] = median_over([one.red for one in coloured], 0)
     parts.measurements["gain_blue"] = median_over([one.blue for one in coloured], 0)
-    parts.levels["white_balance"] = median_over([white_balance_level(one.red, one.blue) for one in coloured])
-    if len(coloured) == 1:
-        parts.notes.append("white balance of one photograph may be the colour of what it shows")
+    # That shots of one scene agree says nothing: what the scene shows has a colour too.
+    scenes = one_of_each_scene([one.thumbnail for one in photographs], [one.layout for one in photographs])
+    lights = [white_balance_level(coloured[number].red, coloured[number].blue) for number in scenes]
+    parts.levels["white_balance"] = median_over(lights)
+    if len(lights) == 1:
+        parts.notes.append("white balance of one scene may be the colour of what it shows")
 
 
 def _add_jpeg(parts: _Summary) -> None:

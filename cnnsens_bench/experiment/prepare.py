@@ -15,6 +15,7 @@ from cnnsens_bench.degradations.expressions import NO_VARIANTS
 from cnnsens_bench.engine.dry_run import probe
 from cnnsens_bench.engine.frost import require_photographs
 from cnnsens_bench.engine.sweep import CalibrationImage, Condition, Sweep
+from cnnsens_bench.experiment.camera_mix import camera_notes
 from cnnsens_bench.experiment.compiling import require_compilation
 from cnnsens_bench.experiment.entrants import Pairing, pair_entrants
 from cnnsens_bench.experiment.evaluation import settle_split, settle_training, settle_view
@@ -92,7 +93,7 @@ def prepare(config: Config, samples: Samples | None = None) -> ResolvedStudy:
     UserError
         For anything in the request that is wrong.
     """
-    models, pictures = resolve_models(config), settle_pictures(config)
+    models, pictures, given = resolve_models(config), settle_pictures(config), config.degradations
     config = pictures.config
     conditions = resolve_conditions(config.degradations, config.trials, pictures.variants)
     for model in models:
@@ -118,7 +119,7 @@ def prepare(config: Config, samples: Samples | None = None) -> ResolvedStudy:
     protocol = protocol_hash(settings, samples)
     return ResolvedStudy(
         config, settings, models, matches, conditions, pairing, predictors, objective, samples, images, protocol,
-        pictures.stored, pictures.notes,
+        pictures.stored, (*pictures.notes, *camera_notes(given, sizes)),
     )  # fmt: skip
 
 

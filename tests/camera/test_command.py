@@ -104,7 +104,7 @@ def test_repeated_shots_are_found_or_named(tmp_path: Path, measure: Measure) -> 
     shots = [photographs([1], lambda picture, _: picture + rng.normal(0, 5, picture.shape))[0] for _ in range(2)]
     mixed = folder_of(tmp_path / "mixed", [*shots, *photographs([2, 3], with_noise(5))])
     found = measure(mixed)
-    assert noted(found, "noise is that of pairs of shots of one scene, 1 of them")
+    assert noted(found, "noise is that of 1 pair of shots of one scene")
     assert found.levels["gaussian_rgb"].value == pytest.approx(5, rel=0.1)
     others = folder_of(tmp_path / "others", photographs([4, 5], with_noise(9)))
     named = measure(others, "--repeated", folder_of(tmp_path / "s", shots))
@@ -174,6 +174,16 @@ def test_deep_files_and_small_pictures_are_said(tmp_path: Path, measure: Measure
     assert noted(report, "2 of 2 photographs have 16 bits and are measured as 8")
     assert noted(report, "2 of 2 photographs were resized or cropped since they were taken")
     assert report.levels["gaussian_rgb"].value == pytest.approx(5, rel=0.1)
+
+
+def test_the_colour_of_one_scene_is_no_white_balance(tmp_path: Path, measure: Measure) -> None:
+    warm = [(picture * [0.95, 0.9, 0.6]).astype(np.uint8) for picture in photographs([1, 1, 1, 2, 3], with_noise(8))]
+    noise = [np.random.default_rng(number).integers(0, 3, warm[0].shape, np.uint8) for number in range(len(warm))]
+    shots = [picture + own for picture, own in zip(warm, noise, strict=True)]
+    repeated, others = (measure(folder_of(tmp_path / name, own)) for name, own in (("a", shots[:3]), ("b", shots[2:])))
+    assert repeated.levels["white_balance"].low is None
+    assert noted(repeated, "white balance of one scene may be the colour of what it shows")
+    assert others.levels["white_balance"].low is not None
 
 
 def test_gray_photographs_have_no_white_balance(tmp_path: Path, measure: Measure) -> None:

@@ -16,7 +16,7 @@ from cnnsens_bench.camera.report import CameraReport, Measurement, MixMember, js
 from cnnsens_bench.camera.spread import mean_over, median_over, share_over
 from cnnsens_bench.config.compose import compose
 from cnnsens_bench.degradations import parse_degradation
-from cnnsens_bench.experiment.camera_mix import with_camera_mixes
+from cnnsens_bench.experiment.camera_mix import camera_notes, with_camera_mixes
 from cnnsens_bench.experiment.degradation_sheet import choose_conditions
 from cnnsens_bench.experiment.stored_pictures import settle_pictures
 from cnnsens_bench.figures.camera_band import draw_camera_band
@@ -94,6 +94,19 @@ def test_a_run_takes_the_file_and_another_mix_is_another_run(tmp_path: Path) -> 
     assert settled.degradations == ["gaussian_rgb(8) + jpeg(80)"]
     written(tmp_path, path.name, mix=[MixMember(degradation="jpeg", level=50.0)])
     assert settle_pictures(config).config.hash() != settled.hash()
+
+
+def test_a_camera_of_another_size_is_said(tmp_path: Path) -> None:
+    files = [written(tmp_path, f"{size}.json", input_size=size) for size in (64, None)]
+    entries = ["pepper", [f"camera:{files[0]}"], {"name": f"camera:{files[1]}", "trials": 3}, f"camera:{files[0]}"]
+    [unresized] = camera_notes(entries, {64})
+    assert unresized.startswith(
+        f"camera:{files[1]} was measured without --resize, and networks see 64 px: a resize changes"
+    )
+    resized, _ = camera_notes(entries, {64, 224})
+    assert "was measured at 64 px, and networks see 224 px" in resized
+    assert resized.endswith("with --resize 224")
+    assert camera_notes(["pepper", {"name": "camera"}], {64}) == ()
 
 
 def test_a_search_takes_the_file(tmp_path: Path) -> None:
