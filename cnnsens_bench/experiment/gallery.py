@@ -121,7 +121,8 @@ def make_gallery(request: GalleryRequest, console: Console) -> int:
             raise UserError(f"{request.out} cannot be written ({error.strerror}): choose another --out") from None
     file = request.out / SCRIPT
     if entrants:
-        say(console, f"{file}: {len(folder.names)} pictures of {len(entrants)} entrants")
+        plural = "" if len(entrants) == 1 else "s"
+        say(console, f"{file}: {len(folder.names)} pictures of {len(entrants)} entrant{plural}")
     else:
         say(console, f"no entrant can be shown: {file} is not written")
     return sum(maker.incomplete for maker in makers)
