@@ -208,7 +208,8 @@ def _board_entrant(entrant: int, results: EntrantResults, tables: dict[str, np.n
         results.worst,
         _fragile(tables["changed"], results.degradation),
         _degradations_of(results),
-        samples={name: found for name, spec in measures.items() if (found := spec.samples(results)) is not None},
+        # A copy, because the samples of one condition are a view that would keep those of all conditions in memory.
+        samples={name: found.copy() for name, spec in measures.items() if (found := spec.samples(results)) is not None},
     )
 
 

@@ -92,7 +92,9 @@ def _levels(points: pd.DataFrame, sweeps: pd.DataFrame) -> list[list[float | Non
 
     The entrant's strongest level follows where it is another one than that of the sweep.
     """
-    known = points.set_index(["degradation", "direction"])[["level", "low", "high", "strongest"]].T.to_dict("list")
+    columns = ("degradation", "direction", "level", "low", "high", "strongest")
+    rows = zip(*(points[column].tolist() for column in columns), strict=True)
+    known = {(degradation, direction): levels for degradation, direction, *levels in rows}
     found: list[list[float | None] | None] = []
     for degradation, direction, strongest in sweeps.itertuples(index=False, name=None):
         *levels, own = known.get((degradation, direction), [math.nan] * 4)

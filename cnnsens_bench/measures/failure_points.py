@@ -207,14 +207,16 @@ def _swept(conditions: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray, np.
 
     Level 0 is left out: it stands for the undegraded image, or for a degradation without levels.
     """
-    degraded = conditions.reset_index(drop=True)
-    degraded = degraded[(degraded["degradation"] != "none") & (degraded["level"] != 0)]
-    for name, own in degraded.groupby("degradation", sort=True):
-        falls = np.array([is_falling(str(name), level) for level in own["level"]])
-        for direction, chosen in (("falling", own[falls]), ("rising", own[~falls])):
+    names, levels = conditions["degradation"].to_numpy(), conditions["level"].to_numpy(float)
+    swept = np.flatnonzero((names != "none") & (levels != 0))
+    falls = np.array([is_falling(str(names[i]), levels[i]) for i in swept], bool)
+    for name in sorted(set(names[swept])):
+        for direction in ("falling", "rising"):
+            chosen = swept[(names[swept] == name) & (falls == (direction == "falling"))]
             if len(chosen):
-                ordered = chosen.sort_values("level", ascending=direction == "rising")
-                yield str(name), direction, ordered["level"].to_numpy(float), ordered.index.to_numpy()
+                order = np.argsort(levels[chosen])
+                ordered = chosen[order[::-1] if direction == "falling" else order]
+                yield str(name), direction, levels[ordered], ordered
 
 
 def _failure_point(

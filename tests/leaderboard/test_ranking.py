@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from cnnsens_bench.store import Store
+from leaderboard.aggregate import boards
 from leaderboard.page import data
 from leaderboard.ranking import BoardEntrant, rank, ranked_conditions
 from leaderboard.read import read
 from tests.figures.study import LEVELS, paper_store
+from tests.leaderboard.made import sweep, write
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +87,11 @@ def test_entrants_are_ranked_by_their_paired_differences() -> None:
 
 def test_without_resamples_entrants_are_ranked_by_their_intervals() -> None:
     assert ranks([entrant(0, 0.70, None), entrant(1, 0.60, None), entrant(2, 0.45, None)]) == [(1, 2), (1, 3), (2, 3)]
+
+
+def test_the_samples_of_an_entrant_keep_no_others_in_memory(tmp_path: Path) -> None:
+    path = write(tmp_path, sweep("r1", "d", range(5), 0, ("timm/b",), ("none",)), {"r1": "p"})
+    [board] = boards(read([path]), "torchvision/alexnet")
+    samples = board.entrants[0].samples
+    assert len(samples) > 5
+    assert all(values.base is None for values in samples.values())
