@@ -1,7 +1,8 @@
 # Every target works on a fresh machine: it makes .venv first if that is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-JOBS ?= auto
+# One more test process than cores, because some tests wait for processes of their own.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: run test test-all check docs bench clean
 

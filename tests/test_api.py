@@ -146,6 +146,7 @@ def test_results_show_as_a_table_a_figure_and_a_page(arrays: tuple[np.ndarray, l
     assert "python/one" in results.page(tmp_path / "site").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_data_comes_as_pictures_tables_samples_and_folders(
     arrays: tuple[np.ndarray, list[int]], pictures: Path
 ) -> None:

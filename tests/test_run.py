@@ -118,6 +118,7 @@ def test_threads_change_no_more_than_rounding(whole: Path, pictures: Path, cache
     pd.testing.assert_frame_equal(one[keys], two[keys])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [3])
 def test_a_run_killed_three_times_goes_on(whole: Path, pictures: Path, cache: Path, tmp_path: Path, kills: int) -> None:
     command = [sys.executable, "-m", "cnnsens_bench.run", *words(pictures, cache, tmp_path)]
@@ -139,6 +140,7 @@ def test_a_run_killed_three_times_goes_on(whole: Path, pictures: Path, cache: Pa
     assert Store(tmp_path).query("SELECT status FROM runs")["status"].tolist() == ["done"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_run_that_is_stopped_says_so_and_keeps_what_it_has(
     whole: Path, pictures: Path, cache: Path, tmp_path: Path, by: signal.Signals

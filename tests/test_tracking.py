@@ -138,6 +138,7 @@ def test_trained_networks_are_logged_models_with_metrics(tracked: Path, samples:
     assert {file.suffix for file in (tracked / "mlartifacts").rglob("*") if file.is_file()} == {".png", ".yaml"}
 
 
+@pytest.mark.slow
 def test_fine_tunings_have_their_recipe_and_their_defense(pictures: Path, cache: Path, tmp_path: Path) -> None:
     one = f"models=[{{name: {TINY}, weights: random}}]"
     defenses = "defenses=[none,input_dropout,input_dropout+gaussian_filter]"
@@ -206,6 +207,7 @@ def test_a_server_that_cannot_be_reached_costs_one_warning(
     assert Store(tmp_path).query("SELECT status FROM runs")["status"].tolist() == ["done"]
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_during_a_run_costs_one_warning(
     pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +220,7 @@ def test_a_server_that_dies_during_a_run_costs_one_warning(
     assert capsys.readouterr().out.count("warning: MLflow cannot be reached") == 1
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_marked(pictures: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -52,6 +52,7 @@ def root(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_both_sets_of_rows_the_page_and_the_figure(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -163,6 +163,7 @@ def test_a_server_that_goes_away(
     pd.testing.assert_frame_equal(rows(output), whole)
 
 
+@pytest.mark.slow
 def test_the_datas_server_goes_away(
     server: Server,
     whole: pd.DataFrame,

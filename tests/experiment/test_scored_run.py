@@ -66,6 +66,7 @@ def test_a_whole_run(whole: Path) -> None:
     assert {file.name.partition("-")[0] for file in (whole / "figures").glob("*.png")} >= {"fig5", "fig6", "predictors"}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_computes_nothing(
     whole: Path, pictures: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,6 +131,7 @@ def failures(server: None) -> Iterator[list[int]]:
     s3.clear_instance_cache()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["webdataset", *(pytest.param(f, marks=pytest.mark.slow) for f in FORMS[::2]), "npy"])
 def test_equal_predictions_on_a_server_that_fails_now_and_then(
     form: str, failures: list[int], stored: Path, expected: pd.DataFrame, tmp_path: Path

@@ -151,6 +151,7 @@ def test_a_fault_of_a_picture_is_a_row_and_the_others_go_on(
     assert store.query("FROM failures").empty
 
 
+@pytest.mark.slow
 def test_pictures_on_an_object_store_give_the_same_rows(
     pictures: Path, stored_root: Path, weights: Path, tmp_path: Path
 ) -> None:

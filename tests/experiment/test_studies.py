@@ -99,6 +99,7 @@ def test_the_command_that_a_page_tells_makes_the_same_run(words: list[str]) -> N
     assert again.run_id == study.run_id
 
 
+@pytest.mark.slow
 def test_studies_run_into_one_database_and_a_second_call_only_draws(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_figure_is_drawn_as_pdf_and_png(store: Store, capsys: pytest.CaptureFi
     assert files == [store.path.parent / "figures" / f"combination{ending}" for ending in (".pdf", ".png")]
 
 
+@pytest.mark.slow
 def test_the_paper_suite_draws_all_figures(store: Store, tmp_path: Path) -> None:
     names = figure_names(compose(["suite=paper"]).figures)
     assert set(names) == set(FIGURES) - {"stored"}  # which is of no degradation of the paper's

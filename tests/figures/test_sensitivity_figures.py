@@ -121,6 +121,7 @@ def test_label_change_check_is_what_the_measures_say(store: Store) -> None:
     assert label_change_check(table.assign(measured=0.0)).empty  # nothing changes: nothing to foretell
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run(store: Store, tmp_path: Path) -> None:
     console = Console(width=120, record=True, highlight=False)
     files = sensitivity_report(console, store, "p", "d", tmp_path / "figures")

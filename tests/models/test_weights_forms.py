@@ -250,6 +250,7 @@ def test_a_checkpoint_names_its_classes(tmp_path: Path) -> None:
     assert starting_weights(TINY, saved(checkpoint.state_dict, tmp_path)).classes == ()
 
 
+@pytest.mark.slow
 def test_notes_reach_the_user(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run says what was chosen and left out, also where the checkpoint comes from the cache; so does `predict`."""
     body = {key: value for key, value in STATE.items() if not key.startswith("fc.")}

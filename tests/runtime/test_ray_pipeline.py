@@ -122,6 +122,7 @@ def test_packed_tasks_carry_the_plan_and_the_pixels(pictures: Path) -> None:
     assert decoded[0].box == expected.box
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gpus", [0.0, 1.0])
 def test_ray_data_keeps_decoding_and_computing_apart(gpus: float, capsys: pytest.CaptureFixture[str]) -> None:
     """Fused into one stage, a GPU's worker would decode its images itself; and no option is used that Ray gives up."""
