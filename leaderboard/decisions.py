@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsens_bench.measures.failure_points import COLUMNS, HALF_ACCURACY, LABEL_CHANGE, failure_points
-from leaderboard.aggregate import Board, share_tables
+from cnnsens_bench.measures.failure_points import HALF_ACCURACY, LABEL_CHANGE
+from leaderboard.aggregate import Board
+from leaderboard.failure_points import RESAMPLES, class_counts, entrant_failure_points
 from leaderboard.ids import board_id, entrant_id
 from leaderboard.read import MOST_SORTED, LoadedResults
 
 CRITERIA = (HALF_ACCURACY, LABEL_CHANGE)
 DIGITS = 4
 """The significant digits of levels, and the decimals of shares."""
-RESAMPLES, FEW_RESAMPLES = 1000, 200
-"""The bootstrap resamples of a failure point, and those on a board of more than `LARGE` entrants × conditions."""
+FEW_RESAMPLES = 200
+"""The bootstrap resamples of a failure point on a board of more than `LARGE` entrants × conditions."""
 LARGE = 20_000
 VIEW = "the view confidence_selection of the database has them"
 
@@ -46,15 +47,14 @@ def add_decisions(content: dict[str, Any], results: LoadedResults, found: Sequen
 
 
 def _add_to_board(shown: dict[str, Any], results: LoadedResults, board: Board, members: pd.DataFrame) -> None:
-    labels = max(1, int(results.query("labels", board=board.board)["labels"].iloc[0]))
-    n_classes = members["classes"].astype(float).fillna(labels).astype(int)  # those of the labels where it is unknown
+    n_classes = class_counts(results, board.board)
     selection = results.selection(board.board)
     entrants = {one["id"]: one for one in shown["entrants"]}
     resamples = FEW_RESAMPLES if len(entrants) * len(board.conditions) > LARGE else RESAMPLES
-    tables = {
-        one.entrant: _failure_points(results, board, one.entrant, n_classes[one.entrant], resamples)
-        for one in board.entrants
-    }
+    tables = {}
+    for one in board.entrants:
+        shares = results.query("shares", entrant=one.entrant)
+        tables[one.entrant] = entrant_failure_points(shares, board.conditions, n_classes[one.entrant], resamples)
     sweeps = _sweeps(pd.concat(tables.values(), ignore_index=True))
     for number, points in tables.items():
         one = entrants[entrant_id(members.loc[number])]
@@ -65,18 +65,6 @@ def _add_to_board(shown: dict[str, Any], results: LoadedResults, board: Board, m
         "resamples": resamples,
         "unselected": _unselected(selection),
     }
-
-
-def _failure_points(results: LoadedResults, board: Board, entrant: int, n_classes: int, resamples: int) -> pd.DataFrame:
-    """Return the failure points of an entrant over its own images and conditions."""
-    rows = results.query("shares", entrant=entrant)
-    tables = share_tables(rows, len(board.images), len(board.conditions))
-    there = ~np.isnan(tables["hit"])
-    images, conditions = there.any(1), there.any(0)
-    hit, changed = (tables[name][images][:, conditions] for name in ("hit", "changed"))
-    if not len(hit):
-        return pd.DataFrame(columns=COLUMNS)
-    return failure_points(board.conditions[conditions], hit, changed, 1 / n_classes, resamples=resamples)
 
 
 def _sweeps(points: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsens_bench.measures.failure_points import failure_points
 from cnnsens_bench.utils.errors import UserError
 from cnnsens_bench.utils.formatting import plain
 from cnnsens_bench.utils.registry import near
+from leaderboard.failure_points import class_counts, entrant_failure_points
 from leaderboard.page import data
 from leaderboard.pairing import entrant_names
 from leaderboard.read import LoadedResults
@@ -88,6 +88,7 @@ def entrant_facts(results: LoadedResults, name: str) -> list[EntrantFacts]:
             one for one in board["entrants"] if (one["model"], one["defense"]) == (row["name"], row["defense"])
         ]
         shares = results.query("shares", entrant=row["entrant"])
+        conditions = pd.DataFrame(board["conditions"])
         counts = shares.dropna(subset=["hit"]).groupby("condition").size()
         of_runs = results.runs[results.runs["run_id"].isin(entrant["runs"])]
         found.append(
@@ -95,18 +96,9 @@ def entrant_facts(results: LoadedResults, name: str) -> list[EntrantFacts]:
                 board,
                 entrant,
                 counts.reindex(range(len(board["conditions"])), fill_value=0).tolist(),
-                _failure_points(shares, board, row["classes"]),
+                entrant_failure_points(shares, conditions, class_counts(results, row["board"])[row["entrant"]]),
                 [content["runs"][run_id] for run_id in entrant["runs"]],
                 [json.loads(config or "{}") for config in of_runs["config"]],
             )
         )
     return found
-
-
-def _failure_points(shares: pd.DataFrame, board: dict[str, Any], classes: float) -> pd.DataFrame:
-    """Return the failure points; classes that are not known are those of the labels."""
-    wide = shares.pivot(index="image", columns="condition", values=["hit", "changed"])
-    hit, changed = wide["hit"], wide["changed"]
-    conditions = pd.DataFrame([board["conditions"][number] for number in hit.columns])
-    known = shares["label"].nunique() if pd.isna(classes) else int(classes)
-    return failure_points(conditions, hit.to_numpy(float), changed.to_numpy(float), 1 / max(known, 1))

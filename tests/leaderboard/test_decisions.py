@@ -16,6 +16,7 @@ from leaderboard.aggregate import boards
 from leaderboard.camera import add_camera
 from leaderboard.condition_ranking import rankings_under
 from leaderboard.decisions import add_decisions
+from leaderboard.failure_points import entrant_failure_points
 from leaderboard.page import data
 from tests.leaderboard.budgeted import chosen, made
 from tests.leaderboard.made import sweep, write
@@ -160,3 +161,15 @@ def test_a_file_that_is_none_of_a_camera_is_refused(tmp_path: Path, capsys: pyte
     assert main(["build", "--db", str(path), "--out", str(tmp_path / "site"), "--camera", str(file)]) == 2
     assert "is no file of a camera" in capsys.readouterr().err
     assert not (tmp_path / "site" / "index.html").exists()
+
+
+def test_images_without_labels_have_failure_points_of_changed_labels_alone() -> None:
+    levels = [("none", 0.0), ("pepper", 0.1), ("pepper", 0.2)]
+    conditions = pd.DataFrame(levels, columns=["degradation", "level"])
+    cells = pd.MultiIndex.from_product([range(4), range(3)], names=["image", "condition"]).to_frame(index=False)
+    shares = cells.assign(label=np.nan, trials=1, hit=np.nan, top5=np.nan, nll=np.nan)
+    shares["changed"] = shares["condition"].map({0: np.nan, 1: 0.0, 2: 0.2})
+    found = entrant_failure_points(shares, conditions, 4).set_index("criterion")["level"]
+    assert np.isnan(found["half_accuracy"])
+    assert found["label_change"] == pytest.approx(0.1 * 2**0.5)
+    assert entrant_failure_points(shares.head(0), conditions, 4).empty
