@@ -13,7 +13,7 @@ import pandas as pd
 from cnnsens_bench.figures.decision_tables import DecisionTables
 from cnnsens_bench.measures.isotonic import recalibrate
 from cnnsens_bench.measures.published import published_rates
-from cnnsens_bench.store import Store, local_copy
+from cnnsens_bench.store import Store, database_file, local_copy
 from cnnsens_bench.store.read import results
 from cnnsens_bench.store.schema import SQL
 from cnnsens_bench.utils.errors import UserError
@@ -24,7 +24,6 @@ from cnnsens_bench.utils.storage import StoragePath, storage_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FILE = "results.duckdb"
 REFERENCE = "torchvision/alexnet"
 SUMMARY = "FROM leaderboard ORDER BY dataset, mean_degraded_accuracy DESC NULLS LAST, accuracy DESC, model, defense"
 SHOWN = {
@@ -63,8 +62,7 @@ def open_results(path: str | StoragePath) -> "Results":
         results = open_results("runs/quick")
         results.accuracy.query("degradation == 'pepper' and level == 0.16")
     """
-    database = storage_path(path)
-    return Results(database if database.suffix == ".duckdb" else database / FILE)
+    return Results(database_file(storage_path(path)))
 
 
 class Results(DecisionTables, contextlib.AbstractContextManager["Results"]):

@@ -31,7 +31,7 @@ from cnnsens_bench.experiment.gallery_pictures import PictureFolder, picture_key
 from cnnsens_bench.experiment.prepare import load_samples
 from cnnsens_bench.experiment.recompute import resolve_again
 from cnnsens_bench.experiment.recorded_config import given_keys, recorded_config, recorded_entry
-from cnnsens_bench.store import Store, local_copy
+from cnnsens_bench.store import Store, database_file, local_copy
 from cnnsens_bench.store.read import results
 from cnnsens_bench.store.schema import SQL
 from cnnsens_bench.utils.atomic import write_atomically
@@ -104,8 +104,7 @@ def make_gallery(request: GalleryRequest, console: Console) -> int:
             raise UserError(f"--{name} is {value}: it must be between {low} and {high}")
     with ExitStack() as stack:
         paths = [storage_path(text) for text in dict.fromkeys(request.databases)]
-        files = [path if path.suffix == ".duckdb" else path / "results.duckdb" for path in paths]
-        stores = [results(stack.enter_context(local_copy(file))) for file in files]
+        stores = [results(stack.enter_context(local_copy(database_file(path)))) for path in paths]
         tables = [_entrants(store, request.allow) for store in stores]
         _say_not_allowed(pd.concat(tables), request.allow, console)
         try:

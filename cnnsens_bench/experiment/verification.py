@@ -18,7 +18,7 @@ from cnnsens_bench.datasets import Samples
 from cnnsens_bench.experiment.prepare import load_samples
 from cnnsens_bench.experiment.recompute import KEY, recompute
 from cnnsens_bench.experiment.recorded_config import given_keys, recorded_config, recorded_entry
-from cnnsens_bench.store import Store, local_copy
+from cnnsens_bench.store import Store, database_file, local_copy
 from cnnsens_bench.store.read import results
 from cnnsens_bench.store.schema import SQL
 from cnnsens_bench.store.submission.card import CARD, digest
@@ -159,7 +159,7 @@ def _opened(text: str, temporary: Path) -> Iterator[Store]:
         import_submission(path, database)
         yield Store(temporary, path=database)
         return
-    with local_copy(path if path.suffix == ".duckdb" else path / "results.duckdb") as file:
+    with local_copy(database_file(path)) as file:
         yield results(file)
 
 

@@ -7,7 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnsens_bench.figures.curves import check_one_protocol, draw_legend, format_level_axis, save_figure, shared_handles
+from cnnsens_bench.figures.curves import (
+    check_one_protocol,
+    draw_legend,
+    format_level_axis,
+    rows_of_dataset,
+    save_figure,
+    shared_handles,
+)
 from cnnsens_bench.figures.evaluated import evaluated_caption
 from cnnsens_bench.figures.sensitivity import ORDER, require_scored
 from cnnsens_bench.figures.style import styles
@@ -51,7 +58,7 @@ def predicted_curves(
     known = sorted(table["dataset"].unique())
     if dataset is None and len(known) > 1:
         raise UserError(f"{store.path} has scores on several data sets: --dataset names one, {' or '.join(known)}")
-    table = table if dataset is None else table[table["dataset"] == dataset]
+    table = rows_of_dataset(table, dataset)
     if table.empty:
         raise UserError(
             f"{store.path} has no sensitivity scores for the defense '{defense}'"

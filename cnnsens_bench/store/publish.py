@@ -89,6 +89,11 @@ def reading(database: StoragePath) -> Iterator[Store]:
         yield Store(database.parent, file, database)
 
 
+def database_file(path: StoragePath) -> StoragePath:
+    """Return the database that a path means: itself where it ends with `.duckdb`, else that of the output folder."""
+    return path if path.suffix == ".duckdb" else path / "results.duckdb"
+
+
 @contextlib.contextmanager
 def local_copy(database: StoragePath) -> Iterator[Path]:
     """Give a file of this machine with the content of a database: the database itself, or a URI's temporary copy.
